@@ -1,0 +1,70 @@
+"""One small training loop for the parts of the bundled models that are not a UNet."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from training import checkpoint
+from training.muon import Muon
+
+WARMUP_STEPS = 50
+SAVE_EVERY_STEPS = 200
+
+
+def fit(
+    model: torch.nn.Module,
+    loss_at: Callable[[int], torch.Tensor],
+    *,
+    steps: int,
+    learning_rate: float,
+    folder: Path,
+) -> None:
+    """Train `model` in place with Muon, a short warm-up and a cosine decay to zero.
+
+    `loss_at(step)` returns the loss of a step, a scalar tensor; it is called under bf16 autocast.
+    The state is kept in `folder`: the same call again goes on where it stopped, and does nothing
+    when all steps are done.
+    """
+    optimizer = Muon(model.named_parameters(), lr=learning_rate)
+    state = SimpleNamespace(weights=dict(model.named_parameters()) | _buffers(model), ema=None)
+    done = 0
+    if folder.is_dir():
+        done = checkpoint.load(folder, state, optimizer, {})["steps"]
+    device = next(model.parameters()).device.type
+    started, first = time.monotonic(), done
+    model.train()
+    for step in range(done, steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * schedule(step, steps)
+        with torch.autocast(device, torch.bfloat16):
+            loss = loss_at(step)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if (step + 1) % SAVE_EVERY_STEPS == 0 or step + 1 == steps:
+            if not math.isfinite(loss.item()):
+                raise RuntimeError(
+                    f"The loss is {loss.item()} at step {step + 1} of {folder.name}."
+                )
+            checkpoint.save(folder, state, optimizer, {"steps": step + 1})
+            rate = (step + 1 - first) / (time.monotonic() - started)
+            print(f"{folder.name}: step {step + 1}/{steps}, loss {loss.item():.4f}, "
+                  f"{rate:.2f} steps/s", flush=True)  # fmt: skip
+    model.eval()
+
+
+def schedule(step: int, steps: int) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, then half a cosine to zero."""
+    return min((step + 1) / WARMUP_STEPS, 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def _buffers(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Running statistics of batch norms: state that no optimizer sees."""
+    return {name: value for name, value in model.named_buffers() if value.is_floating_point()}
