@@ -1,0 +1,64 @@
+"""A drawn picture: what can be wrong with it, what it is called, and the PNG it becomes."""
+
+import json
+import re
+from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL.PngImagePlugin import PngInfo
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SAMPLER = "DPM++ 2M"  # what other tools call DPMSolverMultistepScheduler
+PROBLEMS = {  # why a picture is not shown, and the way out
+    "flagged": "The model's safety checker withheld the picture of seed {seed}; try another seed.",
+    "non-finite": "The picture of seed {seed} overflowed; use --dtype fp32 or lower the guidance.",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One drawn picture and everything needed to draw it again."""
+
+    image: "Image.Image"  # RGB
+    prompt: str
+    seed: int
+    problem: str | None  # None | "flagged" by the safety checker (black) | "non-finite" numbers
+    settings: dict
+
+    def save(self, path: str | Path) -> None:
+        """Write a PNG that carries its settings.
+
+        Text chunk "parameters" is in the manner of AUTOMATIC1111, which other tools read;
+        "sd-pokemon" is `settings` as JSON.
+        """
+        chunks = PngInfo()
+        chunks.add_text("parameters", self._parameters())
+        chunks.add_text("sd-pokemon", json.dumps(self.settings))
+        self.image.save(path, format="PNG", pnginfo=chunks)
+
+    @property
+    def file_name(self) -> str:
+        """For example a-red-creature-seed-7.png."""
+        words = re.sub(r"\W+", "-", self.prompt.lower()).strip("-")[:60].rstrip("-")
+        return f"{words or 'picture'}-seed-{self.seed}.png"
+
+    def _parameters(self) -> str:
+        s = self.settings
+        lines = [self.prompt]
+        if s["negative_prompt"]:
+            lines.append(f"Negative prompt: {s['negative_prompt']}")
+        lines.append(
+            f"Steps: {s['steps']}, Sampler: {SAMPLER}, CFG scale: {s['guidance_scale']}, "
+            f"Seed: {self.seed}, Size: {s['width']}x{s['height']}, Model: {s['model']}"
+        )
+        return "\n".join(lines)
+
+
+def free_path(path: Path) -> Path:
+    """`path`, or the first of path-2, path-3, ... that is not taken."""
+    numbered = (path.with_stem(f"{path.stem}-{n}") for n in count(2))
+    return next(p for p in chain([path], numbered) if not p.exists())

@@ -1,0 +1,167 @@
+"""Open a model folder or hub id as a pipeline, on the device and in the dtype that suit it."""
+
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+# A smaller UNet is drawn in fp32: exact, and measured faster than bf16 on a CPU.
+SMALL_UNET_PARAMETERS = 100_000_000
+
+
+def open_pipeline(
+    model: str, device: str | None = None, dtype: str | None = None
+) -> "StableDiffusionPipeline":
+    """Open `model` (a folder, or "owner/name" on the hub), safetensors only.
+
+    `device`: "cpu", "cuda", "cuda:1" or "mps"; None takes the best there is.
+    `dtype`: a key of DTYPES; None takes what is fast and safe for the device and the UNet.
+    Raises UserError for a model, device or dtype that cannot be had.
+    """
+    import torch
+
+    device = device or _best_device()
+    _check_device(device)
+    if dtype is not None and dtype not in DTYPES:
+        raise UserError(f"There is no dtype '{dtype}'. Choose one of {', '.join(DTYPES)}.")
+    if dtype == "fp16" and device == "cpu":
+        raise UserError("fp16 is slow and inexact on a CPU. Choose --dtype bf16 or --dtype fp32.")
+    pipe = _from_pretrained(model)
+    dtype = dtype or _best_dtype(device, pipe.unet.num_parameters())
+    pipe.to(device, getattr(torch, DTYPES[dtype]))
+    if dtype != "fp32":
+        pipe.unet.to(memory_format=torch.channels_last)
+    return pipe
+
+
+def is_model_folder(model: str) -> bool:
+    """False when `model` can only be a hub id; UserError when it can be neither."""
+    path = Path(model)
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise UserError(
+                f"'{model}' is no model folder: it has no model_index.json. Give a folder that "
+                "train_text_to_image.py wrote."
+            )
+        return True
+    if path.exists():
+        raise UserError(f"'{model}' is a file. Give the model's folder.")
+    if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", model):
+        raise UserError(
+            f"There is no model folder '{model}'. Check the path, or write a model with train.sh."
+        )
+    return False
+
+
+def model_name(model: str) -> str:
+    """The folder's own name, or the hub id."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def read_run(model: str) -> dict:
+    """The run.json of a model folder: how it was trained. Empty where there is none."""
+    path = Path(model) / "run.json"
+    if not path.is_file():
+        return {}
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error}). Mend or delete it.") from error
+    if not isinstance(run, dict):
+        raise UserError(f"{path} holds no JSON object. Mend or delete it.")
+    return run
+
+
+def _best_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
+        raise UserError(f"There is no device '{device}'. Choose cpu, cuda, cuda:1 or mps.")
+    kind, _, index = device.partition(":")
+    found = {
+        "cpu": 1,
+        "mps": int(torch.backends.mps.is_available()),
+        "cuda": torch.cuda.device_count(),
+    }
+    if int(index or 0) >= found[kind]:
+        raise UserError(f"PyTorch finds no {device} here. Choose --device {_best_device()}.")
+
+
+def _best_dtype(device: str, unet_parameters: int) -> str:
+    import torch
+
+    if unet_parameters < SMALL_UNET_PARAMETERS:
+        return "fp32"
+    if device != "cpu":
+        return "fp16"
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if fast else "fp32"
+
+
+def _from_pretrained(model: str) -> "StableDiffusionPipeline":
+    import torch
+    import transformers
+    from diffusers import StableDiffusionPipeline
+    from diffusers.utils import logging
+
+    # Their notes speak to programmers; what matters to a user becomes a sentence of ours.
+    for log in (logging, transformers.logging):
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+
+    is_folder = is_model_folder(model)
+    offline = is_folder or not _hub_answers(model)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            kind = StableDiffusionPipeline.load_config(model, local_files_only=offline)
+            if kind["_class_name"] == "StableDiffusionPipeline":
+                return StableDiffusionPipeline.from_pretrained(
+                    model, use_safetensors=True, dtype=torch.float32, local_files_only=offline
+                )
+    except Exception as error:  # many libraries read the files, each with errors of its own
+        if offline and not is_folder:
+            raise UserError(
+                f"There is no folder '{model}' here, and the hub cannot be reached to look for a "
+                "model of that name. Check the network, or give the path of a model folder."
+            ) from error
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"'{model}' cannot be opened as a Stable Diffusion pipeline: {reason:.200} "
+            "Give another model, or write this one anew."
+        ) from error
+    raise UserError(
+        f"'{model}' is a {kind['_class_name']}. Give a StableDiffusionPipeline, such as "
+        "CompVis/stable-diffusion-v1-4."
+    )
+
+
+def _hub_answers(model: str) -> bool:
+    """One quick question, because diffusers tries for half a minute when there is no network."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        HfApi().model_info(model, timeout=10)
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"There is no folder '{model}' here, and the hub has no model of that name that you "
+            "may read. Check the spelling."
+        ) from error
+    except Exception:  # no route, offline mode, time-out: a copy downloaded before will do
+        return False
+    return True
