@@ -1,0 +1,112 @@
+"""What the models are asked to draw: two fixed sets, captions never trained on, or a file."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from errors import UserError
+
+# For the bundled model: all its colours, shapes and parts, words in the manner of its captions.
+CREATURES = (
+    "a drawing of a round red creature with blue wings",
+    "a drawing of a tall orange pokemon with a flame tail",
+    "a drawing of a chubby yellow monster with stripes",
+    "a drawing of a green creature with a leaf tail and pointed ears",
+    "a drawing of a small turquoise pokemon with two horns",
+    "a drawing of a blue monster with spots and a light belly",
+    "a drawing of a square purple creature with a curly tail",
+    "a drawing of a pink pokemon with white wings",
+    "a drawing of a big-headed brown monster with long ears",
+    "a drawing of a gray creature with a horn and red wings",
+    "a drawing of a black pokemon with purple wings and fangs",
+    "a drawing of a white monster with round ears and spots",
+    "a drawing of a round yellow pokemon with a lightning tail",
+    "a drawing of a tall green creature with orange wings and stripes",
+    "a drawing of a chubby blue pokemon with closed eyes and a light belly",
+    "a drawing of a small red monster with one big eye and yellow wings",
+)
+
+# The six of diffusers' documentation, for models of full size.
+ORIGINAL = (
+    "a photo of an astronaut riding a horse on mars",
+    "A high tech solarpunk utopia in the Amazon rainforest",
+    "A pikachu fine dining with a view to the Eiffel Tower",
+    "A mecha robot in a favela in expressionist style",
+    "an insect robot preparing a delicious meal",
+    "A small cabin on top of a snowy mountain in the style of Disney, artstation",
+)
+
+HELD_OUT_PROMPTS = 64  # enough to see a difference of a third of the spread between prompts
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts in a fixed order: a prompt's place decides its seeds."""
+
+    name: str
+    prompts: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
+
+
+def read_prompts(source: str) -> PromptSet:
+    """Prompts of a name in SETS, a .txt file (one a line) or a .jsonl file (each row's `text`).
+
+    Raises UserError for an unknown name, and for a file that cannot be read or holds no prompt.
+    """
+    if source in SETS:
+        return PromptSet(source, SETS[source]())
+    path = Path(source)
+    if path.suffix not in READERS:
+        raise UserError(
+            f"Unknown prompts '{source}'. Choose {', '.join(SETS)} or a .txt or .jsonl file."
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UserError(f"Cannot read the prompts of {path}: {reason}.") from error
+    prompts = tuple(READERS[path.suffix](path, text))
+    if not prompts:
+        raise UserError(f"{path} holds no prompt. Write one a line.")
+    return PromptSet(path.name, prompts)
+
+
+def _held_out() -> tuple[str, ...]:
+    try:
+        from bundled.creatures import held_out_captions
+    except ImportError as error:
+        raise UserError(
+            "The held-out captions come from bundled/creatures.py, which is not here. "
+            "Restore bundled/ or choose other --prompts."
+        ) from error
+    return tuple(held_out_captions(HELD_OUT_PROMPTS))
+
+
+def _lines(path: Path, text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _texts(path: Path, text: str) -> list[str]:
+    rows = [(number, row) for number, row in enumerate(text.split("\n"), 1) if row.strip()]
+    return [_text(path, number, row) for number, row in rows]
+
+
+def _text(path: Path, number: int, row: str) -> str:
+    try:
+        values = json.loads(row)
+    except ValueError as error:
+        raise UserError(f"{path}, row {number}: not JSON. Mend or delete the row.") from error
+    caption = values.get("text") if isinstance(values, dict) else None
+    if not isinstance(caption, str) or not caption.strip():
+        raise UserError(
+            f'{path}, row {number}: no caption under "text". Add one or delete the row.'
+        )
+    return caption.strip()
+
+
+SETS = {"creatures": lambda: CREATURES, "original": lambda: ORIGINAL, "held-out": _held_out}
+READERS = {".txt": _lines, ".jsonl": _texts}

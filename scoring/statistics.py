@@ -1,0 +1,57 @@
+"""Is a difference real? Pure functions over one number per prompt."""
+
+import math
+from collections.abc import Sequence
+
+MIN_PROMPTS = 6  # with fewer, all prompts agreeing by luck is likelier than 3 %
+
+
+def bootstrap_interval(
+    differences: Sequence[float],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Interval of the mean of paired differences, by resampling prompts.
+
+    The expanded percentile bootstrap (Hesterberg 2015, "What Teachers Should Know About the
+    Bootstrap"): the quantiles are moved out as far as Student's t is wider than the
+    normal distribution. For 6 differences the plain percentile interval that says 95 % holds the
+    truth in 83 % of cases, this one in 92 %; from some 50 on they agree.
+    The same differences and seed give the same interval. At least 2 differences; `resamples` is a
+    multiple of 100.
+    """
+    import numpy as np
+
+    values = np.asarray(differences, dtype=np.float64)  # N
+    if values.size < 2:
+        raise ValueError("an interval needs at least two differences")
+    random = np.random.default_rng(seed)
+    # By hundreds: resamples x N at once would not fit in memory for a large prompt file.
+    resampled = (random.choice(values, (100, values.size)) for _ in range(resamples // 100))
+    means = np.concatenate([rows.mean(axis=1) for rows in resampled])
+    tail = _expanded_tail(values.size, confidence)
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _expanded_tail(count: int, confidence: float) -> float:
+    from scipy.special import ndtr, stdtrit
+
+    t = stdtrit(count - 1, (1 + confidence) / 2)
+    return float(ndtr(-math.sqrt(count / (count - 1)) * t))
+
+
+def win_rate(differences: Sequence[float]) -> float:
+    """Share of differences above zero, 0..1; a tie is half a win. At least 1 difference."""
+    return sum(0.5 if d == 0 else float(d > 0) for d in differences) / len(differences)
+
+
+def verdict(interval: tuple[float, float] | None) -> str:
+    """What an interval of the mean difference says, in plain words; None: too few prompts."""
+    if interval is not None and interval[0] > 0:
+        return "better"
+    if interval is not None and interval[1] < 0:
+        return "worse"
+    return "these prompts cannot tell"
