@@ -1,0 +1,49 @@
+"""What do the bundled models draw? The pictures of the README and of the model's card.
+
+    python -m benchmarks.pictures
+
+writes `strip.png` (the fine-tuned model) and `before_after.png` (base above, fine-tuned below, at
+the same prompts and seeds) to outputs/pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks.bundled_quality import grid
+from errors import exit_with_sentence
+from generate import DEFAULT_MODEL, Generator, Request
+
+PROMPTS = (
+    "a drawing of a red creature with blue wings",
+    "a drawing of a round green creature with a leaf tail",
+    "a drawing of a yellow creature with long ears",
+    "a drawing of a purple creature with two horns",
+    "a drawing of a tall orange creature with a flame tail",
+    "a drawing of a pink creature with turquoise wings",
+    "a drawing of a chubby blue creature with stripes",
+    "a drawing of a gray creature with one big eye",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--base", default="bundled/base-model")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=Path("outputs/pictures"))
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    requests = [Request(prompt, seed=options.seed + i) for i, prompt in enumerate(PROMPTS)]
+    base, tuned = (
+        [picture.image for picture in Generator.load(model).pictures(requests)]
+        for model in (options.base, options.model)
+    )
+    grid(tuned, len(PROMPTS)).save(options.output / "strip.png")
+    grid(base + tuned, len(PROMPTS)).save(options.output / "before_after.png")
+    print(f"Pictures are in {options.output}.")
+
+
+if __name__ == "__main__":
+    exit_with_sentence(main)

@@ -1,0 +1,68 @@
+"""A generator that draws without a model: quick, countable, and it can be held at a step."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+from PIL import Image
+
+from generate import Cancelled, Picture, Request
+
+
+class FakeGenerator:
+    """Draws a plain colour that depends on the prompt and the seed.
+
+    `hold(step)` stops it before that step until `release()`; `steps` lists what it has done.
+    """
+
+    name = "fake-model"
+    run = {"scores": {"clip_score": 31.25}}  # noqa: RUF012  (a run.json, nobody changes it)
+
+    def __init__(self):
+        self._held_step: int | None = None
+        self._go = threading.Event()
+        self.step_seconds = 0.0
+        self.steps: list[int] = []
+        self.requests: list[Request] = []
+        self.problem: str | None = None
+        self.error: Exception | None = None
+
+    def hold(self, step: int = 1) -> None:
+        self._go.clear()
+        self._held_step = step
+
+    def release(self) -> None:
+        self._held_step = None
+        self._go.set()
+
+    def dropped_words(self, prompt: str) -> str:
+        return prompt[100:]
+
+    def pictures(
+        self, requests: Sequence[Request], on_step=None, batch_size=8
+    ) -> Iterator[Picture]:
+        self.requests += requests
+        total = sum(request.steps for request in requests)
+        for done in range(1, total + 1):
+            if done == self._held_step:
+                assert self._go.wait(30), "held for too long"
+            time.sleep(self.step_seconds)
+            self.steps.append(done)
+            if self.error:
+                raise self.error
+            if on_step(done, total):
+                raise Cancelled
+        for request in requests:
+            for seed in request.seeds:
+                colour = hashlib.sha256(f"{request.prompt} {seed}".encode()).digest()[:3]
+                settings = {
+                    "negative_prompt": request.negative_prompt,
+                    "steps": request.steps,
+                    "guidance_scale": request.guidance_scale,
+                    "width": 64,
+                    "height": 64,
+                    "model": self.name,
+                }
+                image = Image.new("RGB", (64, 64), tuple(colour))
+                yield Picture(image, request.prompt, seed, self.problem, settings)

@@ -1,0 +1,64 @@
+"""Small training runs: a dozen pictures, options for the tiny model, and a start from clean."""
+
+import json
+from pathlib import Path
+
+import torch
+from accelerate.state import AcceleratorState
+from PIL import Image
+
+from training.config import Config
+from training.dataset import CaptionedImages
+from training.latents import encode_once
+from training.run import start_run
+from training.weights import WEIGHTS, load_model
+
+
+def write_pictures(folder: Path, count: int = 12) -> Path:
+    """An ImageFolder of small pictures, no two alike; every third has two captions."""
+    folder.mkdir(parents=True)
+    rows = []
+    for i in range(count):
+        noise = torch.randint(256, (34, 40, 3), generator=torch.Generator().manual_seed(i))
+        Image.fromarray(noise.byte().numpy()).save(folder / f"{i}.png")
+        text = [f"creature {i}", f"monster {i}"] if i % 3 == 0 else f"a drawing of creature {i}"
+        rows.append({"file_name": f"{i}.png", "text": text})
+    write_metadata(folder, rows)
+    return folder
+
+
+def write_metadata(folder: Path, rows: list[dict]) -> None:
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def config_for(model: str, tmp_path: Path, **options) -> Config:
+    """Options of a short run from `model` on pictures in `tmp_path`/data."""
+    data = tmp_path / "data"
+    if not data.exists():
+        write_pictures(data)
+    usual = {
+        "pretrained_model_name_or_path": model,
+        "train_data_dir": str(data),
+        "output_dir": str(tmp_path / "out"),
+        "train_batch_size": 4,
+        "max_train_steps": 3,
+        "learning_rate": 1e-3,
+        "mixed_precision": "no",
+        "save_dtype": "fp32",
+    }
+    return Config(**usual | options)
+
+
+def fresh_run(config: Config):
+    """A started run; what accelerate keeps of an earlier one in this process is forgotten."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return start_run(config)
+
+
+def prepared(config: Config):
+    """Run, learner and latents of `config`, ready to train."""
+    run = fresh_run(config)
+    images = CaptionedImages(config)
+    model = load_model(config, run)
+    latents = encode_once(images, model, run)
+    return run, WEIGHTS[config.method](model, config), latents

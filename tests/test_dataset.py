@@ -1,0 +1,220 @@
+"""Captioned images: mended where that is always right, refused by row where it is not."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from runs import write_metadata, write_pictures
+
+from errors import UserError
+from training.config import Config
+from training.dataset import CaptionedImages, order, square, upright_rgb
+
+
+def images_in(folder, **options) -> CaptionedImages:
+    options = {"train_batch_size": 1} | options
+    config = Config(pretrained_model_name_or_path="-", train_data_dir=str(folder), **options)
+    return CaptionedImages(config)
+
+
+def test_an_epoch_shows_every_picture_once():
+    numbers = order(seed=3, size=10, first=20, count=10)
+    assert sorted(numbers) == list(range(10))
+    assert numbers != order(seed=3, size=10, first=30, count=10)
+    assert numbers != order(seed=4, size=10, first=20, count=10)
+
+
+def test_the_order_depends_on_the_position_and_not_on_how_it_was_reached():
+    whole = order(seed=0, size=7, first=0, count=40)
+    assert order(seed=0, size=7, first=13, count=20) == whole[13:33]
+
+
+def test_a_caption_may_be_one_text_or_several(tmp_path):
+    images = images_in(write_pictures(tmp_path / "data", count=3))
+    assert images.captions == [
+        ("creature 0", "monster 0"),
+        ("a drawing of creature 1",),
+        ("a drawing of creature 2",),
+    ]
+
+
+def test_all_faults_are_listed_at_once_by_row(tmp_path):
+    folder = write_pictures(tmp_path / "data", count=10)
+    names = [f"{i}.png" for i in range(10)]
+    texts = ["fine", None, "", " \t", 7, [], ["fine", None], "fine", "fine", "fine"]
+    names[7] = "lost.png"
+    (folder / "8.png").write_bytes((folder / "8.png").read_bytes()[:500])
+    (folder / "9.png").write_text("<html>404</html>")
+    write_metadata(folder, [{"file_name": n, "text": t} for n, t in zip(names, texts, strict=True)])
+    with pytest.raises(UserError) as caught:
+        images_in(folder)
+    sentence = str(caught.value)
+    assert "row 1:" not in sentence
+    for row, fault in {
+        2: "has no caption",
+        3: "the caption is blank",
+        4: "the caption is blank",
+        5: "the caption 7 is not a text",
+        6: "has no caption",
+        7: "is not a text",
+        8: "there is no file 'lost.png'",
+        9: "'8.png' cannot be read",
+        10: "'9.png' cannot be read",
+    }.items():
+        assert fault in sentence.split(f"row {row}: ")[1].split(";")[0]
+
+
+def test_a_row_without_file_name_is_named(tmp_path):
+    folder = write_pictures(tmp_path / "data", count=2)
+    write_metadata(folder, [{"file_name": "0.png", "text": "a"}, {"text": "b"}])
+    with pytest.raises(UserError, match=r"metadata\.jsonl, row 2: there is no file ''"):
+        images_in(folder)
+
+
+def test_a_wrong_column_names_those_there_are(tmp_path):
+    folder = write_pictures(tmp_path / "data", count=2)
+    with pytest.raises(UserError, match="no column 'prompt', only file_name, text"):
+        images_in(folder, caption_column="prompt")
+
+
+def test_a_missing_folder_and_one_without_metadata_are_told_apart(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        images_in(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"has no metadata\.jsonl"):
+        images_in(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("metadata.jsonl", b"", "is empty"),
+        ("metadata.jsonl", b'{"file_name": "0.png", "text": "a"}\n{"file', "line 2 is not a JSON"),
+        ("metadata.csv", "file_name,text\n0.png,Flabébé\n".encode("latin-1"), "not in UTF-8"),
+    ],
+)
+def test_unreadable_metadata_is_refused(tmp_path, name, content, fault):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=fault):
+        images_in(tmp_path)
+
+
+def test_a_csv_as_excel_writes_it_is_read(tmp_path):
+    folder = write_pictures(tmp_path / "data", count=1)
+    (folder / "metadata.jsonl").unlink()
+    text = 'file_name,text\r\n0.png,"Flabébé, small"\r\n'
+    (folder / "metadata.csv").write_bytes(text.encode("utf-8-sig"))
+    assert images_in(folder).captions == [("Flabébé, small",)]
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path):
+    folder = write_pictures(tmp_path / "data", count=2)
+    with pytest.raises(UserError, match="2 pictures, fewer than --train_batch_size 3"):
+        images_in(folder, train_batch_size=3)
+
+
+def test_the_fingerprint_tells_of_any_change(tmp_path):
+    folder = write_pictures(tmp_path / "data", count=2)
+    before = images_in(folder).fingerprint
+    assert images_in(folder).fingerprint == before
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").open()]
+    write_metadata(folder, [rows[0], rows[1] | {"text": "another"}])
+    captioned = images_in(folder).fingerprint
+    Image.new("RGB", (40, 34), "red").save(folder / "0.png")
+    assert len({before, captioned, images_in(folder).fingerprint}) == 3
+
+
+def test_a_subset_is_drawn_by_the_seed(tmp_path):
+    folder = write_pictures(tmp_path / "data", count=12)
+    chosen = images_in(folder, max_train_samples=5)
+    assert len(chosen) == 5
+    assert chosen.captions == images_in(folder, max_train_samples=5).captions
+    assert chosen.captions != images_in(folder, max_train_samples=5, seed=1).captions
+
+
+def test_batches_are_the_pictures_in_order(tmp_path):
+    images = images_in(write_pictures(tmp_path / "data", count=11))
+    batches = list(images.batches(size=2, resolution=16))
+    assert [len(batch) for batch in batches] == [2, 2, 2, 2, 2, 1]
+    assert torch.equal(torch.cat(batches)[6], images.pixels(6, resolution=16))
+
+
+def test_a_data_set_saved_to_disk_is_the_same_as_its_folder(tmp_path):
+    from datasets import Dataset, Features, Value
+    from datasets import Image as ImageColumn
+
+    folder = write_pictures(tmp_path / "data", count=2)
+    table = {"image": [str(folder / "1.png"), str(folder / "2.png")], "text": ["one", "two"]}
+    (folder / "2.png").write_bytes((folder / "0.png").read_bytes())
+    features = Features({"image": ImageColumn(), "text": Value("string")})
+    Dataset.from_dict(table, features=features).save_to_disk(tmp_path / "saved")
+    write_metadata(
+        folder, [{"file_name": f"{i + 1}.png", "text": t} for i, t in enumerate(table["text"])]
+    )
+
+    saved, plain = images_in(tmp_path / "saved"), images_in(folder)
+    assert saved.captions == plain.captions
+    assert saved.fingerprint == plain.fingerprint
+    assert torch.equal(saved.pixels(1, 16), plain.pixels(1, 16))
+
+
+def test_a_table_without_pictures_in_the_column_is_refused(tmp_path):
+    from datasets import Dataset
+
+    Dataset.from_dict({"image": ["a"], "text": ["b"]}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(UserError, match="does not hold pictures"):
+        images_in(tmp_path / "saved")
+
+
+def test_a_hub_data_set_that_cannot_be_reached_is_one_sentence():
+    config = Config(pretrained_model_name_or_path="-", dataset_name="nobody/nothing")
+    with pytest.raises(UserError, match=r"^The data set nobody/nothing cannot be loaded: [^\n]+$"):
+        CaptionedImages(config)
+
+
+def test_transparency_is_put_on_white():
+    half = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
+    half.putpixel((1, 0), (255, 0, 0, 0))
+    assert np.asarray(upright_rgb(half)).tolist() == [[[255, 0, 0], [255, 255, 255]]]
+
+
+def test_a_palette_with_a_transparent_colour_is_put_on_white():
+    image = Image.new("P", (1, 1))
+    image.putpalette([0, 0, 0, 9, 9, 9])
+    image.info["transparency"] = 0
+    assert upright_rgb(image).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_exif_rotation_is_applied():
+    image = Image.new("RGB", (4, 2), "blue")
+    image.getexif()[0x0112] = 6
+    assert upright_rgb(image).size == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("L", (1, 1), 100), (100, 100, 100)),
+        (Image.new("1", (1, 1), 1), (255, 255, 255)),
+        (Image.fromarray(np.full((1, 1), 100 * 257, np.uint16)), (100, 100, 100)),
+        (Image.new("CMYK", (1, 1), (0, 255, 255, 0)), (255, 0, 0)),
+    ],
+    ids=lambda value: getattr(value, "mode", ""),
+)
+def test_every_colour_mode_becomes_rgb(image, expected):
+    assert upright_rgb(image).getpixel((0, 0)) == expected
+
+
+def test_the_shorter_side_decides_and_the_longer_is_cropped():
+    image = Image.new("RGB", (300, 100), "black")
+    image.paste("white", (200, 0, 300, 100))
+    left, right = (square(image, 10, (place, 0.5)) for place in (0, 1))
+    assert left.size == right.size == (10, 10)
+    assert left.getpixel((5, 5)) == (0, 0, 0)
+    assert right.getpixel((5, 5)) == (255, 255, 255)
+
+
+def test_a_picture_of_one_pixel_or_a_thin_strip_still_becomes_a_square():
+    for size in ((1, 1), (500, 10), (7, 350)):
+        assert square(Image.new("RGB", size), 16, (0.5, 0.5)).size == (16, 16)

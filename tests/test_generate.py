@@ -1,0 +1,322 @@
+"""generate.py: requests, the generator, the command."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import RESOLUTION, tiny_pipeline
+from PIL import Image
+
+import generate
+from errors import UserError
+from generate import Cancelled, Generator, Request
+
+PROJECT = Path(generate.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    return Generator(tiny_pipeline(), name="tiny", run={"run_id": "run-1"})
+
+
+def draw(generator: Generator, *requests: Request, **options) -> list[np.ndarray]:
+    return [np.asarray(p.image).astype(int) for p in generator.pictures(requests, **options)]
+
+
+def quick(prompt: str = "a red creature", **options) -> Request:
+    return Request(prompt, **{"steps": 3, **options})
+
+
+# Requests
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("prompt", v) for v in ("", " \n", None, ["a"], 7, "a" * 2001, "nul \0", "\ud800")),
+        *(("negative_prompt", v) for v in (None, "a" * 2001, "bell \a")),
+        *(("seed", v) for v in (-1, 2**32, 1.5, "7", True, None)),
+        *(("num_images", v) for v in (0, 17, True, 2.0)),
+        *(("steps", v) for v in (0, 151, 3.7, float("nan"), "20", None)),
+        *(("guidance_scale", v) for v in (0, 31, float("nan"), float("inf"), True, "5", 1e309)),
+        *(("width", v) for v in (24, 33, 1032, 64.0, "64")),
+        *(("height", v) for v in (-8, 513, 10**9)),
+    ],
+)
+def test_a_value_that_cannot_be_drawn_is_refused_by_a_sentence(field, value):
+    with pytest.raises(UserError) as refusal:
+        Request(**{"prompt": "a red creature", field: value})
+    sentence = str(refusal.value)
+    assert field.replace("_", " ") in sentence.replace("_", " ")
+    assert sentence.endswith(".") and "\n" not in sentence and len(sentence) < 200
+
+
+def test_the_bounds_themselves_are_allowed():
+    for name, bounds in generate.BOUNDS.items():
+        for value in bounds:
+            assert getattr(Request("a", **{name: value}), name) == value
+
+
+def test_seeds_count_up_and_start_again_after_the_last():
+    assert Request("a", seed=2**32 - 2, num_images=3).seeds == [2**32 - 2, 2**32 - 1, 0]
+
+
+# The generator
+
+
+def test_a_seed_gives_the_same_picture_and_another_seed_another(generator):
+    first, again, other = draw(generator, quick(seed=7), quick(seed=7), quick(seed=8))
+    assert first.shape == (RESOLUTION, RESOLUTION, 3)
+    assert (first == again).all()
+    assert np.abs(first - other).mean() > 1
+
+
+def test_the_batch_changes_nothing_but_rounding(generator):
+    requests = [quick("a cat", seed=1, num_images=3), quick("a dog", seed=5)]
+    together = draw(generator, *requests, batch_size=8)
+    alone = draw(generator, *requests, batch_size=1)
+    assert max(np.abs(a - b).max() for a, b in zip(together, alone, strict=True)) <= 1
+
+
+def test_a_picture_is_the_one_that_diffusers_draws(generator, tiny_model):
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(tiny_model)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+    theirs = pipe(
+        "a cat",
+        negative_prompt="blur",
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        generator=torch.Generator("cpu").manual_seed(7),
+    ).images[0]
+    (ours,) = draw(
+        generator,
+        Request("a cat", negative_prompt="blur", seed=7, steps=4, guidance_scale=3.0),
+    )
+    assert np.abs(ours - np.asarray(theirs)).max() <= 1
+
+
+def test_requests_of_different_steps_guidance_and_size_come_in_order(generator):
+    requests = [quick("a", steps=2), quick("b", width=64), quick("c", guidance_scale=1)]
+    pictures = list(generator.pictures(requests))
+    assert [p.prompt for p in pictures] == ["a", "b", "c"]
+    assert [p.image.size for p in pictures] == [(32, 32), (64, 32), (32, 32)]
+
+
+def test_v_prediction_is_sampled_as_such():
+    pipe = tiny_pipeline()
+    pipe.scheduler.register_to_config(prediction_type="v_prediction")
+    v_generator = Generator(pipe, name="v")
+    (v_picture,) = draw(v_generator, quick(seed=7))
+    (eps_picture,) = draw(Generator(tiny_pipeline(), name="eps"), quick(seed=7))
+    assert v_generator.pipe.scheduler.config.prediction_type == "v_prediction"
+    assert np.abs(v_picture - eps_picture).mean() > 1
+
+
+def test_the_callers_pipeline_keeps_its_scheduler():
+    pipe = tiny_pipeline()
+    draw(Generator(pipe, name="tiny"), quick())
+    assert type(pipe.scheduler).__name__ == "DDIMScheduler"
+
+
+def test_steps_are_counted_over_the_whole_job(generator):
+    seen = []
+    requests = [quick(steps=2, num_images=3), quick(steps=4)]
+    list(generator.pictures(requests, lambda *step: seen.append(step), batch_size=2))
+    assert seen == [(done, 8) for done in range(1, 9)]
+
+
+def test_cancelling_stops_within_the_step_and_leaves_the_generator_usable(generator):
+    (undisturbed,) = draw(generator, quick(steps=9))
+    steps = []
+    with pytest.raises(Cancelled):
+        list(generator.pictures([quick(steps=9)], lambda done, _: steps.append(done) or done == 2))
+    assert steps == [1, 2]
+    (afterwards,) = draw(generator, quick(steps=9))
+    assert (undisturbed == afterwards).all()
+
+
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_non_finite_numbers_are_reported_and_only_where_they_are(part):
+    pipe = tiny_pipeline()
+    broken = Generator(pipe, name="broken")
+    decode = pipe.vae.decode
+
+    def poison(latents, **options):
+        if part == "vae":
+            latents = latents.clone()
+            latents[1] = float("nan")
+        return decode(latents, **options)
+
+    pipe.vae.decode = poison
+    if part == "unet":
+        pipe.unet.conv_out.bias.data.fill_(float("inf"))
+    problems = [p.problem for p in broken.pictures([quick(num_images=2)])]
+    assert problems == (["non-finite"] * 2 if part == "unet" else [None, "non-finite"])
+
+
+def test_a_flagged_picture_says_so(generator, monkeypatch):
+    def flag_second(image, device, dtype):
+        image[1] = 0
+        return image, [False, True]
+
+    monkeypatch.setattr(generator.pipe, "run_safety_checker", flag_second)
+    assert [p.problem for p in generator.pictures([quick(num_images=2)])] == [None, "flagged"]
+
+
+def test_too_little_memory_is_a_sentence(generator, monkeypatch):
+    def run_out(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(generator.pipe.unet, "forward", run_out)
+    with pytest.raises(UserError, match="ran out of memory"):
+        list(generator.pictures([quick()]))
+
+
+def test_the_words_beyond_77_tokens_are_named(generator):
+    assert generator.dropped_words("a red creature") == ""
+    # The tiny tokenizer has one token for each letter: 75 of them are read.
+    assert generator.dropped_words("a" * 70 + " bcdef ghi Jkl") == "ghi Jkl"
+
+
+def test_a_png_carries_what_is_needed_to_draw_it_again(generator, tmp_path):
+    request = quick("a café cat", negative_prompt="blur", seed=5, num_images=2)
+    picture = list(generator.pictures([request]))[1]
+    picture.save(tmp_path / "cat.png")
+    with Image.open(tmp_path / "cat.png") as png:
+        settings = json.loads(png.text["sd-pokemon"])
+        lines = png.text["parameters"].splitlines()
+        pixels = np.asarray(png)
+    assert lines[:2] == ["a café cat", "Negative prompt: blur"]
+    assert lines[2].startswith("Steps: 3, Sampler: DPM++ 2M, CFG scale: 5.0, Seed: 6, Size: 32x32")
+    assert (settings["model"], settings["run_id"]) == ("tiny", "run-1")
+    fields = {f.name for f in dataclasses.fields(Request)} & settings.keys()
+    (again,) = draw(generator, Request(**{name: settings[name] for name in fields}))
+    assert (again == pixels).all()
+
+
+# The command
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the command, run in this process."""
+    code = 0
+    try:
+        generate.exit_with_sentence(lambda: generate.main(arguments))
+    except SystemExit as end:
+        code = end.code
+    return code, *capsys.readouterr()
+
+
+def test_one_prompt_becomes_the_file_that_was_named(tiny_model, tmp_path, capsys):
+    output = tmp_path / "red.png"
+    arguments = ("a cat", "--seed", "7", "--steps", "2", "--model", tiny_model)
+    code, out, err = run(capsys, *arguments, "--output", str(output))
+    assert (code, out, err) == (0, f"{output}  (seed 7)\n", "")
+    with Image.open(output) as image:
+        assert image.size == (RESOLUTION, RESOLUTION)
+
+
+def test_several_pictures_are_numbered_after_the_name(tiny_model, tmp_path, capsys):
+    arguments = ("a", "b", "--num_images", "2", "--steps", "1", "--model", tiny_model)
+    code, out, _ = run(capsys, *arguments, "--output", str(tmp_path / "new" / "x.png"))
+    assert code == 0 and len(out.splitlines()) == 4
+    names = sorted(p.name for p in (tmp_path / "new").iterdir())
+    assert names == ["x-1.png", "x-2.png", "x-3.png", "x-4.png"]
+
+
+def test_in_a_folder_nothing_is_replaced(tiny_model, tmp_path, capsys):
+    arguments = ("A cat!", "--seed", "7", "--model", tiny_model, "--output", str(tmp_path))
+    assert run(capsys, *arguments, "--steps", "1")[0] == 0
+    assert run(capsys, *arguments, "--steps", "2")[0] == 0
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["a-cat-seed-7-2.png", "a-cat-seed-7.png"]
+
+
+def test_a_random_seed_is_printed_and_differs(tiny_model, tmp_path, capsys):
+    arguments = ("a cat", "--steps", "1", "--model", tiny_model, "--output", str(tmp_path))
+    seeds = [run(capsys, *arguments)[1].split("seed ")[1] for _ in range(2)]
+    assert seeds[0] != seeds[1]
+
+
+def test_a_long_prompt_draws_with_a_warning(tiny_model, tmp_path, capsys):
+    arguments = ("a" * 80 + " tail", "--steps", "1", "--model", tiny_model)
+    code, _, err = run(capsys, *arguments, "--output", str(tmp_path))
+    assert code == 0 and err.startswith("warning:") and "tail" in err
+
+
+def test_a_picture_that_failed_is_not_saved(tiny_model, tmp_path, capsys, monkeypatch):
+    def broken(*_):
+        pipe = tiny_pipeline()
+        pipe.unet.conv_out.bias.data.fill_(float("nan"))
+        return Generator(pipe, name="broken")
+
+    monkeypatch.setattr(Generator, "load", lambda *_, **__: broken())
+    code, _, err = run(capsys, "a cat", "--seed", "7", "--output", str(tmp_path / "a.png"))
+    assert code == 2 and "seed 7" in err and "--dtype fp32" in err
+    assert not (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((" ",), "prompt is empty"),
+        (("a", "--steps", "0"), "1 to 150"),
+        (("a", "--batch_size", "0"), "--batch_size"),
+        (("a", "--output", "red.jpg"), ".png"),
+        (("a", "--output", "/dev/null/x/red.png"), "--output"),
+        (("a", "--model", "no such folder"), "no model folder"),
+        (("a", "--model", "owner/name"), "hub cannot be reached"),
+        (("a", "--model", "EMPTY"), "model_index.json"),
+        (("a", "--model", "BROKEN"), "cannot be opened"),
+        (("a", "--model", "XL"), "StableDiffusionXLPipeline"),
+        (("a", "--model", "MODEL", "--device", "gpu"), "no device 'gpu'"),
+        (("a", "--model", "MODEL", "--device", "cuda:99"), "no cuda:99"),
+        (("a", "--model", "MODEL", "--dtype", "int4"), "fp32, fp16, bf16"),
+        (("a", "--model", "MODEL", "--device", "cpu", "--dtype", "fp16"), "--dtype bf16"),
+    ],
+)
+def test_a_mistake_is_answered_by_one_sentence(
+    arguments, words, tiny_model, tmp_path, capsys, monkeypatch
+):
+    folders = {"MODEL": tiny_model}
+    for name, index in (("EMPTY", None), ("BROKEN", "{"), ("XL", '{"_class_name": "%s"}')):
+        folder = tmp_path / name
+        folder.mkdir()
+        folders[name] = str(folder)
+        if index:
+            (folder / "model_index.json").write_text(index.replace("%s", words))
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *(folders.get(a, a) for a in arguments))
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and words in err and len(err.splitlines()) == 1
+
+
+def test_weights_that_are_no_safetensors_are_refused(tmp_path, capsys):
+    pipe = tiny_pipeline()
+    pipe.save_pretrained(tmp_path / "pickled", safe_serialization=False)
+    arguments = ("a", "--model", str(tmp_path / "pickled"), "--output", str(tmp_path))
+    code, _, err = run(capsys, *arguments)
+    assert code == 2 and "safetensors" in err
+
+
+def test_help_comes_at_once_because_torch_is_imported_late():
+    silent = "import sys, generate; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", silent], cwd=PROJECT, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_bf16_draws_on_the_cpu_when_asked(tiny_model):
+    generator = Generator.load(tiny_model, device="cpu", dtype="bf16")
+    assert generator.dtype == "bfloat16"
+    exact = Generator.load(tiny_model, device="cpu")
+    assert exact.dtype == "float32"  # a small UNet stays exact by itself
+    (a,), (b,) = draw(generator, quick(seed=3)), draw(exact, quick(seed=3))
+    assert 0 < np.abs(a - b).mean() < 8

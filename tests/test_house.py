@@ -1,0 +1,84 @@
+"""The rules of the house, read from the tree itself."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = {"train_text_to_image", "generate", "metrics", "app"}
+FOLDERS = {"training", "scoring", "serving", "bundled"}
+MEGABYTE = 2**20
+
+
+def tracked(pattern: str) -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", pattern],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return [ROOT / name for name in listed.stdout.split("\n") if name and (ROOT / name).exists()]
+
+
+def imports(path: Path, top_level_only: bool = False) -> set[str]:
+    """First parts of the names of the modules that a file imports."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("folder", sorted(FOLDERS - {"bundled"}))
+def test_a_folder_imports_neither_commands_nor_other_folders_but_those_it_stands_on(folder):
+    stands_on = {"scoring": {"serving"}}.get(folder, set())
+    for path in (ROOT / folder).glob("*.py"):
+        strangers = imports(path, top_level_only=True) & (COMMANDS | FOLDERS - {folder} - stands_on)
+        assert not strangers, f"{path.relative_to(ROOT)} imports {strangers}"
+
+
+def test_no_file_in_training_imports_a_command_even_inside_a_function():
+    for path in (ROOT / "training").glob("*.py"):
+        assert not imports(path) & COMMANDS, path.name
+
+
+def test_the_app_needs_no_training_and_no_scoring():
+    for path in [ROOT / "app.py", ROOT / "generate.py", *(ROOT / "serving").glob("*.py")]:
+        assert not imports(path) & {"training", "scoring", "datasets", "accelerate"}, path.name
+
+
+def test_nothing_breaks_where_bundled_is_deleted():
+    for path in [
+        *ROOT.glob("*.py"),
+        *(p for f in FOLDERS - {"bundled"} for p in (ROOT / f).glob("*.py")),
+    ]:
+        assert "bundled" not in imports(path, top_level_only=True), path.name
+
+
+def test_weights_are_safetensors_and_stay_within_their_sizes():
+    weights = tracked("*.safetensors")
+    assert weights, "the bundled weights are missing"
+    assert sum(path.stat().st_size for path in weights) <= 120 * MEGABYTE
+    assert max(path.stat().st_size for path in weights) <= 60 * MEGABYTE
+    assert not [
+        p for suffix in ("bin", "pt", "pth", "ckpt", "pkl", "npy") for p in tracked(f"*.{suffix}")
+    ]
+
+
+def test_no_path_of_one_machine_is_in_the_tree():
+    for path in tracked("*"):
+        if path.suffix in (".py", ".sh", ".md", ".json", ".yaml", ".toml", ".txt"):
+            found = re.search(r"(?<![\w.])/(work|root|home)/\w", path.read_text(encoding="utf-8"))
+            assert not found, f"{path.relative_to(ROOT)}: {found.group()}"
+
+
+def test_conda_users_get_the_same_versions():
+    assert "-r requirements.txt" in (ROOT / "env.yaml").read_text()
+    pinned = (ROOT / "requirements.txt").read_text()
+    for name in ("torch", "torchvision", "diffusers", "transformers", "gradio", "open-clip-torch"):
+        assert re.search(rf"^{name}==", pinned, re.M), name

@@ -1,0 +1,161 @@
+"""The loop: a stopped run ends like an unbroken one, and what goes wrong is said in time."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from runs import config_for, prepared
+
+from errors import UserError
+from training.config import Config
+from training.loop import Stopped, learning_rates, train
+
+
+def trained(config: Config, preview=None):
+    """The learner after the whole run."""
+    run, learner, latents = prepared(config)
+    train(learner, latents, config, run, preview)
+    return learner
+
+
+def assert_equal(learner, other) -> None:
+    """Both end with the same bits, averages included."""
+    for name, weight in learner.weights.items():
+        assert torch.equal(weight, other.weights[name]), name
+        if learner.ema:
+            assert torch.equal(learner.ema.shadow[name], other.ema.shadow[name]), name
+
+
+def log_of(config: Config) -> list[dict]:
+    return [json.loads(line) for line in (config.output / "log.jsonl").open()]
+
+
+def test_a_stopped_and_resumed_run_ends_with_the_same_bits_as_an_unbroken_one(tiny_model, tmp_path):
+    options = {
+        "train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "max_train_steps": 8,
+        "use_ema": True,
+        "train_text_encoder": True,
+        "random_flip": True,
+        "lr_scheduler": "cosine",
+        "lr_warmup_steps": 2,
+        "snr_gamma": 5.0,
+        "checkpointing_steps": 5,  # in the middle of an epoch of three steps
+    }
+    whole = config_for(tiny_model, tmp_path, output_dir=str(tmp_path / "whole"), **options)
+    broken = config_for(tiny_model, tmp_path, output_dir=str(tmp_path / "broken"), **options)
+
+    def break_off(pipe):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return []
+
+    with pytest.raises(Stopped, match="Stopped after step 7 of 8"):
+        trained(replace(broken, validation_prompts=("x",), validation_steps=6), break_off)
+    checkpoints = {path.name for path in broken.output.glob("checkpoint-*")}
+    assert checkpoints == {"checkpoint-5", "checkpoint-7"}
+    unbroken = trained(whole)
+    for checkpoint in ("checkpoint-5", "latest"):
+        assert_equal(trained(replace(broken, resume_from_checkpoint=checkpoint)), unbroken)
+
+
+def test_a_run_with_muon_resumes_with_the_same_bits_and_not_with_another_optimizer(
+    tiny_model, tmp_path
+):
+    config = config_for(
+        tiny_model, tmp_path, optimizer="muon", checkpointing_steps=2, learning_rate=0.02
+    )
+    unbroken, resumed = trained(config), replace(config, resume_from_checkpoint="latest")
+    assert_equal(trained(resumed), unbroken)
+    with pytest.raises(UserError, match="made with optimizer muon, this run has adamw"):
+        trained(replace(resumed, optimizer="adamw"))
+
+
+def test_two_passes_of_two_are_one_of_four_but_for_rounding(tiny_model, tmp_path):
+    once = config_for(tiny_model, tmp_path, train_batch_size=4, max_train_steps=1)
+    twice = replace(
+        once,
+        train_batch_size=2,
+        gradient_accumulation_steps=2,
+        output_dir=str(tmp_path / "other"),
+    )
+    other = trained(twice)
+    for name, weight in trained(once).weights.items():
+        torch.testing.assert_close(weight, other.weights[name], atol=1e-4, rtol=1e-4)
+    assert log_of(once)[0]["loss"] == pytest.approx(log_of(twice)[0]["loss"], rel=1e-4)
+
+
+def test_the_loss_falls_and_is_logged(tiny_model, tmp_path):
+    config = config_for(
+        tiny_model, tmp_path, max_train_steps=30, log_every=10, learning_rate=1e-2, seed=1
+    )
+    trained(config)
+    lines = log_of(config)
+    assert [line["step"] for line in lines] == [10, 20, 30]
+    assert lines[0]["loss"] > 1.02 * lines[2]["loss"]
+    assert lines[2]["epoch"] == 10
+    assert all(line["pictures_per_second"] > 0 for line in lines)
+
+
+def test_bf16_trains_nearly_like_fp32(tiny_model, tmp_path):
+    half = config_for(tiny_model, tmp_path, mixed_precision="bf16", train_text_encoder=True)
+    full = replace(half, mixed_precision="no", output_dir=str(tmp_path / "other"))
+    low, high = trained(half), trained(full)
+    assert {weight.dtype for weight in low.weights.values()} == {torch.float32}
+    name = "unet.conv_out.weight"
+    assert not torch.equal(low.weights[name], high.weights[name])
+    torch.testing.assert_close(low.weights[name], high.weights[name], atol=5e-3, rtol=0)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(tiny_model, tmp_path):
+    config = config_for(tiny_model, tmp_path, checkpointing_steps=1)
+    run, learner, latents = prepared(config)
+    latents.mean[:] = float("nan")
+    with pytest.raises(UserError, match=r"The loss is nan at step 1: lower --learning_rate"):
+        train(learner, latents, config, run)
+    assert not list(config.output.glob("checkpoint-*"))
+
+
+def test_a_weight_that_is_no_number_stops_the_run_before_it_is_saved(tiny_model, tmp_path):
+    config = config_for(tiny_model, tmp_path, learning_rate=1e38, max_train_steps=1)
+    run, learner, latents = prepared(config)
+    learner.unet.conv_out.bias.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(UserError, match=r"A weight is no longer a number after step 1"):
+        train(learner, latents, config, run)
+
+
+def test_validation_pictures_are_drawn_with_the_average_by_a_whole_pipeline(tiny_model, tmp_path):
+    config = config_for(
+        tiny_model, tmp_path, use_ema=True, validation_prompts=("x",), validation_steps=2
+    )
+    seen = []
+
+    def preview(pipe):
+        seen.append(pipe.unet.conv_in.weight.detach().clone())
+        assert not pipe.unet.training
+        return [Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8))]
+
+    learner = trained(config, preview)
+    names = sorted(path.name for path in (config.output / "validation").iterdir())
+    assert names == [f"step-{step:06}-{number}.png" for step in (2, 3) for number in (0, 1)]
+    assert torch.equal(seen[-1], learner.ema.shadow["unet.conv_in.weight"])
+    assert not torch.equal(seen[-1], learner.weights["unet.conv_in.weight"])
+
+
+def test_the_learning_rate_is_a_function_of_the_step():
+    config = Config(
+        pretrained_model_name_or_path="-",
+        train_data_dir="-",
+        learning_rate=2.0,
+        lr_scheduler="cosine",
+        lr_warmup_steps=10,
+    )
+    rate = learning_rates(config, steps=110)
+    assert rate(5) == 1.0 and rate(10) == 2.0
+    assert rate(60) == pytest.approx(1.0)
+    assert rate(110) == pytest.approx(0.0)
+    assert learning_rates(replace(config, lr_scheduler="constant"), 110)(5) == 2.0

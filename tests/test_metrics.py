@@ -1,0 +1,281 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import tiny_pipeline
+from PIL import Image
+from scorers import build_scorer, score_by_hand
+from scorers import tiny_scorer as tiny_scorer  # a fixture
+
+import metrics
+from errors import exit_with_sentence
+from generate import Picture
+from scoring.prompts import CREATURES
+
+ROOT = Path(metrics.__file__).parent
+PROMPTS = ("a red creature", "a blue one with wings", "houses", "a", "b", "a pokemon")
+
+
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("models") / "other"
+    tiny_pipeline(seed=1).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def prompt_file(tmp_path) -> str:
+    path = tmp_path / "prompts.txt"
+    path.write_text("\n".join(PROMPTS))
+    return str(path)
+
+
+@pytest.fixture
+def score(tiny_model, tiny_scorer, prompt_file, tmp_path):
+    """Run the command on the tiny model; return what --output holds."""
+
+    def run(*arguments: str, images: int = 2) -> dict:
+        output = tmp_path / "scores.json"
+        metrics.main(
+            [
+                f"--model={tiny_model}",
+                f"--scorer={tiny_scorer}",
+                f"--prompts={prompt_file}",
+                f"--images_per_prompt={images}",
+                f"--output={output}",
+                "--steps=2",
+                *arguments,
+            ]
+        )
+        return json.loads(output.read_text())
+
+    return run
+
+
+class FakeGenerator:
+    """Draws plain colours; some seeds go wrong."""
+
+    def __init__(self):
+        self.name, self.run, self.device, self.size = "fake", {}, "cpu", 32
+        self.settings = {"scheduler": "none", "dtype": "float32", "versions": {}}
+        self.problems = {0: "flagged", 16: "non-finite"}
+        self.black = {17}
+
+    def pictures(self, requests, on_step, batch_size):
+        for request in requests:
+            for seed in range(request.seed, request.seed + request.num_images):
+                colour = (0, 0, 0) if seed in self.black else (seed, 99, 200)
+                image = Image.new("RGB", (self.size, self.size), colour)
+                yield Picture(image, request.prompt, seed, self.problems.get(seed), {})
+            assert on_step(seed, seed) is False, "scoring never cancels"
+
+
+@pytest.fixture
+def fake_generator(monkeypatch):
+    monkeypatch.setattr(metrics.Generator, "load", lambda *_, **__: FakeGenerator())
+
+
+def test_the_scores_agree_with_cosine_similarity_by_hand(score, tiny_scorer, tmp_path):
+    content = score("--save_images", str(tmp_path / "kept"))["model"]
+    checked = []
+    for prompt in content["prompts"]:
+        for seed, picture_score in zip(prompt["seeds"], prompt["pictures"], strict=True):
+            (path,) = (tmp_path / "kept" / "model").glob(f"*-seed-{seed}.png")
+            with Image.open(path) as image:
+                by_hand = score_by_hand(tiny_scorer, image, prompt["prompt"])
+            assert picture_score == pytest.approx(by_hand, abs=1e-3)
+            checked.append(by_hand)
+    assert len(checked) == 2 * len(PROMPTS)
+    assert any(checked), "all are clamped to zero: nothing is compared"
+    assert content["clip_score"] == pytest.approx(sum(checked) / len(checked), abs=1e-3)
+
+
+def test_the_same_command_gives_the_same_scores(score):
+    assert score() == score()
+
+
+def test_another_seed_gives_other_scores(score):
+    assert score()["model"]["prompts"] != score("--seed", "1")["model"]["prompts"]
+
+
+def test_more_pictures_keep_the_seeds_and_scores_of_the_first_ones(score):
+    few, many = score(images=1)["model"]["prompts"], score(images=3)["model"]["prompts"]
+    for one, three in zip(few, many, strict=True):
+        assert three["seeds"][:1] == one["seeds"]
+        assert three["pictures"][:1] == pytest.approx(one["pictures"], abs=1e-2)
+    assert len({seed for prompt in many for seed in prompt["seeds"]}) == 3 * len(PROMPTS)
+
+
+def test_every_score_carries_how_it_was_made(score):
+    made = score("--guidance_scale", "3")["model"]["identity"]
+    assert made["steps"] == 2
+    assert made["guidance_scale"] == 3
+    assert made["images_per_prompt"] == 2
+    assert made["prompts"] == "prompts.txt"
+    assert len(made["prompts_sha256"]) == len(made["scorer_sha256"]) == 64
+    assert made["width"] == made["height"] == 32
+    assert made["dtype"] == "float32"
+    assert {"scheduler", "seed", "scorer", "device"} <= made.keys()
+    assert {"torch", "diffusers", "open_clip_torch", "torchmetrics"} <= made["versions"].keys()
+
+
+def test_a_model_against_itself_differs_by_exactly_zero(score, tiny_model, capsys):
+    comparison = score("--base", tiny_model)["comparison"]
+    assert comparison["mean_difference"] == 0
+    assert comparison["interval_95"] == [0, 0]
+    assert comparison["verdict"] == "these prompts cannot tell"
+    assert "These prompts cannot tell tiny from tiny." in capsys.readouterr().out
+
+
+def test_two_models_are_compared_at_the_same_prompts_and_seeds(score, other_model, capsys):
+    content = score("--base", other_model)
+    ours, base = content["model"]["prompts"], content["base"]["prompts"]
+    assert [(p["prompt"], p["seeds"]) for p in ours] == [(p["prompt"], p["seeds"]) for p in base]
+    assert [p["pictures"] for p in ours] != [p["pictures"] for p in base]
+    differences = [mine["score"] - other["score"] for mine, other in zip(ours, base, strict=True)]
+    mean = sum(differences) / len(differences)
+    assert content["comparison"]["mean_difference"] == pytest.approx(mean)
+    assert "95 % interval" in capsys.readouterr().out
+
+
+def test_models_that_draw_in_other_sizes_are_refused_before_drawing(
+    score, tmp_path, capsys, monkeypatch
+):
+    pipe = tiny_pipeline()
+    pipe.unet.register_to_config(sample_size=8)
+    pipe.save_pretrained(tmp_path / "large")
+    monkeypatch.setattr(metrics, "score_model", lambda *_: pytest.fail("it was drawn"))
+    code, sentence = failure(lambda: score("--base", str(tmp_path / "large")), capsys)
+    assert code == 2
+    assert "height is 32 for the model and 64 for the base" in sentence
+
+
+def test_problem_pictures_are_counted_and_never_scored(score, fake_generator, capsys):
+    content = score()["model"]
+    first, second, third = content["prompts"][:3]
+    assert first["problems"] == ["flagged", None]
+    assert first["pictures"][0] is None
+    assert first["score"] == first["pictures"][1]
+    assert second["problems"] == ["non-finite", "black"]
+    assert second["score"] is None
+    assert third["problems"] == [None, None]
+    assert content["left_out_pictures"] == 3
+    table = capsys.readouterr().out
+    assert "mean over 5 prompts of 6" in table
+    assert "fake: 3 pictures left out (black, flagged, non-finite)" in table
+
+
+def test_captions_beyond_the_scorers_context_are_counted(score, fake_generator, tmp_path, capsys):
+    path = tmp_path / "long.txt"
+    path.write_text("short\n" + "x" * 100)
+    score("--prompts", str(path))
+    assert "1 of 2 prompts are longer than the 64 tokens" in capsys.readouterr().err
+
+
+def test_a_small_model_is_scored_on_creatures(tiny_model, tiny_scorer, capsys):
+    arguments = ["--model", tiny_model, "--scorer", tiny_scorer, "--steps", "1"]
+    metrics.main([*arguments, "--images_per_prompt", "1"])
+    table = capsys.readouterr().out
+    assert all(prompt[:60] in table for prompt in CREATURES)
+    assert "mean over 16 prompts" in table
+
+
+@pytest.mark.parametrize(
+    ("prompts", "small", "scorer"),
+    [
+        ("creatures", False, metrics.BUNDLED),
+        ("held-out", False, metrics.BUNDLED),
+        ("original", True, "ViT-B-16/openai"),
+        ("mine.txt", True, metrics.BUNDLED),
+        ("mine.txt", False, "ViT-B-16/openai"),
+    ],
+)
+def test_the_default_scorer_is_one_that_knows_the_prompts(prompts, small, scorer, monkeypatch):
+    monkeypatch.setattr(metrics, "is_small", lambda generator: small)
+    assert metrics.default_scorer(metrics.PromptSet(prompts, ()), generator=None) == scorer
+
+
+def test_run_json_is_written_only_when_asked_for(score, tmp_path):
+    folder = tmp_path / "trained"
+    tiny_pipeline().save_pretrained(folder)
+    before = {"run_id": "abc", "steps": 7, "scores": {"creatures": {"clip_score": 1}}}
+    (folder / "run.json").write_text(json.dumps(before))
+    content = score("--model", str(folder))
+    assert json.loads((folder / "run.json").read_text()) == before
+    assert content["model"]["run_id"] == "abc"
+
+    score("--model", str(folder), "--base", str(folder), "--write_run")
+    after = json.loads((folder / "run.json").read_text())
+    mine = after["scores"].pop("prompts.txt")
+    assert after == before
+    assert mine["clip_score"] == content["model"]["clip_score"]
+    assert mine["identity"] == content["model"]["identity"]
+    assert mine["comparison"]["mean_difference"] == 0
+    assert not list(folder.glob("*.unfinished"))
+
+
+def failure(command, capsys) -> tuple[int, str]:
+    """Exit code and stderr of a command that must fail in one sentence."""
+    with pytest.raises(SystemExit) as stopped:
+        exit_with_sentence(command)
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("error: ")
+    assert stderr.count("\n") == 1, stderr
+    return stopped.value.code, stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model", "nowhere"], "nowhere"),
+        (["--base", "nowhere"], "nowhere"),
+        (["--model", "tests"], "model_index.json"),
+        (["--prompts", "gone.txt"], "gone.txt"),
+        (["--prompts", "animals"], "Unknown prompts 'animals'"),
+        (["--scorer", "local-dir:nowhere"], "Scorer folder nowhere is not there"),
+        (["--scorer", "ViT-B-16/openai"], "Cannot open scorer ViT-B-16/openai"),
+        (["--images_per_prompt", "17"], "Give 1 to 16"),
+        (["--images_per_prompt", "0"], "Give 1 to 16"),
+        (["--batch_size", "0"], "--batch_size is 0"),
+        (["--steps", "0"], "steps"),
+        (["--guidance_scale", "nan"], "guidance_scale"),
+        (["--seed", "-1"], "seed"),
+        (["--write_run", "--model", "owner/name"], "--write_run needs a model folder"),
+        (["--output", "tests"], "is a folder"),
+        (["--output", "errors.py/scores.json"], "Cannot make folder errors.py"),
+        (["--save_images", "errors.py"], "Cannot make folder errors.py"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, sentence, score, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    code, stderr = failure(lambda: score(*arguments), capsys)
+    assert code == 2
+    assert sentence in stderr
+
+
+def test_a_scorer_without_weights_is_refused(score, tmp_path, capsys):
+    scorer = build_scorer(tmp_path / "clip", "vit")
+    (tmp_path / "clip" / "open_clip_model.safetensors").unlink()
+    code, stderr = failure(lambda: score("--scorer", scorer), capsys)
+    assert code == 2
+    assert "has no open_clip_model.safetensors" in stderr
+
+
+def test_the_command_refuses_an_empty_prompt_file_without_a_traceback(tiny_model, tmp_path):
+    (tmp_path / "empty.txt").touch()
+    command = [sys.executable, "metrics.py", "--model", tiny_model]
+    done = subprocess.run(
+        [*command, "--prompts", str(tmp_path / "empty.txt")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path / 'empty.txt'} holds no prompt. Write one a line.\n"
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, metrics; sys.exit('torch' in sys.modules or 'open_clip' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

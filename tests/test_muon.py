@@ -1,0 +1,38 @@
+import torch
+
+from training.muon import Muon, is_matrix, orthogonal
+
+
+def test_an_orthogonal_matrix_has_singular_values_near_one():
+    torch.manual_seed(0)
+    for shape in ((32, 64), (64, 32), (48, 48)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+        assert values.min() > 0.5 and values.max() < 1.4
+
+
+def test_the_update_keeps_the_singular_vectors_of_the_gradient():
+    torch.manual_seed(0)
+    gradient = torch.randn(16, 24)
+    u, _, v = torch.linalg.svd(gradient, full_matrices=False)
+    rotated = u.T @ orthogonal(gradient) @ v.T
+    assert (rotated - torch.diag(rotated.diag())).abs().max() < 0.1
+
+
+def test_first_and_last_layers_norms_and_embeddings_are_left_to_adamw():
+    assert is_matrix("unet.mid.weight", torch.zeros(32, 32, 3, 3))
+    assert not is_matrix("unet.conv_in.weight", torch.zeros(32, 8, 3, 3))
+    assert not is_matrix("unet.norm.weight", torch.zeros(32))
+    assert not is_matrix("text_encoder.token_embedding.weight", torch.zeros(512, 32))
+
+
+def test_what_is_no_matrix_moves_as_under_torch_adamw():
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.arange(8.0)) for _ in range(2))
+    muon = Muon([("bias", ours)], lr=0.1, betas=(0.9, 0.98), weight_decay=0.1)
+    adamw = torch.optim.AdamW([theirs], lr=0.01, betas=(0.9, 0.98), weight_decay=0.1)
+    for _ in range(5):
+        gradient = torch.randn(8)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        muon.step()
+        adamw.step()
+    torch.testing.assert_close(ours, theirs)

@@ -1,0 +1,142 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from huggingface_hub import constants
+from PIL import Image
+from safetensors.torch import save_file
+from scorers import CONTEXT_LENGTH, VISION, build_scorer, score_by_hand
+from scorers import tiny_scorer as tiny_scorer  # a fixture
+
+from errors import UserError
+from scoring import scorer as scorer_module
+from scoring.scorer import CONFIG_FILE, WEIGHTS_FILE, Scorer
+
+CAPTIONS = ("a red creature", "a blue creature with wings", "A  Pokemon!", "houses", "")
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Coarse random colours: something that a resize changes."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("tower", VISION)
+@pytest.mark.parametrize("size", [(32, 32), (128, 128), (50, 40), (20, 31)])
+def test_a_score_is_the_cosine_similarity_of_open_clips_features(tmp_path, tower, size):
+    name = build_scorer(tmp_path / "scorer", tower)
+    scorer = Scorer.load(name)
+    image = picture(*size)
+    expected = [score_by_hand(name, image, caption) for caption in CAPTIONS]
+    assert any(expected), "all are clamped to zero: nothing is compared"
+    assert [scorer.score(image, caption) for caption in CAPTIONS] == pytest.approx(
+        expected, abs=1e-3
+    )
+
+
+def test_a_score_is_never_below_zero(tiny_scorer):
+    scorer = Scorer.load(tiny_scorer)
+    scores = [scorer.score(picture(32, 32, seed), c) for seed in range(8) for c in CAPTIONS]
+    assert min(scores) == 0
+    assert max(scores) > 0
+
+
+def test_the_hash_tells_weights_apart_however_they_are_stored(tmp_path):
+    half = Scorer.load(build_scorer(tmp_path / "half", "vit"))
+    full = Scorer.load(build_scorer(tmp_path / "full", "vit", dtype=torch.float32))
+    other = Scorer.load(build_scorer(tmp_path / "other", "vit", seed=1))
+    assert half.sha256 == full.sha256 != other.sha256
+
+
+def test_openai_weights_are_run_with_quick_gelu(tmp_path, monkeypatch):
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": VISION["vit"],
+        "text_cfg": {"width": 32, "heads": 2, "layers": 1, "context_length": 16},
+    }
+    torch.manual_seed(0)
+    quick = open_clip.CLIP(**config, quick_gelu=True).eval()
+    save_file(quick.state_dict(), tmp_path / WEIGHTS_FILE)
+    tag = {"file": str(tmp_path / WEIGHTS_FILE), "quick_gelu": True}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny", config)
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "Tiny", {"openai": tag})
+
+    scorer = Scorer.load("Tiny/openai")
+
+    plain = open_clip.CLIP(**config)
+    plain.load_state_dict(quick.state_dict())
+    pixels = torch.randn(1, 3, 32, 32)
+    features = scorer._metric.model.get_image_features(pixels)
+    assert torch.equal(features, quick.encode_image(pixels))
+    assert not torch.allclose(features, plain.encode_image(pixels), atol=1e-4)
+
+
+def test_a_caption_that_just_fits_is_not_truncated(tiny_scorer):
+    scorer = Scorer.load(tiny_scorer)
+    room = CONTEXT_LENGTH - 2  # every letter is a token; start and end take one each
+    assert not scorer.truncates("x" * room)
+    assert scorer.truncates("x" * (room + 1))
+
+
+def test_truncation_is_seen_with_the_tokenizer_of_openai_too(tiny_scorer):
+    scorer = Scorer.load(tiny_scorer)
+    scorer.tokenizer = open_clip.get_tokenizer("ViT-B-16")
+    assert not scorer.truncates("cat " * 75)
+    assert scorer.truncates("cat " * 76)
+
+
+@pytest.mark.parametrize("missing", [CONFIG_FILE, WEIGHTS_FILE])
+def test_an_incomplete_folder_is_refused_never_scored_at_random(tmp_path, missing):
+    name = build_scorer(tmp_path / "scorer", "vit")
+    (tmp_path / "scorer" / missing).unlink()
+    with pytest.raises(UserError, match=f"has no {missing}"):
+        Scorer.load(name)
+
+
+def test_broken_weights_are_refused(tmp_path):
+    name = build_scorer(tmp_path / "scorer", "vit")
+    (tmp_path / "scorer" / WEIGHTS_FILE).write_text("<html>404</html>")
+    with pytest.raises(UserError, match="Cannot open scorer"):
+        Scorer.load(name)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    name = build_scorer(tmp_path / "vit", "vit")
+    build_scorer(tmp_path / "resnet", "resnet")
+    shutil.copy(tmp_path / "resnet" / WEIGHTS_FILE, tmp_path / "vit" / WEIGHTS_FILE)
+    with pytest.raises(UserError, match="Cannot open scorer"):
+        Scorer.load(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("local-dir:nowhere", "Scorer folder nowhere is not there"),
+        ("best", "Unknown scorer 'best'"),
+        ("ViT-B-16", "Unknown weights 'ViT-B-16'"),
+        ("ViT-B-16/mine.pt", "Unknown weights 'ViT-B-16/mine.pt'. ViT-B-16 has: openai,"),
+        ("ViT-B-16/openai", "Cannot open scorer ViT-B-16/openai"),  # the tests have no network
+    ],
+)
+def test_a_scorer_that_cannot_be_had_is_refused_in_a_sentence(name, sentence):
+    with pytest.raises(UserError) as refused:
+        Scorer.load(name)
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_without_a_network_the_hub_is_asked_once_and_then_left_alone(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens
+    scorer_module._stay_offline_without_network()
+    assert constants.HF_HUB_OFFLINE
+
+
+def test_a_scorer_of_the_repository_is_named_without_this_machines_paths():
+    assert scorer_module._portable(scorer_module.BUNDLED) == "local-dir:bundled/clip"
+    assert scorer_module._portable("ViT-B-16/openai") == "ViT-B-16/openai"
+    elsewhere = f"local-dir:{Path('/elsewhere/clip')}"
+    assert scorer_module._portable(elsewhere) == elsewhere

@@ -1,0 +1,79 @@
+import pytest
+
+from errors import UserError
+from scoring.scores import ModelScores, PromptScore, compare
+
+MADE = {"steps": 20, "scorer": "a", "versions": {"torch": "2"}}
+
+
+def prompt(*pictures: float | None) -> PromptScore:
+    problems = tuple("black" if score is None else None for score in pictures)
+    return PromptScore("a creature", tuple(range(len(pictures))), pictures, problems)
+
+
+def model(*prompts: PromptScore, **made) -> ModelScores:
+    return ModelScores("m", None, MADE | made, prompts)
+
+
+def test_a_prompts_score_is_the_mean_of_the_pictures_that_count():
+    assert prompt(20.0, None, 30.0).score == 25
+    assert prompt(None, None).score is None
+
+
+def test_every_prompt_counts_the_same_and_failed_ones_not_at_all():
+    scores = model(prompt(10.0, None, None), prompt(20.0, 30.0, 40.0), prompt(None, None, None))
+    assert scores.score == 20
+    assert scores.left_out == 5
+
+
+def test_a_picture_is_compared_with_its_twin_of_the_same_seed_alone():
+    ours, base = model(prompt(30.0, 90.0)), model(prompt(20.0, None))
+    assert compare(ours, base).differences == (10.0,)
+
+
+def test_a_prompt_without_twins_has_no_difference():
+    comparison = compare(
+        model(prompt(30.0, None), prompt(9.0, 9.0)), model(prompt(None, 1.0), prompt(8.0, 8.0))
+    )
+    assert comparison.differences == (None, 1.0)
+    assert comparison.mean == 1.0
+
+
+def test_equal_scores_differ_by_exactly_zero_and_cannot_tell():
+    scores = model(*(prompt(float(i), i / 3) for i in range(10)))
+    comparison = compare(scores, scores)
+    assert comparison.mean == 0
+    assert comparison.interval == (0, 0)
+    assert comparison.win_rate == 0.5
+    assert comparison.verdict == "these prompts cannot tell"
+
+
+@pytest.mark.parametrize(("shift", "word"), [(5.0, "better"), (-5.0, "worse")])
+def test_a_clear_difference_is_told(shift, word):
+    base = model(*(prompt(20.0 + i) for i in range(8)))
+    ours = model(*(prompt(20.0 + i + shift + i / 10) for i in range(8)))
+    comparison = compare(ours, base)
+    assert comparison.verdict == word
+    assert comparison.interval[0] < comparison.mean < comparison.interval[1]
+
+
+def test_five_prompts_are_too_few_to_tell_though_all_agree():
+    five = [prompt(20.0)] * 5
+    comparison = compare(model(*[prompt(30.0)] * 5), model(*five))
+    assert comparison.win_rate == 1
+    assert comparison.interval is None
+    assert comparison.verdict == "these prompts cannot tell"
+
+
+@pytest.mark.parametrize(
+    ("made", "sentence"),
+    [
+        ({"steps": 10}, "steps is 20 for the model and 10 for the base"),
+        ({"scorer": "b"}, "scorer is a for the model and b for the base"),
+        ({"versions": {"torch": "3"}}, "versions is"),
+        ({"height": 64}, "height is None for the model and 64"),
+    ],
+)
+def test_scores_made_differently_are_refused_with_the_difference(made, sentence):
+    with pytest.raises(UserError, match=sentence):
+        compare(model(prompt(1.0)), model(prompt(1.0), **made))

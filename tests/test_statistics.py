@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from scoring.statistics import _expanded_tail, bootstrap_interval, verdict, win_rate
+
+
+def test_the_interval_is_scipys_percentile_bootstrap_at_the_expanded_level():
+    differences = np.random.default_rng(1).normal(0.5, 1, 20)
+    tail = stats.norm.cdf(-np.sqrt(20 / 19) * stats.t.ppf(0.975, 19))
+    assert _expanded_tail(20, 0.95) == pytest.approx(tail)
+    scipys = stats.bootstrap(
+        (differences,),
+        np.mean,
+        method="percentile",
+        confidence_level=1 - 2 * tail,
+        n_resamples=20_000,
+        rng=2,
+    ).confidence_interval
+    width = scipys.high - scipys.low
+    ours = bootstrap_interval(differences, resamples=20_000)
+    assert ours == pytest.approx((scipys.low, scipys.high), abs=0.02 * width)
+
+
+# The plain percentile interval holds it in 83 % of cases of 6 prompts and 92 % of 16.
+@pytest.mark.parametrize(("count", "least"), [(6, 0.89), (16, 0.93)])
+def test_the_interval_holds_the_truth_nearly_as_often_as_it_says(count, least):
+    random = np.random.default_rng(0)
+    trials = 300
+    hits = 0
+    for _ in range(trials):
+        low, high = bootstrap_interval(random.normal(1, 2, count), resamples=1000)
+        hits += low <= 1 <= high
+    assert least <= hits / trials <= 0.98
+
+
+def test_the_same_differences_give_the_same_interval():
+    differences = [0.1, -0.4, 0.3, 0.9, 0.2, 0.0]
+    assert bootstrap_interval(differences) == bootstrap_interval(differences)
+    assert bootstrap_interval(differences) != bootstrap_interval(differences, seed=1)
+
+
+def test_a_wider_confidence_gives_a_wider_interval():
+    differences = [0.1, -0.4, 0.3, 0.9, 0.2, 0.0]
+    low, high = bootstrap_interval(differences, confidence=0.8)
+    lower, higher = bootstrap_interval(differences, confidence=0.99)
+    assert lower < low < high < higher
+
+
+def test_one_difference_has_no_interval():
+    with pytest.raises(ValueError, match="at least two"):
+        bootstrap_interval([1.0])
+
+
+def test_no_difference_at_all_has_the_interval_zero():
+    assert bootstrap_interval([0.0] * 10) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("differences", "rate"),
+    [([1, 2, 3], 1.0), ([-1, -2], 0.0), ([0, 0], 0.5), ([1, 0, -1, -1], 0.375)],
+)
+def test_a_tie_is_half_a_win(differences, rate):
+    assert win_rate(differences) == rate
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        ((0.1, 0.5), "better"),
+        ((-0.5, -0.1), "worse"),
+        ((-0.1, 0.5), "these prompts cannot tell"),
+        ((0.0, 0.5), "these prompts cannot tell"),
+        ((0.0, 0.0), "these prompts cannot tell"),
+        (None, "these prompts cannot tell"),
+    ],
+)
+def test_only_an_interval_without_zero_decides(interval, words):
+    assert verdict(interval) == words

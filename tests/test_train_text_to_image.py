@@ -1,0 +1,91 @@
+"""The command: from a folder of pictures to a folder that opens, or one sentence."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from diffusers import StableDiffusionPipeline
+from runs import config_for
+
+import train_text_to_image
+from errors import UserError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def forgetful_accelerate():
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_a_folder_of_pictures_becomes_a_model_that_draws(tiny_model, tmp_path):
+    prompts = ("a red creature",)
+    config = config_for(tiny_model, tmp_path, use_ema=True, validation_prompts=prompts)
+    train_text_to_image.main(config)
+
+    before = StableDiffusionPipeline.from_pretrained(tiny_model)
+    after = StableDiffusionPipeline.from_pretrained(config.output)
+    for part, learned in (("unet", True), ("text_encoder", False), ("vae", False)):
+        old, new = (getattr(pipe, part).state_dict() for pipe in (before, after))
+        changed = [not torch.equal(old[name], new[name]) for name in old]
+        assert all(changed) if learned else not any(changed)
+    after.set_progress_bar_config(disable=True)
+    picture = after("a red creature", num_inference_steps=2, output_type="pt").images
+    assert picture.shape == (1, 3, 32, 32) and picture.isfinite().all()
+    assert (config.output / "validation" / "step-000003-0.png").exists()
+
+    manifest = json.loads((config.output / "run.json").read_text())
+    assert manifest["steps"] == 3
+    assert manifest["base_model"] == tiny_model
+    assert manifest["dataset"]["pictures"] == 12
+    assert manifest["options"] == {**asdict(config), "validation_prompts": list(prompts)}
+    assert manifest["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_a_dry_run_prints_the_plan_and_loads_no_weights(tmp_path, capsys):
+    config = config_for("nobody/nothing", tmp_path, dry_run=True, gradient_accumulation_steps=2)
+    train_text_to_image.main(config)
+    plan = " ".join(capsys.readouterr().err.split())
+    assert "12 pictures" in plan
+    assert "steps 3 of 8 pictures: 2.0 epochs" in plan
+
+
+def test_the_data_is_checked_before_the_model_is_looked_for(tmp_path):
+    config = replace(config_for("nobody/nothing", tmp_path), train_data_dir=str(tmp_path / "none"))
+    with pytest.raises(UserError, match=r"data folder .* does not exist"):
+        train_text_to_image.main(config)
+
+
+def test_fp16_on_a_cpu_is_refused(tiny_model, tmp_path):
+    config = config_for(tiny_model, tmp_path, mixed_precision="fp16")
+    if torch.cuda.is_available():
+        pytest.skip("this machine can do fp16")
+    with pytest.raises(UserError, match="choose --mixed_precision bf16"):
+        train_text_to_image.main(config)
+
+
+def test_an_output_that_cannot_be_written_is_found_at_once(tmp_path):
+    config = config_for("nobody/nothing", tmp_path)
+    config.output.write_text("a file is in the way")
+    with pytest.raises(UserError, match="out cannot be written"):
+        train_text_to_image.main(config)
+
+
+def test_from_the_shell_a_mistake_is_one_sentence_and_code_2(tmp_path):
+    options = [f"--train_data_dir={tmp_path / 'none'}", f"--output_dir={tmp_path / 'out'}"]
+    ended = subprocess.run(
+        [sys.executable, "train_text_to_image.py", "--pretrained_model_name_or_path=x", *options],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 2
+    (sentence,) = ended.stderr.strip().splitlines()
+    assert sentence.startswith("error: The data folder") and sentence.endswith("--train_data_dir.")

@@ -1,0 +1,163 @@
+"""Weights: which learn, their average, and a folder that opens."""
+
+import json
+
+import pytest
+import torch
+from conftest import tiny_pipeline
+from diffusers import StableDiffusionPipeline
+from runs import config_for, fresh_run, prepared
+from safetensors.torch import load_file
+
+from errors import UserError
+from training.objective import Objective
+from training.weights import Ema, load_model
+
+
+def loss_of(learner, latents, config) -> torch.Tensor:
+    """The loss of the first step, with its graph."""
+    learner.train()
+    x_0, prompt = latents.batch(config, 0, 4)
+    objective = Objective(learner.pipe.scheduler, config, torch.device("cpu"))
+    return objective(learner, x_0, *objective.draw(0, x_0.shape), prompt)
+
+
+def gradients(learner, latents, config) -> dict[str, torch.Tensor]:
+    loss_of(learner, latents, config).backward()
+    return {name: weight.grad for name, weight in learner.weights.items()}
+
+
+def test_the_unet_learns_and_the_text_encoder_only_when_asked(tiny_model, tmp_path):
+    _, frozen, _ = prepared(config_for(tiny_model, tmp_path))
+    _, along, _ = prepared(config_for(tiny_model, tmp_path, train_text_encoder=True))
+    unet = {f"unet.{name}" for name, _ in frozen.pipe.unet.named_parameters()}
+    text = {f"text_encoder.{name}" for name, _ in along.pipe.text_encoder.named_parameters()}
+    assert set(frozen.weights) == unet
+    assert set(along.weights) == unet | text
+    assert not any(weight.requires_grad for weight in frozen.pipe.vae.parameters())
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(tiny_model, tmp_path):
+    plain, checkpointed = (
+        config_for(tiny_model, tmp_path, train_text_encoder=True, gradient_checkpointing=on)
+        for on in (False, True)
+    )
+    _, learner, latents = prepared(checkpointed)
+    assert learner.unet.is_gradient_checkpointing
+    assert learner.text_encoder.is_activation_checkpointing
+    saved = gradients(learner, latents, checkpointed)
+    for name, gradient in gradients(*prepared(plain)[1:], plain).items():
+        torch.testing.assert_close(saved[name], gradient)
+
+
+def test_a_compiled_unet_keeps_the_names_and_the_loss(tiny_model, tmp_path):
+    config = config_for(tiny_model, tmp_path, torch_compile=True)
+    _, compiled, latents = prepared(config)
+    _, plain, _ = prepared(config_for(tiny_model, tmp_path))
+    assert list(compiled.weights) == list(plain.weights)
+    assert compiled.denoise != compiled.unet.forward
+    with torch.compiler.set_stance("force_eager"):  # compiling itself would take minutes
+        torch.testing.assert_close(
+            loss_of(compiled, latents, config), loss_of(plain, latents, config)
+        )
+
+
+def test_the_average_follows_its_formula():
+    weight = torch.nn.Parameter(torch.zeros(3))
+    ema, expected = Ema({"w": weight}, decay=0.5), torch.zeros(3)
+    for update in range(20):
+        weight.data = torch.full((3,), float(update))
+        ema.update({"w": weight}, update)
+        decay = min(0.5, (1 + update) / (10 + update))
+        expected = decay * expected + (1 - decay) * weight.data
+        torch.testing.assert_close(ema.shadow["w"], expected)
+
+
+def test_the_average_is_lent_and_taken_back():
+    weight = torch.nn.Parameter(torch.ones(2))
+    ema = Ema({"w": weight}, decay=0.9)
+    weight.data += 1
+    with pytest.raises(RuntimeError), ema.applied_to({"w": weight}):
+        assert weight.tolist() == [1, 1]
+        raise RuntimeError
+    assert weight.tolist() == [2, 2]
+    assert ema.shadow["w"].tolist() == [1, 1]
+
+
+def test_the_average_is_what_is_saved(tiny_model, tmp_path):
+    _, learner, _ = prepared(config_for(tiny_model, tmp_path, use_ema=True))
+    before = {name: weight.detach().clone() for name, weight in learner.weights.items()}
+    for weight in learner.weights.values():
+        weight.data += 1
+    learner.save(tmp_path / "model", {"run_id": "test"})
+    saved = StableDiffusionPipeline.from_pretrained(tmp_path / "model").unet
+    for name, weight in saved.named_parameters():
+        torch.testing.assert_close(weight, before[f"unet.{name}"])
+        assert torch.equal(learner.weights[f"unet.{name}"], before[f"unet.{name}"] + 1)
+    assert json.loads((tmp_path / "model" / "run.json").read_text()) == {"run_id": "test"}
+
+
+def test_saving_in_half_precision_leaves_the_run_in_full(tiny_model, tmp_path):
+    _, learner, _ = prepared(config_for(tiny_model, tmp_path, save_dtype="fp16"))
+    learner.save(tmp_path / "model", {})
+    assert {weight.dtype for weight in learner.parameters()} == {torch.float32}
+    files = list((tmp_path / "model").rglob("*.safetensors"))
+    assert len(files) == 3
+    for file in files:
+        assert {weight.dtype for weight in load_file(file).values()} == {torch.float16}
+
+
+def test_the_other_parts_are_carried_over_as_they_were(tiny_model, tmp_path):
+    _, learner, _ = prepared(config_for(tiny_model, tmp_path))
+    learner.save(tmp_path / "model", {})
+    before = StableDiffusionPipeline.from_pretrained(tiny_model)
+    after = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
+    assert after.scheduler.config == before.scheduler.config
+    assert after.safety_checker is None and not after.config.requires_safety_checker
+    for name, weight in before.vae.state_dict().items():
+        assert torch.equal(after.vae.state_dict()[name], weight)
+
+
+def test_weights_that_overflow_are_refused_and_the_old_folder_stays(tiny_model, tmp_path):
+    _, learner, _ = prepared(config_for(tiny_model, tmp_path, save_dtype="fp16"))
+    learner.save(tmp_path / "model", {"run_id": "old"})
+    learner.unet.conv_in.weight.data.fill_(1e6)
+    with pytest.raises(UserError, match="--save_dtype fp32"):
+        learner.save(tmp_path / "model", {"run_id": "new"})
+    assert json.loads((tmp_path / "model" / "run.json").read_text())["run_id"] == "old"
+    StableDiffusionPipeline.from_pretrained(tmp_path / "model")
+
+
+def test_the_prediction_type_that_was_learned_is_saved(tiny_model, tmp_path):
+    _, learner, _ = prepared(config_for(tiny_model, tmp_path, prediction_type="v_prediction"))
+    learner.save(tmp_path / "model", {})
+    saved = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
+    assert saved.scheduler.config.prediction_type == "v_prediction"
+
+
+@pytest.mark.parametrize("name", ["nobody/nothing", "./nowhere", "."])
+def test_what_is_no_model_is_one_sentence(tmp_path, monkeypatch, name):
+    config = config_for(name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"check --pretrained_model_name_or_path\.$"):
+        load_model(config, fresh_run(config))
+
+
+def test_another_kind_of_pipeline_is_refused(tmp_path):
+    (tmp_path / "xl").mkdir()
+    (tmp_path / "xl" / "model_index.json").write_text(
+        '{"_class_name": "StableDiffusionXLPipeline"}'
+    )
+    config = config_for(str(tmp_path / "xl"), tmp_path)
+    with pytest.raises(UserError, match="is a StableDiffusionXLPipeline"):
+        load_model(config, fresh_run(config))
+
+
+def test_an_inpainting_unet_is_refused(tmp_path):
+    pipe = tiny_pipeline()
+    pipe.unet.register_to_config(in_channels=9)
+    pipe.unet.conv_in = torch.nn.Conv2d(9, 8, 3, padding=1)
+    pipe.save_pretrained(tmp_path / "inpainting")
+    config = config_for(str(tmp_path / "inpainting"), tmp_path)
+    with pytest.raises(UserError, match="takes 9 channels and its VAE gives 4"):
+        load_model(config, fresh_run(config))
