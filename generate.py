@@ -20,16 +20,12 @@ from PIL import Image
 from errors import UserError, exit_with_sentence
 from serving.picture import PROBLEMS, Picture, free_path
 from serving.pipeline import DTYPES, model_name, open_pipeline, read_run
-from serving.request import BOUNDS, SEEDS, Request
+from serving.request import BOUNDS, SEEDS, Cancelled, Request
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 DEFAULT_MODEL = str(Path(__file__).resolve().parent / "sd-pokemon-model")
-
-
-class Cancelled(Exception):
-    """`on_step` asked to stop. The generator can be used again at once."""
 
 
 class Generator:

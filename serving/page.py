@@ -11,9 +11,8 @@ from tempfile import TemporaryDirectory
 import gradio as gr
 
 from errors import UserError
-from generate import Cancelled, Request
 from serving.picture import PROBLEMS, Picture
-from serving.request import BOUNDS, SEEDS
+from serving.request import BOUNDS, SEEDS, Cancelled, Request
 from serving.worker import Event, Unread, Waiting, Worker
 
 TITLE = "Pocket creatures"
@@ -178,9 +177,9 @@ class Page:
 def head(name: str, run: dict) -> str:
     """Title, model and, where its run.json has them, its scores."""
     scores = [
-        f"{key.replace('_', ' ')} {value:.4g}"
-        for key, value in run.get("scores", {}).items()
-        if isinstance(value, int | float)
+        f"CLIP score {entry['clip_score']:.1f} on {prompts} prompts"
+        for prompts, entry in run.get("scores", {}).items()
+        if isinstance(entry, dict) and isinstance(entry.get("clip_score"), int | float)
     ]
     return f"<h1>{TITLE}</h1><p>{html.escape(' · '.join([name, *scores]))}</p>"
 

@@ -18,6 +18,10 @@ BOUNDS = {  # inclusive; the page's sliders and the command's help show the same
 }
 
 
+class Cancelled(Exception):
+    """Whoever asked for pictures called them off. The generator can be used again at once."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What to draw: the one request type of the command, the page and the scorer.

@@ -10,10 +10,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from errors import UserError
-from generate import Cancelled, Generator, Request
 from serving.picture import Picture
+from serving.request import Cancelled, Request
+
+if TYPE_CHECKING:
+    from generate import Generator
 
 MAX_WAITING_JOBS = 20
 
@@ -80,7 +84,7 @@ class Job:
         """For the worker: hand an event to whoever follows the job."""
         self._events.put(event)
 
-    def draw(self, generator: Generator) -> None:
+    def draw(self, generator: "Generator") -> None:
         """For the worker: draw, and turn everything that happens into events."""
         try:
             if self._on_step(0, 0):
@@ -107,7 +111,7 @@ class Job:
 class Worker:
     """Draws jobs in the order in which they were submitted."""
 
-    def __init__(self, generator: Generator):
+    def __init__(self, generator: "Generator"):
         self.generator = generator
         self._jobs: deque[Job] = deque()  # waiting, and first the one that is being drawn
         self._changed = threading.Condition()

@@ -17,7 +17,7 @@ class FakeGenerator:
     """
 
     name = "fake-model"
-    run = {"scores": {"clip_score": 31.25}}  # noqa: RUF012  (a run.json, nobody changes it)
+    run = {"scores": {"held-out": {"clip_score": 31.25}}}  # noqa: RUF012  (a run.json, nobody changes it)
 
     def __init__(self):
         self._held_step: int | None = None

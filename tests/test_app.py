@@ -203,10 +203,12 @@ def test_a_flagged_picture_and_unread_words_are_named_and_nothing_is_shown(page,
 
 @in_browser
 def test_closing_the_tab_cancels_the_drawing(page, generator):
-    generator.step_seconds = 0.4
+    generator.hold(3)
     generate(page, "left behind")
     status(page, "Step 2 of 20")
     page.close()
+    generator.step_seconds = 0.4
+    generator.release()
     done = 0
     while done < (done := len(generator.steps)):
         time.sleep(4 * generator.step_seconds)
@@ -238,7 +240,7 @@ def test_the_page_asks_no_other_host_for_anything(browser, url):
 
 @in_browser
 def test_the_head_names_the_model_and_its_scores(page):
-    assert "fake-model · clip score 31.25" in page.inner_text("#head")
+    assert "fake-model · CLIP score 31.2 on held-out prompts" in page.inner_text("#head")
 
 
 def test_the_server_says_that_it_is_well(url):

@@ -61,7 +61,7 @@ def test_training_on_crops_brings_the_reconstruction_loss_down(tmp_path):
     vae = autoencoder.train(pictures, 12, tmp_path / "vae")
     with torch.no_grad():
         last = autoencoder.reconstruction_loss(vae, autoencoder.crops(pictures, 0))
-    assert last < 0.7 * first
+    assert last < 0.85 * first
 
 
 def test_a_fit_that_was_stopped_ends_with_the_same_weights(tmp_path, monkeypatch):
