@@ -23,9 +23,9 @@ if [ -z "${MODEL_NAME:-}" ]; then
     $python train_text_to_image.py \
         --pretrained_model_name_or_path bundled/base-model \
         --train_data_dir "$DATA_DIR" --resolution 128 --center_crop \
-        --train_batch_size 64 --max_train_steps 500 \
-        --learning_rate 3e-4 --lr_scheduler cosine --lr_warmup_steps 30 --snr_gamma 5 \
-        --mixed_precision bf16 --use_ema --ema_decay 0.99 --seed 0 \
+        --train_batch_size 64 --max_train_steps 280 \
+        --optimizer muon --learning_rate 0.005 --lr_scheduler cosine --lr_warmup_steps 10 \
+        --mixed_precision bf16 --use_ema --ema_decay 0.98 --seed 0 \
         --output_dir "$OUTPUT_DIR" "$@"
 
     # 3. Did it get better? Captions that no run has seen, base against fine-tuned.

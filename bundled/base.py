@@ -64,10 +64,10 @@ def parse() -> argparse.Namespace:
     add("--work", type=Path, required=True, help="folder for pictures and checkpoints")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--mixed_pictures", type=int, default=12_000, help="pictures for the VAE and the scorer")
-    add("--plain_pictures", type=int, default=40_000, help="pictures for the UNet")
-    add("--vae_steps", type=int, default=9_000)
-    add("--unet_steps", type=int, default=3_000)
-    add("--scorer_steps", type=int, default=1_200)
+    add("--plain_pictures", type=int, default=24_000, help="pictures for the UNet")
+    add("--vae_steps", type=int, default=2_600)
+    add("--unet_steps", type=int, default=4_000)
+    add("--scorer_steps", type=int, default=600)
     return parser.parse_args()
 
 
@@ -220,6 +220,11 @@ def publish(trained: Path, target: Path) -> None:
     shutil.copytree(
         trained, target, ignore=shutil.ignore_patterns("checkpoint-*", "validation", "log.jsonl")
     )
+    manifest = target / "run.json"
+    if (
+        manifest.exists()
+    ):  # names folders of this machine
+        manifest.write_text(manifest.read_text().replace(f"{trained.parent}{os.sep}", ""))
 
 
 if __name__ == "__main__":

@@ -25,9 +25,7 @@ class Latents:
 
     mean: torch.Tensor  # float16 N,V,C,h,w, scaled for the UNet; V is 2 when mirrored are kept too
     std: torch.Tensor  # float16 N,V,C,h,w
-    prompts: (
-        torch.Tensor
-    )  # P,T token ids, or float P,T,D embeddings; the first is the empty caption
+    prompts: torch.Tensor  # P,T token ids or float P,T,D embeddings; the empty caption is first
     choices: list[list[int]]  # for each picture, the rows of `prompts` that describe it
     fingerprint: str
 

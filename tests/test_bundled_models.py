@@ -1,0 +1,52 @@
+"""The models that ship: they open anywhere, and they do what they are for."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from benchmarks.attributes import body_colour
+from bundled.creatures import HELD_OUT_SEEDS, draw
+from generate import DEFAULT_MODEL, Generator, Request
+from scoring.scorer import BUNDLED, Scorer
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ("sd-pokemon-model", "bundled/base-model")
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_unmodified_pipeline_opens_it_and_draws_a_picture_with_something_on_it(model):
+    pipe = StableDiffusionPipeline.from_pretrained(ROOT / model, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    noise = torch.Generator().manual_seed(1)
+    picture = pipe("a red creature", num_inference_steps=10, generator=noise).images[0]
+    assert picture.size == (128, 128) and np.asarray(picture).std() > 20
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_its_manifest_says_how_it_was_made(model):
+    run = json.loads((ROOT / model / "run.json").read_text())
+    assert run["run_id"] and run["steps"] == run["options"]["max_train_steps"]
+    assert run["dataset"]["pictures"] >= 833
+
+
+def test_a_creature_has_the_colour_that_the_prompt_names():
+    generator = Generator.load(DEFAULT_MODEL)
+    requests = [Request(f"a drawing of a {c} creature", seed=i) for i, c in enumerate(COLOURS)]
+    seen = [body_colour(picture.image) for picture in generator.pictures(requests)]
+    assert sum(a == b for a, b in zip(seen, COLOURS, strict=True)) >= len(COLOURS) - 1
+
+
+def test_the_scorer_prefers_the_right_caption_to_that_of_another_drawing():
+    scorer = Scorer.load(BUNDLED)
+    drawings = [draw("pokemon", seed) for seed in HELD_OUT_SEEDS[:40]]
+    right = [scorer.score(d.image, d.captions[0]) for d in drawings]
+    wrong = [
+        scorer.score(d.image, other.captions[0])
+        for d, other in zip(drawings, drawings[1:] + drawings[:1], strict=True)
+    ]
+    assert np.mean([a > b for a, b in zip(right, wrong, strict=True)]) >= 0.9
