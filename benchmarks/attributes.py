@@ -31,7 +31,7 @@ HEADS = {  # attribute -> its values
     "wing_colour": (None, *COLOURS),
     "tail": (None, *creatures.TAILS),
 }
-TRAINING_SEEDS = range(60_000_000, 60_008_000)
+TRAINING_SEEDS = range(60_000_000, 60_006_000)
 BATCH = 64
 
 
@@ -76,7 +76,7 @@ class AttributeClassifier(torch.nn.Module):
         return [{name: HEADS[name][choices[name][i]] for name in HEADS} for i in range(len(images))]
 
 
-def trained(folder: Path, vae: AutoencoderKL, steps: int = 1000) -> AttributeClassifier:
+def trained(folder: Path, vae: AutoencoderKL, steps: int = 500) -> AttributeClassifier:
     """The classifier, trained on drawings of both looks; its state is kept in `folder`.
 
     Half of the drawings have gone through `vae`, so that the softness of a decoder does not count

@@ -220,11 +220,9 @@ def publish(trained: Path, target: Path) -> None:
     shutil.copytree(
         trained, target, ignore=shutil.ignore_patterns("checkpoint-*", "validation", "log.jsonl")
     )
-    manifest = target / "run.json"
-    if (
-        manifest.exists()
-    ):  # names folders of this machine
-        manifest.write_text(manifest.read_text().replace(f"{trained.parent}{os.sep}", ""))
+    for path in target.rglob("*.json"):  # run.json and the configs name folders of this machine
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace(f"{trained.parent}{os.sep}", ""), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ from serving.worker import Event, Unread, Waiting, Worker
 TITLE = "Pocket creatures"
 EXAMPLES = (
     "a red creature with blue wings",
-    "a round green creature with a leaf tail",
-    "a yellow creature with a lightning tail",
-    "a purple creature with horns",
-    "a blue car",
-    "a house with a red roof",
+    "a drawing of a round green creature",
+    "a pink creature with turquoise wings",
+    "a black pokemon with red wings",
+    "a big-headed orange monster",
+    "a chubby blue creature with an open mouth",
 )
 KEPT_SECONDS = 24 * 60 * 60  # how long the server keeps pictures of closed pages
 

@@ -107,11 +107,13 @@ def test_a_prompt_becomes_a_picture_that_carries_its_settings(page, generator):
 
 @in_browser
 def test_enter_draws_and_an_example_fills_the_prompt(page, generator):
-    page.click("#try button >> text=a blue car")
-    page.wait_for_function("document.querySelector('#prompt textarea').value === 'a blue car'")
+    page.click("#try button >> text=a big-headed orange monster")
+    page.wait_for_function(
+        "document.querySelector('#prompt textarea').value === 'a big-headed orange monster'"
+    )
     page.press("#prompt textarea", "Enter")
     status(page, "20 steps")
-    assert [request.prompt for request in generator.requests] == ["a blue car"]
+    assert [request.prompt for request in generator.requests] == ["a big-headed orange monster"]
 
 
 @in_browser

@@ -133,12 +133,14 @@ def test_the_base_model_sees_creatures_and_things_in_the_plain_look_only():
     assert all("drawing" not in caption for d in drawings for caption in d.captions)
 
 
-def test_publishing_leaves_checkpoints_behind(tmp_path):
+def test_publishing_leaves_checkpoints_and_the_names_of_folders_behind(tmp_path):
     trained = tmp_path / "trained"
     (trained / "checkpoint-5").mkdir(parents=True)
-    (trained / "model_index.json").write_text(json.dumps({}))
+    (trained / "model_index.json").write_text(json.dumps({"from": str(tmp_path / "untrained")}))
     publish(trained, tmp_path / "model")
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["model_index.json"]
+    written = json.loads((tmp_path / "model" / "model_index.json").read_text())
+    assert written == {"from": "untrained"}
 
 
 def as_tensor(image) -> torch.Tensor:
