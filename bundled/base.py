@@ -2,10 +2,10 @@
 
     python -m bundled.base --work DIR
 
-draws the pictures, then trains, one after the other, the VAE, the UNet with its text encoder (by
-the training loop of this project) and the scorer, and puts the results where the project expects
-them: `bundled/base-model` and `bundled/clip`. Everything in between lies in DIR; the same command
-goes on where it was stopped. On two CPU cores it takes a few hours.
+draws the pictures, then trains, one after the other, the VAE, the text encoder, the UNet (by the
+training loop of this project) and the scorer, and puts the results where the project expects them:
+`bundled/base-model` and `bundled/clip`. Everything in between lies in DIR; the same command goes
+on where it was stopped. On two CPU cores it takes a few hours.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from diffusers import (
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from bundled import autoencoder, scorer
+from bundled import autoencoder, scorer, text_encoder
 from bundled.canvas import SIZE
 from bundled.creatures import Drawing, draw, draw_thing, write_folder
 from errors import exit_with_sentence
@@ -49,8 +49,13 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     pictures, captions = mixed_pictures(work / "mixed", options.mixed_pictures)
     vae = autoencoder.train(pictures, options.vae_steps, work / "vae", options.device)
-    build_pipeline(vae.cpu(), captions).save_pretrained(work / "untrained")
-    train_unet(work, options)
+    texts = [*captions, *plain_captions(work / "plain", options.plain_pictures)]
+    pipe = build_pipeline(vae.cpu(), texts)
+    text_encoder.train(
+        pipe.text_encoder, pipe.tokenizer, texts, options.text_steps, work / "text", options.device
+    )
+    pipe.to("cpu").save_pretrained(work / "untrained")
+    train_unet(work, options.unet_steps)
     publish(work / "trained", BUNDLED / "base-model")
     scorer.train(
         pictures, captions, work / "untrained" / "tokenizer", options.scorer_steps, work / "scorer",
@@ -66,6 +71,7 @@ def parse() -> argparse.Namespace:
     add("--mixed_pictures", type=int, default=12_000, help="pictures for the VAE and the scorer")
     add("--plain_pictures", type=int, default=24_000, help="pictures for the UNet")
     add("--vae_steps", type=int, default=2_600)
+    add("--text_steps", type=int, default=300)
     add("--unet_steps", type=int, default=4_000)
     add("--scorer_steps", type=int, default=600)
     return parser.parse_args()
@@ -99,6 +105,15 @@ def mixed_pictures(folder: Path, count: int) -> tuple[torch.Tensor, list[tuple[s
     return torch.cat(list(images.batches(256, SIZE))), images.captions
 
 
+def plain_captions(folder: Path, count: int) -> list[tuple[str, ...]]:
+    """The captions of the UNet's pictures, which are drawn on the first call."""
+    if not folder.exists():
+        write_folder(folder, drawn(plain_drawing, count))
+    return CaptionedImages(
+        Config(pretrained_model_name_or_path="-", train_data_dir=str(folder))
+    ).captions
+
+
 def train_tokenizer(captions: list[str]) -> CLIPTokenizer:
     """A byte-pair CLIP tokenizer: words of captions and common English whole, any text by bytes."""
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
@@ -130,10 +145,10 @@ def train_tokenizer(captions: list[str]) -> CLIPTokenizer:
 
 
 def build_pipeline(vae: AutoencoderKL, captions: list[tuple[str, ...]]) -> StableDiffusionPipeline:
-    """A Stable Diffusion pipeline with that VAE and an untrained text encoder and UNet."""
+    """A Stable Diffusion pipeline of that VAE; its text encoder and UNet know nothing yet."""
     torch.manual_seed(0)
     tokenizer = train_tokenizer([caption for several in captions for caption in several])
-    text_encoder = CLIPTextModel(
+    encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=TEXT_WIDTH,
@@ -162,32 +177,28 @@ def build_pipeline(vae: AutoencoderKL, captions: list[tuple[str, ...]]) -> Stabl
         set_alpha_to_one=False, steps_offset=1, prediction_type="v_prediction",
     )  # fmt: skip
     return StableDiffusionPipeline(
-        vae, text_encoder, tokenizer, unet, scheduler,
+        vae, encoder, tokenizer, unet, scheduler,
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
 
 
-def train_unet(work: Path, options: argparse.Namespace) -> None:
-    """UNet and text encoder, by the project's own loop: what users run, with other options."""
+def train_unet(work: Path, steps: int) -> None:
+    """The UNet, by the project's own loop: what users run, with other options."""
     import train_text_to_image
 
-    pictures = work / "plain"
-    if not pictures.exists():
-        write_folder(pictures, drawn(plain_drawing, options.plain_pictures))
     train_text_to_image.main(
         Config(
             pretrained_model_name_or_path=str(work / "untrained"),
-            train_data_dir=str(pictures),
+            train_data_dir=str(work / "plain"),
             output_dir=str(work / "trained"),
             cache_dir=str(work / "latents"),
             resolution=128,
             center_crop=True,
-            train_text_encoder=True,
             mixed_precision="bf16",
             train_batch_size=64,
-            max_train_steps=options.unet_steps,
+            max_train_steps=steps,
             optimizer="muon",
-            learning_rate=0.02,
+            learning_rate=0.008,
             lr_scheduler="cosine",
             lr_warmup_steps=50,
             use_ema=True,

@@ -14,7 +14,7 @@ from training import checkpoint
 from training.muon import Muon
 
 WARMUP_STEPS = 50
-SAVE_EVERY_STEPS = 200
+SAVE_EVERY_STEPS = 100
 
 
 def fit(

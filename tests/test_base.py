@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from bundled import autoencoder, scorer
+from bundled import autoencoder, scorer, text_encoder
 from bundled.base import build_pipeline, mixed_drawing, plain_drawing, publish, train_tokenizer
 from bundled.creatures import draw, held_out_captions
 from bundled.fit import fit
@@ -87,6 +87,40 @@ def test_a_fit_that_was_stopped_ends_with_the_same_weights(tmp_path, monkeypatch
         weights(tmp_path / "b", 7)
     resumed = weights(tmp_path / "b", None)
     assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+
+
+def test_the_text_encoder_learns_to_keep_rare_words_apart(tmp_path, tokenizer, monkeypatch):
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    monkeypatch.setattr(text_encoder, "BATCH", 8)
+    torch.manual_seed(0)
+    encoder = CLIPTextModel(CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96, num_hidden_layers=1,
+        num_attention_heads=2, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    ))  # fmt: skip
+    colours = ("red", "blue", "green", "pink", "gray", "black")
+    pairs = [(f"a {c} creature with horns", f"a {c} creature with wings") for c in colours]
+
+    @torch.no_grad()
+    def apart() -> float:
+        """Distance of captions that differ in the part, against that of any two."""
+        texts = [caption for pair in pairs for caption in pair]
+        ids = tokenizer(texts, padding="max_length", max_length=77, return_tensors="pt").input_ids
+        last = encoder.eval()(ids)[0][:, -1]  # padding: what a UNet sees most of
+        return float((last[::2] - last[1::2]).norm(dim=1).mean() / torch.pdist(last).mean())
+
+    before = apart()
+    text_encoder.train(encoder, tokenizer, pairs, 60, tmp_path / "text")
+    after = apart()
+    assert after > 1.2 * before, (before, after)
+
+
+def test_phrases_that_all_or_hardly_any_captions_share_are_not_asked_for():
+    captions = ["a red creature"] * 999 + ["a blue creature"]
+    assert text_encoder.phrases(captions) == {}
+    half = text_encoder.phrases(["a red cat", "a blue cat"])
+    assert half["red"] == half["blue cat"] == 0.5 and "cat" not in half
 
 
 def test_the_pipeline_opens_unmodified_and_holds_eight_channels(tmp_path, tokenizer):

@@ -115,3 +115,15 @@ def test_the_cache_is_used_and_never_for_another_crop(encoded, tmp_path):
     _, _, _, other = encoded(center_crop=True, **cache)
     assert not torch.equal(other.mean, first.mean)
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_damaged_cache_file_is_named_and_made_anew(encoded, tmp_path, capsys):
+    cache = {"cache_dir": str(tmp_path / "cache")}
+    _, _, _, first = encoded(**cache)
+    (kept,) = (tmp_path / "cache").iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[: len(whole) // 2])
+    _, _, _, second = encoded(**cache)
+    assert f"{kept} is damaged" in capsys.readouterr().err
+    assert torch.equal(first.mean, second.mean)
+    assert kept.read_bytes() == whole

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
@@ -13,7 +14,7 @@ from training.checkpoint import replaced
 from training.dataset import order, random_at
 
 ENCODE_BATCH = 16
-EMBEDDING_BYTES = 2 * 2**30  # beyond this, captions are encoded anew at every step
+EMBEDDING_BYTES = 4 * 2**30  # beyond this, captions are encoded anew at every step
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,8 @@ def encode_once(images, pipe, run) -> Latents:
     """Encode every picture and caption; then the encoders that do not learn leave the device."""
     resolution = run.config.resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
     kept = _kept_file(images, pipe.vae, resolution, run.config)
-    if kept and kept.exists():
-        tensors = load_file(kept)
-    else:
+    tensors = _load_kept(kept, run) if kept and kept.exists() else None
+    if tensors is None:
         tensors = _encode_images(images, pipe.vae, resolution, run)
         if kept and run.is_main:
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +95,15 @@ def _kept_file(images, vae, resolution: int, config) -> Path | None:
     for name, weight in sorted(vae.state_dict().items()):
         key.update(name.encode() + weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return Path(config.cache_dir) / f"latents-{key.hexdigest()[:16]}.safetensors"
+
+
+def _load_kept(path: Path, run) -> dict[str, torch.Tensor] | None:
+    """What a cache file holds; None, with a word to the user, where it is damaged."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        run.say(f"{path} is damaged ({error}): the pictures are encoded anew.")
+        return None
 
 
 @torch.no_grad()
