@@ -9,8 +9,9 @@ from PIL import Image
 from runs import write_metadata, write_pictures
 
 from errors import UserError
+from preparing.pictures import upright_rgb
 from training.config import Config
-from training.dataset import CaptionedImages, order, square, upright_rgb
+from training.dataset import CaptionedImages, order, square
 
 
 def images_in(folder, **options) -> CaptionedImages:
@@ -61,7 +62,7 @@ def test_all_faults_are_listed_at_once_by_row(tmp_path):
         7: "is not a text",
         8: "there is no file 'lost.png'",
         9: "'8.png' cannot be read",
-        10: "'9.png' cannot be read",
+        10: "'9.png' is a web page",
     }.items():
         assert fault in sentence.split(f"row {row}: ")[1].split(";")[0]
 
@@ -69,7 +70,7 @@ def test_all_faults_are_listed_at_once_by_row(tmp_path):
 def test_a_row_without_file_name_is_named(tmp_path):
     folder = write_pictures(tmp_path / "data", count=2)
     write_metadata(folder, [{"file_name": "0.png", "text": "a"}, {"text": "b"}])
-    with pytest.raises(UserError, match=r"metadata\.jsonl, row 2: there is no file ''"):
+    with pytest.raises(UserError, match=r"metadata\.jsonl, row 2: has no 'file_name'"):
         images_in(folder)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = {"train_text_to_image", "generate", "metrics", "app"}
-FOLDERS = {"training", "scoring", "serving", "bundled"}
+COMMANDS = {"prepare_dataset", "train_text_to_image", "generate", "metrics", "app"}
+FOLDERS = {"preparing", "training", "scoring", "serving", "bundled"}
 MEGABYTE = 2**20
 
 
@@ -36,7 +36,7 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
 
 @pytest.mark.parametrize("folder", sorted(FOLDERS - {"bundled"}))
 def test_a_folder_imports_neither_commands_nor_other_folders_but_those_it_stands_on(folder):
-    stands_on = {"scoring": {"serving"}}.get(folder, set())
+    stands_on = {"scoring": {"serving"}, "training": {"preparing"}}.get(folder, set())
     for path in (ROOT / folder).glob("*.py"):
         strangers = imports(path, top_level_only=True) & (COMMANDS | FOLDERS - {folder} - stands_on)
         assert not strangers, f"{path.relative_to(ROOT)} imports {strangers}"
@@ -49,7 +49,9 @@ def test_no_file_in_training_imports_a_command_even_inside_a_function():
 
 def test_the_app_needs_no_training_and_no_scoring():
     for path in [ROOT / "app.py", ROOT / "generate.py", *(ROOT / "serving").glob("*.py")]:
-        assert not imports(path) & {"training", "scoring", "datasets", "accelerate"}, path.name
+        assert not imports(path) & {"training", "preparing", "scoring", "datasets", "accelerate"}, (
+            path.name
+        )
 
 
 def test_nothing_breaks_where_bundled_is_deleted():

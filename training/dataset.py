@@ -1,22 +1,25 @@
 """Captioned images: read, check, crop, order."""
 
-import csv
 import hashlib
-import io
-import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from errors import UserError
+from preparing import tables
+from preparing.captions import token_counter
+from preparing.check import CountTokens, examine, texts_of
+from preparing.ledger import Finding, Ledger
+from preparing.pictures import decoded, upright_rgb
+from preparing.sources import Reading, Source, open_source
 
 FAULTS_SHOWN = 10
 
@@ -37,43 +40,47 @@ def _shuffled(seed: int, size: int, epoch: int) -> np.ndarray:
     return random_at(seed, "order", epoch).permutation(size)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One captioned picture as the user wrote it; its content is read when it is wanted."""
-
-    where: str  # as the user would look for it: "metadata.csv, row 41"
-    picture: str  # the name of its file
-    content: Callable[[], bytes]
-    caption: object
-
-
 class CaptionedImages:
     """The data set, checked: every picture opens, every caption says something.
 
-    `captions[i]` are the texts of picture i (one or more); `fingerprint` names the content.
-    Raises `UserError` with all the faults at once.
+    `captions[i]` are the texts of picture i (one or more); `fingerprint` names the content;
+    `warnings` are sentences on what may not be as it was meant. Raises `UserError` with all the
+    faults at once.
     """
 
     def __init__(self, config):
         self.config = config
-        rows = _read(config)
+        source = _source(config)
+        rows = [row for row in source.rows() if row.split == "train"]
+        held_out = [] if config.max_train_samples else [
+            row for row in source.rows() if row.split != "train"
+        ]  # fmt: skip
         if config.max_train_samples is not None:
             chosen = random_at(config.seed, "subset", 0).permutation(len(rows))
             rows = [rows[i] for i in sorted(chosen[: config.max_train_samples])]
-        faults, digests = [], []
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for row, (fault, digest) in zip(rows, pool.map(_inspect, rows), strict=True):
-                faults += [f"{row.where}: {fault}"] if fault else []
-                digests.append(digest)
-        if faults:
-            raise UserError(_listed(config.data, faults))
+        with Ledger() as ledger:
+            examine(
+                replace(source, rows=lambda: iter([*rows, *held_out])),
+                ledger,
+                resolution=config.resolution,
+                count_tokens=_token_counter(config),
+            )
+            if faults := ledger.count(fault=True):
+                raise UserError(_listed(config.data, ledger.findings(True, FAULTS_SHOWN), faults))
+            self.warnings = [str(warning) for warning in ledger.findings(False, FAULTS_SHOWN)]
+            if (more := ledger.count(fault=False) - FAULTS_SHOWN) > 0:
+                self.warnings.append(f"and {more:,} more; prepare_dataset.py --check lists them")
+            digests = ledger.ask(
+                "SELECT caption, content FROM rows WHERE split = 'train' ORDER BY row"
+            )
+            digest = hashlib.sha256(b"".join(part for pair in digests for part in pair))
         if len(rows) < config.train_batch_size:
             raise UserError(
                 f"{config.data} has {len(rows)} pictures, fewer than --train_batch_size "
                 f"{config.train_batch_size}: lower it or add pictures."
             )
-        self.captions = [_texts(row.caption) for row in rows]
-        self.fingerprint = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+        self.captions = [texts_of(row.caption) for row in rows]
+        self.fingerprint = digest.hexdigest()[:16]
         self._contents = [row.content for row in rows]
 
     def __len__(self) -> int:
@@ -81,7 +88,8 @@ class CaptionedImages:
 
     def pixels(self, index: int, resolution: int) -> torch.Tensor:
         """Picture `index`, shorter side resized, cropped: uint8 3,R,R in 0..255."""
-        image = upright_rgb(_decoded(self._contents[index]()))
+        image, _ = decoded(self._contents[index]())
+        image = upright_rgb(image)
         place = (0.5, 0.5)
         if not self.config.center_crop:
             place = tuple(random_at(self.config.seed, "crop", index).random(2))
@@ -100,17 +108,6 @@ class CaptionedImages:
                 yield torch.stack([pixels.result() for pixels in ahead.popleft()])
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """RGB as the eye sees it: EXIF rotation applied, transparency put on white, 16 bits to 8."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
 def square(image: Image.Image, side: int, place: tuple[float, float]) -> Image.Image:
     """Shorter side resized to `side`, then cropped; `place` in 0..1 says where (x, y)."""
     scale = side / min(image.size)
@@ -120,150 +117,35 @@ def square(image: Image.Image, side: int, place: tuple[float, float]) -> Image.I
     return image.crop((left, top, left + side, top + side))
 
 
-def _decoded(content: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(content))
-    image.load()
-    return image
-
-
-def _texts(caption: object) -> tuple[str, ...]:
-    return (caption,) if isinstance(caption, str) else tuple(caption)
-
-
-def _inspect(row: Row) -> tuple[str | None, str]:
-    """What is wrong with a row (or None), and the digest of its picture and captions."""
-    if fault := _caption_fault(row.caption):
-        return fault, ""
-    try:
-        content = row.content()
-        _decoded(content)
-    except (FileNotFoundError, IsADirectoryError):
-        return f"there is no file {row.picture!r}", ""
-    # What Pillow raises depends on the format and on where the damage is.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return f"{row.picture!r} cannot be read as a picture", ""
-    return None, hashlib.sha256(repr(row.caption).encode() + content).hexdigest()
-
-
-def _caption_fault(caption: object) -> str | None:
-    texts = caption if isinstance(caption, list | tuple) else [caption]
-    if caption is None or not texts:
-        return "has no caption"
-    if not all(isinstance(text, str) for text in texts):
-        return f"the caption {caption!r} is not a text"
-    return None if all(text.strip() for text in texts) else "the caption is blank"
-
-
-def _listed(place: str, faults: list[str]) -> str:
-    more = len(faults) - FAULTS_SHOWN
-    shown = "; ".join(faults[:FAULTS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-    return f"{place} cannot be learned from: {shown}. Mend or delete these rows."
-
-
-def _read(config) -> list[Row]:
-    """The rows of the data set, whatever form it has; not yet checked."""
-    if config.dataset_name:
-        return _from_hub(config)
-    folder = Path(config.train_data_dir)
-    if not folder.is_dir():
-        raise UserError(f"The data folder {folder} does not exist; check --train_data_dir.")
-    if any((folder / name).exists() for name in ("state.json", "dataset_dict.json")):
-        from datasets import load_from_disk
-
-        return _from_table(load_from_disk(str(folder)), config)
-    for name, parse in METADATA.items():
-        for path in (folder / name, folder / "train" / name):
-            if path.exists():
-                return _from_metadata(path, parse, config.caption_column)
-    raise UserError(
-        f"{folder} has no metadata.jsonl or metadata.csv; add one that gives each picture "
-        '"file_name" and "text".'
+def _source(config) -> Source:
+    """The data that the options name."""
+    reading = Reading(
+        image_column=config.image_column,
+        caption_column=config.caption_column,
+        config_name=config.dataset_config_name,
+        strict=True,
     )
-
-
-def _from_metadata(path: Path, parse: Callable[[Path], list[dict]], column: str) -> list[Row]:
-    """Rows of an ImageFolder: file names are relative to the metadata."""
-    entries = parse(path)
-    if not entries:
-        raise UserError(f"{path} is empty; give each picture a row.")
-    columns = list(dict.fromkeys(str(name) for entry in entries for name in entry))
-    for needed, hint in (("file_name", ""), (column, "; choose with --caption_column")):
-        if needed not in columns:
-            raise UserError(f"{path} has no column {needed!r}, only {', '.join(columns)}{hint}.")
-    rows = []
-    for number, entry in enumerate(entries, 1):
-        name = str(entry.get("file_name") or "")
-        content = (path.parent / name).read_bytes
-        rows.append(Row(f"{path.name}, row {number}", name, content, entry.get(column)))
-    return rows
-
-
-def _json_lines(path: Path) -> list[dict]:
-    entries = []
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            entries.append(dict(json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path}, line {number} is not a JSON object: {error}.") from None
-    return entries
-
-
-def _csv_rows(path: Path) -> list[dict]:
-    return list(csv.DictReader(io.StringIO(_text(path), newline="")))
-
-
-def _text(path: Path) -> str:
-    """The text of a file, in UTF-8 with or without the mark that Excel puts before it."""
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not in UTF-8 ({error.reason}); save it as UTF-8.") from error
-
-
-METADATA = {"metadata.jsonl": _json_lines, "metadata.csv": _csv_rows}
-
-
-def _from_hub(config) -> list[Row]:
-    from datasets import load_dataset
-
-    try:
-        table = load_dataset(config.dataset_name, config.dataset_config_name)
-    except Exception as error:  # datasets raises a dozen kinds: network, name, script, format
-        reason = str(error).splitlines()[0]
-        raise UserError(f"The data set {config.dataset_name} cannot be loaded: {reason}") from error
-    return _from_table(table, config)
-
-
-def _from_table(table, config) -> list[Row]:
-    """Rows of a `datasets` table; its pictures stay undecoded bytes or paths."""
-    from datasets import DatasetDict
-    from datasets import Image as ImageColumn
-
-    if isinstance(table, DatasetDict):
-        if "train" not in table:
-            raise UserError(f"{config.data} has no part 'train', only {', '.join(table)}.")
-        table = table["train"]
-    for column in (config.image_column, config.caption_column):
-        if column not in table.column_names:
-            known = ", ".join(table.column_names)
-            raise UserError(f"{config.data} has no column {column!r}, only {known}.")
-    if not isinstance(table.features[config.image_column], ImageColumn):
+    if config.dataset_name:
+        return tables.from_hub(config.dataset_name, reading)
+    if not Path(config.train_data_dir).is_dir():
         raise UserError(
-            f"The column {config.image_column!r} of {config.data} does not hold pictures; "
-            "name another with --image_column."
+            f"The data folder {config.train_data_dir} does not exist; check --train_data_dir."
         )
-    table = table.cast_column(config.image_column, ImageColumn(decode=False))
-    pictures, captions = table.select_columns(config.image_column), table[config.caption_column]
-    return [
-        Row(f"row {i + 1}", config.image_column, partial(_stored, pictures, i), caption)
-        for i, caption in enumerate(captions)
-    ]
+    return open_source(config.train_data_dir, reading)
 
 
-def _stored(pictures, index: int) -> bytes:
-    """The file of a picture in a table of that one column: kept in the table or beside it."""
-    (picture,) = pictures[index].values()
-    picture = picture or {"bytes": b""}
-    return picture["bytes"] or Path(picture["path"]).read_bytes()
+def _token_counter(config) -> CountTokens | None:
+    """None where the tokenizer cannot be read: opening the model will say why, and what to do."""
+    try:
+        return token_counter(config.pretrained_model_name_or_path, config.revision)
+    except UserError:
+        return None
+
+
+def _listed(place: str, faults: Iterable[Finding], count: int) -> str:
+    shown = "; ".join(str(fault) for fault in faults)
+    more = f"; and {count - FAULTS_SHOWN} more" if count > FAULTS_SHOWN else ""
+    return (
+        f"{place} cannot be learned from: {shown}{more}. Mend or delete these rows; "
+        "prepare_dataset.py --check lists them all."
+    )

@@ -45,7 +45,8 @@ class Run:
             f"precision {self.accelerator.mixed_precision}",
             "output": config.output_dir,
         }
-        return "\n".join(f"{name:12}{value}" for name, value in lines.items())
+        warnings = [f"warning: {warning}" for warning in images.warnings]
+        return "\n".join([*(f"{name:12}{value}" for name, value in lines.items()), *warnings])
 
     def say(self, text: str) -> None:
         """To the terminal, once however many processes there are."""

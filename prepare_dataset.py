@@ -1,0 +1,207 @@
+"""Make a data set that trains of whatever you have: folder | table | archive | hub -> pictures.
+
+    python prepare_dataset.py photos --output my-pictures
+    python prepare_dataset.py product_data.json --images photos --output my-pictures
+    python prepare_dataset.py my-pictures --check
+
+SOURCE is a folder of pictures with metadata.jsonl, metadata.csv or a .txt beside each picture; a
+.jsonl, .csv, .json or .parquet file; a .zip or .tar.gz of any of these; or a data set of the hub.
+Exit code 1 says that something in it would break training; every fault is named first.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from errors import UserError, exit_with_sentence
+from preparing.captions import token_counter
+from preparing.check import examine
+from preparing.ledger import Ledger
+from preparing.output import MANIFEST, Output, unchanged
+from preparing.pictures import FORMATS, Shape
+from preparing.report import LISTED, summary, write_report
+from preparing.sources import Reading, open_source
+
+SHOWN = 100  # faults, and as many warnings, in the terminal
+DEFAULT_MODEL = str(Path(__file__).resolve().parent / "sd-pokemon-model")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    source = open_source(options.source, reading(options))
+    with closing(source), Ledger() as ledger:
+        if options.check:
+            examine(source, ledger, **looking(options, source))
+            say(ledger, options)
+            sys.exit(1 if ledger.count(fault=True) else 0)
+        prepare(source, ledger, options)
+
+
+def prepare(source, ledger: Ledger, options: argparse.Namespace) -> None:
+    """Write the data set, unless it is there already or a row would break training."""
+    made_from = {"source": source.name, "stamp": source.stamp(), "options": lasting(options)}
+    if unchanged(options.output, made_from):
+        print(f"{options.output} is up to date.")
+        return
+    if options.output.exists() and not options.overwrite:
+        raise UserError(
+            f"--output: {options.output} exists and was made from something else; name another "
+            "folder or add --overwrite."
+        )
+    if options.output.exists() and not (options.output / MANIFEST).is_file():
+        raise UserError(
+            f"--overwrite: {options.output} was not written by prepare_dataset.py; delete it "
+            "yourself or name another folder."
+        )
+    shape = Shape(options.max_side, options.format, options.quality, options.background)
+    parted = source.held_out or options.held_out > 0
+    with Output(options.output, parted, options.shards) as output:
+        examine(
+            source,
+            ledger,
+            shape=shape,
+            keep=output.keep,
+            held_out=options.held_out,
+            **looking(options, source),
+        )
+        faults = ledger.count(fault=True)
+        say(ledger, options)
+        if faults and not options.skip_faulty:
+            print(
+                "Nothing was written: mend the faults, or leave these rows out with "
+                "--skip_faulty.", file=sys.stderr,
+            )  # fmt: skip
+            sys.exit(1)
+        if not output.counts["train"]:
+            raise UserError(f"{source.name} has no row that can be learned from.")
+        write_report(output.staged / "report.html", source.name, ledger)
+        output.publish(made_from | {"pictures": output.counts}, options.overwrite)
+    held = f" and {output.counts['test']:,} held out" if output.counts["test"] else ""
+    print(f"{output.counts['train']:,} pictures{held} are in {options.output}; look at "
+          f"{options.output / 'report.html'}.")  # fmt: skip
+
+
+def reading(options: argparse.Namespace) -> Reading:
+    return Reading(
+        image_column=options.image_key,
+        caption_column=options.caption_key,
+        images=options.images,
+        encoding=options.encoding,
+        config_name=options.dataset_config_name,
+    )
+
+
+def looking(options: argparse.Namespace, source) -> dict:
+    """What `examine` is told, beside how pictures are written."""
+    return {
+        "resolution": options.resolution,
+        "count_tokens": token_counter(options.model),
+        "wrap": partial(tqdm, total=source.total, unit=" pictures", dynamic_ncols=True,
+                        disable=None),
+        "thumbnails": bool(options.output or options.report),
+    }  # fmt: skip
+
+
+def lasting(options: argparse.Namespace) -> dict:
+    """The options that decide what is written."""
+    passing = {"source", "output", "check", "report", "overwrite", "model"}
+    return {name: str(value) for name, value in vars(options).items() if name not in passing}
+
+
+def say(ledger: Ledger, options: argparse.Namespace) -> None:
+    """Faults, warnings and figures in the terminal; the report where one was asked for."""
+    for fault, title in ((True, "fault"), (False, "warning")):
+        for finding in ledger.findings(fault, SHOWN):
+            print(f"{title}: {finding}", file=sys.stderr)
+        if (more := ledger.count(fault) - SHOWN) > 0:
+            print(f"{title}: and {more:,} more; --report FILE shows {LISTED:,}", file=sys.stderr)
+    print(summary(ledger))
+    if options.report:
+        write_report(options.report, options.source, ledger)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add, usual = parser.add_argument, Shape()
+    add("source", metavar="SOURCE", help="folder, file, archive or hub id")
+    add("--output", type=Path, metavar="DIR", help="folder to write")
+    add("--check", action="store_true", help="name every fault and stop")
+    add("--image_key", metavar="NAME", help="column of the file names (guessed)")
+    add("--caption_key", metavar="NAME", help="column of the captions (guessed)")
+    add("--images", type=Path, metavar="DIR", help="folder of the pictures (that of the table)")
+    add("--encoding", default="utf-8", help="of CSV and JSON lines (%(default)s)")
+    add("--dataset_config_name", metavar="NAME", help="configuration of a hub data set")
+    add("--max_side", type=int, default=usual.max_side, help="longest side, pixels (%(default)s)")
+    add(
+        "--format",
+        choices=FORMATS,
+        default=usual.format,
+        help="of the pictures; keep: as they come (%(default)s)",
+    )
+    add("--quality", type=int, default=usual.quality, help="of JPEG and WebP (%(default)s)")
+    add("--background", default=usual.background, help="behind transparency (%(default)s)")
+    add("--held_out", type=float, default=0.0, metavar="SHARE",
+        help="share of pictures that are kept out of training, to score on (none)")  # fmt: skip
+    add("--shards", type=int, metavar="N", help="write N Parquet files instead of a folder")
+    add("--skip_faulty", action="store_true", help="leave faulty rows out")
+    add("--overwrite", action="store_true", help="replace an output that is there")
+    add("--resolution", type=int, default=512, help="of the training (%(default)s)")
+    add("--model", default=DEFAULT_MODEL, help="whose tokenizer counts (the bundled one)")
+    add("--report", type=Path, metavar="FILE", help="with --check: write a page to look at")
+    options = parser.parse_args(arguments)
+    check(options)
+    return options
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raise `UserError` for an option that cannot be obeyed."""
+    from PIL import ImageColor
+
+    if bool(options.output) == options.check:
+        raise UserError("Say what to do: --output DIR writes a data set, --check looks only.")
+    if options.report and options.output:
+        raise UserError("--report goes with --check; --output writes DIR/report.html by itself.")
+    if options.report and not options.report.absolute().parent.is_dir():
+        raise UserError(f"--report: {options.report.parent} is no folder; name one that is there.")
+    for place in (options.source, options.images):
+        if options.output and place and _overlap(options.output, Path(place)):
+            raise UserError(
+                f"--output: {options.output} and {place} lie one in the other; originals are not "
+                "touched, so name a folder elsewhere."
+            )
+    for name, low, high in (("max_side", 64, 16384), ("quality", 1, 100), ("resolution", 8, 8192)):
+        if not low <= getattr(options, name) <= high:
+            raise UserError(
+                f"--{name} is {getattr(options, name)}; it must be from {low} to {high}."
+            )
+    if not 0 <= options.held_out < 1:
+        raise UserError(f"--held_out is {options.held_out}; it must be at least 0 and below 1.")
+    if options.shards is not None and not 1 <= options.shards <= 10_000:
+        raise UserError(f"--shards is {options.shards}; it must be from 1 to 10000.")
+    try:
+        ImageColor.getrgb(options.background)
+    except ValueError as error:
+        raise UserError(
+            f"--background: {options.background!r} is no colour; try white or #f0f0f0."
+        ) from error
+    try:
+        "".encode(options.encoding)
+    except LookupError as error:
+        raise UserError(f"--encoding: {options.encoding!r} is unknown; try latin-1.") from error
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    """Whether two places are the same, or one lies in the other; a hub id is no place."""
+    one, other = one.resolve(), other.resolve()
+    return other.exists() and (one == other or one in other.parents or other in one.parents)
+
+
+if __name__ == "__main__":
+    exit_with_sentence(main)

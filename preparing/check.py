@@ -1,0 +1,316 @@
+"""The preflight: every fault of a data set in one pass, before anything is spent on it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from PIL import Image
+
+from preparing.ledger import Facts, Finding, Ledger, readable
+from preparing.pictures import (
+    File,
+    Shape,
+    Unreadable,
+    decoded,
+    encoded,
+    frames,
+    mean_colour,
+    perceptual_hash,
+    small,
+    upright_rgb,
+    written,
+)
+from preparing.rows import PICTURE_SUFFIXES, Row, files_below
+from preparing.sources import Source
+
+NO_CAPTION = {"na", "n/a", "nan", "null", "none", "nil", "-", "?"}
+LEAST_SIDE = 8  # pixels: what is smaller is one latent, a colour
+MOST_LOST = 0.5  # share of a picture that a square crop may cut off without a word
+THUMBNAILS, THUMBNAIL_SIDE = 2_000, 112
+PLACES_NAMED = 4
+BATCH = 64
+
+# Token counts and the words that are not read, of each text.
+CountTokens = Callable[[list[str]], list[tuple[int, str]]]
+# Takes a row that can be learned from, its number, its split and its prepared picture.
+Keep = Callable[[Row, int, str, File], None]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one row turned out to be."""
+
+    row: Row
+    facts: Facts
+    findings: tuple[Finding, ...] = ()
+    file: File | None = None  # the prepared picture
+
+    @property
+    def good(self) -> bool:
+        return not any(finding.fault for finding in self.findings)
+
+
+def examine(
+    source: Source,
+    ledger: Ledger,
+    *,
+    resolution: int | None = None,
+    count_tokens: CountTokens | None = None,
+    shape: Shape | None = None,
+    keep: Keep | None = None,
+    held_out: float = 0.0,
+    wrap: Callable[[Iterable], Iterable] = iter,
+    thumbnails: bool = False,
+) -> None:
+    """Look at every row once, in parallel, and note in `ledger` what is wrong and what is known.
+
+    `resolution`: of the training; smaller pictures are named. `shape`: prepared files are made
+    and given to `keep`. `held_out`: share of the rows that become split "test". `wrap`: a progress
+    bar over the rows.
+    """
+    for finding in source.findings:
+        ledger.note(finding)
+    numbered = enumerate(wrap(source.rows()), 1)
+
+    drawn = min(1.0, THUMBNAILS / (source.total or THUMBNAILS)) if thumbnails else 0.0
+
+    def look(item: tuple[int, Row]) -> tuple[int, Look]:
+        number, row = item
+        return number, _looked_at(row, number, resolution, shape, held_out, drawn)
+
+    for batch in _batches(_ahead(look, numbered)):
+        texts = [texts_of(each.row.caption) if each.good else () for _, each in batch]
+        counts = iter(count_tokens([t for several in texts for t in several])) if count_tokens \
+            else None  # fmt: skip
+        for (number, each), several in zip(batch, texts, strict=True):
+            counted = [next(counts) for _ in several] if counts else []
+            facts = replace(each.facts, tokens=max((count for count, _ in counted), default=0))
+            unread = [
+                _finding(each.row, number, f"the caption has {count} tokens and {lost!r} is not "
+                         "read; shorten it", fault=False)
+                for count, lost in counted if lost
+            ]  # fmt: skip
+            ledger.add(number, facts, (*each.findings, *unread))
+            if keep and each.good:
+                keep(each.row, number, facts.split, each.file)
+    _note_loose_files(source, ledger)
+    _note_duplicates(ledger)
+    _note_size(source, ledger)
+
+
+def _ahead(look: Callable, items: Iterator) -> Iterator:
+    """`look` of each item, in order, by threads a few items ahead: Pillow works beside Python."""
+    workers = os.cpu_count() or 1
+    waiting = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for item in items:
+            waiting.append(pool.submit(look, item))
+            if len(waiting) >= 4 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _batches(items: Iterator) -> Iterator[list]:
+    while batch := list(islice(items, BATCH)):
+        yield batch
+
+
+def _finding(row: Row, number: int, sentence: str, fault: bool = True) -> Finding:
+    return Finding(row.where, sentence, fault, number)
+
+
+def _looked_at(
+    row: Row,
+    number: int,
+    resolution: int | None,
+    shape: Shape | None,
+    held_out: float,
+    drawn: float,
+) -> Look:
+    """What a row is. `drawn`: share of rows that get a thumbnail, beside those with findings."""
+    facts = Facts(row.where, row.picture, row.split, part=row.split)
+    content, opened, faults = _opened(row, shape)
+    facts = replace(facts, bytes_before=len(content))
+    findings = [_finding(row, number, sentence) for sentence in faults]
+    if opened is None:
+        return Look(row, facts, tuple(findings))
+    image, (width, height) = opened
+    findings += [
+        _finding(row, number, sentence, fault)
+        for sentence, fault in _oddities(width, height, frames(image), resolution)
+    ]
+    rgb, file = written(image, content, shape) if shape else (upright_rgb(image), None)
+    reduced, digest = small(rgb), hashlib.sha256(content).digest()
+    in_sheet = findings or int.from_bytes(digest[-4:], "big") < drawn * 2**32
+    facts = replace(
+        facts,
+        split=split_of(row, digest, held_out),
+        width=width,
+        height=height,
+        thumbnail=_thumbnail(reduced) if in_sheet and drawn else None,
+    )
+    look = Look(row, facts, tuple(findings), file)
+    if not look.good:  # mended first, and compared with others then
+        return look
+    known = replace(
+        facts,
+        content=digest,
+        caption=hashlib.sha256(repr(row.caption).encode()).digest(),
+        look=perceptual_hash(reduced),
+        tint=mean_colour(reduced),
+        bytes_after=len(file.content) if file else 0,
+    )
+    return replace(look, facts=known)
+
+
+def _opened(
+    row: Row, shape: Shape | None
+) -> tuple[bytes, tuple[Image.Image, tuple[int, int]] | None, list[str]]:
+    """The file of a row, its picture and size where it can be read, and what is wrong so far."""
+    if row.fault:
+        return b"", None, [row.fault]
+    content, opened, faults = b"", None, [caption_fault(row.caption)]
+    try:
+        content = row.content()
+        opened = decoded(content, shape.max_side if shape else None)
+    except FileNotFoundError as error:
+        hint = str(error) if str(error).startswith(",") else ""
+        faults.append(f"there is no file {row.picture!r}{hint}; add it or delete the row")
+    except OSError as error:
+        faults.append(f"{row.picture!r} cannot be read ({error.strerror})")
+    except Unreadable as error:
+        faults.append(f"{row.picture!r} {error}")
+    return content, opened, [fault for fault in faults if fault]
+
+
+def split_of(row: Row, digest: bytes, held_out: float) -> str:
+    """ "train" or "test": decided by the picture alone, so that added rows move no other.
+
+    `digest`: SHA-256 of the picture's file.
+    """
+    chosen = int.from_bytes(digest[:8], "big") < held_out * 2**64
+    return "test" if chosen else row.split
+
+
+def caption_fault(caption: object) -> str | None:
+    """What is wrong with a caption, or with one of several; None where nothing is."""
+    texts = caption if isinstance(caption, list | tuple) else [caption]
+    if caption is None or not texts:
+        return "has no caption; write one or delete the row"
+    for text in texts:
+        if not isinstance(text, str):
+            return f"the caption {caption!r} is not a text; put it in words"
+        if not text.strip():
+            return "the caption is blank; write one or delete the row"
+        if readable(text) != text:
+            return f"the caption {readable(text)!r} holds what is no character; type it anew"
+        if text.strip().lower() in NO_CAPTION:
+            return f"the caption {text!r} stands for none; write one or delete the row"
+        if _is_number(text):
+            return f"the caption {text!r} is a number; put it in words"
+    return None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def texts_of(caption: object) -> tuple[str, ...]:
+    """The one text of a caption, or the several from which each step picks one."""
+    return (caption,) if isinstance(caption, str) else tuple(caption)
+
+
+def _oddities(
+    width: int, height: int, frames: int, resolution: int | None
+) -> Iterator[tuple[str, bool]]:
+    """What is strange about a picture, as a sentence and whether it is a fault."""
+    size, short = f"the picture has {width} x {height} pixels", min(width, height)
+    lost = 1 - short / max(width, height)
+    if short < LEAST_SIDE:
+        yield f"{size}: too few to learn from; leave it out", True
+        return
+    if lost > MOST_LOST:
+        yield f"{size}: a square crop loses {lost:.0%} of it; crop it yourself", False
+    if resolution and short < resolution:
+        advice = "find a larger one or lower --resolution"
+        yield f"{size} and is blown up to {resolution}; {advice}", False
+    if frames > 1:
+        yield f"the picture moves: the first of its {frames} frames is used", False
+
+
+def _thumbnail(image: Image.Image) -> bytes:
+    image = image.copy()
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    return encoded(image, "jpeg", 80)
+
+
+def _note_loose_files(source: Source, ledger: Ledger) -> None:
+    """Pictures that no row names, and caption files without a picture."""
+    next(ledger.ask("CREATE INDEX by_picture ON rows (picture, part)"), None)
+    known = "SELECT EXISTS (SELECT 1 FROM rows WHERE picture IN (?, ?) AND part = ?)"
+    for folder, split in source.folders:
+        for path in files_below(folder):
+            name = path.relative_to(folder)
+            suffix = path.suffix.lower()
+            if source.pairs and suffix == ".txt":
+                if not any(path.with_suffix(s).exists() or path.with_suffix(s.upper()).exists()
+                           for s in PICTURE_SUFFIXES):  # fmt: skip
+                    sentence = "there is no picture beside this caption; add it or delete the file"
+                    ledger.note(Finding(name.as_posix(), sentence, fault=False))
+            elif suffix in PICTURE_SUFFIXES and not source.pairs:
+                names = (name.as_posix(), name.with_suffix("").as_posix())
+                if not ledger.one(known, *map(readable, names), split):
+                    sentence = "no row names this picture, so nothing is learned from it"
+                    ledger.note(Finding(name.as_posix(), sentence, fault=False))
+
+
+def _note_duplicates(ledger: Ledger) -> None:
+    for content, count, captions, splits in ledger.ask("""
+        SELECT content, COUNT(*), COUNT(DISTINCT caption), COUNT(DISTINCT split) FROM rows
+        WHERE content IS NOT NULL GROUP BY content HAVING COUNT(*) > 1 ORDER BY MIN(row)
+    """):
+        question = "SELECT row, place, split FROM rows WHERE content = ? ORDER BY row LIMIT ?"
+        places = list(ledger.ask(question, content, PLACES_NAMED))
+        first, others = places[0][1], [place for _, place, _ in places[1:]]
+        named = f"{first} and {', '.join(others)}"
+        named += f" and {count - len(places)} more" if count > len(places) else ""
+        if captions > 1:
+            advice = "have one picture and different captions; keep one row with a list of captions"
+        else:
+            advice = "are the same, picture and caption; keep one"
+        ledger.note(Finding(others[0], f"{named} {advice}", False, places[1][0]))
+        if splits > 1:
+            ledger.note(Finding(others[0], f"{named} are in the training set and in the held-out "
+                                "one, where they would be scored as new; delete one", False,
+                                places[1][0]))  # fmt: skip
+    for first, second in ledger.alike():
+        question = "SELECT place, split FROM rows WHERE row = ?"
+        (other, split), (place, here) = (next(ledger.ask(question, n)) for n in (first, second))
+        ledger.note(_alike(second, place, other, split == here))
+
+
+def _alike(row: int, place: str, other: str, one_split: bool) -> Finding:
+    what = f"the picture looks like that of {other}"
+    if not one_split:
+        return Finding(place, f"{what}, and one of them is held out; delete one", False, row)
+    return Finding(place, f"{what}; keep the better one", False, row)
+
+
+def _note_size(source: Source, ledger: Ledger) -> None:
+    rows = ledger.one("SELECT COUNT(*) FROM rows WHERE split = 'train'")
+    if rows == 0:
+        ledger.note(Finding(source.name, "has no rows; name the pictures that are there", True))
+    elif rows == 1:
+        sentence = "has one picture, which the model will learn by heart; add more"
+        ledger.note(Finding(source.name, sentence, False))

@@ -1,0 +1,138 @@
+"""What is remembered of every row, kept on disk: memory does not grow with the data."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+BANDS = 4  # of 16 bits: hashes that differ in fewer bits than there are bands share one whole band
+TINT_DISTANCE = 6  # of 255: the hash sees light and dark, not colours
+CROWD = (
+    100  # pictures that share a band, beyond which it says nothing and they are not compared by it
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong, where, and what to do: a sentence after `where`."""
+
+    where: str
+    sentence: str
+    fault: bool  # it would break training, or teach nothing; otherwise a warning
+    row: int | None = None  # number of the row in the ledger
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.sentence}"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one row after it was looked at: the columns of `rows`, in their order."""
+
+    where: str
+    picture: str
+    split: str  # "train" or "test"
+    part: str = "train"  # the split in which the row was found, before any was drawn
+    content: bytes | None = None  # SHA-256 of the file
+    caption: bytes | None = None  # SHA-256 of the caption or captions
+    look: int | None = None  # perceptual hash, 64 bits, signed as SQLite's are
+    tint: int = 0  # mean colour, 0xRRGGBB
+    width: int = 0
+    height: int = 0
+    tokens: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    thumbnail: bytes | None = None
+
+
+class Ledger:
+    """Rows and findings in a temporary database, to be asked in SQL."""
+
+    def __init__(self):
+        self._folder = tempfile.TemporaryDirectory(prefix="ledger-")
+        self._db = sqlite3.connect(Path(self._folder.name) / "ledger.sqlite")
+        self._db.executescript("""
+            PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE;
+            CREATE TABLE rows (row INTEGER PRIMARY KEY, place, picture, split, part, content,
+                caption, look, tint, width, height, tokens, bytes_before, bytes_after, thumbnail);
+            CREATE TABLE findings (place TEXT, sentence TEXT, fault INTEGER, row INTEGER);
+        """)
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._db.close()
+        self._folder.cleanup()
+
+    def add(self, row: int, facts: Facts, findings: Iterable[Finding] = ()) -> None:
+        values = (readable(v) if isinstance(v, str) else v for v in astuple(facts))
+        self._db.execute(f"INSERT INTO rows VALUES (?{', ?' * len(fields(Facts))})", (row, *values))
+        for finding in findings:
+            self.note(finding)
+
+    def note(self, finding: Finding) -> None:
+        self._db.execute(
+            "INSERT INTO findings VALUES (?, ?, ?, ?)",
+            (readable(finding.where), readable(finding.sentence), finding.fault, finding.row),
+        )
+
+    def ask(self, question: str, *values) -> Iterator[tuple]:
+        """Rows of an SQL query over `rows` and `findings`, one at a time."""
+        return iter(self._db.execute(question, values))
+
+    def one(self, question: str, *values):
+        """The single value that a query gives."""
+        return self._db.execute(question, values).fetchone()[0]
+
+    def findings(self, fault: bool, limit: int = -1) -> Iterator[Finding]:
+        """Faults, or warnings, in the order in which they were found."""
+        question = "SELECT * FROM findings WHERE fault = ? ORDER BY rowid LIMIT ?"
+        for where, sentence, is_fault, row in self.ask(question, fault, limit):
+            yield Finding(where, sentence, bool(is_fault), row)
+
+    def count(self, fault: bool) -> int:
+        return self.one("SELECT COUNT(*) FROM findings WHERE fault = ?", fault)
+
+    def alike(self) -> Iterator[tuple[int, int]]:
+        """Pairs of rows, the earlier first, whose files differ and whose pictures look the same:
+        at most 3 of the 64 bits of their hashes differ, and their mean colours hardly."""
+        self._db.create_function("bits", 2, _differing_bits, deterministic=True)
+        self._db.create_function("tints", 2, _tint_distance, deterministic=True)
+        self._db.executescript("""
+            CREATE TEMP TABLE looks AS SELECT look, tint, content, MIN(row) AS row FROM rows
+                WHERE look IS NOT NULL GROUP BY content;
+            CREATE TEMP TABLE bands (band INTEGER, look INTEGER, tint INTEGER, row INTEGER);
+        """)
+        for band in range(BANDS):
+            self._db.execute(
+                f"INSERT INTO bands SELECT ((look >> {16 * band}) & 65535) * {BANDS} + {band}, "
+                "look, tint, row FROM looks"
+            )
+        self._db.executescript(f"""
+            CREATE INDEX temp.by_band ON bands (band);
+            DELETE FROM bands WHERE band IN
+                (SELECT band FROM bands GROUP BY band HAVING COUNT(*) > {CROWD});
+        """)
+        return self.ask("""
+            SELECT DISTINCT a.row, b.row FROM bands a JOIN bands b
+            ON a.band = b.band AND a.row < b.row
+            WHERE bits(a.look, b.look) < ? AND tints(a.tint, b.tint) <= ? ORDER BY a.row, b.row
+        """, BANDS, TINT_DISTANCE)  # fmt: skip
+
+
+def readable(text: str) -> str:
+    """The text with question marks for what is no character: bytes in names that are not UTF-8."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _differing_bits(a: int, b: int) -> int:
+    return ((a ^ b) & (2**64 - 1)).bit_count()
+
+
+def _tint_distance(a: int, b: int) -> int:
+    """The largest difference of a channel, 0..255."""
+    return max(abs((a >> shift & 255) - (b >> shift & 255)) for shift in (0, 8, 16))

@@ -1,0 +1,147 @@
+"""Pictures as they come and as they should be: upright, RGB, not too large."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+SUFFIXES = {"jpeg": ".jpg", "webp": ".webp", "png": ".png"}
+FORMATS = ("keep", *SUFFIXES)  # keep: as it comes; what is none of the three becomes PNG
+ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # the EXIF tag; its values that swap the sides
+SRGB = ImageCms.createProfile("sRGB")
+
+# A large picture is no attack here: what is too large to be read still raises an error.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class Unreadable(Exception):
+    """A file is no picture, or not a whole one; the message says which."""
+
+
+class File(NamedTuple):
+    """A picture as it is written."""
+
+    content: bytes
+    suffix: str
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How prepared pictures are written."""
+
+    max_side: int = 1024
+    format: str = "keep"
+    quality: int = 95
+    background: str = "white"
+
+
+def decoded(content: bytes, max_side: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture in a file, and its width and height once it is upright.
+
+    The picture is whole, but a JPEG far larger than `max_side` is reduced on reading.
+
+    Raises `Unreadable`.
+    """
+    if not content:
+        raise Unreadable("is an empty file")
+    try:
+        image = Image.open(io.BytesIO(content))
+        size = image.size
+        if max_side:
+            image.draft(None, (max_side + 1,) * 2)  # so that it still shows that it was larger
+        image.load()
+        if image.getexif().get(ORIENTATION) in LYING:
+            size = size[::-1]
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise Unreadable(f"has more than {limit:.0f} million pixels; reduce it") from None
+    # What Pillow raises depends on the format and on where the damage is.
+    except (OSError, SyntaxError, ValueError, IndexError, OverflowError) as error:
+        if content.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+            raise Unreadable("is a web page, not a picture; download it again") from error
+        raise Unreadable("cannot be read as a picture; it is damaged or of another kind") from error
+    return image, size
+
+
+def upright_rgb(image: Image.Image, background: str = "white") -> Image.Image:
+    """RGB as the eye sees it: EXIF rotation applied, transparency put on `background`, 16 bits
+    reduced to 8, colours of another profile brought to sRGB. What is so already is not copied."""
+    profile = image.info.get("icc_profile")
+    if image.getexif().get(ORIENTATION, 1) != 1:  # otherwise exif_transpose would copy for nothing
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
+    elif profile and image.mode in ("RGB", "CMYK"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            return ImageCms.profileToProfile(image, source, SRGB, outputMode="RGB")
+        except (ImageCms.PyCMSError, OSError):
+            return image.convert("RGB")  # a broken profile is as good as none
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def written(image: Image.Image, content: bytes, shape: Shape) -> tuple[Image.Image, File]:
+    """The picture within `shape`, and its file; a file that already is so stays as it is.
+
+    `image` may be changed on the way.
+    """
+    own = {"MPO": "jpeg"}.get(image.format, (image.format or "").lower())
+    kind = shape.format if shape.format != "keep" else own if own in SUFFIXES else "png"
+    as_it_is = (
+        own == kind
+        and image.mode == "RGB"
+        and max(image.size) <= shape.max_side
+        and not {"exif", "icc_profile", "transparency"} & image.info.keys()
+        and image.getexif().get(ORIENTATION, 1) == 1  # XMP may tell it as well
+        and frames(image) == 1
+    )
+    rgb = upright_rgb(image, shape.background)
+    if as_it_is:
+        return rgb, File(content, SUFFIXES[kind])
+    if max(rgb.size) > shape.max_side:
+        rgb.thumbnail((shape.max_side, shape.max_side), Image.Resampling.LANCZOS)
+    return rgb, File(encoded(rgb, kind, shape.quality), SUFFIXES[kind])
+
+
+def encoded(image: Image.Image, format: str, quality: int) -> bytes:
+    """The file of a picture, its pixels alone; JPEG at full colour resolution, PNG without loss."""
+    options = {
+        "jpeg": {"quality": quality, "subsampling": 0},
+        "webp": {"quality": quality},
+        "png": {},
+    }[format]
+    buffer = io.BytesIO()
+    image.save(buffer, format, icc_profile=b"", **options)
+    return buffer.getvalue()
+
+
+def frames(image: Image.Image) -> int:
+    """How many pictures follow each other. Phones put a second one into a JPEG: then it is MPO."""
+    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+
+
+def small(image: Image.Image) -> Image.Image:
+    """The picture with a shorter side of 128 to 255 pixels, or as it is where that is less."""
+    return image.reduce(max(1, min(image.size) // 128))
+
+
+def perceptual_hash(image: Image.Image) -> int:
+    """64 bits, signed, that hardly change with size and compression; equal ones look alike."""
+    import imagehash
+
+    bits = imagehash.phash(image).hash
+    return int.from_bytes(np.packbits(bits).tobytes(), "big", signed=True)
+
+
+def mean_colour(image: Image.Image) -> int:
+    """0xRRGGBB."""
+    red, green, blue = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+    return red << 16 | green << 8 | blue

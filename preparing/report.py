@@ -1,0 +1,292 @@
+"""What is in a data set and what is wrong with it: figures for the terminal, a page to look at."""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+
+from errors import UserError
+from preparing.ledger import Ledger
+
+LISTED = 1_000  # faults, and as many warnings, on the page
+PICTURES_SHOWN = 60
+GOOD = "row NOT IN (SELECT row FROM findings WHERE fault AND row IS NOT NULL)"
+READABLE = "width > 0 AND height > 0"
+WIDTH, HEIGHT = 320, 176  # of a histogram, in units of its text's size: 11
+LEFT, RIGHT, TOP, BOTTOM = 44, 304, 22, 132  # of its plot
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a histogram counts. Its outer bins hold what is beyond its outer edges as well."""
+
+    title: str
+    noun: str  # what is counted
+    value: str  # SQL, of a row
+    known: str  # SQL: the rows that have it
+    edges: tuple[float, ...]  # a bin is from its edge to below the next
+    labels: dict[float, str]  # by their place, in bins from the left
+
+
+# The same for all data sets, so that two reports can be compared at a glance.
+SCALES = (
+    Scale(  # CLIP reads 77 tokens: the last bin is what it does not read
+        "caption tokens", "caption", "tokens", "tokens > 0", tuple(range(2, 82, 2)),
+        {0: "2", 9: "20", 19: "40", 29: "60", 38: "78+"},
+    ),
+    Scale(  # four bins to an octave
+        "shorter side, pixels", "picture", "MIN(width, height)", READABLE,
+        tuple(round(64 * 2 ** (i / 4)) for i in range(25)),
+        {4 * i: str(64 << i) for i in range(7)},
+    ),
+    Scale(  # likewise; square pictures are in the middle of the middle bin
+        "aspect ratio, width : height", "picture", "CAST(width AS REAL) / height", READABLE,
+        tuple(round(2 ** (i / 4 - 1 / 8), 2) for i in range(-8, 10)),
+        {0.5: "1:4", 4.5: "1:2", 8.5: "1:1", 12.5: "2:1", 16.5: "4:1"},
+    ),
+)  # fmt: skip
+
+STYLE = """
+:root { --paper: #faf8f4; --ink: #292524; --faint: #78716c; --line: #e7e5e4; --accent: #ea580c }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #0c0a09; --ink: #e7e5e4; --faint: #a8a29e; --line: #44403c; --accent: #f97316 }
+}
+:root { color-scheme: light dark }
+body { background: var(--paper); color: var(--ink); font: 1rem/1.5 ui-sans-serif, system-ui,
+  sans-serif; margin: 0 auto; max-width: 64rem; overflow-wrap: anywhere; padding: 2.5rem 1.5rem }
+h1 { font-size: 1.75rem; font-weight: 650; letter-spacing: -0.02em; line-height: 1.25; margin: 0 }
+h2 { font-size: 1rem; font-weight: 600; margin: 2.5rem 0 0.5rem }
+p, th, small { color: var(--faint); font-size: 0.875rem; font-weight: 400; margin: 0.25rem 0 }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin-top: 1.5rem }
+th, td { border-bottom: 1px solid var(--line); padding: 0.375rem 0; text-align: left;
+  vertical-align: baseline }
+th { padding-right: 2rem; white-space: nowrap }
+ul, ol { list-style: none; margin: 0; padding: 0 }
+.sheet { display: grid; gap: 0.5rem; grid-template-columns: repeat(auto-fill,
+  minmax(4.5rem, 1fr)); margin-top: 0.75rem }
+.sheet img { aspect-ratio: 1; display: block; object-fit: contain; width: 100% }
+.plots { display: grid; gap: 1rem 2rem; grid-template-columns: repeat(auto-fit,
+  minmax(min(17rem, 100%), 1fr)); margin-top: 2.5rem }
+svg { display: block; fill: var(--faint); font-size: 11px; max-width: 26rem; width: 100% }
+svg rect { fill: var(--accent) }
+svg line { stroke: var(--line) }
+ol li { border-top: 1px solid var(--line); column-gap: 1rem; display: grid;
+  grid-template-columns: 3.5rem 1fr; min-height: 3.5rem; padding: 0.5rem 0 }
+ol img { height: 3.5rem; object-fit: contain; width: 3.5rem }
+ol div { align-self: center; grid-column: 2 }
+ol small { display: block; margin: 0 }
+@media (max-width: 48rem) { body { padding: 1.25rem 1rem } th { padding-right: 1rem } }
+"""
+
+
+def summary(ledger: Ledger) -> str:
+    """The figures of a data set, an aligned line for each."""
+    figures = _figures(ledger)
+    width = max(map(len, figures))
+    return "\n".join(f"{label:{width}}  {text}" for label, text in figures.items())
+
+
+def write_report(path: Path, name: str, ledger: Ledger) -> None:
+    """Write a page that needs nothing but itself: figures, pictures, histograms, findings.
+
+    Raises `UserError` where there is no place for it; then nothing is left behind.
+    """
+    partial = path.parent / f"{path.stem}.html.partial"
+    try:
+        try:
+            # File names may hold bytes that are no characters; they are shown as question marks.
+            with open(partial, "w", encoding="utf-8", errors="replace") as file:
+                file.writelines(_page(name, ledger))
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}; name another place."
+        ) from error
+
+
+def _figures(ledger: Ledger) -> dict[str, str]:
+    """Texts by their labels; what is not known is left out."""
+    figures = {
+        "rows": _rows(ledger),
+        "pictures": _pictures(ledger),
+        "found": f"{_count(ledger.count(True), 'fault')}, {_count(ledger.count(False), 'warning')}",
+        "picture sizes": _sizes(ledger),
+        "caption tokens": _tokens(ledger),
+        "more than once": _repeated(ledger),
+        "bytes": _bytes(ledger),
+    }
+    return {label: text for label, text in figures.items() if text}
+
+
+def _rows(ledger: Ledger) -> str:
+    rows = ledger.one("SELECT COUNT(*) FROM rows")
+    held_out = ledger.one("SELECT COUNT(*) FROM rows WHERE split = 'test'")
+    parts = f" ({rows - held_out:,} train, {held_out:,} held out)" if held_out else ""
+    return f"{rows:,}{parts}"
+
+
+def _pictures(ledger: Ledger) -> str:
+    return f"{ledger.one(f'SELECT COUNT(*) FROM rows WHERE {READABLE}'):,} can be read"
+
+
+def _sizes(ledger: Ledger) -> str:
+    size, order = "width || ' x ' || height", "MIN(width, height), MAX(width, height), width"
+    found = [_ranked(ledger, size, READABLE, order, share) for share in (0, 0.5, 1)]
+    return "{} smallest, {} median, {} largest".format(*found) if found[0] else ""
+
+
+def _tokens(ledger: Ledger) -> str:
+    median, longest = (_ranked(ledger, "tokens", "tokens > 0", "tokens", s) for s in (0.5, 1))
+    return f"{median:,} median, {longest:,} longest" if longest else ""
+
+
+def _ranked(ledger: Ledger, value: str, known: str, order: str, share: float):
+    """`value` of the row before which `share` of the `known` ones stand; None without any."""
+    rows = ledger.one(f"SELECT COUNT(*) FROM rows WHERE {known}")
+    question = f"SELECT {value} FROM rows WHERE {known} ORDER BY {order} LIMIT 1 OFFSET ?"
+    return ledger.one(question, min(int(share * rows), rows - 1)) if rows else None
+
+
+def _repeated(ledger: Ledger) -> str:
+    """How many captions, and pictures, several rows share; a faulty row's caption is none."""
+    captions, pictures = (
+        ledger.one(
+            f"SELECT COUNT(*) FROM (SELECT 1 FROM rows WHERE {column} IS NOT NULL AND {known} "
+            f"GROUP BY {column} HAVING COUNT(*) > 1)"
+        )
+        for column, known in (("caption", GOOD), ("content", "TRUE"))
+    )
+    return f"{_count(captions, 'caption')}, {_count(pictures, 'picture')}"
+
+
+def _bytes(ledger: Ledger) -> str:
+    """Of the rows that are kept."""
+    before, after = next(ledger.ask(
+        "SELECT SUM(bytes_before), SUM(bytes_after) FROM rows "
+        f"WHERE bytes_before > 0 AND bytes_after > 0 AND {GOOD}"
+    ))  # fmt: skip
+    return f"{_size(before)} -> {_size(after)} ({after / before:.0%})" if after else ""
+
+
+def _size(count: int) -> str:
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if count >= 2**power:
+            return f"{count / 2**power:,.1f} {unit}"
+    return _count(count, "byte")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _page(name: str, ledger: Ledger) -> Iterator[str]:
+    """The page in pieces, so that its pictures are never in memory together."""
+    faults = ledger.count(True)
+    verdict = f"{_count(faults, 'fault')} would break training or teach nothing."
+    yield (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        # The browser itself sees to it that the page asks for nothing.
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "img-src data:; style-src 'unsafe-inline'\">\n"
+        f'<title>{escape(name)}</title>\n<link rel="icon" href="data:,">\n'
+        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{escape(name)}</h1>\n"
+        f"<p>{verdict if faults else 'Nothing in it would break training.'}</p>\n<table>\n"
+    )
+    for label, text in _figures(ledger).items():
+        unbroken = text.replace(" x ", "&nbsp;x&nbsp;")
+        yield f'<tr><th scope="row">{label}</th><td>{unbroken}</td></tr>\n'
+    yield "</table>\n"
+    yield from _contact_sheet(ledger)
+    yield '<div class="plots">\n'
+    for scale in SCALES:
+        yield _histogram(scale, _counted(ledger, scale))
+    yield "</div>\n"
+    yield from _findings(ledger, "fault", True)
+    yield from _findings(ledger, "warning", False)
+    yield "</body>\n</html>\n"
+
+
+def _contact_sheet(ledger: Ledger) -> Iterator[str]:
+    """Pictures in the order of their hashes, which is a draw that always comes out the same."""
+    known = f"thumbnail IS NOT NULL AND {GOOD}"
+    there = ledger.one(f"SELECT COUNT(*) FROM rows WHERE {known}")
+    if not there:
+        return
+    rows = ledger.one("SELECT COUNT(*) FROM rows")
+    shown = f"{min(there, PICTURES_SHOWN):,} of {_count(rows, 'row')}"
+    yield f'<h2>Pictures</h2>\n<p>{shown}</p>\n<ul class="sheet">\n'
+    question = (
+        f"SELECT place, picture, thumbnail FROM rows WHERE {known} ORDER BY content, row LIMIT ?"
+    )
+    for place, picture, thumbnail in ledger.ask(question, PICTURES_SHOWN):
+        words = escape(f"{place}: {picture}")
+        yield f'<li><img src="{_address(thumbnail)}" alt="{words}" title="{words}"></li>\n'
+    yield "</ul>\n"
+
+
+def _address(thumbnail: bytes) -> str:
+    return f"data:image/jpeg;base64,{b64encode(thumbnail).decode()}"
+
+
+def _findings(ledger: Ledger, noun: str, fault: bool) -> Iterator[str]:
+    """Where, what and the picture, of the first LISTED in the order in which they were found."""
+    count = ledger.count(fault)
+    yield f"<h2>{_count(count, noun) if count else f'No {noun}s'}</h2>\n<ol>\n"
+    question = """
+        SELECT f.place, f.sentence, r.picture, r.thumbnail FROM findings f
+        LEFT JOIN rows r ON r.row = f.row WHERE f.fault = ? ORDER BY f.rowid LIMIT ?
+    """
+    for place, sentence, picture, thumbnail in ledger.ask(question, fault, LISTED):
+        image = f'<img src="{_address(thumbnail)}" alt="{escape(picture)}">' if thumbnail else ""
+        yield f"<li>{image}<div><small>{escape(place)}</small>{escape(sentence)}</div></li>\n"
+    yield "</ol>\n"
+    if count > LISTED:
+        yield f"<p>and {count - LISTED:,} more</p>\n"
+
+
+def _counted(ledger: Ledger, scale: Scale) -> list[int]:
+    """How many rows fall into each bin; one pass over them."""
+    inner = scale.edges[1:-1]
+    sums = f", TOTAL({scale.value} < ?)" * len(inner)
+    question = f"SELECT COUNT(*){sums} FROM rows WHERE {scale.known}"
+    rows, *below = next(ledger.ask(question, *inner))
+    return [int(high - low) for low, high in pairwise((0, *below, rows))]
+
+
+def _histogram(scale: Scale, counts: list[int]) -> str:
+    """SVG; nothing where there is nothing to count."""
+    most, step = max(counts), (RIGHT - LEFT) / len(counts)
+    if not most:
+        return ""
+    names = [f"{low:,} to below {high:,}" for low, high in pairwise(scale.edges)]
+    names[0], names[-1] = f"below {scale.edges[1]:,}", f"{scale.edges[-2]:,} and more"
+    drawn = []
+    for i, (name, count) in enumerate(zip(names, counts, strict=True)):
+        height = count / most * (BOTTOM - TOP)
+        drawn.append(
+            f'<rect x="{LEFT + i * step + 0.5:.1f}" y="{BOTTOM - height:.1f}" '
+            f'width="{step - 1:.1f}" height="{height:.1f}">'
+            f"<title>{name}: {_count(count, scale.noun)}</title></rect>\n"
+        )
+    for place, label in scale.labels.items():
+        drawn.append(_text(LEFT + place * step, BOTTOM + 14, "middle", label))
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{scale.title}">\n'
+        f'<line x1="{LEFT}" x2="{RIGHT}" y1="{TOP}" y2="{TOP}"/>\n'
+        f'<line x1="{LEFT}" x2="{RIGHT}" y1="{BOTTOM}" y2="{BOTTOM}"/>\n{"".join(drawn)}'
+        + _text(LEFT - 6, TOP + 4, "end", f"{most:,}") + _text(LEFT - 6, BOTTOM + 4, "end", "0")
+        + _text(LEFT, TOP - 8, "start", f"{scale.noun}s")
+        + _text((LEFT + RIGHT) / 2, BOTTOM + 34, "middle", scale.title) + "</svg>\n"
+    )  # fmt: skip
+
+
+def _text(x: float, y: float, anchor: str, words: str) -> str:
+    return f'<text x="{x:.1f}" y="{y}" text-anchor="{anchor}">{words}</text>\n'

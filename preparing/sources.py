@@ -1,0 +1,285 @@
+"""Every form of data that people have, as one stream of rows."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
+from lzma import LZMAError
+from pathlib import Path
+
+from errors import UserError
+from preparing import tables
+from preparing.ledger import Finding
+from preparing.rows import (
+    PICTURE_SUFFIXES,
+    TABLES,
+    Row,
+    catalogue,
+    files_below,
+    rows_of,
+    text_pairs,
+)
+
+METADATA = ("metadata.jsonl", "metadata.csv")
+SPLITS = {"train": "train", "test": "test", "validation": "test", "held_out": "test"}
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, LZMAError, OSError)
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a source is to be read; None stands for what is usual."""
+
+    image_column: str | None = None
+    caption_column: str | None = None
+    images: Path | None = None  # folder of the pictures; None: that of the table
+    encoding: str = "utf-8"
+    config_name: str | None = None  # configuration of a hub data set
+    strict: bool = False  # only what diffusers' own script opens as well: what training reads
+
+    @property
+    def options(self) -> tuple[str, str]:
+        """The options that name the columns of pictures and captions."""
+        return (
+            ("--image_column", "--caption_column") if self.strict
+            else ("--image_key", "--caption_key")
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as it was found. `rows()` starts a new pass over it."""
+
+    name: str  # what the user calls it
+    rows: Callable[[], Iterator[Row]]
+    total: int | None = None  # rows, where they can be counted without reading them
+    folders: tuple[tuple[Path, str], ...] = ()  # where pictures lie, with their split
+    pairs: bool = False  # captions in text files beside the pictures
+    findings: tuple[Finding, ...] = ()  # on the form itself
+    held_out: bool = False  # a part of it is not for training
+    files: Callable[[], Iterable[Path]] = tuple  # what the data consist of
+    identity: str = ""  # beside the files: what else tells these data from others
+    close: Callable[[], None] = field(default=lambda: None)
+
+    def stamp(self) -> str:
+        """Changes when a file of the source does."""
+        digest = hashlib.sha256(self.identity.encode())
+        for path in self.files():
+            about = path.stat()
+            digest.update(
+                f"{path}\0{about.st_size}\0{about.st_mtime_ns}\n".encode(errors="surrogateescape")
+            )
+        return digest.hexdigest()[:16]
+
+
+def open_source(place: str, reading: Reading) -> Source:
+    """The data at `place`: a folder, a table, an archive, or a data set of the hub.
+
+    Raises `UserError` where there is nothing that can be read.
+    """
+    path = Path(place)
+    if path.is_dir():
+        return _folder(path, reading)
+    if path.is_file():
+        name = path.name.lower()
+        if name.endswith(ARCHIVES):
+            return _archive(path, reading)
+        if path.suffix.lower() == ".parquet":
+            return _parquet(place, [path], reading)
+        if path.suffix.lower() in TABLES:
+            return _table(path, reading)
+        raise UserError(
+            f"{path} is of no known kind; give a folder, a {', '.join(TABLES)} or .parquet file, "
+            f"or an archive ({', '.join(ARCHIVES)})."
+        )
+    if path.exists() or place.count("/") != 1 or place.startswith((".", "/", "~")):
+        raise UserError(f"{place} does not exist; check the path.")
+    try:
+        return tables.from_hub(place, reading)
+    except UserError as error:
+        raise UserError(f"There is no file or folder {place}. {error}") from error
+
+
+def _folder(folder: Path, reading: Reading) -> Source:
+    if any((folder / name).exists() for name in ("state.json", "dataset_dict.json")):
+        return tables.from_disk(folder, reading)
+    parts = [(folder, "train")] if any((folder / name).exists() for name in METADATA) else []
+    parts = parts or [(folder / name, split) for name, split in SPLITS.items()]
+    found = [
+        (part / name, split) for part, split in parts for name in METADATA
+        if (part / name).exists()
+    ]  # fmt: skip
+    if any(split == "train" for _, split in found):
+        return _image_folder(folder, found, reading)
+    parquet = [path for path in files_below(folder) if path.suffix == ".parquet"]
+    if parquet:
+        return _parquet(str(folder), parquet, reading)
+    if not reading.strict:
+        others = [path for path in files_below(folder) if path.suffix.lower() in TABLES]
+        if len(others) == 1:
+            return _table(others[0], reading, name=str(folder))
+        if others:
+            names = ", ".join(str(path) for path in others[:5])
+            raise UserError(f"{folder} holds several tables: {names}; give one of them as SOURCE.")
+    if any(path.suffix.lower() == ".txt" for path in files_below(folder)):
+        return Source(
+            str(folder),
+            partial(text_pairs, folder),
+            sum(path.suffix.lower() in PICTURE_SUFFIXES for path in files_below(folder)),
+            folders=((folder, "train"),),
+            pairs=True,
+            files=partial(files_below, folder),
+        )
+    raise UserError(_nothing_found(folder))
+
+
+def _nothing_found(folder: Path) -> str:
+    wanted = f"{folder} has no metadata.jsonl or metadata.csv"
+    files = list(files_below(folder))
+    meant = [
+        path.relative_to(folder).as_posix() for path in files
+        if path.suffix.lower() in TABLES or path.name.lower().startswith("metadata")
+    ]  # fmt: skip
+    if meant:
+        return (
+            f"{wanted}, but {', '.join(meant[:3])}: rename it, or have prepare_dataset.py "
+            "make a data set of it."
+        )
+    if not files:
+        return f"{wanted}; it is empty: put pictures there and name them in a metadata.jsonl."
+    return f'{wanted}; add one that gives each picture "file_name" and "text".'
+
+
+def _image_folder(folder: Path, found: list[tuple[Path, str]], reading: Reading) -> Source:
+    """Metadata beside the pictures, for one split or for several."""
+    first = {path.parent: path for path, _ in reversed(found)}
+    twice = [
+        Finding(
+            str(path.relative_to(folder)), f"there is {first[path.parent].name} as well; "
+            "delete one of the two", fault=True,
+        )
+        for path, _ in found if first[path.parent] != path
+    ]  # fmt: skip
+    found = [(path, split) for path, split in found if first[path.parent] == path]
+    streams = [
+        partial(_table_rows, path, path.parent, reading, split, path.relative_to(folder))
+        for path, split in found
+    ]
+    return Source(
+        str(folder),
+        lambda: chain.from_iterable(stream() for stream in streams),
+        sum(_count(path, reading) for path, _ in found),
+        folders=tuple((path.parent, split) for path, split in found),
+        held_out=any(split == "test" for _, split in found),
+        findings=tuple(twice),
+        files=partial(files_below, folder),
+    )
+
+
+def _columns(reading: Reading) -> tuple[str | None, str | None]:
+    """Names of the columns of a table; strict metadata have those of an ImageFolder."""
+    if reading.strict:
+        return "file_name", reading.caption_column or "text"
+    return reading.image_column, reading.caption_column
+
+
+def _table(path: Path, reading: Reading, name: str | None = None) -> Source:
+    folder = reading.images or path.parent
+    if not folder.is_dir():
+        raise UserError(f"The picture folder {folder} does not exist; check --images.")
+    return Source(
+        name or str(path),
+        partial(_table_rows, path, folder, reading),
+        _count(path, reading),
+        folders=((folder, "train"),),
+        files=lambda: chain([path], (other for other in files_below(folder) if other != path)),
+    )
+
+
+def _table_rows(
+    path: Path, folder: Path, reading: Reading, split: str = "train", name: Path | None = None
+) -> Iterator[Row]:
+    """Rows of a table; `name`: what it is called where several have the same."""
+    entries = TABLES[path.suffix.lower()](path, reading.encoding)
+    part = f"{name.parent}/" if name and name.parent.name else ""
+    for row in rows_of(entries, path, folder, _columns(reading), reading.options, split):
+        yield replace(row, where=part + row.where)
+
+
+def _count(path: Path, reading: Reading) -> int:
+    """Rows of a table; a CSV may have fewer, where texts hold line breaks."""
+    if path.suffix.lower() == ".json":
+        return sum(1 for _ in catalogue(path, reading.encoding))
+    with open(path, "rb") as file:
+        lines = sum(1 for line in file if line.strip())
+    return lines - 1 if path.suffix.lower() == ".csv" else lines
+
+
+def _parquet(name: str, paths: list[Path], reading: Reading) -> Source:
+    parts = [(path, "test" if path.name.startswith(("test", "val")) else "train") for path in paths]
+    return Source(
+        name,
+        partial(tables.parquet_rows, parts, reading),
+        tables.parquet_count(paths),
+        held_out=any(split == "test" for _, split in parts),
+        files=lambda: paths,
+    )
+
+
+def _archive(path: Path, reading: Reading) -> Source:
+    """Unpacked into a temporary folder, which `close` deletes."""
+    temporary = tempfile.TemporaryDirectory(prefix="unpacked-")
+    folder = Path(temporary.name)
+    try:
+        if path.name.lower().endswith(".zip"):
+            with zipfile.ZipFile(path) as archive:
+                _check_space(path, sum(each.file_size for each in archive.infolist()))
+                archive.extractall(folder)
+        else:
+            with tarfile.open(path) as archive:
+                _check_space(path, sum(member.size for member in archive))
+                archive.extractall(folder, filter="data")
+        inner = _folder(_innermost(folder), reading)
+    except BROKEN as error:
+        temporary.cleanup()
+        raise UserError(f"{path} cannot be unpacked ({error}); fetch it again.") from error
+    except RuntimeError as error:  # zipfile's word for a password
+        temporary.cleanup()
+        raise UserError(f"{path} cannot be unpacked: {error}.") from error
+    except UserError as error:
+        temporary.cleanup()
+        raise UserError(str(error).replace(str(folder), str(path))) from None
+
+    def rows() -> Iterator[Row]:
+        try:
+            yield from inner.rows()
+        except UserError as error:
+            raise UserError(str(error).replace(str(folder), str(path))) from None
+
+    return Source(
+        str(path), rows, inner.total, inner.folders, inner.pairs, inner.findings,
+        inner.held_out, files=lambda: [path], close=temporary.cleanup,
+    )  # fmt: skip
+
+
+def _innermost(folder: Path) -> Path:
+    """`folder`, or the one folder that is all it holds: archives have a top folder."""
+    inside = [each for each in folder.iterdir() if each.name != "__MACOSX"]
+    return _innermost(inside[0]) if len(inside) == 1 and inside[0].is_dir() else folder
+
+
+def _check_space(path: Path, size: int) -> None:
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if size > free:
+        raise UserError(
+            f"{path} unpacks to {size / 2**30:.1f} GiB, but {tempfile.gettempdir()} has "
+            f"{free / 2**30:.1f} GiB free; set TMPDIR to a folder with more."
+        )

@@ -1,0 +1,147 @@
+"""Data sets of the hub, of `datasets`' save_to_disk, and Parquet: tables that hold pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache, partial
+from pathlib import Path
+
+from errors import UserError
+from preparing.rows import CAPTION_COLUMNS, Row
+
+IMAGE_COLUMNS = ("image", "img", "picture")
+TEST_SPLITS = ("test", "validation", "held_out")
+
+
+def from_hub(name: str, reading):
+    """A data set of the hub. Raises `UserError` with the reason where it cannot be had."""
+    from datasets import load_dataset
+
+    try:
+        table = load_dataset(name, reading.config_name)
+    except Exception as error:  # datasets raises a dozen kinds: network, name, script, format
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"The data set {name} cannot be loaded: {reason}") from error
+    return _from_table(name, table, reading)
+
+
+def from_disk(folder: Path, reading):
+    """What `datasets`' save_to_disk wrote."""
+    from datasets import load_from_disk
+
+    return _from_table(str(folder), load_from_disk(str(folder)), reading)
+
+
+def _from_table(name: str, table, reading):
+    from datasets import DatasetDict
+
+    from preparing.sources import Source
+
+    parts = dict(table) if isinstance(table, DatasetDict) else {"train": table}
+    if "train" not in parts:
+        raise UserError(f"{name} has no part 'train', only {', '.join(parts)}.")
+    parts = {part: rows for part, rows in parts.items() if part in ("train", *TEST_SPLITS)}
+    opened = {part: _columns(name, rows, reading) for part, rows in parts.items()}
+    return Source(
+        name,
+        partial(_table_rows, opened),
+        sum(len(rows) for rows in parts.values()),
+        held_out=len(parts) > 1,
+        identity="".join(rows._fingerprint for rows in parts.values()),
+    )
+
+
+def _columns(name: str, table, reading):
+    """The columns of pictures, as undecoded bytes or paths, and of captions."""
+    from datasets import Image
+
+    image = known_column(name, table.column_names, reading.image_column, IMAGE_COLUMNS)
+    caption = known_column(name, table.column_names, reading.caption_column, CAPTION_COLUMNS)
+    if not isinstance(table.features[image], Image):
+        raise _no_pictures(image, name, reading)
+    table = table.cast_column(image, Image(decode=False))
+    return table.select_columns(image), table.select_columns(caption)
+
+
+def _no_pictures(column: str, place: str, reading) -> UserError:
+    return UserError(
+        f"The column {column!r} of {place} does not hold pictures; name another with "
+        f"{reading.options[0]}."
+    )
+
+
+def _table_rows(opened: dict) -> Iterator[Row]:
+    for part, (pictures, captions) in opened.items():
+        split = "test" if part in TEST_SPLITS else "train"
+        place = f"{part}, row" if len(opened) > 1 else "row"
+        for index, (caption,) in enumerate(entry.values() for entry in captions):
+            content = partial(_stored, pictures, index)
+            yield Row(f"{place} {index + 1}", "picture", content, caption, split=split)
+
+
+def _stored(pictures, index: int) -> bytes:
+    """The file of a picture in a table of that one column: kept in the table or beside it."""
+    (picture,) = pictures[index].values()
+    return _bytes_of(picture)
+
+
+def _bytes_of(picture: dict | None) -> bytes:
+    picture = picture or {}
+    if picture.get("bytes") or not picture.get("path"):
+        return picture.get("bytes") or b""
+    return Path(picture["path"]).read_bytes()
+
+
+def known_column(place: str, columns: list[str], wanted: str | None, usual: tuple[str, ...]) -> str:
+    """`wanted`, or the first of the usual names. Raises `UserError` with those there are."""
+    names = (wanted,) if wanted else usual
+    found = next((name for name in names if name in columns), None)
+    if found is None:
+        raise UserError(f"{place} has no column {names[0]!r}, only {', '.join(columns)}.")
+    return found
+
+
+def parquet_count(paths: list[Path]) -> int:
+    return sum(_parquet(path).metadata.num_rows for path in paths)
+
+
+def parquet_rows(parts: list[tuple[Path, str]], reading) -> Iterator[Row]:
+    """Rows of Parquet files; pictures are read a row group at a time, when they are wanted."""
+    from pyarrow.types import is_binary, is_large_binary, is_struct
+
+    for path, split in parts:
+        file = _parquet(path)
+        names = file.schema_arrow.names
+        image = known_column(str(path), names, reading.image_column, IMAGE_COLUMNS)
+        caption = known_column(str(path), names, reading.caption_column, CAPTION_COLUMNS)
+        kind = file.schema_arrow.field(image).type
+        if not (is_binary(kind) or is_large_binary(kind) or is_struct(kind)):
+            raise _no_pictures(image, str(path), reading)
+        number = 0
+        for group in range(file.num_row_groups):
+            texts = file.read_row_group(group, columns=[caption]).column(0).to_pylist()
+            for index, text in enumerate(texts):
+                number += 1
+                content = partial(_parquet_picture, path, group, image, index)
+                yield Row(f"{path.name}, row {number}", "picture", content, text, split=split)
+
+
+def _parquet(path: Path):
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is no whole Parquet file ({reason}); fetch it again.") from error
+
+
+def _parquet_picture(path: Path, group: int, column: str, index: int) -> bytes:
+    picture = _row_group(path, group, column)[index].as_py()
+    return picture if isinstance(picture, bytes) else _bytes_of(picture)
+
+
+@lru_cache(maxsize=4)  # neighbours share a group, and are read one after the other
+def _row_group(path: Path, group: int, column: str):
+    return _parquet(path).read_row_group(group, columns=[column]).column(0)
