@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count, islice
@@ -279,9 +280,12 @@ def files_below(folder: Path) -> Iterator[Path]:
 
     Hidden ones are left out, and folders that prepare_dataset.py wrote beside their source.
     """
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name == "__MACOSX":
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries)  # names alone: there may be a million
+    for name in names:
+        if name.startswith(".") or name == "__MACOSX":
             continue
+        path = folder / name
         if path.is_dir():
             if not (path / MANIFEST).exists():
                 yield from files_below(path)

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shlex
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from runs import config_for, write_metadata
 
 import prepare_dataset
 import train_text_to_image
+from bundled.creatures import draw
 from errors import UserError
 from preparing import output
 from training.dataset import CaptionedImages
@@ -211,16 +214,45 @@ def test_every_form_is_checked_and_found_good(prepared, tiny_model, capsys):
     assert ended.value.code == 0 and not capsys.readouterr().err
 
 
-def test_every_form_trains_for_two_steps(prepared, tiny_model, tmp_path):
+def pictures_trained_on(data: Path, model: str, tmp_path: Path) -> int:
+    """Train for two steps and return how many pictures there were."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    assert captions_in(prepared) == CAPTIONS
     config = config_for(
-        tiny_model, tmp_path, train_data_dir=str(prepared), resolution=32, max_train_steps=2,
+        model, tmp_path, train_data_dir=str(data), resolution=32, max_train_steps=2,
         train_batch_size=2,
     )  # fmt: skip
     train_text_to_image.main(config)
     manifest = json.loads((config.output / "run.json").read_text())
-    assert manifest["steps"] == 2 and manifest["dataset"]["pictures"] == 4
+    assert manifest["steps"] == 2
+    return manifest["dataset"]["pictures"]
+
+
+def test_every_form_trains_for_two_steps(prepared, tiny_model, tmp_path):
+    assert captions_in(prepared) == CAPTIONS
+    assert pictures_trained_on(prepared, tiny_model, tmp_path) == len(CAPTIONS)
+
+
+def test_shards_train_as_they_are(prepare, tiny_model, tmp_path):
+    shards = prepare(*with_json_lines(tmp_path / "data"), tmp_path / "shards", "--shards", 2)
+    assert pictures_trained_on(shards, tiny_model, tmp_path) == len(CAPTIONS)
+
+
+def test_the_catalogue_of_a_shop_goes_from_raw_to_training(tiny_model, tmp_path, monkeypatch):
+    """By the README's own command: long descriptions, ids without suffix, pictures elsewhere."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"prepare_dataset\.py (product_data\.json [^`]+)", readme)
+    photos, goods = tmp_path / "photos", []
+    photos.mkdir()
+    for seed in range(4):
+        drawing = draw("pokemon", seed, captions=4)
+        drawing.image.save(photos / f"{1000 + seed}.jpg")
+        description = f"Ships in two days. {'. '.join(drawing.captions)}. One size fits all."
+        goods.append({"image_id": 1000 + seed, "description": description, "price": 9.5})
+    (tmp_path / "product_data.json").write_text(json.dumps(goods))
+    monkeypatch.chdir(tmp_path)
+    prepare_dataset.main([*shlex.split(command), "--model", tiny_model, "--resolution", "32"])
+    assert captions_in(tmp_path / "my-pictures") == [each["description"] for each in goods]
+    assert pictures_trained_on(tmp_path / "my-pictures", tiny_model, tmp_path) == 4
 
 
 def test_shards_open_as_tables_and_as_a_source(prepare, tmp_path):
