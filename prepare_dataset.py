@@ -25,7 +25,7 @@ from preparing.ledger import Ledger
 from preparing.output import MANIFEST, Output, unchanged
 from preparing.pictures import FORMATS, Shape
 from preparing.report import LISTED, summary, write_report
-from preparing.sources import Reading, open_source
+from preparing.sources import Reading, Source, open_source, stamp
 
 SHOWN = 100  # faults, and as many warnings, in the terminal
 DEFAULT_MODEL = str(Path(__file__).resolve().parent / "sd-pokemon-model")
@@ -33,21 +33,27 @@ DEFAULT_MODEL = str(Path(__file__).resolve().parent / "sd-pokemon-model")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
+    made_from = {} if options.check else identity(options)
+    if made_from and unchanged(options.output, made_from):
+        print(f"{options.output} is up to date.")
+        return
     source = open_source(options.source, reading(options))
     with closing(source), Ledger() as ledger:
         if options.check:
             examine(source, ledger, **looking(options, source))
             say(ledger, options)
             sys.exit(1 if ledger.count(fault=True) else 0)
-        prepare(source, ledger, options)
+        prepare(source, ledger, options, made_from)
 
 
-def prepare(source, ledger: Ledger, options: argparse.Namespace) -> None:
-    """Write the data set, unless it is there already or a row would break training."""
-    made_from = {"source": source.name, "stamp": source.stamp(), "options": lasting(options)}
-    if unchanged(options.output, made_from):
-        print(f"{options.output} is up to date.")
-        return
+def identity(options: argparse.Namespace) -> dict:
+    """What the output is made from: the same again needs no work."""
+    stamped = stamp(options.source, reading(options))
+    return {"source": options.source, "stamp": stamped, "options": lasting(options)}
+
+
+def prepare(source: Source, ledger: Ledger, options: argparse.Namespace, made_from: dict) -> None:
+    """Write the data set, unless a row would break training."""
     if options.output.exists() and not options.overwrite:
         raise UserError(
             f"--output: {options.output} exists and was made from something else; name another "
@@ -84,6 +90,9 @@ def prepare(source, ledger: Ledger, options: argparse.Namespace) -> None:
     held = f" and {output.counts['test']:,} held out" if output.counts["test"] else ""
     print(f"{output.counts['train']:,} pictures{held} are in {options.output}; look at "
           f"{options.output / 'report.html'}.")  # fmt: skip
+    if held and not options.shards:
+        print(f"For diffusers' own script name {options.output / 'train'}: it would learn from "
+              "the pictures that are held out as well.")  # fmt: skip
 
 
 def reading(options: argparse.Namespace) -> Reading:

@@ -70,7 +70,7 @@ def ours(source: Path, target: Path) -> float:
     started = time.perf_counter()
     opened = open_source(str(source), prepare_dataset.reading(options))
     with redirect_stdout(io.StringIO()), closing(opened), Ledger() as ledger:
-        prepare_dataset.prepare(opened, ledger, options)
+        prepare_dataset.prepare(opened, ledger, options, {})
     return time.perf_counter() - started
 
 

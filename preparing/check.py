@@ -12,19 +12,18 @@ from itertools import islice
 
 from PIL import Image
 
+from errors import UserError
 from preparing.ledger import Facts, Finding, Ledger, readable
 from preparing.pictures import (
     File,
+    Picture,
     Shape,
     Unreadable,
-    decoded,
     encoded,
-    frames,
     mean_colour,
+    opened,
     perceptual_hash,
     small,
-    upright_rgb,
-    written,
 )
 from preparing.rows import PICTURE_SUFFIXES, Row, files_below
 from preparing.sources import Source
@@ -76,8 +75,7 @@ def examine(
     """
     for finding in source.findings:
         ledger.note(finding)
-    numbered = enumerate(wrap(source.rows()), 1)
-
+    numbered = enumerate(wrap(_rows(source, ledger)), 1)
     drawn = min(1.0, THUMBNAILS / (source.total or THUMBNAILS)) if thumbnails else 0.0
 
     def look(item: tuple[int, Row]) -> tuple[int, Look]:
@@ -102,6 +100,19 @@ def examine(
     _note_loose_files(source, ledger)
     _note_duplicates(ledger)
     _note_size(source, ledger)
+
+
+def _rows(source: Source, ledger: Ledger) -> Iterator[Row]:
+    """The rows; where the source breaks off among them, that is one fault more."""
+    seen = False
+    try:
+        for row in source.rows():
+            yield row
+            seen = True
+    except UserError as error:
+        if not seen:
+            raise
+        ledger.note(Finding(source.name, str(error), True))
 
 
 def _ahead(look: Callable, items: Iterator) -> Iterator:
@@ -136,27 +147,24 @@ def _looked_at(
 ) -> Look:
     """What a row is. `drawn`: share of rows that get a thumbnail, beside those with findings."""
     facts = Facts(row.where, row.picture, row.split, part=row.split)
-    content, opened, faults = _opened(row, shape)
+    content, picture, faults = _opened(row, shape)
     facts = replace(facts, bytes_before=len(content))
     findings = [_finding(row, number, sentence) for sentence in faults]
-    if opened is None:
+    if picture is None:
         return Look(row, facts, tuple(findings))
-    image, (width, height) = opened
     findings += [
-        _finding(row, number, sentence, fault)
-        for sentence, fault in _oddities(width, height, frames(image), resolution)
+        _finding(row, number, sentence, fault) for sentence, fault in _oddities(picture, resolution)
     ]
-    rgb, file = written(image, content, shape) if shape else (upright_rgb(image), None)
-    reduced, digest = small(rgb), hashlib.sha256(content).digest()
+    reduced, digest = small(picture.rgb), hashlib.sha256(content).digest()
     in_sheet = findings or int.from_bytes(digest[-4:], "big") < drawn * 2**32
     facts = replace(
         facts,
         split=split_of(row, digest, held_out),
-        width=width,
-        height=height,
+        width=picture.size[0],
+        height=picture.size[1],
         thumbnail=_thumbnail(reduced) if in_sheet and drawn else None,
     )
-    look = Look(row, facts, tuple(findings), file)
+    look = Look(row, facts, tuple(findings), picture.file)
     if not look.good:  # mended first, and compared with others then
         return look
     known = replace(
@@ -165,29 +173,27 @@ def _looked_at(
         caption=hashlib.sha256(repr(row.caption).encode()).digest(),
         look=perceptual_hash(reduced),
         tint=mean_colour(reduced),
-        bytes_after=len(file.content) if file else 0,
+        bytes_after=len(picture.file.content) if picture.file else 0,
     )
     return replace(look, facts=known)
 
 
-def _opened(
-    row: Row, shape: Shape | None
-) -> tuple[bytes, tuple[Image.Image, tuple[int, int]] | None, list[str]]:
-    """The file of a row, its picture and size where it can be read, and what is wrong so far."""
+def _opened(row: Row, shape: Shape | None) -> tuple[bytes, Picture | None, list[str]]:
+    """The file of a row, its picture where it can be read, and what is wrong so far."""
     if row.fault:
         return b"", None, [row.fault]
-    content, opened, faults = b"", None, [caption_fault(row.caption)]
+    content, picture, faults = b"", None, [caption_fault(row.caption)]
     try:
         content = row.content()
-        opened = decoded(content, shape.max_side if shape else None)
+        picture = opened(content, shape)
     except FileNotFoundError as error:
         hint = str(error) if str(error).startswith(",") else ""
         faults.append(f"there is no file {row.picture!r}{hint}; add it or delete the row")
     except OSError as error:
-        faults.append(f"{row.picture!r} cannot be read ({error.strerror})")
+        faults.append(f"{row.picture!r} cannot be read ({error.strerror or error})")
     except Unreadable as error:
         faults.append(f"{row.picture!r} {error}")
-    return content, opened, [fault for fault in faults if fault]
+    return content, picture, [fault for fault in faults if fault]
 
 
 def split_of(row: Row, digest: bytes, held_out: float) -> str:
@@ -231,10 +237,9 @@ def texts_of(caption: object) -> tuple[str, ...]:
     return (caption,) if isinstance(caption, str) else tuple(caption)
 
 
-def _oddities(
-    width: int, height: int, frames: int, resolution: int | None
-) -> Iterator[tuple[str, bool]]:
+def _oddities(picture: Picture, resolution: int | None) -> Iterator[tuple[str, bool]]:
     """What is strange about a picture, as a sentence and whether it is a fault."""
+    (width, height), written_side = picture.size, min(picture.rgb.size)
     size, short = f"the picture has {width} x {height} pixels", min(width, height)
     lost = 1 - short / max(width, height)
     if short < LEAST_SIDE:
@@ -245,8 +250,13 @@ def _oddities(
     if resolution and short < resolution:
         advice = "find a larger one or lower --resolution"
         yield f"{size} and is blown up to {resolution}; {advice}", False
-    if frames > 1:
-        yield f"the picture moves: the first of its {frames} frames is used", False
+    elif resolution and written_side < resolution:
+        advice = (
+            f"{written_side} of its shorter side are left, fewer than --resolution {resolution}"
+        )
+        yield f"{size}, and {advice}; raise --max_side", False
+    if picture.frames > 1:
+        yield f"the picture moves: the first of its {picture.frames} frames is used", False
 
 
 def _thumbnail(image: Image.Image) -> bytes:

@@ -104,7 +104,8 @@ class Ledger:
         self._db.create_function("tints", 2, _tint_distance, deterministic=True)
         self._db.executescript("""
             CREATE TEMP TABLE looks AS SELECT look, tint, content, MIN(row) AS row FROM rows
-                WHERE look IS NOT NULL GROUP BY content;
+                WHERE look IS NOT NULL GROUP BY look, tint;
+            CREATE INDEX temp.by_look ON looks (look, tint);
             CREATE TEMP TABLE bands (band INTEGER, look INTEGER, tint INTEGER, row INTEGER);
         """)
         for band in range(BANDS):
@@ -118,9 +119,12 @@ class Ledger:
                 (SELECT band FROM bands GROUP BY band HAVING COUNT(*) > {CROWD});
         """)
         return self.ask("""
-            SELECT DISTINCT a.row, b.row FROM bands a JOIN bands b
-            ON a.band = b.band AND a.row < b.row
-            WHERE bits(a.look, b.look) < ? AND tints(a.tint, b.tint) <= ? ORDER BY a.row, b.row
+            SELECT a.row, b.row FROM bands a JOIN bands b ON a.band = b.band AND a.row < b.row
+                WHERE bits(a.look, b.look) < ? AND tints(a.tint, b.tint) <= ?
+            UNION
+            SELECT a.row, b.row FROM rows b JOIN looks a ON a.look = b.look AND a.tint = b.tint
+                WHERE a.row < b.row AND a.content <> b.content
+            ORDER BY 1, 2
         """, BANDS, TINT_DISTANCE)  # fmt: skip
 
 

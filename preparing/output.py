@@ -24,6 +24,7 @@ class Output:
     def __init__(self, target: Path, held_out: bool, shards: int | None):
         self.target = target
         self.staged = target.with_name(f".{target.name}.partial")
+        self._old = target.with_name(f".{target.name}.old")
         self._held_out, self._stack = held_out, ExitStack()
         kind = _Shards(shards) if shards else _Folder()
         self._kind = kind
@@ -31,7 +32,10 @@ class Output:
 
     def __enter__(self) -> Output:
         try:
-            if self.staged.exists():  # what a killed run left
+            # What a killed run left. The old data set comes back where the new one did not come.
+            if self._old.exists():
+                shutil.rmtree(self._old) if self.target.exists() else self._old.rename(self.target)
+            if self.staged.exists():
                 shutil.rmtree(self.staged)
             self.staged.mkdir(parents=True)
         except OSError as error:
@@ -59,18 +63,18 @@ class Output:
         """Put the data set in its place, with what `unchanged` will compare."""
         try:
             self._stack.close()
+            (self.staged / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            if self.target.exists():
+                if not replace:
+                    raise UserError(
+                        f"--output: {self.target} appeared meanwhile; name another folder."
+                    )
+                self.target.rename(self._old)
+            self.staged.rename(self.target)
+            if self._old.exists():
+                shutil.rmtree(self._old)
         except OSError as error:
             raise UserError(f"{self.target} cannot be written: {error.strerror}.") from error
-        (self.staged / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        if self.target.exists():
-            if not replace:
-                raise UserError(f"--output: {self.target} appeared meanwhile; name another folder.")
-            old = self.target.with_name(f".{self.target.name}.old")
-            self.target.rename(old)
-            self.staged.rename(self.target)
-            shutil.rmtree(old)
-        else:
-            self.staged.rename(self.target)
 
 
 class _Folder:

@@ -8,15 +8,27 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 SUFFIXES = {"jpeg": ".jpg", "webp": ".webp", "png": ".png"}
 FORMATS = ("keep", *SUFFIXES)  # keep: as it comes; what is none of the three becomes PNG
-ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # the EXIF tag; its values that swap the sides
+ORIENTATION = 0x0112  # the EXIF tag
+TURNS = {  # what its values ask for; from 5 on the sides are swapped
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 SRGB = ImageCms.createProfile("sRGB")
 
 # A large picture is no attack here: what is too large to be read still raises an error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+DAMAGED = "cannot be read as a picture; it is damaged or of another kind"
 
 
 class Unreadable(Exception):
@@ -40,6 +52,30 @@ class Shape:
     background: str = "white"
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A picture as it was found and as it is prepared."""
+
+    size: tuple[int, int]  # width and height once it is upright, before it is reduced
+    frames: int
+    rgb: Image.Image
+    file: File | None  # None where nothing is to be written
+
+
+def opened(content: bytes, shape: Shape | None = None) -> Picture:
+    """The picture in a file, upright, in RGB and, with a `shape`, as it is to be written.
+
+    Raises `Unreadable`.
+    """
+    image, size = decoded(content, shape.max_side if shape else None)
+    try:
+        count = frames(image)
+        rgb, file = written(image, content, shape) if shape else (upright_rgb(image), None)
+    except Exception as error:  # rare modes and broken tags fail in many ways
+        raise Unreadable(DAMAGED) from error
+    return Picture(size, count, rgb, file)
+
+
 def decoded(content: bytes, max_side: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
     """The picture in a file, and its width and height once it is upright.
 
@@ -55,31 +91,31 @@ def decoded(content: bytes, max_side: int | None = None) -> tuple[Image.Image, t
         if max_side:
             image.draft(None, (max_side + 1,) * 2)  # so that it still shows that it was larger
         image.load()
-        if image.getexif().get(ORIENTATION) in LYING:
-            size = size[::-1]
+        turn = image.getexif().get(ORIENTATION)
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise Unreadable(f"has more than {limit:.0f} million pixels; reduce it") from None
-    # What Pillow raises depends on the format and on where the damage is.
-    except (OSError, SyntaxError, ValueError, IndexError, OverflowError) as error:
+    except Exception as error:  # what Pillow raises depends on the format and on the damage
         if content.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
             raise Unreadable("is a web page, not a picture; download it again") from error
-        raise Unreadable("cannot be read as a picture; it is damaged or of another kind") from error
-    return image, size
+        raise Unreadable(DAMAGED) from error
+    return image, size[::-1] if turn in TURNS and turn > 4 else size
 
 
 def upright_rgb(image: Image.Image, background: str = "white") -> Image.Image:
     """RGB as the eye sees it: EXIF rotation applied, transparency put on `background`, 16 bits
     reduced to 8, colours of another profile brought to sRGB. What is so already is not copied."""
     profile = image.info.get("icc_profile")
-    if image.getexif().get(ORIENTATION, 1) != 1:  # otherwise exif_transpose would copy for nothing
-        image = ImageOps.exif_transpose(image)
+    turn = TURNS.get(image.getexif().get(ORIENTATION))
+    if turn is not None:
+        image = image.transpose(turn)
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
-    elif profile and image.mode in ("RGB", "CMYK"):
+        image = image.convert("RGB")
+    if profile and image.mode in ("RGB", "CMYK"):
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             return ImageCms.profileToProfile(image, source, SRGB, outputMode="RGB")
@@ -100,7 +136,7 @@ def written(image: Image.Image, content: bytes, shape: Shape) -> tuple[Image.Ima
         and image.mode == "RGB"
         and max(image.size) <= shape.max_side
         and not {"exif", "icc_profile", "transparency"} & image.info.keys()
-        and image.getexif().get(ORIENTATION, 1) == 1  # XMP may tell it as well
+        and image.getexif().get(ORIENTATION) not in TURNS  # XMP may tell it as well
         and frames(image) == 1
     )
     rgb = upright_rgb(image, shape.background)

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, count, islice
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from errors import UserError
 from preparing.ledger import readable
 
 # What columns are called, the usual name first.
-PICTURE_COLUMNS = ("file_name", "image_path", "image_id", "image", "filename", "path", "file")
+PICTURE_COLUMNS = ("file_name", "image_path", "image", "filename", "path", "file", "image_id")
 CAPTION_COLUMNS = ("text", "caption", "description", "prompt")
 PICTURE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
@@ -74,9 +75,10 @@ def csv_rows(path: Path, encoding: str = "utf-8") -> Iterator[Entry]:
     for number in count(1):
         try:
             fields = next(rows, None)
-        except csv.Error as error:
-            reason = f"({error}); is a double quote left open?"
-            raise UserError(f"{path}, row {number} cannot be read {reason}") from error
+        except csv.Error as error:  # from here on nobody knows where a row ends
+            fault = f"cannot be read ({error}), nor what follows; is a double quote left open?"
+            yield Entry(f"{path.name}, row {number}", {}, fault)
+            return
         if fields is None:
             return
         fault = _undecodable("".join(str(value) for value in fields.values()), encoding)
@@ -92,13 +94,14 @@ def catalogue(path: Path, encoding: str = "utf-8") -> Iterator[Entry]:
     """Entries of a JSON file: a list of objects, or an object of objects, texts or lists of them.
 
     Where the entries are named, as in {"dress-7": {...}}, the name stands for a missing picture.
-    Raises `UserError` at the place where the file is no JSON.
+    Where the file breaks off, the last entry says so. Raises `UserError` for what is no JSON.
     """
     import ijson
 
     with open(path, "rb") as file:
         start = file.read(3)
         file.seek(begin := 3 if start == b"\xef\xbb\xbf" else 0)
+        first = None
         try:
             first = next((event for _, event, _ in ijson.parse(file)), None) if start else None
             file.seek(begin)
@@ -112,7 +115,10 @@ def catalogue(path: Path, encoding: str = "utf-8") -> Iterator[Entry]:
                 raise UserError(f"{path} is neither a list nor an object of entries.")
         except ijson.JSONError as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"{path} is no whole JSON ({reason}); mend the file.") from error
+            if first is None:
+                raise UserError(f"{path} is no JSON ({reason}); mend the file.") from error
+            fault = f"is no whole JSON ({reason}); mend the file, what follows cannot be read"
+            yield Entry(path.name, {}, fault)
 
 
 def _named(file: str, name: str, value: object) -> Iterator[Entry]:
@@ -244,30 +250,31 @@ class _Content:
         except ValueError:  # no file can have such a name: a zero byte, half a character
             raise FileNotFoundError from None
         except (FileNotFoundError, IsADirectoryError):
+            names = _names_in(path.parent)
             for suffix in PICTURE_SUFFIXES:
-                if (guess := path.with_name(path.name + suffix)).is_file():
-                    return guess.read_bytes()
-            raise FileNotFoundError(_hint(path)) from None
+                guess = names.get(path.name.lower() + suffix, "")
+                if guess and guess.startswith(path.name):  # A17.JPG for A17, but not for a17
+                    return path.with_name(guess).read_bytes()
+            other = names.get(path.name.lower())
+            hint = f", only {other!r}: upper and lower case differ" if other else ""
+            raise FileNotFoundError(hint) from None
 
 
-def _hint(path: Path) -> str:
-    """ ", only 'A.png': ..." where the folder holds a file whose name differs in case only."""
-    if path.parent.is_dir():
-        for other in path.parent.iterdir():
-            if other.name.lower() == path.name.lower() and other.name != path.name:
-                return f", only {other.name!r}: upper and lower case differ"
-    return ""
+@lru_cache(maxsize=4)  # a folder is listed once, however many of its pictures are missing
+def _names_in(folder: Path) -> dict[str, str]:
+    """The files of a folder, by their names in lower case."""
+    return {path.name.lower(): path.name for path in folder.iterdir()} if folder.is_dir() else {}
 
 
-def text_pairs(folder: Path) -> Iterator[Row]:
+def text_pairs(folder: Path, encoding: str = "utf-8") -> Iterator[Row]:
     """Pictures with a text file of the same name beside them, in the order of their names."""
     for path in files_below(folder):
         if path.suffix.lower() in PICTURE_SUFFIXES:
             name = path.relative_to(folder).as_posix()
             note = path.with_suffix(".txt")
             if note.is_file():
-                text = note.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-                fault = _undecodable(text, "utf-8")
+                text = "".join(_lines(note, encoding))
+                fault = _undecodable(text, encoding)
                 caption = " ".join(text.split())
                 yield Row(f"{name}, caption {note.name}", name, path.read_bytes, caption, fault)
             else:

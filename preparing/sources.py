@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -29,7 +30,6 @@ from preparing.rows import (
 )
 
 METADATA = ("metadata.jsonl", "metadata.csv")
-SPLITS = {"train": "train", "test": "test", "validation": "test", "held_out": "test"}
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, LZMAError, OSError)
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -43,7 +43,7 @@ class Reading:
     images: Path | None = None  # folder of the pictures; None: that of the table
     encoding: str = "utf-8"
     config_name: str | None = None  # configuration of a hub data set
-    strict: bool = False  # only what diffusers' own script opens as well: what training reads
+    strict: bool = False  # for training: metadata have the columns of an ImageFolder
 
     @property
     def options(self) -> tuple[str, str]:
@@ -71,13 +71,28 @@ class Source:
 
     def stamp(self) -> str:
         """Changes when a file of the source does."""
-        digest = hashlib.sha256(self.identity.encode())
-        for path in self.files():
-            about = path.stat()
-            digest.update(
-                f"{path}\0{about.st_size}\0{about.st_mtime_ns}\n".encode(errors="surrogateescape")
-            )
-        return digest.hexdigest()[:16]
+        return _stamp(self.files(), self.identity)
+
+
+def _stamp(files: Iterable[Path], identity: str = "") -> str:
+    digest = hashlib.sha256(identity.encode())
+    for path in files:
+        about = path.stat()
+        digest.update(
+            f"{path}\0{about.st_size}\0{about.st_mtime_ns}\n".encode(errors="surrogateescape")
+        )
+    return digest.hexdigest()[:16]
+
+
+def stamp(place: str, reading: Reading) -> str:
+    """The stamp of the source at `place`; an archive is not unpacked for it."""
+    path = Path(place)
+    if path.is_file():
+        files = [path, *(files_below(reading.images) if reading.images else ())]
+        if path.name.lower().endswith(ARCHIVES):
+            return _stamp(files)
+    with closing(open_source(place, reading)) as source:
+        return source.stamp()
 
 
 def open_source(place: str, reading: Reading) -> Source:
@@ -87,6 +102,10 @@ def open_source(place: str, reading: Reading) -> Source:
     """
     path = Path(place)
     if path.is_dir():
+        if reading.images:
+            raise UserError(
+                f"--images is for a table alone; {path} is a folder: give its table as SOURCE."
+            )
         return _folder(path, reading)
     if path.is_file():
         name = path.name.lower()
@@ -112,7 +131,7 @@ def _folder(folder: Path, reading: Reading) -> Source:
     if any((folder / name).exists() for name in ("state.json", "dataset_dict.json")):
         return tables.from_disk(folder, reading)
     parts = [(folder, "train")] if any((folder / name).exists() for name in METADATA) else []
-    parts = parts or [(folder / name, split) for name, split in SPLITS.items()]
+    parts = parts or [(folder / name, split) for name, split in tables.SPLITS.items()]
     found = [
         (part / name, split) for part, split in parts for name in METADATA
         if (part / name).exists()
@@ -132,7 +151,7 @@ def _folder(folder: Path, reading: Reading) -> Source:
     if any(path.suffix.lower() == ".txt" for path in files_below(folder)):
         return Source(
             str(folder),
-            partial(text_pairs, folder),
+            partial(text_pairs, folder, reading.encoding),
             sum(path.suffix.lower() in PICTURE_SUFFIXES for path in files_below(folder)),
             folders=((folder, "train"),),
             pairs=True,
@@ -224,7 +243,11 @@ def _count(path: Path, reading: Reading) -> int:
 
 
 def _parquet(name: str, paths: list[Path], reading: Reading) -> Source:
-    parts = [(path, "test" if path.name.startswith(("test", "val")) else "train") for path in paths]
+    # As the hub names them: test-00000-of-00001.parquet. A single file is all there is.
+    parts = [
+        (path, tables.SPLITS.get(path.name.split("-")[0], "train") if paths[1:] else "train")
+        for path in paths
+    ]
     return Source(
         name,
         partial(tables.parquet_rows, parts, reading),

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
+from threading import Lock
 
 from errors import UserError
 from preparing.rows import CAPTION_COLUMNS, Row
 
 IMAGE_COLUMNS = ("image", "img", "picture")
-TEST_SPLITS = ("test", "validation", "held_out")
+SPLITS = {"train": "train", "test": "test", "validation": "test", "held_out": "test"}
+READING = Lock()
 
 
 def from_hub(name: str, reading):
@@ -29,7 +31,12 @@ def from_disk(folder: Path, reading):
     """What `datasets`' save_to_disk wrote."""
     from datasets import load_from_disk
 
-    return _from_table(str(folder), load_from_disk(str(folder)), reading)
+    try:
+        table = load_from_disk(str(folder))
+    except Exception as error:  # of as many kinds as there are ways to damage such a folder
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{folder} cannot be loaded ({reason}); write it again.") from error
+    return _from_table(str(folder), table, reading)
 
 
 def _from_table(name: str, table, reading):
@@ -40,7 +47,7 @@ def _from_table(name: str, table, reading):
     parts = dict(table) if isinstance(table, DatasetDict) else {"train": table}
     if "train" not in parts:
         raise UserError(f"{name} has no part 'train', only {', '.join(parts)}.")
-    parts = {part: rows for part, rows in parts.items() if part in ("train", *TEST_SPLITS)}
+    parts = {part: rows for part, rows in parts.items() if part in SPLITS}
     opened = {part: _columns(name, rows, reading) for part, rows in parts.items()}
     return Source(
         name,
@@ -72,11 +79,10 @@ def _no_pictures(column: str, place: str, reading) -> UserError:
 
 def _table_rows(opened: dict) -> Iterator[Row]:
     for part, (pictures, captions) in opened.items():
-        split = "test" if part in TEST_SPLITS else "train"
         place = f"{part}, row" if len(opened) > 1 else "row"
         for index, (caption,) in enumerate(entry.values() for entry in captions):
             content = partial(_stored, pictures, index)
-            yield Row(f"{place} {index + 1}", "picture", content, caption, split=split)
+            yield Row(f"{place} {index + 1}", "picture", content, caption, split=SPLITS[part])
 
 
 def _stored(pictures, index: int) -> bytes:
@@ -138,10 +144,11 @@ def _parquet(path: Path):
 
 
 def _parquet_picture(path: Path, group: int, column: str, index: int) -> bytes:
-    picture = _row_group(path, group, column)[index].as_py()
+    with READING:  # several rows of a new group are asked for at once: it is read for all of them
+        picture = _row_group(path, group, column)[index].as_py()
     return picture if isinstance(picture, bytes) else _bytes_of(picture)
 
 
-@lru_cache(maxsize=4)  # neighbours share a group, and are read one after the other
+@lru_cache(maxsize=2)  # neighbours share a group, and are read one after the other
 def _row_group(path: Path, group: int, column: str):
     return _parquet(path).read_row_group(group, columns=[column]).column(0)

@@ -45,7 +45,7 @@ class Config:
     train_text_encoder: bool           = option(False,  "the text encoder learns along with the UNet")
     prediction_type: str | None        = option(None,   "what the UNet predicts; unset: what its scheduler says", (None, "epsilon", "v_prediction", "sample"))
 
-    train_data_dir: str | None      = option(None,    "pictures with metadata.jsonl or .csv, or a folder written by datasets' save_to_disk")
+    train_data_dir: str | None      = option(None,    "pictures with metadata.jsonl, .csv or a .txt each, Parquet files, or what datasets' save_to_disk wrote")
     dataset_name: str | None        = option(None,    "data set on the hub")
     dataset_config_name: str | None = option(None,    "configuration of the data set on the hub")
     image_column: str               = option("image", "column of the pictures, in a data set of the hub or of save_to_disk")

@@ -58,9 +58,10 @@ class CaptionedImages:
         if config.max_train_samples is not None:
             chosen = random_at(config.seed, "subset", 0).permutation(len(rows))
             rows = [rows[i] for i in sorted(chosen[: config.max_train_samples])]
+        folders = () if config.max_train_samples else source.folders
         with Ledger() as ledger:
             examine(
-                replace(source, rows=lambda: iter([*rows, *held_out])),
+                replace(source, rows=lambda: iter([*rows, *held_out]), folders=folders),
                 ledger,
                 resolution=config.resolution,
                 count_tokens=_token_counter(config),
