@@ -26,9 +26,9 @@ from errors import UserError, exit_with_sentence
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = (
+    "a drawing of a purple creature with long ears",
     "a drawing of a red creature with blue wings",
     "a drawing of a green creature with a leaf tail",
-    "a drawing of a yellow creature with long ears",
 )
 BROWSER_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
@@ -50,6 +50,8 @@ def main() -> None:
             page.goto(f"http://127.0.0.1:{port}/")
             pictures = [seconds_to_picture(page, prompt) for prompt in PROMPTS]
             if options.screenshot:
+                page.wait_for_selector("#generate:enabled")
+                page.wait_for_timeout(500)  # colours fade in
                 page.screenshot(path=options.screenshot)
     finally:
         app.terminate()

@@ -18,7 +18,7 @@ from generate import DEFAULT_MODEL, Generator, Request
 PROMPTS = (
     "a drawing of a red creature with blue wings",
     "a drawing of a round green creature with a leaf tail",
-    "a drawing of a yellow creature with long ears",
+    "a drawing of a brown creature with long ears",
     "a drawing of a purple creature with two horns",
     "a drawing of a tall orange creature with a flame tail",
     "a drawing of a pink creature with turquoise wings",

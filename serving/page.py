@@ -18,11 +18,11 @@ from serving.worker import Event, Unread, Waiting, Worker
 TITLE = "Pocket creatures"
 EXAMPLES = (
     "a red creature with blue wings",
-    "a drawing of a round green creature",
-    "a pink creature with turquoise wings",
-    "a black pokemon with red wings",
+    "a round green creature with a leaf tail",
+    "a pink creature with turquoise butterfly wings",
+    "a black pokemon with red wings and a horn",
     "a big-headed orange monster",
-    "a chubby blue creature with an open mouth",
+    "a tall purple creature with two horns and a flame tail",
 )
 KEPT_SECONDS = 24 * 60 * 60  # how long the server keeps pictures of closed pages
 
