@@ -53,7 +53,6 @@ class Page:
                 with gr.Accordion("Settings", open=False, elem_id="settings"):
                     self._lay_out_settings()
         self._job = gr.State()
-        self._last_seed = gr.State(0)  # what the page itself has put into the seed's field
 
     def _lay_out_question(self) -> None:
         self._prompt = gr.Textbox(
@@ -108,35 +107,23 @@ class Page:
                 self._guidance_scale,
                 self._seed,
                 self._new_seed,
-                self._last_seed,
             ],
-            [
-                self._status,
-                self._gallery,
-                self._generate,
-                self._cancel,
-                self._seed,
-                self._last_seed,
-                self._job,
-            ],
+            [self._status, self._gallery, self._generate, self._cancel, self._seed, self._job],
             trigger_mode="once",
             **hidden,
         )
         self._cancel.click(_cancel, self._job, None, **hidden)
-        # Typing a seed means wanting it; ticking the box afterwards means a new one all the same.
+        # Typing a seed means wanting it.
         self._seed.input(None, None, self._new_seed, js="() => false", **hidden)
-        self._new_seed.input(lambda seed: seed, self._seed, self._last_seed, **hidden)
 
     def _draw(
-        self, prompt, negative_prompt, num_images, steps, guidance_scale, seed, new_seed, last_seed
+        self, prompt, negative_prompt, num_images, steps, guidance_scale, seed, new_seed
     ) -> Iterator[dict]:
         """One drawing, as updates of the page; ends, whatever happens, ready for the next."""
         idle = {
             self._generate: gr.Button(interactive=True),
             self._cancel: gr.Button(interactive=False),
         }
-        # A seed typed just before the click counts, though the page has not unticked the box yet.
-        new_seed = new_seed and seed == last_seed
         try:
             request = Request(
                 prompt=prompt,
@@ -151,7 +138,6 @@ class Page:
                 self._generate: gr.Button(interactive=False),
                 self._cancel: gr.Button(interactive=True),
                 self._seed: request.seed,
-                self._last_seed: request.seed,
                 self._job: job,
             }
             yield from self._follow(job)

@@ -90,6 +90,20 @@ def status(page, words: str) -> str:
     return page.inner_text("#status")
 
 
+def generate_until(page, words: str) -> None:
+    """Click until the text under the picture holds `words`: gradio takes no click while the end of
+    the last drawing is on its way to the page."""
+    from playwright.sync_api import TimeoutError as NotYet
+
+    for _ in range(5):
+        generate(page)
+        try:
+            return page.locator("#status", has_text=words).wait_for(timeout=5000)
+        except NotYet:
+            continue
+    status(page, words)
+
+
 def shown_png(page, number: int = 0) -> bytes:
     source = page.locator("#gallery .thumbnail-item img").nth(number).get_attribute("src")
     return page.request.get(source).body()
@@ -153,8 +167,7 @@ def test_a_bad_request_is_a_sentence_and_never_reaches_the_generator(page, gener
         ("#negative_prompt textarea", "b" * 2001, "", "The negative prompt has 2,001 characters."),
     ):
         page.fill(field, value)
-        generate(page)
-        status(page, sentence)
+        generate_until(page, sentence)
         assert page.locator("#status [role=alert]").count() == 1
         page.wait_for_selector("#generate:enabled")
         assert page.is_disabled("#cancel")
@@ -170,9 +183,9 @@ def test_the_seed_that_is_shown_gives_the_same_picture_again(page):
     page.click("#settings > button")
     assert page.input_value("#seed input") == str(seed)
     for other, same in ((seed ^ 1, False), (seed, True)):
-        page.fill("#seed input", str(other))  # typing a seed unticks "new seed", sooner or later
-        generate(page)
-        status(page, f"Seed {other} ")
+        page.fill("#seed input", str(other))  # typing a seed unticks "new seed"
+        page.wait_for_function("!document.querySelector('#new_seed input').checked")
+        generate_until(page, f"Seed {other} ")
         page.wait_for_selector("#generate:enabled")
         assert not page.is_checked("#new_seed input")
         assert (shown_png(page) == first) == same
@@ -186,6 +199,7 @@ def test_every_setting_reaches_the_generator(page, generator):
         page.fill(f"#{name} input[type=number]", value)
         page.press(f"#{name} input[type=number]", "Tab")
     page.fill("#seed input", "41")
+    page.wait_for_function("!document.querySelector('#new_seed input').checked")
     generate(page, "a cat")
     assert "Seeds 41 to 44 · 7 steps" in status(page, "Seeds")
     page.locator("#gallery .thumbnail-item").nth(3).wait_for()
