@@ -18,6 +18,11 @@ def exit_with_sentence(command: Callable[[], None]) -> None:
         sys.exit(_fail("Interrupted.", 130))
 
 
+def reason_of(error: Exception) -> str:
+    """The first line of what a library says, to stand in a sentence of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _fail(sentence: str, code: int) -> int:
     print(sentence, file=sys.stderr)
     return code

@@ -19,24 +19,27 @@ from pathlib import Path
 from tqdm import tqdm
 
 from errors import UserError, exit_with_sentence
+from generate import DEFAULT_MODEL
 from preparing.captions import token_counter
 from preparing.check import examine
 from preparing.ledger import Ledger
-from preparing.output import MANIFEST, Output, unchanged
+from preparing.output import MANIFEST, Output, restore, unchanged
 from preparing.pictures import FORMATS, Shape
 from preparing.report import LISTED, summary, write_report
 from preparing.sources import Reading, Source, open_source, stamp
 
 SHOWN = 100  # faults, and as many warnings, in the terminal
-DEFAULT_MODEL = str(Path(__file__).resolve().parent / "sd-pokemon-model")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
-    made_from = {} if options.check else identity(options)
-    if made_from and unchanged(options.output, made_from):
-        print(f"{options.output} is up to date.")
-        return
+    made_from = {}
+    if options.output:
+        restore(options.output)
+        made_from = identity(options)
+        if unchanged(options.output, made_from):
+            print(f"{options.output} is up to date.")
+            return
     source = open_source(options.source, reading(options))
     with closing(source), Ledger() as ledger:
         if options.check:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errors import UserError
+from errors import UserError, reason_of
 from preparing.check import CountTokens
 
 
@@ -19,10 +19,9 @@ def token_counter(model: str, revision: str | None = None) -> CountTokens:
         if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what comes of no files
             raise OSError("there are no files of one")
     except (OSError, ValueError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{model} has no tokenizer that can be read ({reason}); name the model that you "
-            "are going to fine-tune."
+            f"{model} has no tokenizer that can be read ({reason_of(error)}); name the model "
+            "that you are going to fine-tune."
         ) from error
     most = tokenizer.model_max_length
 

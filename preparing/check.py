@@ -41,6 +41,11 @@ CountTokens = Callable[[list[str]], list[tuple[int, str]]]
 Keep = Callable[[Row, int, str, File], None]
 
 
+def uncounted(texts: list[str]) -> list[tuple[int, str]]:
+    """Where no tokenizer is known: no tokens, and nothing that is not read."""
+    return [(0, "")] * len(texts)
+
+
 @dataclass(frozen=True)
 class Look:
     """What one row turned out to be."""
@@ -60,7 +65,7 @@ def examine(
     ledger: Ledger,
     *,
     resolution: int | None = None,
-    count_tokens: CountTokens | None = None,
+    count_tokens: CountTokens = uncounted,
     shape: Shape | None = None,
     keep: Keep | None = None,
     held_out: float = 0.0,
@@ -84,10 +89,9 @@ def examine(
 
     for batch in _batches(_ahead(look, numbered)):
         texts = [texts_of(each.row.caption) if each.good else () for _, each in batch]
-        counts = iter(count_tokens([t for several in texts for t in several])) if count_tokens \
-            else None  # fmt: skip
+        counts = iter(count_tokens([text for several in texts for text in several]))
         for (number, each), several in zip(batch, texts, strict=True):
-            counted = [next(counts) for _ in several] if counts else []
+            counted = [next(counts) for _ in several]
             facts = replace(each.facts, tokens=max((count for count, _ in counted), default=0))
             unread = [
                 _finding(each.row, number, f"the caption has {count} tokens and {lost!r} is not "

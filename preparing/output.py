@@ -24,7 +24,7 @@ class Output:
     def __init__(self, target: Path, held_out: bool, shards: int | None):
         self.target = target
         self.staged = target.with_name(f".{target.name}.partial")
-        self._old = target.with_name(f".{target.name}.old")
+        self._old = _replaced(target)
         self._held_out, self._stack = held_out, ExitStack()
         kind = _Shards(shards) if shards else _Folder()
         self._kind = kind
@@ -32,11 +32,9 @@ class Output:
 
     def __enter__(self) -> Output:
         try:
-            # What a killed run left. The old data set comes back where the new one did not come.
-            if self._old.exists():
-                shutil.rmtree(self._old) if self.target.exists() else self._old.rename(self.target)
-            if self.staged.exists():
-                shutil.rmtree(self.staged)
+            for left in (self.staged, self._old):  # by a killed run
+                if left.exists():
+                    shutil.rmtree(left)
             self.staged.mkdir(parents=True)
         except OSError as error:
             raise UserError(f"{self.target} cannot be written: {error.strerror}.") from error
@@ -75,6 +73,17 @@ class Output:
                 shutil.rmtree(self._old)
         except OSError as error:
             raise UserError(f"{self.target} cannot be written: {error.strerror}.") from error
+
+
+def restore(target: Path) -> None:
+    """Bring the old data set back where a run was killed before the new one took its place."""
+    if _replaced(target).exists() and not target.exists():
+        _replaced(target).rename(target)
+
+
+def _replaced(target: Path) -> Path:
+    """Where the old data set waits while the new one takes its place."""
+    return target.with_name(f".{target.name}.old")
 
 
 class _Folder:

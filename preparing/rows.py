@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import chain, count, islice
 from pathlib import Path
 
-from errors import UserError
+from errors import UserError, reason_of
 from preparing.ledger import readable
 
 # What columns are called, the usual name first.
@@ -114,7 +114,7 @@ def catalogue(path: Path, encoding: str = "utf-8") -> Iterator[Entry]:
             else:
                 raise UserError(f"{path} is neither a list nor an object of entries.")
         except ijson.JSONError as error:
-            reason = str(error).splitlines()[0]
+            reason = reason_of(error)
             if first is None:
                 raise UserError(f"{path} is no JSON ({reason}); mend the file.") from error
             fault = f"is no whole JSON ({reason}); mend the file, what follows cannot be read"
@@ -191,8 +191,8 @@ def rows_of(
     fields, columns = {name: None for entry in first for name in entry.fields}, ("", "")
     if fields:
         columns = (
-            _column(fields, wanted[0], PICTURE_COLUMNS, table, options[0]),
-            _column(fields, wanted[1], CAPTION_COLUMNS, table, options[1]),
+            known_column(fields, wanted[0], PICTURE_COLUMNS, str(table), options[0]),
+            known_column(fields, wanted[1], CAPTION_COLUMNS, str(table), options[1]),
         )
     for entry in chain(first, entries):
         picture, caption = (entry.fields.get(name) for name in columns)
@@ -207,14 +207,15 @@ def rows_of(
         )
 
 
-def _column(
-    fields: dict, wanted: str | None, usual: tuple[str, ...], table: Path, option: str
+def known_column(
+    columns: Iterable[str], wanted: str | None, usual: tuple[str, ...], place: str, option: str
 ) -> str:
-    names = [wanted] if wanted else usual
-    found = next((name for name in names if name in fields), None)
+    """`wanted`, or the first of the usual names. Raises `UserError` with those there are."""
+    names = (wanted,) if wanted else usual
+    found = next((name for name in names if name in columns), None)
     if found is None:
-        known = ", ".join(str(name) for name in fields) or "none"
-        raise UserError(f"{table} has no column {names[0]!r}, only {known}; choose with {option}.")
+        known = ", ".join(str(name) for name in columns) or "none"
+        raise UserError(f"{place} has no column {names[0]!r}, only {known}; choose with {option}.")
     return found
 
 

@@ -7,8 +7,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
 
-from errors import UserError
-from preparing.rows import CAPTION_COLUMNS, Row
+from errors import UserError, reason_of
+from preparing.rows import CAPTION_COLUMNS, Row, known_column
 
 IMAGE_COLUMNS = ("image", "img", "picture")
 SPLITS = {"train": "train", "test": "test", "validation": "test", "held_out": "test"}
@@ -22,8 +22,7 @@ def from_hub(name: str, reading):
     try:
         table = load_dataset(name, reading.config_name)
     except Exception as error:  # datasets raises a dozen kinds: network, name, script, format
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"The data set {name} cannot be loaded: {reason}") from error
+        raise UserError(f"The data set {name} cannot be loaded: {reason_of(error)}") from error
     return _from_table(name, table, reading)
 
 
@@ -34,8 +33,9 @@ def from_disk(folder: Path, reading):
     try:
         table = load_from_disk(str(folder))
     except Exception as error:  # of as many kinds as there are ways to damage such a folder
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{folder} cannot be loaded ({reason}); write it again.") from error
+        raise UserError(
+            f"{folder} cannot be loaded ({reason_of(error)}); write it again."
+        ) from error
     return _from_table(str(folder), table, reading)
 
 
@@ -62,8 +62,7 @@ def _columns(name: str, table, reading):
     """The columns of pictures, as undecoded bytes or paths, and of captions."""
     from datasets import Image
 
-    image = known_column(name, table.column_names, reading.image_column, IMAGE_COLUMNS)
-    caption = known_column(name, table.column_names, reading.caption_column, CAPTION_COLUMNS)
+    image, caption = _known_columns(name, table.column_names, reading)
     if not isinstance(table.features[image], Image):
         raise _no_pictures(image, name, reading)
     table = table.cast_column(image, Image(decode=False))
@@ -98,13 +97,12 @@ def _bytes_of(picture: dict | None) -> bytes:
     return Path(picture["path"]).read_bytes()
 
 
-def known_column(place: str, columns: list[str], wanted: str | None, usual: tuple[str, ...]) -> str:
-    """`wanted`, or the first of the usual names. Raises `UserError` with those there are."""
-    names = (wanted,) if wanted else usual
-    found = next((name for name in names if name in columns), None)
-    if found is None:
-        raise UserError(f"{place} has no column {names[0]!r}, only {', '.join(columns)}.")
-    return found
+def _known_columns(place: str, columns: list[str], reading) -> tuple[str, str]:
+    """The columns of pictures and of captions."""
+    return (
+        known_column(columns, reading.image_column, IMAGE_COLUMNS, place, reading.options[0]),
+        known_column(columns, reading.caption_column, CAPTION_COLUMNS, place, reading.options[1]),
+    )
 
 
 def parquet_count(paths: list[Path]) -> int:
@@ -117,9 +115,7 @@ def parquet_rows(parts: list[tuple[Path, str]], reading) -> Iterator[Row]:
 
     for path, split in parts:
         file = _parquet(path)
-        names = file.schema_arrow.names
-        image = known_column(str(path), names, reading.image_column, IMAGE_COLUMNS)
-        caption = known_column(str(path), names, reading.caption_column, CAPTION_COLUMNS)
+        image, caption = _known_columns(str(path), file.schema_arrow.names, reading)
         kind = file.schema_arrow.field(image).type
         if not (is_binary(kind) or is_large_binary(kind) or is_struct(kind)):
             raise _no_pictures(image, str(path), reading)
@@ -139,8 +135,9 @@ def _parquet(path: Path):
     try:
         return pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is no whole Parquet file ({reason}); fetch it again.") from error
+        raise UserError(
+            f"{path} is no whole Parquet file ({reason_of(error)}); fetch it again."
+        ) from error
 
 
 def _parquet_picture(path: Path, group: int, column: str, index: int) -> bytes:

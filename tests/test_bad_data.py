@@ -25,7 +25,7 @@ from runs import write_metadata
 import prepare_dataset
 from errors import UserError, exit_with_sentence
 from preparing.captions import token_counter
-from preparing.check import examine
+from preparing.check import examine, uncounted
 from preparing.ledger import Ledger
 from preparing.sources import Reading, open_source
 
@@ -74,7 +74,7 @@ def csv_of(folder: Path, text: str | bytes, count: int = 2) -> Path:
     return folder
 
 
-def faults_of(place, resolution=None, count_tokens=None, **how) -> tuple[list[str], list[str]]:
+def faults_of(place, resolution=None, count_tokens=uncounted, **how) -> tuple[list[str], list[str]]:
     """Faults and warnings, as sentences."""
     with closing(open_source(str(place), Reading(**how))) as source, Ledger() as ledger:
         examine(source, ledger, resolution=resolution, count_tokens=count_tokens)

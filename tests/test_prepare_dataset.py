@@ -338,6 +338,16 @@ def test_what_a_killed_run_left_is_cleared_away(prepare, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"data", "out"}
 
 
+def test_the_old_data_set_of_a_run_killed_while_replacing_it_comes_back(prepare, tmp_path, capsys):
+    out = prepare(*with_json_lines(tmp_path / "data"), tmp_path / "out")
+    before = state_of(out)
+    out.rename(tmp_path / ".out.old")
+    prepare(tmp_path / "data", out)
+    assert state_of(out) == before
+    assert "is up to date" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "out"}
+
+
 def test_a_place_that_cannot_be_written_is_a_sentence(prepare, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"cannot be written"):

@@ -16,7 +16,7 @@ from PIL import Image
 from errors import UserError
 from preparing import tables
 from preparing.captions import token_counter
-from preparing.check import CountTokens, examine, texts_of
+from preparing.check import CountTokens, examine, texts_of, uncounted
 from preparing.ledger import Finding, Ledger
 from preparing.pictures import decoded, upright_rgb
 from preparing.sources import Reading, Source, open_source
@@ -51,17 +51,15 @@ class CaptionedImages:
     def __init__(self, config):
         self.config = config
         source = _source(config)
-        rows = [row for row in source.rows() if row.split == "train"]
-        held_out = [] if config.max_train_samples else [
-            row for row in source.rows() if row.split != "train"
-        ]  # fmt: skip
+        checked = list(source.rows())
+        rows = [row for row in checked if row.split == "train"]
         if config.max_train_samples is not None:
             chosen = random_at(config.seed, "subset", 0).permutation(len(rows))
-            rows = [rows[i] for i in sorted(chosen[: config.max_train_samples])]
-        folders = () if config.max_train_samples else source.folders
+            rows = checked = [rows[i] for i in sorted(chosen[: config.max_train_samples])]
+            source = replace(source, folders=())  # pictures without a row are meant to be there
         with Ledger() as ledger:
             examine(
-                replace(source, rows=lambda: iter([*rows, *held_out]), folders=folders),
+                replace(source, rows=lambda: iter(checked)),
                 ledger,
                 resolution=config.resolution,
                 count_tokens=_token_counter(config),
@@ -135,12 +133,12 @@ def _source(config) -> Source:
     return open_source(config.train_data_dir, reading)
 
 
-def _token_counter(config) -> CountTokens | None:
-    """None where the tokenizer cannot be read: opening the model will say why, and what to do."""
+def _token_counter(config) -> CountTokens:
+    """Counts nothing where there is no tokenizer: opening the model will say what to do."""
     try:
         return token_counter(config.pretrained_model_name_or_path, config.revision)
     except UserError:
-        return None
+        return uncounted
 
 
 def _listed(place: str, faults: Iterable[Finding], count: int) -> str:

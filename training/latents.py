@@ -123,7 +123,9 @@ def _encode_captions(captions, pipe, run) -> tuple[torch.Tensor, list[list[int]]
     size = tokens.numel() * pipe.text_encoder.config.hidden_size * 4
     if run.config.train_text_encoder or size > EMBEDDING_BYTES:
         return tokens, choices
+    embeddings = torch.empty(*tokens.shape, pipe.text_encoder.config.hidden_size)
     with run.accelerator.autocast():
-        encoded = [pipe.text_encoder(part.to(run.device))[0].cpu() for part in tokens.split(64)]
+        for part, place in zip(tokens.split(64), embeddings.split(64), strict=True):
+            place.copy_(pipe.text_encoder(part.to(run.device))[0])
     pipe.text_encoder.to("cpu")
-    return torch.cat(encoded), choices
+    return embeddings, choices
