@@ -191,7 +191,7 @@ def train_unet(work: Path, steps: int) -> None:
             pretrained_model_name_or_path=str(work / "untrained"),
             train_data_dir=str(work / "plain"),
             output_dir=str(work / "trained"),
-            cache_dir=str(work / "latents"),
+            latents_dir=str(work / "latents"),
             resolution=128,
             center_crop=True,
             mixed_precision="bf16",

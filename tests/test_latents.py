@@ -105,7 +105,7 @@ def test_no_caption_is_dropped_unless_asked(encoded):
 
 
 def test_the_cache_is_used_and_never_for_another_crop(encoded, tmp_path):
-    cache = {"cache_dir": str(tmp_path / "cache")}
+    cache = {"latents_dir": str(tmp_path / "cache")}
     _, _, _, first = encoded(**cache)
     (kept,) = (tmp_path / "cache").iterdir()
     written = kept.stat().st_mtime_ns
@@ -118,7 +118,7 @@ def test_the_cache_is_used_and_never_for_another_crop(encoded, tmp_path):
 
 
 def test_a_damaged_cache_file_is_named_and_made_anew(encoded, tmp_path, capsys):
-    cache = {"cache_dir": str(tmp_path / "cache")}
+    cache = {"latents_dir": str(tmp_path / "cache")}
     _, _, _, first = encoded(**cache)
     (kept,) = (tmp_path / "cache").iterdir()
     whole = kept.read_bytes()

@@ -2,8 +2,8 @@
 
 import argparse
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,13 +20,14 @@ SCHEDULES = (
 
 
 def option(
-    default: Any, help: str, choices: tuple = (), least: float | None = None, **bounds
+    default: Any, help: str, choices: tuple = (), *, free: bool = False, **bounds: float
 ) -> Any:
     """A field of `Config`: its default, the line `--help` prints and what values are allowed.
 
-    `least` and `most` are inclusive; `above` and `below` are not.
+    `bounds`: `least` and `most` are inclusive; `above` and `below` are not. A `free` option may
+    change when a run goes on from a checkpoint: it concerns the rest of the run alone.
     """
-    metadata = {"help": help, "choices": choices, "bounds": {"least": least, **bounds}}
+    metadata = {"help": help, "choices": choices, "free": free, "bounds": bounds}
     return field(default=default, metadata=metadata)
 
 
@@ -40,72 +41,154 @@ class Config:
     # fmt: off
     pretrained_model_name_or_path: str = option("",     "base model: a Stable Diffusion pipeline folder or hub id")
     revision: str | None               = option(None,   "branch, tag or commit of a base model on the hub")
+    non_ema_revision: str | None       = option(None,   "revision that the UNet is taken from, where it is another one")
     variant: str | None                = option(None,   "file variant of the base model, such as fp16")
-    method: str                        = option("full", "which weights learn", ("full",))
+    cache_dir: str | None              = option(None,   "where models and data of the hub are kept", free=True)
+    method: str                        = option("full", "which weights learn: all of the UNet, or small matrices beside its attention", ("full", "lora"))
+    rank: int                          = option(4,      "of LoRA matrices", least=1)
+    lora_alpha: float | None           = option(None,   "LoRA's updates count alpha / rank; unset: rank, so once", above=0)
+    lora_target_modules: tuple[str, ...] = option(("to_k", "to_q", "to_v", "to_out.0"), "layers of the UNet that get LoRA matrices")
+    merge_lora: bool                   = option(False,  "also save a whole model, with the LoRA matrices added in", free=True)
     train_text_encoder: bool           = option(False,  "the text encoder learns along with the UNet")
     prediction_type: str | None        = option(None,   "what the UNet predicts; unset: what its scheduler says", (None, "epsilon", "v_prediction", "sample"))
 
     train_data_dir: str | None      = option(None,    "pictures with metadata.jsonl, .csv or a .txt each, Parquet files, or what datasets' save_to_disk wrote")
-    dataset_name: str | None        = option(None,    "data set on the hub")
+    dataset_name: str | None        = option(None,    "data set on the hub, or a folder")
     dataset_config_name: str | None = option(None,    "configuration of the data set on the hub")
     image_column: str               = option("image", "column of the pictures, in a data set of the hub or of save_to_disk")
     caption_column: str             = option("text",  "column of the captions: a text, or a list of texts of which each step picks one")
     max_train_samples: int | None   = option(None,    "learn from this many pictures, drawn by the seed", least=1)
-    resolution: int | None          = option(None,    "pixels a side; unset: the model's own size", least=8)
-    center_crop: bool               = option(False,   "crop the middle; otherwise a place drawn by the seed")
-    random_flip: bool               = option(False,   "mirror half of the pictures, anew at every step")
-    caption_dropout: float          = option(0.1,     "share of empty captions: without them classifier-free guidance wears off", least=0, most=1)
-    cache_dir: str | None           = option(None,    "keep encoded pictures here, so that the next run on them starts at once")
+    held_out: float                 = option(0.0,     "share of the pictures that only measure the loss, beside a split called test or validation", least=0, below=1)
 
-    train_batch_size: int            = option(16,    "pictures per process and pass", least=1)
-    gradient_accumulation_steps: int = option(1,     "passes per step", least=1)
-    num_train_epochs: float          = option(100.0, "times each picture is seen", above=0)
-    max_train_steps: int | None      = option(None,  "optimizer steps; overrides --num_train_epochs", least=1)
+    instance_data_dir: str | None = option(None,  "DreamBooth: pictures of one subject, without captions")
+    instance_prompt: str | None   = option(None,  "DreamBooth: what stands for the subject, such as: a photo of sks dog")
+    class_data_dir: str | None    = option(None,  "DreamBooth: pictures of the subject's class; unset: OUTPUT_DIR/class")
+    class_prompt: str | None      = option(None,  "DreamBooth: what stands for the class, such as: a photo of a dog")
+    with_prior_preservation: bool = option(False, "DreamBooth: learn as many pictures of the class, so that it stays as it was")
+    prior_loss_weight: float      = option(1.0,   "DreamBooth: weight of the loss on pictures of the class", least=0)
+    num_class_images: int         = option(100,   "DreamBooth: pictures of the class; the base model draws what is missing", least=1)
+    sample_batch_size: int        = option(4,     "DreamBooth: pictures of the class drawn at once", free=True, least=1)
+
+    resolution: int | None          = option(None,      "pixels a side; unset: the model's own size", least=8)
+    aspect_ratio_buckets: bool      = option(False,     "pictures keep their shape, at about RESOLUTION x RESOLUTION pixels")
+    center_crop: bool               = option(False,     "crop the middle; otherwise a place drawn by the seed")
+    random_flip: bool               = option(False,     "mirror half of the pictures, anew at every step")
+    image_interpolation_mode: str   = option("lanczos", "filter that pictures are resized with", ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"))
+    caption_dropout: float | None   = option(None,      "share of empty captions, which classifier-free guidance needs; unset: 0.1, with --instance_prompt 0", least=0, most=1)
+    no_cache: bool                  = option(False,     "encode the pictures of every step anew, at fresh random crops")
+    latents_dir: str | None         = option(None,      "keep encoded pictures here on disk: less memory, and the next run starts at once", free=True)
+    dataloader_num_workers: int     = option(2,         "threads that prepare the next steps", free=True, least=0)
+
+    train_batch_size: int            = option(16,    "pictures per process and pass", free=True, least=1)
+    gradient_accumulation_steps: int = option(1,     "passes per step", free=True, least=1)
+    num_train_epochs: float          = option(100.0, "times each picture is seen", free=True, above=0)
+    max_train_steps: int | None      = option(None,  "optimizer steps; overrides --num_train_epochs", free=True, least=1)
     seed: int                        = option(0,     "decides order, noise, crops and captions", least=0, most=2**32 - 1)
 
-    learning_rate: float     = option(1e-5,       "peak, reached after warm-up", above=0)
-    optimizer: str            = option("adamw",    "muon learns faster from nothing, at a learning rate near 0.02", ("adamw", "muon"))
-    lr_scheduler: str        = option("constant", "course of the learning rate", SCHEDULES)
-    lr_warmup_steps: int     = option(0,          "steps up to the peak", least=0)
-    adam_beta1: float        = option(0.9,        "decay of the mean gradient", least=0, below=1)
-    adam_beta2: float        = option(0.999,      "decay of the mean squared gradient", least=0, below=1)
-    adam_weight_decay: float = option(1e-2,       "decoupled weight decay", least=0)
-    adam_epsilon: float      = option(1e-8,       "added to the root mean squared gradient", above=0)
-    max_grad_norm: float     = option(1.0,        "longer gradients are cut to this length", above=0)
-    snr_gamma: float | None  = option(None,       "min-SNR loss weights; the paper recommends 5", above=0)
-    noise_offset: float      = option(0.0,        "shift of the noise per channel, for darker and lighter pictures", least=0)
-    use_ema: bool            = option(False,      "save and preview the moving average of the weights")
-    ema_decay: float         = option(0.9999,     "decay of the average; less in the first steps", least=0, below=1)
+    learning_rate: float        = option(1e-5,       "peak, reached after warm-up", above=0)
+    scale_lr: bool              = option(False,      "multiply the learning rate by the pictures per step")
+    optimizer: str              = option("adamw",    "adamw8bit keeps its state in 8 bits; muon learns faster from nothing, at a learning rate near 0.02", ("adamw", "adamw8bit", "muon"))
+    use_8bit_adam: bool         = option(False,      "the same as --optimizer adamw8bit")
+    optimizer_in_backward: bool = option(False,      "apply and drop each gradient as soon as it is there: saves their memory")
+    lr_scheduler: str           = option("constant", "course of the learning rate", SCHEDULES)
+    lr_warmup_steps: int        = option(0,          "steps up to the peak", least=0)
+    lr_num_cycles: int          = option(1,          "restarts of cosine_with_restarts", least=1)
+    lr_power: float             = option(1.0,        "exponent of polynomial", above=0)
+    adam_beta1: float           = option(0.9,        "decay of the mean gradient", least=0, below=1)
+    adam_beta2: float           = option(0.999,      "decay of the mean squared gradient", least=0, below=1)
+    adam_weight_decay: float    = option(1e-2,       "decoupled weight decay", least=0)
+    adam_epsilon: float         = option(1e-8,       "added to the root mean squared gradient", above=0)
+    max_grad_norm: float        = option(1.0,        "longer gradients are cut to this length", above=0)
+    snr_gamma: float | None     = option(None,       "min-SNR loss weights; the paper recommends 5", above=0)
+    noise_offset: float         = option(0.0,        "shift of the noise per channel, for darker and lighter pictures", least=0)
+    input_perturbation: float   = option(0.0,        "more noise in the input than in the target; the paper recommends 0.1", least=0)
+    use_ema: bool               = option(False,      "save and preview the moving average of the weights")
+    ema_decay: float            = option(0.9999,     "decay of the average; less in the first steps", least=0, below=1)
+    offload_ema: bool           = option(False,      "keep the average in the memory of the CPU", free=True)
 
-    mixed_precision: str | None  = option(None,  "number type of the passes; unset: as accelerate is configured, else no", (None, "no", "fp16", "bf16"))
-    gradient_checkpointing: bool = option(False, "compute activations twice to save memory")
-    allow_tf32: bool             = option(False, "faster float32 on Ampere and later GPUs")
-    torch_compile: bool          = option(False, "compile the UNet: slow start, faster steps")
+    mixed_precision: str | None         = option(None,  "number type of the passes; unset: as accelerate is configured, else no", (None, "no", "fp16", "bf16"))
+    gradient_checkpointing: bool        = option(False, "compute activations twice to save memory", free=True)
+    gradient_checkpointing_blocks: str  = option("all", "largest: only the blocks at full resolution, which hold most of the memory", ("all", "largest"), free=True)
+    allow_tf32: bool                    = option(False, "faster float32 on Ampere and later GPUs")
+    torch_compile: bool                 = option(False, "compile the UNet: slow start, faster steps")
 
-    output_dir: str                     = option("sd-model-finetuned", "the model folder; also takes checkpoints, log and validation pictures")
-    save_dtype: str                     = option("fp16",               "number type of the saved model: fp16 halves the folder and draws the same", ("fp16", "bf16", "fp32"))
-    checkpointing_steps: int            = option(500,                  "steps between checkpoints", least=1)
-    checkpoints_total_limit: int | None = option(None,                 "keep this many checkpoints", least=1)
-    resume_from_checkpoint: str | None  = option(None,                 "'latest' or the path of a checkpoint")
-    validation_prompts: tuple[str, ...] = option((),                   "draw these along the way, into OUTPUT_DIR/validation")
-    validation_steps: int               = option(500,                  "steps between validation pictures", least=1)
-    log_every: int                      = option(50,                   "steps between lines of OUTPUT_DIR/log.jsonl", least=1)
-    dry_run: bool                       = option(False,                "check the options and the data, print the plan and stop")
+    output_dir: str                     = option("sd-model-finetuned", "the model folder; also takes checkpoints, log, report and validation pictures", free=True)
+    save_dtype: str                     = option("fp16",               "number type of the saved model: fp16 halves the folder and draws the same", ("fp16", "bf16", "fp32"), free=True)
+    checkpointing_steps: int            = option(500,                  "steps between checkpoints", free=True, least=1)
+    checkpoints_total_limit: int | None = option(None,                 "keep this many checkpoints", free=True, least=1)
+    resume_from_checkpoint: str | None  = option(None,                 "the path of a checkpoint, 'latest', or 'auto': the latest if there is one", free=True)
+    max_skipped_steps: int              = option(10,                   "stop when so many steps in a row gave a loss or gradient that is no number", free=True, least=1)
+    dry_run: bool                       = option(False,                "check the options and the data, print the plan and stop", free=True)
+
+    validation_prompts: tuple[str, ...] = option((),    "draw these before training and along the way, into OUTPUT_DIR/validation", free=True)
+    validation_prompt: str | None       = option(None,  "one more of them", free=True)
+    num_validation_images: int          = option(1,     "pictures per validation prompt", free=True, least=0)
+    validation_steps: int               = option(500,   "steps between looks: held-out loss, validation pictures, CLIP score", free=True, least=1)
+    validation_epochs: int | None       = option(None,  "epochs between looks; overrides --validation_steps", free=True, least=1)
+    validation_scorer: str | None       = option(None,  "score validation pictures by CLIP: local-dir:FOLDER, or an open_clip model such as ViT-B-16/openai", free=True)
+    early_stopping_patience: int | None = option(None,  "stop after so many looks without a better one", free=True, least=1)
+    log_every: int                      = option(50,    "steps between lines of OUTPUT_DIR/log.jsonl", free=True, least=1)
+    report_to: str | None               = option(None,  "also log to tensorboard, wandb or another tracker that accelerate knows", free=True)
+    tracker_project_name: str           = option("text2image-fine-tune", "name of the run for the tracker", free=True)
+    logging_dir: str                    = option("logs", "folder of the tracker in OUTPUT_DIR", free=True)
+    push_to_hub: bool                   = option(False, "upload the saved model to the hub at the end", free=True)
+    hub_model_id: str | None            = option(None,  "name of the model on the hub; unset: that of OUTPUT_DIR", free=True)
+    hub_token: str | None               = option(None,  "token for the hub; unset: as logged in", free=True)
+
+    enable_xformers_memory_efficient_attention: bool = option(False, "accepted and not needed: PyTorch's own attention is as frugal", free=True)
+    foreach_ema: bool                   = option(False, "accepted and not needed: always so", free=True)
+    local_rank: int                     = option(-1,    "accepted and not needed: accelerate knows it", free=True)
     # fmt: on
 
     def __post_init__(self):
         for each in fields(self):
             _check(each, getattr(self, each.name))
-        if not self.pretrained_model_name_or_path:
-            raise UserError("No base model is named: add --pretrained_model_name_or_path FOLDER.")
-        if (self.train_data_dir is None) == (self.dataset_name is None):
-            raise UserError("Name the data once: either --train_data_dir or --dataset_name.")
-        if self.resolution is not None and self.resolution % 8:
-            raise UserError(f"--resolution is {self.resolution}; it must be a multiple of 8.")
-        if any(not prompt.strip() for prompt in self.validation_prompts):
-            raise UserError(
-                "--validation_prompts has a blank prompt; give every prompt some words."
-            )
+        for wrong, sentence in self._contradictions():
+            if wrong:
+                raise UserError(sentence)
+
+    def _contradictions(self) -> Iterator[tuple[bool, str]]:
+        """What options must not be together, and what to do about it."""
+        named = [self.train_data_dir, self.dataset_name, self.instance_data_dir]
+        subject = self.instance_prompt is not None
+        blank = any(not prompt.strip() for prompt in self.prompts)
+        beyond = self.resolution and self.resolution % 8
+        yield (
+            not self.pretrained_model_name_or_path,
+            "No base model is named: add --pretrained_model_name_or_path FOLDER.",
+        )
+        yield (
+            sum(name is not None for name in named) != 1,
+            "Name the data once: either --train_data_dir or --dataset_name, or for one subject "
+            "--instance_data_dir.",
+        )
+        yield bool(beyond), f"--resolution is {self.resolution}; it must be a multiple of 8."
+        yield blank, "--validation_prompts has a blank prompt; give every prompt some words."
+        yield (
+            self.instance_data_dir is not None and not (subject and self.instance_prompt.strip()),
+            "--instance_data_dir has pictures without captions: add --instance_prompt WORDS.",
+        )
+        yield (
+            self.with_prior_preservation and not (subject and self.class_prompt),
+            "--with_prior_preservation needs --instance_prompt and --class_prompt.",
+        )
+        yield (
+            self.no_cache and self.latents_dir is not None,
+            "--no_cache encodes pictures anew at every step: leave out --latents_dir.",
+        )
+        yield (
+            self.use_8bit_adam and self.optimizer == "muon",
+            "--use_8bit_adam and --optimizer muon are two optimizers; leave one out.",
+        )
+        yield (
+            self.optimizer_in_backward and self.gradient_accumulation_steps > 1,
+            "--optimizer_in_backward keeps no gradient to add to: leave out "
+            "--gradient_accumulation_steps.",
+        )
+        yield (
+            self.optimizer_in_backward and self.optimizer_name != "adamw",
+            "--optimizer_in_backward works with --optimizer adamw alone.",
+        )
 
     @classmethod
     def from_arguments(cls, arguments: Sequence[str] | None = None, about: str = "") -> "Config":
@@ -122,7 +205,26 @@ class Config:
     @property
     def data(self) -> str:
         """What the user calls the data."""
-        return self.train_data_dir or self.dataset_name
+        return self.train_data_dir or self.dataset_name or self.instance_data_dir
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """All validation prompts; none where no picture of them is wanted."""
+        several = self.validation_prompts + (
+            (self.validation_prompt,) * bool(self.validation_prompt)
+        )
+        return several if self.num_validation_images else ()
+
+    @property
+    def empty_captions(self) -> float:
+        """Share of captions that are left empty."""
+        if self.caption_dropout is not None:
+            return self.caption_dropout
+        return 0.0 if self.instance_prompt else 0.1
+
+    @property
+    def optimizer_name(self) -> str:
+        return "adamw8bit" if self.use_8bit_adam else self.optimizer
 
     @property
     def adam(self) -> dict:
@@ -134,9 +236,30 @@ class Config:
             "weight_decay": self.adam_weight_decay,
         }
 
+    @property
+    def lasting(self) -> dict:
+        """The options that decide a run's result up to any step, as JSON has them."""
+        kept = {each.name: getattr(self, each.name) for each in fields(self) if not _free(each)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in kept.items()}
+
+    @property
+    def shown(self) -> dict:
+        """The options as run.json keeps them: all but what is secret."""
+        return {name: value for name, value in asdict(self).items() if name != "hub_token"}
+
     def total_steps(self, pictures: int, global_batch: int) -> int:
         """Optimizer steps of the whole run over `pictures`, `global_batch` of them at a time."""
         return self.max_train_steps or math.ceil(self.num_train_epochs * pictures / global_batch)
+
+    def steps_between_looks(self, pictures: int, global_batch: int) -> int:
+        """Optimizer steps from one look at held-out loss and pictures to the next."""
+        if self.validation_epochs is None:
+            return self.validation_steps
+        return math.ceil(self.validation_epochs * pictures / global_batch)
+
+
+def _free(each) -> bool:
+    return each.metadata["free"]
 
 
 def _kind(each) -> type:
@@ -154,8 +277,8 @@ def _argument(each) -> dict:
     if each.type is bool:
         return argument | {"action": "store_true"}
     argument["type"] = _kind(each)
-    if each.default == ():
-        return argument | {"nargs": "+", "action": _Several, "metavar": "PROMPT"}
+    if each.type == tuple[str, ...]:
+        return argument | {"nargs": "+", "action": _Several, "metavar": each.name[:-1].upper()}
     if choices := [choice for choice in each.metadata["choices"] if choice is not None]:
         argument["choices"] = choices
     else:
@@ -186,5 +309,5 @@ def _check(each, value) -> None:
     }
     for name, bound in bounds.items():
         words, holds = rules[name]
-        if bound is not None and not (math.isfinite(value) and holds(bound)):
+        if not (math.isfinite(value) and holds(bound)):
             raise UserError(f"--{each.name} is {value}; it must be {words} {bound}.")

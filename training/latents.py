@@ -41,7 +41,7 @@ class Latents:
         pictures = order(config.seed, len(self), step * size, size)
         random = random_at(config.seed, "batch", step)
         mirrored = torch.from_numpy(random.integers(self.mean.shape[1], size=size))
-        which, dropped = random.random(size), random.random(size) < config.caption_dropout
+        which, dropped = random.random(size), random.random(size) < config.empty_captions
         noise = random.standard_normal((size, *self.mean.shape[2:]), dtype=np.float32)
 
         mean, std = (kept[pictures, mirrored].float() for kept in (self.mean, self.std))
@@ -88,13 +88,13 @@ def _encode_images(images, vae, resolution: int, run) -> dict[str, torch.Tensor]
 
 def _kept_file(images, vae, resolution: int, config) -> Path | None:
     """The cache file of these pictures, cropped this way, under this VAE; None without a cache."""
-    if config.cache_dir is None:
+    if config.latents_dir is None:
         return None
     crop = "center" if config.center_crop else config.seed
     key = hashlib.sha256(repr((images.fingerprint, resolution, crop, config.random_flip)).encode())
     for name, weight in sorted(vae.state_dict().items()):
         key.update(name.encode() + weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return Path(config.cache_dir) / f"latents-{key.hexdigest()[:16]}.safetensors"
+    return Path(config.latents_dir) / f"latents-{key.hexdigest()[:16]}.safetensors"
 
 
 def _load_kept(path: Path, run) -> dict[str, torch.Tensor] | None:

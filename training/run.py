@@ -3,7 +3,6 @@
 import json
 import secrets
 import sys
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -66,7 +65,7 @@ class Run:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "base_model": self.config.pretrained_model_name_or_path,
             "steps": steps,
-            "options": asdict(self.config),
+            "options": self.config.shown,
             "dataset": {"fingerprint": latents.fingerprint, "pictures": len(latents)},
             "versions": {package: version(package) for package in PACKAGES},
             "scores": {},
