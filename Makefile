@@ -1,11 +1,12 @@
-# make demo: set up, open the app on the bundled model.   make test: set up, lint, run all tests.
+# make demo: set up, open the app on the bundled model.   make test: set up, lint, run the tests.
+# make test-all: the long forms too, such as 100 kills of a run and 50 steps of every combination.
 # A second call installs nothing again: the environment is made anew only when requirements change.
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test requirements
+.PHONY: demo test test-all requirements
 
 demo: $(READY)
 	$(BIN)/python app.py
@@ -14,6 +15,9 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+test-all: test
+	$(BIN)/python -m pytest -m slow
 
 $(READY): requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'

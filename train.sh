@@ -41,7 +41,7 @@ else
         --train_batch_size 1 --gradient_accumulation_steps 4 --gradient_checkpointing \
         --max_train_steps 15000 --learning_rate 1e-5 --lr_scheduler constant --lr_warmup_steps 0 \
         --mixed_precision fp16 --use_ema --max_grad_norm 1 --seed 0 \
-        --checkpointing_steps 1000 --checkpoints_total_limit 2 --resume_from_checkpoint latest \
+        --checkpointing_steps 1000 --checkpoints_total_limit 2 --resume_from_checkpoint auto \
         --output_dir "$OUTPUT_DIR" "$@"
 
     $python metrics.py --model "$OUTPUT_DIR" --base "$MODEL_NAME" --prompts original --write_run

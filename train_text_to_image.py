@@ -1,40 +1,82 @@
 """Fine-tune a Stable Diffusion on captioned images: captioned images -> model folder."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from statistics import mean
 
 from errors import exit_with_sentence
 from training.config import Config
 from training.dataset import CaptionedImages
 from training.latents import encode_once
 from training.loop import Stopped, train
+from training.result import reserve_on_hub, save_result
 from training.run import start_run
+from training.subject import with_class
 from training.weights import WEIGHTS, load_model
+
+SAVED_AND_STOPPED = 75  # exit code: not done, nothing lost, resume (EX_TEMPFAIL of sysexits.h)
 
 
 def main(config: Config) -> None:
     run = start_run(config)
-    images = CaptionedImages(config)  # checked here, before any weight is loaded
-    run.say(run.plan(images))
-    if config.dry_run:
-        return
-    model = load_model(config, run)
-    latents = encode_once(images, model, run)  # after this the VAE leaves the device
-    learner = WEIGHTS[config.method](model, config)
-    steps = train(learner, latents, config, run, preview=previewer(config))
-    if run.is_main:
-        learner.save(config.output, run.manifest(latents, steps))
-        run.say(f"The model is in {config.output}.")
+    with closing(run), run.memory_advice():
+        images = CaptionedImages(config)  # checked here, before any weight is loaded
+        run.say(run.plan(images))
+        if config.dry_run:
+            return
+        if config.push_to_hub and run.is_main:
+            reserve_on_hub(config)
+        model = load_model(config, run)
+        latents = encode_once(images, model, run)  # after this the VAE leaves the device
+        if config.with_prior_preservation:
+            latents = with_class(latents, model, run, draw=draw)
+        learner = WEIGHTS[config.method](model, config)
+        preview, score = previewer(config), scorer(config, run)
+        steps, state = train(learner, latents, config, run, preview, score)
+        save_result(learner, latents, config, run, steps, state)
+
+
+def draw(pipe, prompt: str, seeds: list[int]) -> list:
+    """A picture of the prompt for each seed."""
+    from generate import Generator, Request
+
+    requests = [Request(prompt, seed=seed) for seed in seeds]
+    return list(Generator(pipe, name="class").pictures(requests, batch_size=len(seeds)))
 
 
 def previewer(config: Config) -> Callable | None:
     """What the loop calls to draw the validation prompts; None without prompts."""
-    if not config.validation_prompts:
+    if not config.prompts:
         return None
-    from generate import Generator, Request
+    from generate import Cancelled, Generator, Request
 
-    requests = [Request(prompt, seed=config.seed) for prompt in config.validation_prompts]
-    return lambda pipe: Generator(pipe, name=config.output_dir).pictures(requests)
+    requests = [
+        Request(prompt, seed=config.seed, num_images=config.num_validation_images)
+        for prompt in config.prompts
+    ]
+
+    def preview(pipe, stop: Callable[[], bool]) -> Iterable:
+        generator = Generator(pipe, name=config.output_dir)
+        try:
+            yield from generator.pictures(requests, on_step=lambda *_: stop())
+        except Cancelled:
+            return
+
+    return preview
+
+
+def scorer(config: Config, run) -> Callable | None:
+    """Mean CLIP score of pictures against their prompts; None without --validation_scorer."""
+    if config.validation_scorer is None:
+        return None
+    from scoring.scorer import Scorer
+
+    clip = Scorer.load(config.validation_scorer, device=str(run.device))
+
+    return lambda pictures: mean(
+        clip.score(each.image, each.prompt) for each in pictures if each.problem is None
+    )
 
 
 def command() -> None:
@@ -42,7 +84,7 @@ def command() -> None:
         main(Config.from_arguments(about=__doc__))
     except Stopped as stop:
         print(stop, file=sys.stderr)
-        sys.exit(128 + stop.signal)
+        sys.exit(SAVED_AND_STOPPED)
 
 
 if __name__ == "__main__":

@@ -205,7 +205,7 @@ def train_unet(work: Path, steps: int) -> None:
             ema_decay=0.999,
             checkpointing_steps=200,
             checkpoints_total_limit=2,
-            resume_from_checkpoint="latest",
+            resume_from_checkpoint="auto",
             validation_prompts=PREVIEWS,
             validation_steps=600,
         )

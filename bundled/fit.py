@@ -6,12 +6,12 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 
 from training import checkpoint
 from training.muon import Muon
+from training.optimizer import moments, start
 
 WARMUP_STEPS = 50
 SAVE_EVERY_STEPS = 100
@@ -31,11 +31,17 @@ def fit(
     The state is kept in `folder`: the same call again goes on where it stopped, and does nothing
     when all steps are done.
     """
-    optimizer = Muon(model.named_parameters(), lr=learning_rate)
-    state = SimpleNamespace(weights=dict(model.named_parameters()) | _buffers(model), ema=None)
+    weights = dict(model.named_parameters())
+    optimizer = Muon(weights.items(), lr=learning_rate)
+    start(optimizer)
+    files = {
+        "weights.safetensors": weights | _buffers(model),
+        "optimizer.safetensors": moments(optimizer, list(weights)),
+    }
     done = 0
     if folder.is_dir():
-        done = checkpoint.load(folder, state, optimizer, {})["steps"]
+        checkpoint.load(folder, files)
+        done = checkpoint.state_of(folder)["step"]
     device = next(model.parameters()).device.type
     started, first = time.monotonic(), done
     model.train()
@@ -53,7 +59,7 @@ def fit(
                 raise RuntimeError(
                     f"The loss is {loss.item()} at step {step + 1} of {folder.name}."
                 )
-            checkpoint.save(folder, state, optimizer, {"steps": step + 1})
+            checkpoint.save(folder, files, {"step": step + 1})
             rate = (step + 1 - first) / (time.monotonic() - started)
             print(f"{folder.name}: step {step + 1}/{steps}, loss {loss.item():.4f}, "
                   f"{rate:.2f} steps/s", flush=True)  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -96,12 +96,20 @@ def write_report(path: Path, name: str, ledger: Ledger) -> None:
 
     Raises `UserError` where there is no place for it; then nothing is left behind.
     """
+    write_page(path, _page(name, ledger))
+
+
+def write_page(path: Path, pieces: Iterable[str]) -> None:
+    """Write a page whole or not at all, and never all of it in memory.
+
+    Raises `UserError` where there is no place for it; then nothing is left behind.
+    """
     partial = path.parent / f"{path.stem}.html.partial"
     try:
         try:
             # File names may hold bytes that are no characters; they are shown as question marks.
             with open(partial, "w", encoding="utf-8", errors="replace") as file:
-                file.writelines(_page(name, ledger))
+                file.writelines(pieces)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -111,12 +119,25 @@ def write_report(path: Path, name: str, ledger: Ledger) -> None:
         ) from error
 
 
+def page_head(title: str, style: str = STYLE) -> str:
+    """A page up to its heading, which is its title; it can ask for nothing but itself."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        # The browser itself sees to it that the page asks for nothing.
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "img-src data:; style-src 'unsafe-inline'\">\n"
+        f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n'
+        f"<style>{style}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
+    )
+
+
 def _figures(ledger: Ledger) -> dict[str, str]:
     """Texts by their labels; what is not known is left out."""
     figures = {
         "rows": _rows(ledger),
         "pictures": _pictures(ledger),
-        "found": f"{_count(ledger.count(True), 'fault')}, {_count(ledger.count(False), 'warning')}",
+        "found": f"{amount(ledger.count(True), 'fault')}, {amount(ledger.count(False), 'warning')}",
         "picture sizes": _sizes(ledger),
         "caption tokens": _tokens(ledger),
         "more than once": _repeated(ledger),
@@ -163,7 +184,7 @@ def _repeated(ledger: Ledger) -> str:
         )
         for column, known in (("caption", GOOD), ("content", "TRUE"))
     )
-    return f"{_count(captions, 'caption')}, {_count(pictures, 'picture')}"
+    return f"{amount(captions, 'caption')}, {amount(pictures, 'picture')}"
 
 
 def _bytes(ledger: Ledger) -> str:
@@ -179,27 +200,20 @@ def _size(count: int) -> str:
     for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if count >= 2**power:
             return f"{count / 2**power:,.1f} {unit}"
-    return _count(count, "byte")
+    return amount(count, "byte")
 
 
-def _count(number: int, noun: str) -> str:
+def amount(number: int, noun: str) -> str:
+    """1 picture, 1,000 pictures."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def _page(name: str, ledger: Ledger) -> Iterator[str]:
     """The page in pieces, so that its pictures are never in memory together."""
     faults = ledger.count(True)
-    verdict = f"{_count(faults, 'fault')} would break training or teach nothing."
-    yield (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # The browser itself sees to it that the page asks for nothing.
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "img-src data:; style-src 'unsafe-inline'\">\n"
-        f'<title>{escape(name)}</title>\n<link rel="icon" href="data:,">\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{escape(name)}</h1>\n"
-        f"<p>{verdict if faults else 'Nothing in it would break training.'}</p>\n<table>\n"
-    )
+    verdict = f"{amount(faults, 'fault')} would break training or teach nothing."
+    yield page_head(name)
+    yield f"<p>{verdict if faults else 'Nothing in it would break training.'}</p>\n<table>\n"
     for label, text in _figures(ledger).items():
         unbroken = text.replace(" x ", "&nbsp;x&nbsp;")
         yield f'<tr><th scope="row">{label}</th><td>{unbroken}</td></tr>\n'
@@ -221,31 +235,32 @@ def _contact_sheet(ledger: Ledger) -> Iterator[str]:
     if not there:
         return
     rows = ledger.one("SELECT COUNT(*) FROM rows")
-    shown = f"{min(there, PICTURES_SHOWN):,} of {_count(rows, 'row')}"
+    shown = f"{min(there, PICTURES_SHOWN):,} of {amount(rows, 'row')}"
     yield f'<h2>Pictures</h2>\n<p>{shown}</p>\n<ul class="sheet">\n'
     question = (
         f"SELECT place, picture, thumbnail FROM rows WHERE {known} ORDER BY content, row LIMIT ?"
     )
     for place, picture, thumbnail in ledger.ask(question, PICTURES_SHOWN):
         words = escape(f"{place}: {picture}")
-        yield f'<li><img src="{_address(thumbnail)}" alt="{words}" title="{words}"></li>\n'
+        yield f'<li><img src="{address(thumbnail)}" alt="{words}" title="{words}"></li>\n'
     yield "</ul>\n"
 
 
-def _address(thumbnail: bytes) -> str:
+def address(thumbnail: bytes) -> str:
+    """A JPEG as the source of an image of the page itself."""
     return f"data:image/jpeg;base64,{b64encode(thumbnail).decode()}"
 
 
 def _findings(ledger: Ledger, noun: str, fault: bool) -> Iterator[str]:
     """Where, what and the picture, of the first LISTED in the order in which they were found."""
     count = ledger.count(fault)
-    yield f"<h2>{_count(count, noun) if count else f'No {noun}s'}</h2>\n<ol>\n"
+    yield f"<h2>{amount(count, noun) if count else f'No {noun}s'}</h2>\n<ol>\n"
     question = """
         SELECT f.place, f.sentence, r.picture, r.thumbnail FROM findings f
         LEFT JOIN rows r ON r.row = f.row WHERE f.fault = ? ORDER BY f.rowid LIMIT ?
     """
     for place, sentence, picture, thumbnail in ledger.ask(question, fault, LISTED):
-        image = f'<img src="{_address(thumbnail)}" alt="{escape(picture)}">' if thumbnail else ""
+        image = f'<img src="{address(thumbnail)}" alt="{escape(picture)}">' if thumbnail else ""
         yield f"<li>{image}<div><small>{escape(place)}</small>{escape(sentence)}</div></li>\n"
     yield "</ol>\n"
     if count > LISTED:
@@ -274,19 +289,21 @@ def _histogram(scale: Scale, counts: list[int]) -> str:
         drawn.append(
             f'<rect x="{LEFT + i * step + 0.5:.1f}" y="{BOTTOM - height:.1f}" '
             f'width="{step - 1:.1f}" height="{height:.1f}">'
-            f"<title>{name}: {_count(count, scale.noun)}</title></rect>\n"
+            f"<title>{name}: {amount(count, scale.noun)}</title></rect>\n"
         )
     for place, label in scale.labels.items():
-        drawn.append(_text(LEFT + place * step, BOTTOM + 14, "middle", label))
+        drawn.append(svg_text(LEFT + place * step, BOTTOM + 14, "middle", label))
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{scale.title}">\n'
         f'<line x1="{LEFT}" x2="{RIGHT}" y1="{TOP}" y2="{TOP}"/>\n'
         f'<line x1="{LEFT}" x2="{RIGHT}" y1="{BOTTOM}" y2="{BOTTOM}"/>\n{"".join(drawn)}'
-        + _text(LEFT - 6, TOP + 4, "end", f"{most:,}") + _text(LEFT - 6, BOTTOM + 4, "end", "0")
-        + _text(LEFT, TOP - 8, "start", f"{scale.noun}s")
-        + _text((LEFT + RIGHT) / 2, BOTTOM + 34, "middle", scale.title) + "</svg>\n"
+        + svg_text(LEFT - 6, TOP + 4, "end", f"{most:,}")
+        + svg_text(LEFT - 6, BOTTOM + 4, "end", "0")
+        + svg_text(LEFT, TOP - 8, "start", f"{scale.noun}s")
+        + svg_text((LEFT + RIGHT) / 2, BOTTOM + 34, "middle", scale.title) + "</svg>\n"
     )  # fmt: skip
 
 
-def _text(x: float, y: float, anchor: str, words: str) -> str:
+def svg_text(x: float, y: float, anchor: str, words: str) -> str:
+    """`words` beside, around or before a place, as `anchor` says: start, middle or end."""
     return f'<text x="{x:.1f}" y="{y}" text-anchor="{anchor}">{words}</text>\n'

@@ -43,6 +43,7 @@ class Reading:
     images: Path | None = None  # folder of the pictures; None: that of the table
     encoding: str = "utf-8"
     config_name: str | None = None  # configuration of a hub data set
+    cache_dir: str | None = None  # where what is fetched from the hub is kept
     strict: bool = False  # for training: metadata have the columns of an ImageFolder
 
     @property
@@ -158,6 +159,20 @@ def _folder(folder: Path, reading: Reading) -> Source:
             files=partial(files_below, folder),
         )
     raise UserError(_nothing_found(folder))
+
+
+def pictures_alone(folder: Path, caption: str) -> Source:
+    """Pictures without captions of their own, all called the same: for DreamBooth."""
+
+    def rows() -> Iterator[Row]:
+        for path in files_below(folder):
+            if path.suffix.lower() in PICTURE_SUFFIXES:
+                name = path.relative_to(folder).as_posix()
+                yield Row(name, name, path.read_bytes, caption)
+
+    if not folder.is_dir():
+        raise UserError(f"The picture folder {folder} does not exist; check the path.")
+    return Source(str(folder), rows, files=partial(files_below, folder))
 
 
 def _nothing_found(folder: Path) -> str:

@@ -20,7 +20,7 @@ def from_hub(name: str, reading):
     from datasets import load_dataset
 
     try:
-        table = load_dataset(name, reading.config_name)
+        table = load_dataset(name, reading.config_name, cache_dir=reading.cache_dir)
     except Exception as error:  # datasets raises a dozen kinds: network, name, script, format
         raise UserError(f"The data set {name} cannot be loaded: {reason_of(error)}") from error
     return _from_table(name, table, reading)

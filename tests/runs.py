@@ -13,6 +13,8 @@ from training.latents import encode_once
 from training.run import start_run
 from training.weights import WEIGHTS, load_model
 
+STARTED = []
+
 
 def write_pictures(folder: Path, count: int = 12) -> Path:
     """An ImageFolder of small pictures, no two alike; every third has two captions."""
@@ -25,6 +27,16 @@ def write_pictures(folder: Path, count: int = 12) -> Path:
         rows.append({"file_name": f"{i}.png", "text": text})
     write_metadata(folder, rows)
     return folder
+
+
+def add_picture(folder: Path, number: int, size: tuple[int, int] = (40, 34)) -> None:
+    """One picture more, of `size` width and height."""
+    shape = (size[1], size[0], 3)
+    noise = torch.randint(256, shape, generator=torch.Generator().manual_seed(number))
+    Image.fromarray(noise.byte().numpy()).save(folder / f"{number}.png")
+    with (folder / "metadata.jsonl").open("a") as file:
+        row = {"file_name": f"{number}.png", "text": f"a drawing of creature {number}"}
+        file.write(json.dumps(row) + "\n")
 
 
 def write_metadata(folder: Path, rows: list[dict]) -> None:
@@ -50,9 +62,13 @@ def config_for(model: str, tmp_path: Path, **options) -> Config:
 
 
 def fresh_run(config: Config):
-    """A started run; what accelerate keeps of an earlier one in this process is forgotten."""
+    """A started run; an earlier one in this process is closed, and what accelerate kept of it
+    forgotten."""
+    while STARTED:
+        STARTED.pop().close()
     AcceleratorState._reset_state(reset_partial_state=True)
-    return start_run(config)
+    STARTED.append(start_run(config))
+    return STARTED[-1]
 
 
 def prepared(config: Config):

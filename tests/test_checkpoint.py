@@ -1,81 +1,195 @@
 """Checkpoints: whole or not there, refused when of another run, the newest found and kept."""
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
+from conftest import tiny_pipeline
+from diffusers import UNet2DConditionModel
 from runs import config_for, prepared
+from transformers import CLIPTextModel
 
 from errors import UserError
 from training import checkpoint
-from training.checkpoint import find, prune, replaced, replaced_files
+from training.checkpoint import (
+    Checkpoints,
+    clear_leftovers,
+    find,
+    prune,
+    replaced,
+    replaced_files,
+)
+from training.loop import train, what_decides
+from training.objective import Objective
+from training.optimizer import Descent
 
 
 @pytest.fixture
 def stopped(tiny_model, tmp_path):
-    """A learner and an optimizer after one step, saved as `tmp_path`/checkpoint-1."""
-    _, learner, _ = prepared(config_for(tiny_model, tmp_path, use_ema=True))
-    optimizer = torch.optim.AdamW(learner.weights.values(), lr=0.1, fused=True)
-    for weight in learner.weights.values():
-        weight.grad = torch.ones_like(weight)
-    optimizer.step()
-    checkpoint.save(tmp_path / "checkpoint-1", learner, optimizer, {"step": 1, "seed": 0})
-    return learner, optimizer
+    """A run of three steps with a checkpoint after each: its config, ready to resume."""
+    config = config_for(tiny_model, tmp_path, use_ema=True, checkpointing_steps=1)
+    run, learner, latents = prepared(config)
+    train(learner, latents, config, run)
+    return replace(config, resume_from_checkpoint="latest", max_train_steps=4)
 
 
-def test_a_checkpoint_gives_back_all_that_learning_goes_on_from(stopped, tiny_model, tmp_path):
-    learner, optimizer = stopped
-    _, other, _ = prepared(config_for(tiny_model, tmp_path, use_ema=True))
-    fresh = torch.optim.AdamW(other.weights.values(), lr=0.2, fused=True)
-    state = checkpoint.load(tmp_path / "checkpoint-1", other, fresh, {"seed": 0})
-    assert state == {"step": 1, "seed": 0}
-    for name, weight in learner.weights.items():
-        assert torch.equal(other.weights[name], weight)
-        assert torch.equal(other.ema.shadow[name], learner.ema.shadow[name])
-        for key, value in optimizer.state[weight].items():
-            assert torch.equal(fresh.state[other.weights[name]][key], value)
-    assert fresh.param_groups[0]["lr"] == 0.2  # options are those of today
+def resumed(config) -> tuple[int, object]:
+    """The step that a run goes on from, and its learner."""
+    run, learner, latents = prepared(config)
+    descent = Descent(learner.weights, config, run)
+    objective = Objective(learner.pipe.scheduler, config, run.device)
+    same = what_decides(latents, objective, config, run, config.max_train_steps)
+    return Checkpoints(learner, descent, config, run, same).resume().get("step", 0), learner
 
 
-def test_nothing_in_a_checkpoint_is_a_pickle(stopped, tmp_path):
-    files = {path.suffix for path in (tmp_path / "checkpoint-1").iterdir()}
+def test_nothing_in_a_checkpoint_is_a_pickle(stopped):
+    files = {path.suffix for path in stopped.output.glob("checkpoint-*/**/*") if path.is_file()}
     assert files == {".safetensors", ".json"}
 
 
-def test_a_checkpoint_of_another_run_is_refused(stopped, tmp_path):
-    with pytest.raises(UserError, match="was made with seed 0, this run has 7"):
-        checkpoint.load(tmp_path / "checkpoint-1", *stopped, {"seed": 7})
+def test_a_checkpoint_holds_a_unet_and_its_average_that_open_by_themselves(stopped):
+    _, learner = resumed(stopped)
+    for folder, weights in (("unet", learner.weights), ("unet_ema", learner.ema.shadow)):
+        unet = UNet2DConditionModel.from_pretrained(stopped.output / "checkpoint-3" / folder)
+        for name, weight in unet.named_parameters():
+            assert torch.equal(weight, weights[f"unet.{name}"])
 
 
-def test_a_checkpoint_of_other_weights_is_refused(stopped, tiny_model, tmp_path):
-    options = {"use_ema": True, "train_text_encoder": True}
-    _, other, _ = prepared(config_for(tiny_model, tmp_path, **options))
-    optimizer = torch.optim.AdamW(other.weights.values())
-    with pytest.raises(UserError, match="other weights learned"):
-        checkpoint.load(tmp_path / "checkpoint-1", other, optimizer, {})
+def test_a_learning_text_encoder_in_a_checkpoint_opens_by_itself(tiny_model, tmp_path):
+    config = config_for(tiny_model, tmp_path, train_text_encoder=True, checkpointing_steps=3)
+    run, learner, latents = prepared(config)
+    train(learner, latents, config, run)
+    encoder = CLIPTextModel.from_pretrained(config.output / "checkpoint-3" / "text_encoder")
+    for name, weight in encoder.named_parameters():
+        assert torch.equal(weight, learner.weights[f"text_encoder.{name}"])
 
 
-@pytest.mark.parametrize("name", ["weights", "ema", "optimizer"])
-def test_a_damaged_checkpoint_is_refused(stopped, tmp_path, name):
-    file = tmp_path / "checkpoint-1" / f"{name}.safetensors"
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(UserError, match="is not a whole checkpoint"):
-        checkpoint.load(tmp_path / "checkpoint-1", *stopped, {})
-    file.unlink()
-    with pytest.raises(UserError, match="is not a whole checkpoint"):
-        checkpoint.load(tmp_path / "checkpoint-1", *stopped, {})
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("seed", 7, "--seed was 0, now 7"),
+        ("learning_rate", 1e-4, r"--learning_rate was 0.001, now 0.0001"),
+        ("train_batch_size", 2, r"the pictures per step .* was 4, now 2"),
+        ("snr_gamma", 5.0, "--snr_gamma was None, now 5.0"),
+        ("use_ema", False, "--use_ema was True, now False"),
+        ("mixed_precision", "bf16", "--mixed_precision was no, now bf16"),
+        ("resolution", 64, r"--resolution was \[\[32, 32\]\], now \[\[64, 64\]\]"),
+        ("max_train_samples", 8, "the data was"),
+        ("center_crop", True, "--center_crop was False, now True"),
+        ("torch_compile", True, "--torch_compile was False, now True"),
+    ],
+)
+def test_an_option_that_would_have_altered_the_result_is_refused_by_name(
+    stopped, option, value, said
+):
+    with pytest.raises(UserError, match=said):
+        resumed(replace(stopped, **{option: value}))
+
+
+def test_all_that_has_changed_is_named_at_once(stopped):
+    with pytest.raises(UserError, match=r"--learning_rate was .*; --seed was"):
+        resumed(replace(stopped, seed=7, learning_rate=1.0))
+
+
+def test_another_base_model_is_refused_and_the_same_one_elsewhere_is_not(stopped, tmp_path):
+    shutil.copytree(stopped.pretrained_model_name_or_path, tmp_path / "moved")
+    assert resumed(replace(stopped, pretrained_model_name_or_path=str(tmp_path / "moved")))[0] == 3
+    tiny_pipeline(seed=1).save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match="the base model was"):
+        resumed(replace(stopped, pretrained_model_name_or_path=str(tmp_path / "other")))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_train_steps": 100},
+        {"num_train_epochs": 3.0},
+        {"checkpointing_steps": 2, "checkpoints_total_limit": 1},
+        {"validation_prompts": ("a creature",), "validation_steps": 2},
+        {"train_batch_size": 2, "gradient_accumulation_steps": 2},  # as many pictures per step
+        {"gradient_checkpointing": True},
+        {"save_dtype": "fp16", "log_every": 1, "dataloader_num_workers": 0},
+    ],
+)
+def test_what_concerns_the_rest_of_the_run_may_change(stopped, change):
+    assert resumed(replace(stopped, **change))[0] == 3
+
+
+def test_the_end_of_a_run_may_move_unless_its_learning_rate_depends_on_it(tiny_model, tmp_path):
+    config = config_for(tiny_model, tmp_path, lr_scheduler="cosine", checkpointing_steps=1)
+    run, learner, latents = prepared(config)
+    train(learner, latents, config, run)
+    with pytest.raises(UserError, match="--max_train_steps under --lr_scheduler cosine was 3, now"):
+        resumed(replace(config, resume_from_checkpoint="latest", max_train_steps=9))
+
+
+DAMAGES = {
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "one bit flipped": lambda path: path.write_bytes(flipped(path.read_bytes())),
+}
+
+
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
+
+
+def test_every_damage_to_every_file_is_found_and_the_one_before_is_used(stopped, capsys):
+    newest, kept = stopped.output / "checkpoint-3", stopped.output / "kept"
+    files = [path.relative_to(newest) for path in newest.rglob("*") if path.is_file()]
+    assert {"manifest.json", "state.json", "optimizer.safetensors"} <= {str(file) for file in files}
+    newest.rename(kept)
+    for file in files:
+        for damage, make in DAMAGES.items():
+            shutil.copytree(kept, newest)
+            make(newest / file)
+            found = find(stopped.output, "latest")
+            assert found.name == "checkpoint-2", f"{file}: {damage}"
+            assert f"{newest} is damaged" in capsys.readouterr().out
+            with pytest.raises(UserError, match=r"the newest whole one is checkpoint-2"):
+                find(stopped.output, "checkpoint-3")
+            shutil.rmtree(newest)
+
+
+def test_where_no_checkpoint_is_whole_nothing_starts_anew(stopped):
+    for folder in stopped.output.glob("checkpoint-*"):
+        (folder / "optimizer.safetensors").unlink()
+    for wanted in ("latest", "auto"):
+        with pytest.raises(UserError, match=r"No checkpoint in .* is whole"):
+            find(stopped.output, wanted)
+
+
+def test_a_checkpoint_that_is_not_there_is_an_error_and_never_a_new_start(tmp_path):
+    with pytest.raises(UserError, match=r"There is no checkpoint in .*, or use 'auto'"):
+        find(tmp_path, "latest")
+    with pytest.raises(UserError, match="There is no checkpoint checkpoint-3"):
+        find(tmp_path, "checkpoint-3")
+    assert find(tmp_path, "auto") is None
+
+
+def whole(folder: Path) -> Path:
+    """A small checkpoint that is whole."""
+    checkpoint.save(folder, {"weights.safetensors": {"w": torch.zeros(2)}}, {"step": 0})
+    return folder
 
 
 def test_the_latest_is_the_one_with_the_most_steps(tmp_path):
-    assert find(tmp_path, "latest") is None
-    for name in ("checkpoint-9", "checkpoint-10", "checkpoint-best", ".checkpoint-11.77"):
+    for name in ("checkpoint-9", "checkpoint-10"):
+        whole(tmp_path / name)
+    for name in ("checkpoint-best", ".checkpoint-11.77"):
         (tmp_path / name).mkdir()
-    assert find(tmp_path, "latest") == tmp_path / "checkpoint-10"
+    assert find(tmp_path, "latest") == find(tmp_path, "auto") == tmp_path / "checkpoint-10"
     assert find(tmp_path, "checkpoint-9") == tmp_path / "checkpoint-9"
     assert find(tmp_path, str(tmp_path / "checkpoint-9")) == tmp_path / "checkpoint-9"
 
 
 def test_a_missing_checkpoint_names_those_there_are(tmp_path):
     for step in (20, 3):
-        (tmp_path / f"checkpoint-{step}").mkdir()
+        whole(tmp_path / f"checkpoint-{step}")
     with pytest.raises(
         UserError, match=r"no checkpoint checkpoint-4; .*: checkpoint-3, checkpoint-20"
     ):
@@ -134,3 +248,28 @@ def test_a_model_that_fails_to_be_written_leaves_the_old_one_whole(tmp_path):
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["model_index.json"]
     assert (tmp_path / "model_index.json").read_text() == "old"
+
+
+def test_what_a_killed_run_left_is_cleared_away_and_what_gave_way_comes_back(tmp_path):
+    for name in (".new.7/unet", ".checkpoint-5.7", ".checkpoint-2.gone", "checkpoint-rehearsal"):
+        (tmp_path / name).mkdir(parents=True)
+    former = tmp_path / ".former.7"  # killed when the old files had left, some new ones had come
+    (former / "unet").mkdir(parents=True)
+    (former / "unet" / "weights").write_text("old")
+    (former / "run.json").write_text("old")
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "weights").write_text("new")
+    (tmp_path / ".best.7.former").mkdir()  # killed between two renames
+    clear_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"unet", "run.json", "best"}
+    assert (tmp_path / "unet" / "weights").read_text() == "old"
+
+
+def test_a_model_that_was_wholly_replaced_is_the_new_one(tmp_path):
+    for place in (tmp_path, tmp_path / ".former.7"):
+        place.mkdir(exist_ok=True)
+        for name in ("model_index.json", "run.json"):
+            (place / name).write_text("new" if place == tmp_path else "old")
+    clear_leftovers(tmp_path)
+    assert (tmp_path / "run.json").read_text() == "new"
+    assert {path.name for path in tmp_path.iterdir()} == {"model_index.json", "run.json"}

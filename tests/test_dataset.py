@@ -11,7 +11,7 @@ from runs import write_metadata, write_pictures
 from errors import UserError
 from preparing.pictures import upright_rgb
 from training.config import Config
-from training.dataset import CaptionedImages, order, square
+from training.dataset import CaptionedImages, covering, order
 
 
 def images_in(folder, **options) -> CaptionedImages:
@@ -136,9 +136,9 @@ def test_a_subset_is_drawn_by_the_seed(tmp_path):
 
 def test_batches_are_the_pictures_in_order(tmp_path):
     images = images_in(write_pictures(tmp_path / "data", count=11))
-    batches = list(images.batches(size=2, resolution=16))
+    batches = list(images.batches(size=2, shape=(16, 16)))
     assert [len(batch) for batch in batches] == [2, 2, 2, 2, 2, 1]
-    assert torch.equal(torch.cat(batches)[6], images.pixels(6, resolution=16))
+    assert torch.equal(torch.cat(batches)[6], images.pixels(6, (16, 16)))
 
 
 def test_a_data_set_saved_to_disk_is_the_same_as_its_folder(tmp_path):
@@ -157,7 +157,7 @@ def test_a_data_set_saved_to_disk_is_the_same_as_its_folder(tmp_path):
     saved, plain = images_in(tmp_path / "saved"), images_in(folder)
     assert saved.captions == plain.captions
     assert saved.fingerprint == plain.fingerprint
-    assert torch.equal(saved.pixels(1, 16), plain.pixels(1, 16))
+    assert torch.equal(saved.pixels(1, (16, 16)), plain.pixels(1, (16, 16)))
 
 
 def test_a_table_without_pictures_in_the_column_is_refused(tmp_path):
@@ -210,7 +210,7 @@ def test_every_colour_mode_becomes_rgb(image, expected):
 def test_the_shorter_side_decides_and_the_longer_is_cropped():
     image = Image.new("RGB", (300, 100), "black")
     image.paste("white", (200, 0, 300, 100))
-    left, right = (square(image, 10, (place, 0.5)) for place in (0, 1))
+    left, right = (covering(image, (10, 10), (place, 0.5)) for place in (0, 1))
     assert left.size == right.size == (10, 10)
     assert left.getpixel((5, 5)) == (0, 0, 0)
     assert right.getpixel((5, 5)) == (255, 255, 255)
@@ -218,4 +218,4 @@ def test_the_shorter_side_decides_and_the_longer_is_cropped():
 
 def test_a_picture_of_one_pixel_or_a_thin_strip_still_becomes_a_square():
     for size in ((1, 1), (500, 10), (7, 350)):
-        assert square(Image.new("RGB", size), 16, (0.5, 0.5)).size == (16, 16)
+        assert covering(Image.new("RGB", size), (16, 16), (0.5, 0.5)).size == (16, 16)

@@ -1,11 +1,12 @@
 """Latents: encoded once, drawn afresh at every step, as a function of the step alone."""
 
-from dataclasses import replace
+from collections import Counter
 
 import pytest
 import torch
-from runs import config_for, fresh_run
+from runs import add_picture, config_for, fresh_run, write_pictures
 
+from training import latents
 from training.dataset import CaptionedImages, order
 from training.latents import encode_once
 from training.weights import load_model
@@ -27,13 +28,14 @@ def encoded(tiny_model, tmp_path):
 
 def test_a_latent_is_what_the_vae_makes_of_the_picture_and_of_its_mirror_image(encoded):
     _, images, pipe, latents = encoded(random_flip=True)
-    assert latents.mean.shape == latents.std.shape == (12, 2, 4, 4, 4)
-    pixels = images.pixels(5, resolution=32).float()[None] / 127.5 - 1
+    (shelf,) = latents.shelves
+    assert shelf.mean.shape == shelf.std.shape == (12, 2, 4, 4, 4)
+    pixels = images.pixels(5, (32, 32)).float()[None] / 127.5 - 1
     for variant, picture in enumerate((pixels, pixels.flip(-1))):
         with torch.no_grad():
             posterior = pipe.vae.encode(picture).latent_dist
         scale = pipe.vae.config.scaling_factor
-        for kept, expected in ((latents.mean, posterior.mean), (latents.std, posterior.std)):
+        for kept, expected in ((shelf.mean, posterior.mean), (shelf.std, posterior.std)):
             torch.testing.assert_close(
                 kept[5, variant].float(), expected[0] * scale, rtol=2e-3, atol=2e-4
             )
@@ -55,20 +57,21 @@ def test_a_learning_text_encoder_is_given_tokens(encoded):
 
 
 def test_a_step_is_the_same_whatever_came_before(encoded):
-    config, _, _, latents = encoded(random_flip=True)
-    x_0, prompt = latents.batch(config, step=9, size=8)
-    latents.batch(config, step=3, size=8)
-    again = latents.batch(config, step=9, size=8)
-    assert torch.equal(x_0, again[0]) and torch.equal(prompt, again[1])
+    _, _, _, latents = encoded(random_flip=True)
+    first = latents.batch(step=9, size=8)
+    latents.batch(step=3, size=8)
+    again = latents.batch(step=9, size=8)
+    assert first.keys() == again.keys() == {"x_0", "prompt", "weight"}
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_every_epoch_draws_fresh_noise(encoded):
     config, _, _, latents = encoded()
-    noises = []
+    (shelf,), noises = latents.shelves, []
     for epoch in (0, 1):
-        x_0, _ = latents.batch(config, step=epoch, size=12)
+        x_0 = latents.batch(step=epoch, size=12)["x_0"]
         pictures = order(config.seed, 12, first=12 * epoch, count=12)
-        mean, std = (kept[pictures, 0].float() for kept in (latents.mean, latents.std))
+        mean, std = (kept[pictures, 0].float() for kept in (shelf.mean, shelf.std))
         noise = (x_0 - mean) / std
         assert abs(noise.mean()) < 0.15 and abs(noise.std() - 1) < 0.15
         noises.append(noise[torch.tensor(pictures).argsort()])
@@ -77,19 +80,20 @@ def test_every_epoch_draws_fresh_noise(encoded):
 
 def test_about_half_of_the_pictures_are_mirrored_when_asked(encoded):
     config, _, _, latents = encoded(random_flip=True)
-    exact = replace(latents, std=torch.zeros_like(latents.std))
-    x_0, _ = exact.batch(config, step=0, size=240)
+    (shelf,) = latents.shelves
+    shelf.std.zero_()
+    x_0 = latents.batch(step=0, size=240)["x_0"]
     pictures = order(config.seed, 12, first=0, count=240)
     plain, mirrored = (
-        (x_0 == exact.mean[pictures, variant].float()).flatten(1).all(1) for variant in (0, 1)
+        (x_0 == shelf.mean[pictures, variant].float()).flatten(1).all(1) for variant in (0, 1)
     )
     assert (plain ^ mirrored).all()
     assert 90 < mirrored.sum() < 150
 
 
 def test_captions_are_chosen_from_all_of_a_picture_and_dropped_as_often_as_asked(encoded):
-    config, _, _, latents = encoded(caption_dropout=0.25, train_text_encoder=True)
-    _, prompts = latents.batch(config, step=0, size=1200)
+    _, _, _, latents = encoded(caption_dropout=0.25, train_text_encoder=True)
+    prompts = latents.batch(step=0, size=1200)["prompt"]
     counts = [(prompts == kept).all(1).sum().item() for kept in latents.prompts]
     assert sum(counts) == 1200
     assert counts[0] == pytest.approx(300, abs=50)  # the empty caption
@@ -99,31 +103,90 @@ def test_captions_are_chosen_from_all_of_a_picture_and_dropped_as_often_as_asked
 
 
 def test_no_caption_is_dropped_unless_asked(encoded):
-    config, _, _, latents = encoded(caption_dropout=0.0, train_text_encoder=True)
-    _, prompts = latents.batch(config, step=0, size=600)
+    _, _, _, latents = encoded(caption_dropout=0.0, train_text_encoder=True)
+    prompts = latents.batch(step=0, size=600)["prompt"]
     assert not (prompts == latents.prompts[0]).all(1).any()
 
 
-def test_the_cache_is_used_and_never_for_another_crop(encoded, tmp_path):
-    cache = {"latents_dir": str(tmp_path / "cache")}
-    _, _, _, first = encoded(**cache)
-    (kept,) = (tmp_path / "cache").iterdir()
-    written = kept.stat().st_mtime_ns
-    _, _, _, second = encoded(**cache)
+def test_kept_latents_are_used_and_never_for_another_crop(encoded, tmp_path):
+    kept = {"latents_dir": str(tmp_path / "kept")}
+    first = shelf_of(encoded(**kept))
+    (file,) = (tmp_path / "kept").iterdir()
+    written = file.stat().st_mtime_ns
+    second = shelf_of(encoded(**kept))
     assert torch.equal(first.mean, second.mean) and torch.equal(first.std, second.std)
-    assert kept.stat().st_mtime_ns == written
-    _, _, _, other = encoded(center_crop=True, **cache)
+    assert file.stat().st_mtime_ns == written
+    other = shelf_of(encoded(center_crop=True, **kept))
     assert not torch.equal(other.mean, first.mean)
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
-def test_a_damaged_cache_file_is_named_and_made_anew(encoded, tmp_path, capsys):
-    cache = {"latents_dir": str(tmp_path / "cache")}
-    _, _, _, first = encoded(**cache)
-    (kept,) = (tmp_path / "cache").iterdir()
-    whole = kept.read_bytes()
-    kept.write_bytes(whole[: len(whole) // 2])
-    _, _, _, second = encoded(**cache)
-    assert f"{kept} is damaged" in capsys.readouterr().err
-    assert torch.equal(first.mean, second.mean)
-    assert kept.read_bytes() == whole
+def test_kept_latents_are_those_of_memory(encoded, tmp_path):
+    for flip in (False, True):
+        in_memory = shelf_of(encoded(random_flip=flip))
+        on_disk = shelf_of(encoded(random_flip=flip, latents_dir=str(tmp_path / "kept")))
+        assert torch.equal(in_memory.mean, on_disk.mean)
+        assert torch.equal(in_memory.std, on_disk.std)
+
+
+def test_only_pictures_that_are_new_are_encoded(encoded, tmp_path, monkeypatch):
+    kept = {"latents_dir": str(tmp_path / "kept")}
+    encoded(**kept)
+    add_picture(tmp_path / "data", number=12)
+    counted = []
+    plain = latents._encode
+    monkeypatch.setattr(latents, "_encode", lambda v, p: counted.append(len(p)) or plain(v, p))
+    more = shelf_of(encoded(**kept))
+    assert sum(counted) == 1
+    monkeypatch.undo()
+    anew = shelf_of(encoded())
+    torch.testing.assert_close(more.mean, anew.mean, atol=1e-3, rtol=1e-3)
+
+
+def test_a_damaged_file_of_latents_is_named_and_made_anew(encoded, tmp_path, capsys):
+    kept = {"latents_dir": str(tmp_path / "kept")}
+    first = shelf_of(encoded(**kept))
+    (file,) = (tmp_path / "kept").iterdir()
+    whole = file.read_bytes()
+    expected = first.mean.clone()
+    file.unlink()
+    file.write_bytes(whole[: len(whole) // 2])
+    second = shelf_of(encoded(**kept))
+    assert f"{file} is damaged" in capsys.readouterr().err
+    assert torch.equal(expected, second.mean)
+    assert file.read_bytes() == whole
+
+
+def test_without_a_cache_every_step_crops_anew_and_stays_a_function_of_the_step(encoded):
+    _, _, pipe, uncached = encoded(no_cache=True)
+    first, again = uncached.batch(step=0, size=12), uncached.batch(step=0, size=12)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    later = uncached.batch(step=1, size=12)  # the same pictures, in another order
+    places = [order(0, 12, 12 * epoch, 12) for epoch in (0, 1)]
+    crops = [
+        batch["pixels"][torch.tensor(p).argsort()]
+        for batch, p in zip((first, later), places, strict=True)
+    ]
+    assert not torch.equal(*crops)
+    mean, std = latents._encode(pipe.vae, first["pixels"])
+    torch.testing.assert_close(uncached.encoded(first), mean + std * first["noise"])
+
+
+def test_buckets_keep_the_shape_of_pictures(tiny_model, tmp_path):
+    folder = tmp_path / "data"
+    write_pictures(folder)
+    for number in range(6):
+        add_picture(folder, number=20 + number, size=(64, 32))
+    config = config_for(tiny_model, tmp_path, aspect_ratio_buckets=True)
+    run = fresh_run(config)
+    images = CaptionedImages(config)
+    held = encode_once(images, load_model(config, run), run)
+    assert {shelf.shape: len(shelf) for shelf in held.shelves} == {(32, 32): 12, (16, 48): 6}
+    assert {tuple(shelf.mean.shape[2:]) for shelf in held.shelves} == {(4, 4, 4), (4, 2, 6)}
+    names = [name for step in range(9) for name in held.names(step, 4)]
+    assert sorted(Counter(names).values()) == [2] * 18  # two epochs of 18 pictures in 9 steps
+
+
+def shelf_of(made):
+    (shelf,) = made[-1].shelves
+    return shelf

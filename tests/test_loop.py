@@ -7,12 +7,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 from runs import config_for, prepared
 
 from errors import UserError
 from training.config import Config
-from training.loop import Stopped, learning_rates, train
+from training.dataset import order
+from training.loop import Stopped, train
+from training.optimizer import learning_rates
 
 
 def trained(config: Config, preview=None):
@@ -50,8 +53,12 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bits_as_an_unbroken_one(ti
     whole = config_for(tiny_model, tmp_path, output_dir=str(tmp_path / "whole"), **options)
     broken = config_for(tiny_model, tmp_path, output_dir=str(tmp_path / "broken"), **options)
 
-    def break_off(pipe):
-        os.kill(os.getpid(), signal.SIGTERM)
+    looks = []
+
+    def break_off(pipe, stop):
+        looks.append(stop())
+        if len(looks) == 2:  # the first is the base model's
+            os.kill(os.getpid(), signal.SIGTERM)
         return []
 
     with pytest.raises(Stopped, match="Stopped after step 7 of 8"):
@@ -71,7 +78,7 @@ def test_a_run_with_muon_resumes_with_the_same_bits_and_not_with_another_optimiz
     )
     unbroken, resumed = trained(config), replace(config, resume_from_checkpoint="latest")
     assert_equal(trained(resumed), unbroken)
-    with pytest.raises(UserError, match="made with optimizer muon, this run has adamw"):
+    with pytest.raises(UserError, match="--optimizer was muon, now adamw"):
         trained(replace(resumed, optimizer="adamw"))
 
 
@@ -111,21 +118,61 @@ def test_bf16_trains_nearly_like_fp32(tiny_model, tmp_path):
     torch.testing.assert_close(low.weights[name], high.weights[name], atol=5e-3, rtol=0)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(tiny_model, tmp_path):
-    config = config_for(tiny_model, tmp_path, checkpointing_steps=1)
+def test_a_step_whose_loss_is_no_number_is_not_taken_and_its_picture_is_named(
+    tiny_model, tmp_path, capsys
+):
+    config = config_for(tiny_model, tmp_path, train_batch_size=1, max_train_steps=6, use_ema=True)
     run, learner, latents = prepared(config)
-    latents.mean[:] = float("nan")
-    with pytest.raises(UserError, match=r"The loss is nan at step 1: lower --learning_rate"):
+    (shelf,) = latents.shelves
+    bad = order(config.seed, 12, first=3, count=1)[0]
+    shelf.mean[bad] = float("nan")
+    train(learner, latents, config, run)
+    assert (
+        f"Step 4 is not taken: its loss or gradient is no number; it learned from {bad}.png."
+        in (capsys.readouterr().err)
+    )
+    assert learner.all_finite()
+    assert all(average.isfinite().all() for average in learner.ema.shadow.values())
+    assert log_of(config)[-1]["skipped"] == 1
+
+
+@pytest.mark.parametrize("optimizer", [{}, {"optimizer": "muon"}, {"optimizer_in_backward": True}])
+def test_a_step_that_is_not_taken_changes_nothing(tiny_model, tmp_path, optimizer):
+    config = config_for(tiny_model, tmp_path, max_train_steps=1, **optimizer)
+    run, learner, latents = prepared(config)
+    before = {name: weight.detach().clone() for name, weight in learner.weights.items()}
+    latents.shelves[0].mean[:] = float("nan")
+    train(learner, latents, config, run)
+    for name, weight in learner.weights.items():
+        assert torch.equal(weight, before[name]), name
+
+
+def test_a_gradient_that_is_no_number_names_all_pictures_of_the_step(tiny_model, tmp_path, capsys):
+    config = config_for(tiny_model, tmp_path, max_train_steps=1)
+    run, learner, latents = prepared(config)
+    learner.unet.conv_out.bias.register_hook(lambda gradient: gradient * float("inf"))
+    train(learner, latents, config, run)
+    said = capsys.readouterr().err
+    assert all(name in said for name in latents.names(0, 4))
+
+
+def test_too_many_such_steps_in_a_row_stop_the_run_with_the_last_good_state(tiny_model, tmp_path):
+    config = config_for(tiny_model, tmp_path, max_train_steps=40, max_skipped_steps=3)
+    run, learner, latents = prepared(config)
+    latents.shelves[0].mean[:] = float("nan")
+    with pytest.raises(UserError, match=r"3 steps in a row, up to step 10, .* checkpoint-10"):
         train(learner, latents, config, run)
-    assert not list(config.output.glob("checkpoint-*"))
+    (saved,) = config.output.glob("checkpoint-*")
+    unet = UNet2DConditionModel.from_pretrained(saved / "unet")
+    assert all(weight.isfinite().all() for weight in unet.parameters())
 
 
 def test_a_weight_that_is_no_number_stops_the_run_before_it_is_saved(tiny_model, tmp_path):
-    config = config_for(tiny_model, tmp_path, learning_rate=1e38, max_train_steps=1)
+    config = config_for(tiny_model, tmp_path, checkpointing_steps=1, learning_rate=1e38)
     run, learner, latents = prepared(config)
-    learner.unet.conv_out.bias.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(UserError, match=r"A weight is no longer a number after step 1"):
         train(learner, latents, config, run)
+    assert not list(config.output.glob("checkpoint-*"))
 
 
 def test_validation_pictures_are_drawn_with_the_average_by_a_whole_pipeline(tiny_model, tmp_path):
@@ -134,14 +181,14 @@ def test_validation_pictures_are_drawn_with_the_average_by_a_whole_pipeline(tiny
     )
     seen = []
 
-    def preview(pipe):
+    def preview(pipe, stop):
         seen.append(pipe.unet.conv_in.weight.detach().clone())
         assert not pipe.unet.training
         return [Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8))]
 
     learner = trained(config, preview)
     names = sorted(path.name for path in (config.output / "validation").iterdir())
-    assert names == [f"step-{step:06}-{number}.png" for step in (2, 3) for number in (0, 1)]
+    assert names == [f"step-{step:06}-{number}.png" for step in (0, 2, 3) for number in (0, 1)]
     assert torch.equal(seen[-1], learner.ema.shadow["unet.conv_in.weight"])
     assert not torch.equal(seen[-1], learner.weights["unet.conv_in.weight"])
 

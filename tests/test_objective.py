@@ -30,7 +30,7 @@ def test_a_perfect_prediction_costs_nothing_and_gives_the_picture_back(predictio
     objective = objective_of(prediction_type)
     alpha_bar = objective.alpha_bar[T].view(-1, 1, 1, 1)
     target = TARGETS[prediction_type](X_0, EPS, alpha_bar)
-    assert objective(lambda x_t, t, prompt: target, X_0, EPS, T, None) == 0
+    assert objective(lambda x_t, t, prompt: target, X_0, EPS, T, None).max() == 0
     assert objective(lambda x_t, t, prompt: target + 1, X_0, EPS, T, None) == pytest.approx(1)
 
     scheduler = DDPMScheduler(prediction_type=prediction_type, clip_sample=False)
@@ -60,8 +60,8 @@ def test_the_loss_is_weighted_per_picture():
     objective = objective_of(snr_gamma=5.0)
     weight = min_snr_weight(objective.alpha_bar[T], 5.0, "epsilon")
     loss = objective(lambda x_t, t, prompt: EPS + 1, X_0, EPS, T, None)
-    assert loss == pytest.approx(weight.mean())
-    assert loss < 0.99
+    torch.testing.assert_close(loss, weight.flatten())
+    assert loss.min() < 0.99
 
 
 def test_noise_is_a_function_of_the_step_alone():

@@ -10,6 +10,7 @@ from runs import config_for, fresh_run, prepared
 from safetensors.torch import load_file
 
 from errors import UserError
+from training.loop import train
 from training.objective import Objective
 from training.weights import Ema, load_model
 
@@ -17,9 +18,9 @@ from training.weights import Ema, load_model
 def loss_of(learner, latents, config) -> torch.Tensor:
     """The loss of the first step, with its graph."""
     learner.train()
-    x_0, prompt = latents.batch(config, 0, 4)
+    x_0, prompt = (latents.batch(0, 4)[name] for name in ("x_0", "prompt"))
     objective = Objective(learner.pipe.scheduler, config, torch.device("cpu"))
-    return objective(learner, x_0, *objective.draw(0, x_0.shape), prompt)
+    return objective(learner, x_0, *objective.draw(0, x_0.shape), prompt).mean()
 
 
 def gradients(learner, latents, config) -> dict[str, torch.Tensor]:
@@ -46,6 +47,27 @@ def test_gradient_checkpointing_gives_the_same_gradients(tiny_model, tmp_path):
     assert learner.unet.is_gradient_checkpointing
     assert learner.text_encoder.is_activation_checkpointing
     saved = gradients(learner, latents, checkpointed)
+    for name, gradient in gradients(*prepared(plain)[1:], plain).items():
+        torch.testing.assert_close(saved[name], gradient)
+
+
+def test_only_the_blocks_at_full_resolution_are_computed_twice_when_asked(tiny_model, tmp_path):
+    plain, largest = (
+        config_for(
+            tiny_model, tmp_path, gradient_checkpointing=on, gradient_checkpointing_blocks="largest"
+        )
+        for on in (False, True)
+    )
+    _, learner, latents = prepared(largest)
+    flags = {
+        name: module.gradient_checkpointing
+        for name, module in learner.unet.named_modules()
+        if hasattr(module, "gradient_checkpointing")
+    }
+    assert {name for name, on in flags.items() if on} == {
+        name for name in flags if name.startswith(("down_blocks.0", "up_blocks.1"))
+    }
+    saved = gradients(learner, latents, largest)
     for name, gradient in gradients(*prepared(plain)[1:], plain).items():
         torch.testing.assert_close(saved[name], gradient)
 
@@ -161,3 +183,75 @@ def test_an_inpainting_unet_is_refused(tmp_path):
     config = config_for(str(tmp_path / "inpainting"), tmp_path)
     with pytest.raises(UserError, match="takes 9 channels and its VAE gives 4"):
         load_model(config, fresh_run(config))
+
+
+LORA = {"method": "lora", "rank": 2}
+
+
+def learned(tiny_model, tmp_path, **options):
+    """Config and learner after three steps."""
+    config = config_for(tiny_model, tmp_path, **options)
+    run, learner, latents = prepared(config)
+    train(learner, latents, config, run)
+    return config, learner
+
+
+def drawn(pipe) -> torch.Tensor:
+    """A picture of two steps: float 1,3,32,32."""
+    pipe.set_progress_bar_config(disable=True)
+    noise = torch.Generator().manual_seed(0)
+    return pipe("a creature", num_inference_steps=2, output_type="pt", generator=noise).images
+
+
+def test_lora_learns_two_small_matrices_beside_each_layer_of_attention(tiny_model, tmp_path):
+    _, learner, _ = prepared(config_for(tiny_model, tmp_path, **LORA))
+    assert all(".lora_" in name for name in learner.weights)
+    assert len(learner.weights) == 4 * 8 * 2  # in 4 blocks, of 8 layers, two each
+    assert {min(weight.shape) for weight in learner.weights.values()} == {2}
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"train_text_encoder": True}, {"lora_alpha": 7.0}, {"use_ema": True}]
+)
+def test_a_lora_opens_in_diffusers_and_draws_as_it_did_when_it_learned(tiny_model, tmp_path, more):
+    _, learner = learned(tiny_model, tmp_path, learning_rate=0.1, **LORA, **more)
+    learner.save(tmp_path / "lora", {})
+    with learner.drawing() as pipe:
+        expected = drawn(pipe)
+    pipe = StableDiffusionPipeline.from_pretrained(tiny_model)
+    before = drawn(pipe)
+    pipe.load_lora_weights(tmp_path / "lora")
+    torch.testing.assert_close(drawn(pipe), expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(before, expected, atol=1e-3)
+
+
+def test_a_merged_lora_is_a_whole_model_that_draws_the_same(tiny_model, tmp_path):
+    _, learner = learned(tiny_model, tmp_path, learning_rate=0.1, merge_lora=True, **LORA)
+    learner.save(tmp_path / "merged", {})
+    with learner.drawing() as pipe:
+        expected = drawn(pipe)
+    merged = StableDiffusionPipeline.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(drawn(merged), expected, atol=1e-4, rtol=1e-4)
+    assert not any("lora" in name for name in merged.unet.state_dict())
+
+
+def test_a_lora_in_half_precision_keeps_its_own_weights_in_full(tiny_model, tmp_path):
+    _, learner = learned(tiny_model, tmp_path, mixed_precision="bf16", **LORA)
+    assert {weight.dtype for weight in learner.weights.values()} == {torch.float32}
+    assert learner.unet.conv_in.weight.dtype == torch.bfloat16
+    with learner.drawing() as pipe, torch.autocast("cpu", torch.bfloat16):
+        assert drawn(pipe).isfinite().all()
+
+
+def test_layers_that_are_not_there_are_named(tiny_model, tmp_path):
+    with pytest.raises(UserError, match="--lora_target_modules to_z: the unet has no such layers"):
+        prepared(config_for(tiny_model, tmp_path, lora_target_modules=("to_z",), **LORA))
+
+
+def test_an_average_elsewhere_is_the_same(tiny_model, tmp_path):
+    averages = []
+    for offloaded in (False, True):
+        folder = {"output_dir": str(tmp_path / str(offloaded))}
+        _, learner = learned(tiny_model, tmp_path, use_ema=True, offload_ema=offloaded, **folder)
+        averages.append(learner.ema.shadow)
+    assert all(torch.equal(averages[0][name], averages[1][name]) for name in averages[0])

@@ -1,9 +1,18 @@
-"""Save, find, resume, prune. No pickles: tensors are safetensors, the rest is JSON."""
+"""Save, verify, find, resume, prune. No pickles: tensors are safetensors, the rest is JSON.
 
+A checkpoint is a folder OUTPUT_DIR/checkpoint-STEP. It is written beside its place under a hidden
+name, flushed, and renamed; only then are older ones removed. Its manifest holds the SHA-256 of
+every file, so that a torn or altered one is known for what it is, and the one before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,117 +22,248 @@ from safetensors.torch import load_file, save_file
 
 from errors import UserError
 
+MANIFEST = "manifest.json"
+STATE = "state.json"
+REHEARSAL = "checkpoint-rehearsal"  # no step: never resumed from
+
+# Tensors by the name that they have in a file, by the file's path in a checkpoint.
+Files = dict[str, dict[str, torch.Tensor]]
+
 
 class Checkpoints:
-    """The checkpoints of a run, OUTPUT_DIR/checkpoint-STEP: how it goes on after a stop.
+    """The checkpoints of a run: how it goes on after a stop.
 
-    `same` holds what must not change between a checkpoint and the run that goes on from it.
+    `same` are the options and facts that have decided the result so far, by the words for them.
     """
 
-    def __init__(self, learner, optimizer: torch.optim.Optimizer, config, run, same: dict):
-        self.learner, self.optimizer = learner, optimizer
-        self.config, self.run, self.same = config, run, same
+    def __init__(self, learner, descent, config, run, same: dict):
+        self.learner, self.descent, self.config, self.run, self.same = (
+            learner, descent, config, run, same,
+        )  # fmt: skip
 
-    def resume(self) -> int:
-        """Put the checkpoint that the options ask for back; the step to go on with."""
-        folder = find(self.config.output, self.config.resume_from_checkpoint)
+    def resume(self) -> dict:
+        """Put the checkpoint that the options ask for back, and return its state; {} if none."""
+        folder = find(self.config.output, self.config.resume_from_checkpoint, self.run.say)
         if folder is None:
-            return 0
-        state = load(folder, self.learner, self.optimizer, self.same)
+            return {}
+        state = state_of(folder)
+        refuse_changes(folder, state["same"], self.same)
+        load(folder, self.files())
+        scaler = self.run.accelerator.scaler
+        if scaler and state["scaler"]:
+            scaler.load_state_dict(state["scaler"])
         self.run.id = state["run_id"]
-        if self.run.accelerator.scaler:
-            self.run.accelerator.scaler.load_state_dict(state["scaler"])
         self.run.say(f"Resuming from {folder}, after step {state['step']}.")
-        return state["step"]
+        return state
 
-    def save(self, step: int) -> None:
-        """Write checkpoint-STEP; only then delete those beyond --checkpoints_total_limit."""
+    def save(self, step: int, more: dict) -> None:
+        """Write checkpoint-STEP; only then delete those beyond --checkpoints_total_limit.
+
+        `more` goes into its state.
+        """
+        files = self.files()  # by all processes: what is sharded is gathered here
         if self.run.is_main:
             scaler = self.run.accelerator.scaler
-            state = {"step": step, "run_id": self.run.id, **self.same}
+            state = {"step": step, "run_id": self.run.id, "same": self.same, **more}
             state["scaler"] = scaler.state_dict() if scaler else None
-            save(self.config.output / f"checkpoint-{step}", self.learner, self.optimizer, state)
+            folder = self.config.output / f"checkpoint-{step}"
+            if not (folder.is_dir() and what_is_wrong(folder) is None):
+                save(folder, files, state, self.learner.describe)
             prune(self.config.output, self.config.checkpoints_total_limit)
         self.run.accelerator.wait_for_everyone()
 
+    def rehearse(self) -> None:
+        """Save and read back once before the first step: what cannot be saved is found now."""
+        files = self.files()
+        if self.run.is_main:
+            place = self.config.output / REHEARSAL
+            _remove(place)
+            save(place, files, {"step": 0}, self.learner.describe)
+            reason = what_is_wrong(place)
+            _remove(place)
+            if reason:
+                raise UserError(
+                    f"{self.config.output} does not keep what is written to it ({reason}); "
+                    "choose another --output_dir."
+                )
+        self.run.accelerator.wait_for_everyone()
 
-def save(folder: Path, learner, optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Write weights, their average, the optimizer and `state` (JSON) to `folder`."""
-    names = list(learner.weights)
-    moments = {
-        f"{names[index]}/{key}": value
-        for index, entry in optimizer.state_dict()["state"].items()
-        for key, value in entry.items()
-    }
+    def files(self) -> Files:
+        """All that learning goes on from, as a checkpoint's files."""
+        return self.learner.files() | {"optimizer.safetensors": self.descent.moments()}
+
+
+def save(
+    folder: Path, files: Files, state: dict, describe: Callable[[Path], None] = lambda _: None
+):
+    """Write tensors and `state` (JSON) to `folder`; `describe` adds files about them."""
     with replaced(folder) as staged:
         staged.mkdir()
-        _save_tensors(learner.weights, staged / "weights.safetensors")
-        _save_tensors(moments, staged / "optimizer.safetensors")
-        if learner.ema:
-            _save_tensors(learner.ema.shadow, staged / "ema.safetensors")
-        (staged / "state.json").write_text(json.dumps(state, indent=2))
+        for name, tensors in files.items():
+            (staged / name).parent.mkdir(parents=True, exist_ok=True)
+            save_tensors(tensors, staged / name)
+        describe(staged)
+        (staged / STATE).write_text(json.dumps(state, indent=2) + "\n")
+        (staged / MANIFEST).write_text(json.dumps(_hashes(staged), indent=2))
+
+
+def state_of(folder: Path) -> dict:
+    """What a checkpoint holds beside tensors."""
+    return json.loads((folder / STATE).read_text())
 
 
 @torch.no_grad()
-def load(folder: Path, learner, optimizer: torch.optim.Optimizer, expected: dict) -> dict:
-    """Put a checkpoint back and return its state.
+def load(folder: Path, files: Files) -> None:
+    """Put a checkpoint back into the tensors of `files`, in place.
 
-    `expected` are entries of the state that must be the same now, or the run would not be the same.
-    Raises `UserError` if one differs, or if the checkpoint is damaged or of another model.
+    Raises `UserError` if it is damaged or of other weights.
     """
-    try:
-        state = json.loads((folder / "state.json").read_text())
-        for name, now in expected.items():
-            if state.get(name, now) != now:
-                raise UserError(
-                    f"{folder} was made with {name} {state[name]}, this run has {now}: "
-                    "use the same options and data, or leave --resume_from_checkpoint out."
-                )
-        _copy(load_file(folder / "weights.safetensors"), learner.weights)
-        if learner.ema:
-            _copy(load_file(folder / "ema.safetensors"), learner.ema.shadow)
-        moments = load_file(folder / "optimizer.safetensors")
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    if reason := what_is_wrong(folder):
+        raise UserError(f"{folder} is damaged ({reason}); resume from another, or start anew.")
+    for name, tensors in files.items():
+        path = folder / name
+        saved = load_file(path) if path.exists() else {}
+        shapes = [{key: value.shape for key, value in each.items()} for each in (saved, tensors)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"{folder} cannot be resumed: in {name} other weights learned than now. Use the "
+                "same model and options, or start anew in another --output_dir."
+            )
+        for key, tensor in tensors.items():
+            put(saved[key], tensor)
+
+
+def refuse_changes(folder: Path, then: dict, now: dict) -> None:
+    """Raise `UserError` that names all that has changed and would have altered the result."""
+    changed = [
+        f"{name} was {then.get(name)}, now {now.get(name)}"
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name) != now.get(name)
+    ]
+    if changed:
         raise UserError(
-            f"{folder} is not a whole checkpoint of this run ({type(error).__name__}: {error}); "
-            "resume from another, or leave --resume_from_checkpoint out."
-        ) from error
-    entries = [{} for _ in learner.weights]
-    places = {name: index for index, name in enumerate(learner.weights)}
-    for name, value in moments.items():
-        weight, key = name.rsplit("/", 1)
-        entries[places[weight]][key] = value
-    groups = optimizer.state_dict()["param_groups"]  # today's options, not those of the checkpoint
-    optimizer.load_state_dict({"state": dict(enumerate(entries)), "param_groups": groups})
-    return state
+            f"{folder} was made with other options: {'; '.join(changed)}. Use the same again, or "
+            "start anew in another --output_dir."
+        )
 
 
-def find(output: Path, wanted: str | None) -> Path | None:
+def find(output: Path, wanted: str | None, say: Callable[[str], None] = print) -> Path | None:
     """The folder to resume from; None to start afresh.
 
-    Raises `UserError` if a named one is missing, or if starting afresh would mix two runs.
+    A damaged checkpoint is passed over with a word to the user for an older whole one. Raises
+    `UserError` if a named one is missing or damaged, if 'latest' finds none, or if starting afresh
+    would mix two runs.
     """
-    if wanted is None:
-        if _all(output):
-            raise UserError(
-                f"{output} has checkpoints of an earlier run: go on with --resume_from_checkpoint "
-                "latest, or delete them, or choose another --output_dir."
-            )
+    found = sorted(_all(output), key=_step, reverse=True)
+    if wanted is None and found:
+        raise UserError(
+            f"{output} has checkpoints of an earlier run: go on with --resume_from_checkpoint "
+            "latest, or delete them, or choose another --output_dir."
+        )
+    if wanted is None or (wanted == "auto" and not found):
         return None
-    if wanted == "latest":
-        return max(_all(output), key=_step, default=None)
-    for folder in (Path(wanted), output / wanted):
-        if folder.is_dir():
+    if wanted not in ("latest", "auto"):
+        return _named(output, wanted, found)
+    for folder in found:
+        reason = what_is_wrong(folder)
+        if reason is None:
             return folder
-    known = ", ".join(folder.name for folder in sorted(_all(output), key=_step)) or "none"
-    raise UserError(f"There is no checkpoint {wanted}; {output} has: {known}.")
+        say(f"{folder} is damaged ({reason}): an older one is looked for.")
+    if found:
+        raise UserError(f"No checkpoint in {output} is whole. Start anew in another --output_dir.")
+    raise UserError(
+        f"There is no checkpoint in {output} to resume from; leave --resume_from_checkpoint out "
+        "to start, or use 'auto' for: resume if there is one."
+    )
+
+
+def _named(output: Path, wanted: str, found: list[Path]) -> Path:
+    places = [place for place in (Path(wanted), output / wanted) if place.is_dir()]
+    if not places:
+        known = ", ".join(folder.name for folder in reversed(found)) or "none"
+        raise UserError(f"There is no checkpoint {wanted}; {output} has: {known}.")
+    if reason := what_is_wrong(places[0]):
+        whole = next((folder.name for folder in found if what_is_wrong(folder) is None), None)
+        advice = f"the newest whole one is {whole}" if whole else "no other is whole"
+        raise UserError(f"{places[0]} is damaged ({reason}); {advice}.")
+    return places[0]
+
+
+def what_is_wrong(folder: Path) -> str | None:
+    """Why a checkpoint is not what was written; None where it is."""
+    try:
+        written = json.loads((folder / MANIFEST).read_text())
+        if not written:
+            return f"{MANIFEST} is empty"
+        for name, about in written.items():
+            size = (folder / name).stat().st_size
+            if size != about["bytes"]:
+                return f"{name} has {size:,} bytes of {about['bytes']:,}"
+        present = _hashes(folder, written)
+    except OSError as error:
+        missing = Path(error.filename or "").name
+        return f"{missing} is missing" if isinstance(error, FileNotFoundError) else str(error)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is not readable"
+    altered = [name for name, about in written.items() if present[name] != about]
+    return f"{altered[0]} is not as it was written" if altered else None
 
 
 def prune(output: Path, limit: int | None) -> None:
     """Delete the oldest checkpoints beyond `limit`. Call it after a new one is safe."""
     if limit is not None:
         for folder in sorted(_all(output), key=_step)[:-limit]:
-            shutil.rmtree(folder)
+            gone = folder.with_name(f".{folder.name}.gone")  # so that no half of one is ever seen
+            _remove(gone)
+            folder.rename(gone)
+            shutil.rmtree(gone)
+
+
+def clear_leftovers(output: Path) -> None:
+    """Mend what a killed run left: unfinished files go, what was being replaced comes back."""
+    for former in output.glob(".former.*"):
+        _give_back(output, former)
+    for former in output.glob(".*.*.former"):
+        _settle(former, output / former.name[1:].rsplit(".", 2)[0])
+    for pattern in (".new.*", REHEARSAL, ".checkpoint-*", ".best.*", ".report.html.*"):
+        for path in output.glob(pattern):
+            _remove(path)
+
+
+def fingerprint_of(*modules: torch.nn.Module) -> str:
+    """Names the weights of modules by their content, as 16 hexadecimal digits."""
+
+    def digest(tensor: torch.Tensor) -> bytes:
+        plain = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        return hashlib.sha256(plain.numpy()).digest()
+
+    tensors = [item for module in modules for item in module.state_dict().items()]
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(digest, [tensor for _, tensor in tensors])
+    whole = hashlib.sha256()
+    for (name, _), each in zip(tensors, digests, strict=True):
+        whole.update(name.encode() + each)
+    return whole.hexdigest()[:16]
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    save_file({name: whole(tensor) for name, tensor in tensors.items()}, path)
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor on the CPU; one that is sharded over processes is gathered from all of them."""
+    if hasattr(tensor, "full_tensor"):
+        tensor = tensor.full_tensor()
+    return tensor.detach().cpu().contiguous()
+
+
+def put(saved: torch.Tensor, tensor: torch.Tensor) -> None:
+    """Copy a saved tensor into a live one, on whatever device or shards it lives."""
+    if hasattr(tensor, "full_tensor"):
+        from torch.distributed.tensor import distribute_tensor
+
+        saved = distribute_tensor(saved.to(tensor.device), tensor.device_mesh, tensor.placements)
+    tensor.data.copy_(saved)
 
 
 def _all(output: Path) -> list[Path]:
@@ -134,33 +274,40 @@ def _step(folder: Path) -> int:
     return int(folder.name[11:])
 
 
-def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+def _hashes(folder: Path, names=None) -> dict[str, dict]:
+    """Size and SHA-256 of the files of a folder, or of those that are named."""
+    if names is None:
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        names = [path.relative_to(folder).as_posix() for path in paths]
 
+    def about(name: str) -> dict:
+        with (folder / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return {"bytes": file.tell(), "sha256": digest}
 
-def _copy(saved: dict[str, torch.Tensor], live: dict[str, torch.Tensor]) -> None:
-    if {name: value.shape for name, value in saved.items()} != {
-        name: value.shape for name, value in live.items()
-    }:
-        raise ValueError("other weights learned")
-    for name, tensor in live.items():
-        tensor.data.copy_(saved[name])
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(names, pool.map(about, names), strict=True))
 
 
 @contextmanager
 def replaced(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write to; once written it is flushed and takes its place."""
+    """A path beside `target` to write to, a file or a folder; flushed, it takes its place.
+
+    A file is replaced at once. A folder that is there gives way under a hidden name first.
+    """
     staged = target.with_name(f".{target.name}.{os.getpid()}")
+    former = target.with_name(f".{target.name}.{os.getpid()}.former")
     try:
         yield staged
         _flush(staged)
         if target.is_dir():
-            shutil.rmtree(target)
+            target.rename(former)
         staged.rename(target)
         _flush(target.parent, deep=False)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{target} cannot be written: {error}. Make room and resume.") from error
     finally:
+        _settle(former, target)
         _remove(staged)
 
 
@@ -168,7 +315,8 @@ def replaced(target: Path) -> Iterator[Path]:
 def replaced_files(folder: Path, last: str) -> Iterator[Path]:
     """A folder to write to; once written, its entries replace those of `folder`, others stay.
 
-    `last` leaves first and comes last: a folder caught between does not open, rather than mix two.
+    `last` leaves first and comes last: a folder caught between does not open, rather than mix two,
+    and `clear_leftovers` brings the former one back.
     """
     staged, former = (folder / f".{name}.{os.getpid()}" for name in ("new", "former"))
     staged.mkdir(parents=True)
@@ -183,11 +331,30 @@ def replaced_files(folder: Path, last: str) -> Iterator[Path]:
         for name in reversed(names):
             (staged / name).rename(folder / name)
         _flush(folder, deep=False)
+        _remove(former)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder} cannot be written: {error}. Make room and resume.") from error
     finally:
+        if former.exists():
+            _give_back(folder, former)
         _remove(staged)
-        _remove(former)
+
+
+def _settle(former: Path, target: Path) -> None:
+    """What gave way comes back, unless something else stands in its place."""
+    if former.exists() and not target.exists():
+        former.rename(target)
+    _remove(former)
+
+
+def _give_back(folder: Path, former: Path) -> None:
+    """Undo a replacement that broke off. `model_index.json` moves last: with it, it was done."""
+    moved = list(former.iterdir())
+    if not all((folder / path.name).exists() for path in moved):
+        for path in moved:
+            _remove(folder / path.name)
+            path.rename(folder / path.name)
+    _remove(former)
 
 
 def _remove(path: Path) -> None:

@@ -1,9 +1,11 @@
 """Captioned images: read, check, crop, order."""
 
+import copy
 import hashlib
+import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -19,9 +21,11 @@ from preparing.captions import token_counter
 from preparing.check import CountTokens, examine, texts_of, uncounted
 from preparing.ledger import Finding, Ledger
 from preparing.pictures import decoded, upright_rgb
-from preparing.sources import Reading, Source, open_source
+from preparing.rows import Row
+from preparing.sources import Reading, Source, open_source, pictures_alone
 
 FAULTS_SHOWN = 10
+HELD_OUT_MOST = 64  # pictures that measure the loss: more cost time at every look
 
 
 def random_at(seed: int, purpose: str, where: int) -> np.random.Generator:
@@ -35,85 +39,181 @@ def order(seed: int, size: int, first: int, count: int) -> list[int]:
     return [int(_shuffled(seed, size, epoch)[place]) for epoch, place in places]
 
 
+def bucket_of(seed: int, sizes: tuple[int, ...], count: int, step: int) -> tuple[int, int]:
+    """Which bucket step `step` learns from, and the number of its first picture in that bucket's
+    endless row of epochs. `sizes`: pictures of each bucket; `count`: pictures per step.
+
+    An epoch holds the batches that become full in it: none is half empty, no picture is left out.
+    """
+    if len(sizes) == 1:
+        return 0, step * count
+    epoch = step * count // sum(sizes)
+    while _batches_before(sizes, count, epoch) > step:
+        epoch -= 1
+    while _batches_before(sizes, count, epoch + 1) <= step:
+        epoch += 1
+    bucket, batch = _bucket_order(seed, sizes, count, epoch)[
+        step - _batches_before(sizes, count, epoch)
+    ]
+    return bucket, batch * count
+
+
+def _batches_before(sizes: tuple[int, ...], count: int, epoch: int) -> int:
+    return sum(epoch * size // count for size in sizes)
+
+
 @lru_cache(maxsize=2)
+def _bucket_order(
+    seed: int, sizes: tuple[int, ...], count: int, epoch: int
+) -> list[tuple[int, int]]:
+    """The batches of an epoch, as bucket and number in its row, shuffled."""
+    batches = [
+        (bucket, batch)
+        for bucket, size in enumerate(sizes)
+        for batch in range(epoch * size // count, (epoch + 1) * size // count)
+    ]
+    return [batches[i] for i in random_at(seed, "buckets", epoch).permutation(len(batches))]
+
+
+@lru_cache(maxsize=16)
 def _shuffled(seed: int, size: int, epoch: int) -> np.ndarray:
-    return random_at(seed, "order", epoch).permutation(size)
+    return random_at(seed, "order", epoch).permutation(size).astype(np.int32)
 
 
 class CaptionedImages:
     """The data set, checked: every picture opens, every caption says something.
 
-    `captions[i]` are the texts of picture i (one or more); `fingerprint` names the content;
-    `warnings` are sentences on what may not be as it was meant. Raises `UserError` with all the
-    faults at once.
+    Of picture i, `captions[i]` are its texts (one or more), `names[i]` its file, `sizes[i]` its
+    width and height in pixels, `digests[i]` the SHA-256 of its content. `held_out` holds pictures
+    that are for measuring alone, or is None; `fingerprint` names the content; `warnings` are
+    sentences on what may not be as it was meant.
     """
 
-    def __init__(self, config):
+    def __init__(self, config, source: Source | None = None):
+        """Open what the options name, or `source`. Raises `UserError` with all faults at once."""
         self.config = config
-        source = _source(config)
-        checked = list(source.rows())
-        rows = [row for row in checked if row.split == "train"]
-        if config.max_train_samples is not None:
-            chosen = random_at(config.seed, "subset", 0).permutation(len(rows))
-            rows = checked = [rows[i] for i in sorted(chosen[: config.max_train_samples])]
-            source = replace(source, folders=())  # pictures without a row are meant to be there
-        with Ledger() as ledger:
-            examine(
-                replace(source, rows=lambda: iter(checked)),
-                ledger,
-                resolution=config.resolution,
-                count_tokens=_token_counter(config),
-            )
-            if faults := ledger.count(fault=True):
-                raise UserError(_listed(config.data, ledger.findings(True, FAULTS_SHOWN), faults))
-            self.warnings = [str(warning) for warning in ledger.findings(False, FAULTS_SHOWN)]
-            if (more := ledger.count(fault=False) - FAULTS_SHOWN) > 0:
-                self.warnings.append(f"and {more:,} more; prepare_dataset.py --check lists them")
-            digests = ledger.ask(
-                "SELECT caption, content FROM rows WHERE split = 'train' ORDER BY row"
-            )
-            digest = hashlib.sha256(b"".join(part for pair in digests for part in pair))
-        if len(rows) < config.train_batch_size:
+        place = source.name if source else config.data  # as the user calls it
+        checked, facts, self.warnings = _checked(source or _source(config), place, config)
+        chosen = [number for number, *about in facts if about[0] == "train"]
+        if len(chosen) < config.train_batch_size:
             raise UserError(
-                f"{config.data} has {len(rows)} pictures, fewer than --train_batch_size "
+                f"{place} has {len(chosen)} pictures, fewer than --train_batch_size "
                 f"{config.train_batch_size}: lower it or add pictures."
             )
+        held_out = [number for number, *about in facts if about[0] != "train"]
+        known = {number: about for number, *about in facts}
+        self.held_out = copy.copy(self) if held_out else None
+        if self.held_out:
+            # A draw by content, so that the same ones measure when others are added.
+            held_out = sorted(held_out, key=lambda number: known[number][2])[:HELD_OUT_MOST]
+            self.held_out._take(held_out, checked, known)
+        self._take(chosen, checked, known)
+
+    def _take(self, numbers: list[int], rows: list[Row], known: dict[int, list]) -> None:
+        """Hold these rows, counted from 1, and what is known of them."""
+        rows = [rows[number - 1] for number in numbers]
+        about = [known[number] for number in numbers]
         self.captions = [texts_of(row.caption) for row in rows]
-        self.fingerprint = digest.hexdigest()[:16]
+        self.names = [row.picture or row.where for row in rows]
         self._contents = [row.content for row in rows]
+        self.digests = [content for _, _, content, _, _ in about]
+        self.sizes = [(width, height) for *_, width, height in about]
+        digest = hashlib.sha256(b"".join(caption + content for _, caption, content, *_ in about))
+        self.fingerprint = digest.hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self._contents)
 
-    def pixels(self, index: int, resolution: int) -> torch.Tensor:
-        """Picture `index`, shorter side resized, cropped: uint8 3,R,R in 0..255."""
+    def image(self, index: int) -> Image.Image:
+        """Picture `index`, upright and in RGB, at its own size."""
         image, _ = decoded(self._contents[index]())
-        image = upright_rgb(image)
-        place = (0.5, 0.5)
-        if not self.config.center_crop:
-            place = tuple(random_at(self.config.seed, "crop", index).random(2))
-        return torch.from_numpy(np.array(square(image, resolution, place))).permute(2, 0, 1)
+        return upright_rgb(image)
 
-    def batches(self, size: int, resolution: int) -> Iterator[torch.Tensor]:
-        """All pictures in order, uint8 N,3,R,R, decoded by threads two batches ahead."""
+    def pixels(
+        self, index: int, shape: tuple[int, int], place: tuple[float, float] | None = None
+    ) -> torch.Tensor:
+        """Picture `index`, resized to cover `shape` (H, W) and cropped: uint8 3,H,W in 0..255.
+
+        `place` in 0..1 says where to crop (x, y); None: as the options say, always the same.
+        """
+        if place is None and self.config.center_crop:
+            place = (0.5, 0.5)
+        elif place is None:
+            content = int.from_bytes(self.digests[index][:8], "big")
+            place = tuple(random_at(self.config.seed, "crop", content).random(2))
+        mode = Image.Resampling[self.config.image_interpolation_mode.upper()]
+        cropped = covering(self.image(index), shape, place, mode)
+        return torch.from_numpy(np.array(cropped)).permute(2, 0, 1)
+
+    def batches(
+        self, size: int, shape: tuple[int, int], numbers: Sequence[int] | None = None
+    ) -> Iterator[torch.Tensor]:
+        """Pictures in order, all or those of `numbers`: uint8 N,3,H,W, decoded by threads two
+        batches ahead."""
+        numbers = range(len(self)) if numbers is None else numbers
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             ahead = deque()
-            for first in range(0, len(self), size):
-                indices = range(first, min(first + size, len(self)))
-                ahead.append([pool.submit(self.pixels, i, resolution) for i in indices])
+            for first in range(0, len(numbers), size):
+                several = numbers[first : first + size]
+                ahead.append([pool.submit(self.pixels, number, shape) for number in several])
                 if len(ahead) > 2:
                     yield torch.stack([pixels.result() for pixels in ahead.popleft()])
             while ahead:
                 yield torch.stack([pixels.result() for pixels in ahead.popleft()])
 
 
-def square(image: Image.Image, side: int, place: tuple[float, float]) -> Image.Image:
-    """Shorter side resized to `side`, then cropped; `place` in 0..1 says where (x, y)."""
-    scale = side / min(image.size)
-    width, height = (max(side, round(length * scale)) for length in image.size)
-    image = image.resize((width, height), Image.Resampling.LANCZOS)
-    left, top = round(place[0] * (width - side)), round(place[1] * (height - side))
-    return image.crop((left, top, left + side, top + side))
+def covering(
+    image: Image.Image,
+    shape: tuple[int, int],
+    place: tuple[float, float],
+    mode: Image.Resampling = Image.Resampling.LANCZOS,
+) -> Image.Image:
+    """Resized to cover `shape` (H, W) as closely as it can be, then cropped at `place` (x, y)."""
+    height, width = shape
+    scale = max(width / image.width, height / image.height)
+    wide, high = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    image = image.resize((wide, high), mode)
+    left, top = round(place[0] * (wide - width)), round(place[1] * (high - height))
+    return image.crop((left, top, left + width, top + height))
+
+
+def bucket_shape(size: tuple[int, int], resolution: int, multiple: int) -> tuple[int, int]:
+    """The (H, W) of about `resolution` squared pixels whose aspect ratio is nearest to a picture's.
+
+    Sides are multiples of `multiple`, from half to twice the resolution.
+    """
+    aspect = size[0] / size[1]
+    sides = range(multiple, 2 * resolution + 1, multiple)
+    shapes = [(resolution * resolution // width // multiple * multiple, width) for width in sides]
+    fitting = [(h, w) for h, w in shapes if resolution <= 2 * h <= 4 * resolution <= 8 * w]
+    return min(fitting, key=lambda shape: abs(math.log(shape[1] / shape[0] / aspect)))
+
+
+def _checked(source: Source, place: str, config) -> tuple[list[Row], list[tuple], list[str]]:
+    """The rows; of each its number from 1, split, digests of caption and content, width and
+    height; and warnings. Raises `UserError` with all faults."""
+    rows = list(source.rows())
+    if config.max_train_samples is not None:
+        train = [row for row in rows if row.split == "train"]
+        drawn = random_at(config.seed, "subset", 0).permutation(len(train))
+        kept = {id(train[i]) for i in drawn[: config.max_train_samples]}
+        rows = [row for row in rows if id(row) in kept or row.split != "train"]
+        source = replace(source, folders=())  # pictures without a row are meant to be there
+    with Ledger() as ledger:
+        examine(
+            replace(source, rows=lambda: iter(rows)),
+            ledger,
+            resolution=config.resolution,
+            count_tokens=_token_counter(config),
+            held_out=config.held_out,
+        )
+        if faults := ledger.count(fault=True):
+            raise UserError(_listed(place, ledger.findings(True, FAULTS_SHOWN), faults))
+        warnings = [str(warning) for warning in ledger.findings(False, FAULTS_SHOWN)]
+        if (more := ledger.count(fault=False) - FAULTS_SHOWN) > 0:
+            warnings.append(f"and {more:,} more; prepare_dataset.py --check lists them")
+        facts = "SELECT row, split, caption, content, width, height FROM rows ORDER BY row"
+        return rows, list(ledger.ask(facts)), warnings
 
 
 def _source(config) -> Source:
@@ -122,15 +222,23 @@ def _source(config) -> Source:
         image_column=config.image_column,
         caption_column=config.caption_column,
         config_name=config.dataset_config_name,
+        cache_dir=config.cache_dir,
         strict=True,
     )
-    if config.dataset_name:
-        return tables.from_hub(config.dataset_name, reading)
-    if not Path(config.train_data_dir).is_dir():
+    if config.instance_data_dir:
+        return pictures_alone(Path(config.instance_data_dir), config.instance_prompt)
+    if config.train_data_dir and not Path(config.train_data_dir).is_dir():
         raise UserError(
             f"The data folder {config.train_data_dir} does not exist; check --train_data_dir."
         )
-    return open_source(config.train_data_dir, reading)
+    if Path(config.data).is_dir():
+        source = open_source(config.data, reading)
+    else:
+        source = tables.from_hub(config.data, reading)
+    if config.instance_prompt:  # stands for the subject, whatever the captions say
+        called = lambda: (replace(row, caption=config.instance_prompt) for row in source.rows())  # noqa: E731
+        return replace(source, rows=called)
+    return source
 
 
 def _token_counter(config) -> CountTokens:

@@ -1,116 +1,308 @@
 """Encode images and captions once, keep, reuse."""
 
+from __future__ import annotations
+
 import hashlib
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tqdm import tqdm
 
-from training.checkpoint import replaced
-from training.dataset import order, random_at
+from training.checkpoint import fingerprint_of, replaced
+from training.dataset import bucket_of, bucket_shape, order, random_at
 
-ENCODE_BATCH = 16
+ENCODE_PIXELS = 16 * 512 * 512  # encoded at once
+KINDS = {torch.uint8: "U8", torch.float16: "F16"}  # as safetensors calls them
 EMBEDDING_BYTES = 4 * 2**30  # beyond this, captions are encoded anew at every step
+
+# Tensors of as many rows: what a step, or a part of it, learns from.
+# x_0: float32 R,C,h,w, or with --no_cache pixels: uint8 R,3,H,W and noise: float32 R,C,h,w
+# prompt: int64 R,T token ids or float32 R,T,D embeddings;  weight: float32 R, of each row's loss
+# the loop adds eps: float32 R,C,h,w and t: int64 R
+Batch = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Latents:
-    """The data set as the UNet sees it, in memory.
+class Shelf:
+    """Pictures of one shape, kept as mean and standard deviation: each epoch draws fresh noise."""
 
-    Pictures are kept as mean and standard deviation, so that each epoch draws fresh noise.
-    """
-
-    mean: torch.Tensor  # float16 N,V,C,h,w, scaled for the UNet; V is 2 when mirrored are kept too
-    std: torch.Tensor  # float16 N,V,C,h,w
-    prompts: torch.Tensor  # P,T token ids or float P,T,D embeddings; the empty caption is first
-    choices: list[list[int]]  # for each picture, the rows of `prompts` that describe it
-    fingerprint: str
+    shape: tuple[int, int]  # H, W in pixels
+    numbers: np.ndarray  # int64 n, which of the data set
+    mean: torch.Tensor | None = None  # float16 n,V,C,h,w, scaled for the UNet; None: not encoded
+    std: torch.Tensor | None = None  # float16 n,V,C,h,w; V is 2 when mirrored ones are kept too
 
     def __len__(self) -> int:
-        return len(self.mean)
+        return len(self.numbers)
 
-    def batch(self, config, step: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the whole of step `step` learns from: x_0 float32 B,C,h,w and prompts B,T[,D].
+
+class Latents:
+    """The data set as the UNet sees it.
+
+    `shelves` hold its pictures, by their shape. `prompts` are all captions, P,T token ids or
+    float P,T,D embeddings, the empty one first; `choices[i]` are the rows that describe picture i.
+    """
+
+    rows_per_picture = 1
+
+    def __init__(self, images, shelves: list[Shelf], prompts, choices, vae, config):
+        self.images, self.shelves, self.prompts, self.choices = images, shelves, prompts, choices
+        self.vae, self.config = vae, config
+        self.fingerprint = images.fingerprint
+        self.held_out: Latents | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def names(self, step: int, size: int) -> list[str]:
+        """Files of the pictures of a step, in the order of its rows."""
+        return [self.images.names[number] for number in self._at(step, size)[1]]
+
+    def batch(self, step: int, size: int) -> Batch:
+        """What the whole of step `step` learns from, `size` pictures.
 
         A function of (seed, step, position in the batch), whatever was drawn before.
         """
-        pictures = order(config.seed, len(self), step * size, size)
-        random = random_at(config.seed, "batch", step)
-        mirrored = torch.from_numpy(random.integers(self.mean.shape[1], size=size))
-        which, dropped = random.random(size), random.random(size) < config.empty_captions
-        noise = random.standard_normal((size, *self.mean.shape[2:]), dtype=np.float32)
-
-        mean, std = (kept[pictures, mirrored].float() for kept in (self.mean, self.std))
+        shelf, pictures, places = self._at(step, size)
+        random = random_at(self.config.seed, "batch", step)
+        variants = 2 if self.config.random_flip else 1
+        mirrored = random.integers(variants, size=size)
+        which, dropped = random.random(size), random.random(size) < self.config.empty_captions
+        shape = (size, *latent_shape(self.vae, shelf.shape))
+        noise = torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
         prompts = [
             0 if drop else self.choices[picture][int(draw * len(self.choices[picture]))]
             for picture, draw, drop in zip(pictures, which, dropped, strict=True)
         ]
-        return mean + std * torch.from_numpy(noise), self.prompts[prompts]
+        batch = {"prompt": self.prompts[prompts], "weight": torch.ones(size)}
+        if shelf.mean is None:
+            crops = [None] * size if self.config.center_crop else random.random((size, 2))
+            pixels = self._pixels(pictures, shelf, mirrored, crops)
+            return batch | {"pixels": pixels, "noise": noise}
+        mean, std = (kept[places, mirrored].float() for kept in (shelf.mean, shelf.std))
+        return batch | {"x_0": mean + std * noise}
+
+    def encoded(self, part: Batch) -> torch.Tensor:
+        """x_0 of rows that are on the device: float32 R,C,h,w."""
+        if "x_0" in part:
+            return part["x_0"]
+        mean, std = _encode(self.vae, part["pixels"])
+        return mean + std * part["noise"]
+
+    def still(self, most: int) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+        """The first `most` pictures as they are, without noise and not mirrored, in parts of one
+        shape: their numbers, x_0 float32 R,C,h,w and prompts R,T[,D] of their first captions."""
+        for shelf in self.shelves:
+            size = _pictures_at_once(shelf.shape)
+            places = [place for place, number in enumerate(shelf.numbers) if number < most]
+            for first in range(0, len(places), size):
+                several = places[first : first + size]
+                numbers = [int(shelf.numbers[place]) for place in several]
+                if shelf.mean is None:
+                    (pixels,) = self.images.batches(size, shelf.shape, numbers)
+                    x_0, _ = _encode(self.vae, pixels.to(self.vae.device))
+                else:
+                    x_0 = shelf.mean[several, 0].float()
+                yield numbers, x_0, self.prompts[[self.choices[number][0] for number in numbers]]
+
+    def _at(self, step: int, size: int) -> tuple[Shelf, list[int], list[int]]:
+        """The shelf of a step, its pictures, and their places on the shelf."""
+        sizes = tuple(len(shelf) for shelf in self.shelves)
+        bucket, first = bucket_of(self.config.seed, sizes, size, step)
+        shelf = self.shelves[bucket]
+        places = order(self.config.seed, len(shelf), first, size)
+        return shelf, [int(shelf.numbers[place]) for place in places], places
+
+    def _pixels(self, pictures, shelf: Shelf, mirrored, crops) -> torch.Tensor:
+        drawn = [
+            self.images.pixels(number, shelf.shape, None if crop is None else tuple(crop))
+            for number, crop in zip(pictures, crops, strict=True)
+        ]
+        flipped = [
+            pixels.flip(-1) if mirror else pixels
+            for pixels, mirror in zip(drawn, mirrored, strict=True)
+        ]
+        return torch.stack(flipped)
 
 
 def encode_once(images, pipe, run) -> Latents:
-    """Encode every picture and caption; then the encoders that do not learn leave the device."""
-    resolution = run.config.resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
-    kept = _kept_file(images, pipe.vae, resolution, run.config)
-    tensors = _load_kept(kept, run) if kept and kept.exists() else None
-    if tensors is None:
-        tensors = _encode_images(images, pipe.vae, resolution, run)
-        if kept and run.is_main:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with replaced(kept) as path:
-                save_file(tensors, path)
-    prompts, choices = _encode_captions(images.captions, pipe, run)
-    return Latents(**tensors, prompts=prompts, choices=choices, fingerprint=images.fingerprint)
+    """Encode every picture and caption; then the encoders that do not learn leave the device.
+
+    With --no_cache, captions alone. Held-out pictures come with the latents, encoded once.
+    """
+    config = images.config
+    parts = [images, *([images.held_out] if images.held_out else [])]
+    prompts, choices = _encode_captions([part.captions for part in parts], pipe, run)
+    pipe.vae.to(run.device)
+    latents = []
+    for part, several in zip(parts, choices, strict=True):
+        measured = part is not images
+        how = replace(config, random_flip=False, no_cache=False) if measured else config
+        shelves = _shelves(part, pipe, how)
+        if not how.no_cache:
+            shelves = [_filled(shelf, part, pipe.vae, how, run) for shelf in shelves]
+        latents.append(Latents(part, shelves, prompts, several, pipe.vae, how))
+    if not config.no_cache:
+        pipe.vae.to("cpu")
+    latents[0].held_out = latents[1] if latents[1:] else None
+    return latents[0]
+
+
+def _shelves(images, pipe, config) -> list[Shelf]:
+    """Where each picture goes: one shape for all, or with --aspect_ratio_buckets that nearest."""
+    resolution = config.resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
+    if not config.aspect_ratio_buckets:
+        return [Shelf((resolution, resolution), np.arange(len(images)))]
+    multiple = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
+    shapes = [bucket_shape(size, resolution, multiple) for size in images.sizes]
+    return [
+        Shelf(shape, np.array([i for i, own in enumerate(shapes) if own == shape]))
+        for shape in sorted(set(shapes))
+    ]
+
+
+def _filled(shelf: Shelf, images, vae, config, run) -> Shelf:
+    """The shelf with its latents: from --latents_dir where they are there, encoded where not."""
+    digests = [images.digests[number] for number in shelf.numbers]
+    shapes = _shapes_of(shelf, vae, config)
+    if config.latents_dir is None:
+        tensors = {name: torch.empty(shape, dtype=kind) for name, (kind, shape) in shapes.items()}
+        _encode_into(tensors, range(len(shelf)), shelf, images, vae, run)
+        return replace(shelf, mean=tensors["mean"], std=tensors["std"])
+    kind = _key_of(vae, shelf, config, run)
+    data = hashlib.sha256(b"".join(digests)).hexdigest()[:16]
+    path = Path(config.latents_dir) / f"latents-{kind}-{data}.safetensors"
+    if _opened(path, run) is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        known = _known(path.parent.glob(f"latents-{kind}-*.safetensors"), run)
+        with replaced(path) as staged:
+            tensors = mapped(staged, shapes)
+            tensors["content"][:] = torch.frombuffer(
+                bytearray(b"".join(digests)), dtype=torch.uint8
+            ).view(-1, 32)
+            for place, digest in enumerate(digests):
+                if digest in known:
+                    file, row = known[digest]
+                    tensors["mean"][place], tensors["std"][place] = (
+                        file["mean"][row],
+                        file["std"][row],
+                    )
+            missing = [place for place, digest in enumerate(digests) if digest not in known]
+            _encode_into(tensors, missing, shelf, images, vae, run)
+    tensors = load_file(path)  # a map of the file: read where it is used, never all at once
+    return replace(shelf, mean=tensors["mean"], std=tensors["std"])
+
+
+def _shapes_of(shelf: Shelf, vae, config) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    count, variants = len(shelf), 2 if config.random_flip else 1
+    latents = (torch.float16, (count, variants, *latent_shape(vae, shelf.shape)))
+    return {"content": (torch.uint8, (count, 32)), "mean": latents, "std": latents}
+
+
+def latent_shape(vae, shape: tuple[int, int]) -> tuple[int, int, int]:
+    """C, h, w of the latents of a picture of `shape` H, W."""
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    return vae.config.latent_channels, shape[0] // factor, shape[1] // factor
 
 
 @torch.no_grad()
-def _encode_images(images, vae, resolution: int, run) -> dict[str, torch.Tensor]:
-    vae.to(run.device)
-    means, stds = [], []
-    batches = images.batches(ENCODE_BATCH, resolution)
-    total = -(-len(images) // ENCODE_BATCH)
-    for pixels in tqdm(batches, "Encoding pictures", total, disable=not run.is_main, leave=False):
-        # uint8 N,3,R,R in 0..255 -> float N,3,R,R in -1..1 -> float N,C,R/8,R/8
-        pixels = pixels.to(run.device).float() / 127.5 - 1
-        mean, std = [], []
-        for variant in (pixels, pixels.flip(-1)) if run.config.random_flip else (pixels,):
-            posterior = vae.encode(variant).latent_dist
-            mean.append(posterior.mean), std.append(posterior.std)
-        means.append((torch.stack(mean, 1) * vae.config.scaling_factor).half().cpu())
-        stds.append((torch.stack(std, 1) * vae.config.scaling_factor).half().cpu())
-    vae.to("cpu")
-    return {"mean": torch.cat(means), "std": torch.cat(stds)}
+def _encode_into(tensors, places: Sequence[int], shelf: Shelf, images, vae, run) -> None:
+    """Fill rows `places` of mean and std, while threads read the pictures to come."""
+    size = _pictures_at_once(shelf.shape)
+    numbers = [int(shelf.numbers[place]) for place in places]
+    batches = images.batches(size, shelf.shape, numbers)
+    total = -(-len(numbers) // size)
+    bar = tqdm(batches, "Encoding pictures", total, disable=not run.is_main, leave=False)
+    for number, pixels in enumerate(bar):
+        rows = list(places[number * size : (number + 1) * size])
+        pixels = pixels.to(vae.device)
+        with run.accelerator.autocast():
+            for variant in range(tensors["mean"].shape[1]):
+                mean, std = _encode(vae, pixels.flip(-1) if variant else pixels)
+                tensors["mean"][rows, variant] = mean.half().cpu()
+                tensors["std"][rows, variant] = std.half().cpu()
 
 
-def _kept_file(images, vae, resolution: int, config) -> Path | None:
-    """The cache file of these pictures, cropped this way, under this VAE; None without a cache."""
-    if config.latents_dir is None:
-        return None
+@torch.no_grad()
+def _encode(vae, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """uint8 N,3,H,W in 0..255 -> mean and deviation, float32 N,C,h,w, scaled for the UNet."""
+    posterior = vae.encode(pixels.float() / 127.5 - 1).latent_dist
+    scale = vae.config.scaling_factor
+    return posterior.mean.float() * scale, posterior.std.float() * scale
+
+
+def _pictures_at_once(shape: tuple[int, int]) -> int:
+    return max(1, ENCODE_PIXELS // (shape[0] * shape[1]))
+
+
+def _key_of(vae, shelf: Shelf, config, run) -> str:
+    """Names the VAE and all that happens to a picture before it."""
     crop = "center" if config.center_crop else config.seed
-    key = hashlib.sha256(repr((images.fingerprint, resolution, crop, config.random_flip)).encode())
-    for name, weight in sorted(vae.state_dict().items()):
-        key.update(name.encode() + weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return Path(config.latents_dir) / f"latents-{key.hexdigest()[:16]}.safetensors"
+    transform = (shelf.shape, crop, config.random_flip, config.image_interpolation_mode)
+    key = hashlib.sha256(repr((transform, run.accelerator.mixed_precision)).encode())
+    key.update(fingerprint_of(vae).encode())
+    return key.hexdigest()[:16]
 
 
-def _load_kept(path: Path, run) -> dict[str, torch.Tensor] | None:
-    """What a cache file holds; None, with a word to the user, where it is damaged."""
+def _known(files, run) -> dict[bytes, tuple[dict[str, torch.Tensor], int]]:
+    """By the SHA-256 of a picture's file: a kept file that holds its latents, and their row."""
+    opened = [file for path in files if (file := _opened(path, run))]
+    return {
+        bytes(digest): (file, row)
+        for file in opened
+        for row, digest in enumerate(file["content"].numpy())
+    }
+
+
+def _opened(path: Path, run) -> dict[str, torch.Tensor] | None:
+    """What a kept file holds; None where there is none, or, with a word to the user, where it is
+    damaged."""
+    if not path.exists():
+        return None
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         run.say(f"{path} is damaged ({error}): the pictures are encoded anew.")
+        path.unlink(missing_ok=True)
         return None
 
 
+def mapped(path: Path, shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]]):
+    """A new safetensors file, and its tensors as maps of it: what is written to them is written
+    to the file, without holding it in memory."""
+    header, start = {}, 0
+    for name, (kind, shape) in shapes.items():
+        size = math.prod(shape) * kind.itemsize
+        about = {"dtype": KINDS[kind], "shape": shape, "data_offsets": (start, start + size)}
+        header[name], start = about, start + size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + start)
+    whole = torch.from_file(str(path), shared=True, size=8 + len(text) + start, dtype=torch.uint8)
+    content = whole[8 + len(text) :]
+    return {
+        name: content[slice(*header[name]["data_offsets"])].view(kind).view(shape)
+        for name, (kind, shape) in shapes.items()
+    }
+
+
 @torch.no_grad()
-def _encode_captions(captions, pipe, run) -> tuple[torch.Tensor, list[list[int]]]:
-    """Every different caption once, the empty one first, and which ones describe each picture."""
+def _encode_captions(parts, pipe, run) -> tuple[torch.Tensor, list[list[list[int]]]]:
+    """Every different caption once, the empty one first, and for each data set which ones
+    describe each picture."""
     unique = {"": 0}
-    choices = [[unique.setdefault(text, len(unique)) for text in texts] for texts in captions]
+    choices = [
+        [[unique.setdefault(text, len(unique)) for text in texts] for texts in captions]
+        for captions in parts
+    ]
     tokens = torch.tensor(
         pipe.tokenizer(
             list(unique),

@@ -1,224 +1,167 @@
 """The training loop."""
 
-import math
-import signal
-import sys
-import time
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 
 import torch
-from diffusers.optimization import get_scheduler
-from tqdm import tqdm
 
 from errors import UserError
 from training.checkpoint import Checkpoints
-from training.muon import Muon
+from training.latents import Batch
 from training.objective import Objective
-
-STEPS_BETWEEN_READINGS = 10  # reading a loss waits for the device, so it is done seldom
+from training.optimizer import BOUND_TO_THE_END, descent_for, learning_rates
+from training.progress import Interruption, Progress
+from training.watch import Preview, Score, Watch
 
 
 class Stopped(Exception):
-    """The run was asked to stop by `signal`, a number, and did so after a checkpoint."""
-
-    def __init__(self, done: int, steps: int, number: int):
-        super().__init__(
-            f"Stopped after step {done} of {steps}; go on with --resume_from_checkpoint latest."
-        )
-        self.signal = number
+    """The run was asked to stop, and did so after a checkpoint."""
 
 
-def train(learner, latents, config, run, preview: Callable | None = None) -> int:
-    """Train to the last step and return its number.
+def train(
+    learner, latents, config, run, preview: Preview | None = None, score: Score | None = None
+) -> tuple[int, dict]:
+    """Train to the last step; its number, and what is known of the best look.
 
-    `preview(pipe)` draws pictures with a `save(path)` each, with the weights that would be saved.
-    Raises `Stopped` on SIGTERM and Ctrl-C, and `UserError` when the loss is no longer a number.
+    `preview` draws pictures with the weights that would be saved, `score` says how well they show
+    their prompts. Raises `Stopped` on SIGTERM, SIGUSR1 and Ctrl-C, and `UserError` when losses or
+    weights are no longer numbers.
     """
     steps = config.total_steps(len(latents), run.global_batch)
     objective = Objective(learner.pipe.scheduler, config, run.device)
-    learning_rate = learning_rates(config, steps)
-    optimizer = OPTIMIZERS[config.optimizer](learner.weights, config)
-    checkpoints = Checkpoints(learner, optimizer, config, run, same={
-        "data": latents.fingerprint,
-        "seed": config.seed,
-        "pictures per step": run.global_batch,
-        "prediction type": objective.prediction_type,
-        "moving average": config.use_ema,
-        "optimizer": config.optimizer,
-    })  # fmt: skip
-    start = checkpoints.resume()
-    module, stepper = run.accelerator.prepare(learner, optimizer)
+    descent = descent_for(learner.weights, config, run)
+    module = run.accelerator.prepare(learner)
+    rate = learning_rates(config, steps, run.global_batch)
+    watch = Watch(learner, latents, config, run, preview, score)
+    same = what_decides(latents, objective, config, run, steps)
+    checkpoints = Checkpoints(learner, descent, config, run, same)
+    state = checkpoints.resume()
+    start, watch.state = state.get("step", 0), state.get("watch", watch.state)
+    steps = at_least_one_more(start, steps, run)
+    checkpoints.rehearse()
     module.train()
 
-    progress = Progress(config, run, len(latents), start, steps)
-    with Interruption() as interruption, closing(progress):
-        for step in range(start, steps):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step)
-            loss = accumulate(module, latents, objective, config, run, step)
-            run.accelerator.clip_grad_norm_(learner.weights.values(), config.max_grad_norm)
-            stepper.step()
-            stepper.zero_grad()
+    with Interruption() as asked, Progress(config, run, latents, start, steps) as progress:
+        if watch.due(start, steps):
+            watch.look(start, asked.asked)
+        for step, batch in batches(latents, objective, config, run, start, steps):
+            descent.rate = rate(step)
+            losses = accumulate(module, batch, latents, objective, config, run)
+            taken = descent.step()
             if learner.ema:
                 learner.ema.update(learner.weights, step)
 
             done = step + 1
-            progress.add(done, loss, learning_rate(step))
-            if done % config.checkpointing_steps == 0 or interruption.signal or done == steps:
+            progress.add(done, losses, taken, rate(step))
+            stop = run.any(asked.asked())
+            if stop or progress.stuck or done % config.checkpointing_steps == 0:
                 progress.check(learner)
-            if done % config.checkpointing_steps == 0 or interruption.signal:
-                checkpoints.save(done)
-            if interruption.signal:
-                raise Stopped(done, steps, interruption.signal)
-            if preview and run.is_main and (done % config.validation_steps == 0 or done == steps):
-                validate(done, learner, config, run, preview)
-        progress.log()
+                checkpoints.save(done, {"watch": watch.state})
+            if stop:
+                raise Stopped(
+                    f"Stopped after step {done} of {steps}; go on with --resume_from_checkpoint "
+                    "latest."
+                )
+            if progress.stuck:
+                raise UserError(stuck(done, config))
+            if watch.due(done, steps):
+                progress.check(learner)
+                watch.look(done, asked.asked)
+            if watch.enough:
+                run.say(f"Stopped early after step {done}: {config.early_stopping_patience} looks "
+                        "were not better than the best.")  # fmt: skip
+                break
+    return progress.step, watch.state
+
+
+def what_decides(latents, objective, config, run, steps: int) -> dict:
+    """All that has a part in the result up to any step, by the words that a user knows it by."""
+    options = {f"--{name}": value for name, value in config.lasting.items()}
+    ends = steps if config.lr_scheduler in BOUND_TO_THE_END else None
+    return options | {
+        "the data": latents.fingerprint,
+        "the base model": run.base_model,
+        "the pictures per step (--train_batch_size x --gradient_accumulation_steps x processes)":
+            run.global_batch,
+        "--mixed_precision": run.accelerator.mixed_precision,
+        "--prediction_type": objective.prediction_type,
+        f"--max_train_steps under --lr_scheduler {config.lr_scheduler}": ends,
+        "--resolution": [list(shelf.shape) for shelf in latents.shelves],
+    }  # fmt: skip
+
+
+def at_least_one_more(start: int, steps: int, run) -> int:
+    """The last step; one after the checkpoint where that is past --max_train_steps already, as
+    diffusers' script has it."""
+    if start > steps:
+        run.say(f"The checkpoint is past --max_train_steps {steps}: one more step is taken.")
+        return start + 1
     return steps
 
 
-def _adamw(weights: dict[str, torch.nn.Parameter], config) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(weights.values(), fused=True, **config.adam)
+def batches(latents, objective, config, run, start: int, steps: int) -> Iterator[tuple[int, Batch]]:
+    """Each step's number and all that it learns from, prepared by threads a few steps ahead."""
+    workers = config.dataloader_num_workers
+
+    def prepare(step: int) -> Batch:
+        batch = latents.batch(step, run.global_batch)
+        shape = batch["x_0" if "x_0" in batch else "noise"].shape
+        batch["eps"], batch["t"] = objective.draw(step, shape)
+        if config.input_perturbation:
+            batch["more_noise"] = objective.perturbation(step, shape)
+        pinned = run.device.type == "cuda"  # so that copies to the device need not wait
+        return {name: tensor.pin_memory() if pinned else tensor for name, tensor in batch.items()}
+
+    if not workers:
+        yield from ((step, prepare(step)) for step in range(start, steps))
+        return
+    ahead = deque()
+    with closing(_Pool(workers)) as pool:
+        for step in range(start, steps):
+            while len(ahead) <= workers and step + len(ahead) < steps:
+                ahead.append(pool.submit(prepare, step + len(ahead)))
+            yield step, ahead.popleft().result()
 
 
-def _muon(weights: dict[str, torch.nn.Parameter], config) -> torch.optim.Optimizer:
-    return Muon(weights.items(), **config.adam)
+class _Pool(ThreadPoolExecutor):
+    def close(self) -> None:
+        self.shutdown(cancel_futures=True)
 
 
-OPTIMIZERS = {"adamw": _adamw, "muon": _muon}
-
-
-def accumulate(module, latents, objective, config, run, step: int) -> torch.Tensor:
-    """Gradients of one optimizer step over this process's share of its batch; the mean loss."""
-    x_0, prompt = latents.batch(config, step, run.global_batch)
-    eps, t = objective.draw(step, x_0.shape)
-    passes = config.gradient_accumulation_steps
-    total = torch.zeros((), device=run.device)
+def accumulate(module, batch: Batch, latents, objective, config, run) -> torch.Tensor:
+    """Gradients of one optimizer step over this process's share of its batch; the weighted loss of
+    each of its rows, float32 R."""
+    passes, size = config.gradient_accumulation_steps, config.train_batch_size
+    rows = size * latents.rows_per_picture
+    losses = []
     for number in range(passes):
         # Rows are dealt by position: processes and passes together see the whole batch once.
-        first = number * run.accelerator.num_processes + run.accelerator.process_index
-        rows = slice(first * config.train_batch_size, (first + 1) * config.train_batch_size)
-        part = [tensor[rows].to(run.device, non_blocking=True) for tensor in (x_0, eps, t, prompt)]
+        first = (number * run.accelerator.num_processes + run.accelerator.process_index) * rows
+        part = {
+            name: tensor[first : first + rows].to(run.device, non_blocking=True)
+            for name, tensor in batch.items()
+        }
+        with run.accelerator.autocast():
+            x_0 = latents.encoded(part)
         last = number == passes - 1
         with nullcontext() if last else run.accelerator.no_sync(module):
-            loss = objective(module, *part) / passes
-            run.accelerator.backward(loss)
-        total += loss.detach()
-    return total
-
-
-def learning_rates(config, steps: int) -> Callable[[int], float]:
-    """The learning rate as a function of the step: there is nothing to save, nothing to restore."""
-    probe = torch.optim.SGD([torch.zeros(1)], lr=config.learning_rate)
-    schedule = get_scheduler(
-        config.lr_scheduler,
-        probe,
-        num_warmup_steps=config.lr_warmup_steps,
-        num_training_steps=steps,
-    )
-    (share,) = schedule.lr_lambdas
-    return lambda step: config.learning_rate * share(step)
-
-
-@torch.no_grad()
-def validate(step: int, learner, config, run, preview: Callable) -> None:
-    """Pictures of the validation prompts, in OUTPUT_DIR/validation."""
-    folder = config.output / "validation"
-    folder.mkdir(exist_ok=True)
-    with learner.drawing() as pipe, run.accelerator.autocast():
-        for number, picture in enumerate(preview(pipe)):
-            picture.save(folder / f"step-{step:06}-{number}.png")
-
-
-class Progress:
-    """Bar, log and watch over the loss, which is read every few steps only."""
-
-    def __init__(self, config, run, pictures: int, start: int, steps: int):
-        self.config, self.run, self.pictures = config, run, pictures
-        self.unread, self.unlogged = [], []
-        self.step, self.learning_rate = start, 0.0
-        self.logged = (start, time.monotonic())
-        self.bar = tqdm(
-            total=steps,
-            initial=start,
-            unit="step",
-            disable=not run.is_main,
-            dynamic_ncols=True,
-            mininterval=0.5 if sys.stderr.isatty() else 30,  # a file keeps every line
-        )
-
-    def add(self, step: int, loss: torch.Tensor, learning_rate: float) -> None:
-        """Count optimizer step number `step`, from 1, and its loss, a scalar on the device."""
-        self.step, self.learning_rate = step, learning_rate
-        self.unread.append(loss)
-        self.bar.update()
-        if len(self.unread) >= STEPS_BETWEEN_READINGS:
-            self.read()
-        if step % self.config.log_every == 0:
-            self.log()
-
-    def read(self) -> None:
-        """Fetch the losses since the last reading. Raises `UserError` if one is no number."""
-        losses = torch.stack(self.unread).tolist() if self.unread else []
-        for step, loss in enumerate(losses, self.step - len(losses) + 1):
-            if not math.isfinite(loss):
-                raise UserError(self._diverged(f"The loss is {loss} at step {step}"))
-        self.unlogged += losses
-        self.unread.clear()
-
-    def check(self, learner) -> None:
-        """Raise `UserError` if a loss or a weight is no number: call before weights are saved."""
-        self.read()
-        if not learner.all_finite():
-            raise UserError(
-                self._diverged(f"A weight is no longer a number after step {self.step}")
+            loss = objective(
+                module, x_0, part["eps"], part["t"], part["prompt"], part.get("more_noise")
             )
-
-    def _diverged(self, what: str) -> str:
-        return (
-            f"{what}: lower --learning_rate (now {self.config.learning_rate:g}) or "
-            "--max_grad_norm, or use --mixed_precision bf16; what was saved before is whole."
-        )
-
-    def log(self) -> None:
-        """Write a line on the steps since the last one."""
-        self.read()
-        if not self.unlogged:
-            return
-        (step, then), now = self.logged, time.monotonic()
-        speed = (self.step - step) * self.run.global_batch / (now - then)
-        loss = sum(self.unlogged) / len(self.unlogged)
-        self.run.log({
-            "step": self.step,
-            "epoch": round(self.step * self.run.global_batch / self.pictures, 3),
-            "loss": round(loss, 6),
-            "learning_rate": self.learning_rate,
-            "pictures_per_second": round(speed, 2),
-        })  # fmt: skip
-        self.bar.set_postfix_str(f"loss {loss:.4f}, {speed:.1f} pictures/s")
-        self.logged = (self.step, now)
-        self.unlogged.clear()
-
-    def close(self) -> None:
-        self.bar.close()
+            loss = loss * part["weight"]
+            run.accelerator.backward(loss.sum() / (size * passes))
+        losses.append(loss.detach())
+    return torch.cat(losses)
 
 
-class Interruption:
-    """Within it, SIGTERM and Ctrl-C only set `signal`; a second one takes its usual course."""
-
-    def __init__(self):
-        self.signal = None
-        self.usual = {}
-
-    def __enter__(self) -> "Interruption":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.usual[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self.usual.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame) -> None:
-        self.signal = number
-        self.__exit__()
+def stuck(done: int, config) -> str:
+    return (
+        f"{config.max_skipped_steps} steps in a row, up to step {done}, gave a loss or gradient "
+        "that is no number and were not taken. Look at the pictures named above, or start anew "
+        f"with a lower --learning_rate (now {config.learning_rate:g}), a lower --max_grad_norm or "
+        f"--mixed_precision bf16. The last good state is saved as checkpoint-{done}."
+    )

@@ -39,7 +39,7 @@ def min_snr_weight(alpha_bar: Tensor, gamma: float, prediction_type: str) -> Ten
 
 
 class Objective:
-    """The loss of a UNet against what its scheduler says that it predicts."""
+    """The losses of a UNet against what its scheduler says that it predicts."""
 
     def __init__(self, scheduler, config, device: torch.device):
         self.alpha_bar = scheduler.alphas_cumprod.to(device)  # float32 T, from 1 to about 0
@@ -47,7 +47,7 @@ class Objective:
         self.config = config
 
     def draw(self, step: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """eps, float32 of `shape` B,C,h,w, and t, int64 B, of a whole step, by position alone."""
+        """eps, float32 of `shape` R,C,h,w, and t, int64 R, of a whole step, by position alone."""
         random = random_at(self.config.seed, "noise", step)
         t = random.integers(len(self.alpha_bar), size=shape[0])
         eps = random.standard_normal(shape, dtype=np.float32)
@@ -56,6 +56,11 @@ class Objective:
             eps += self.config.noise_offset * shift
         return torch.from_numpy(eps), torch.from_numpy(t)
 
+    def perturbation(self, step: int, shape: tuple[int, ...]) -> Tensor:
+        """More noise for the input alone (Ning et al. 2023, algorithm 1), float32 of `shape`."""
+        random = random_at(self.config.seed, "perturbation", step)
+        return torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
+
     def __call__(
         self,
         predict: Callable[[Tensor, Tensor, Tensor], Tensor],
@@ -63,12 +68,14 @@ class Objective:
         eps: Tensor,
         t: Tensor,
         prompt: Tensor,
+        more_noise: Tensor | None = None,
     ) -> Tensor:
-        """Mean weighted squared error of `predict(x_t, t, prompt)`: float32, a scalar."""
+        """Mean weighted squared error of `predict(x_t, t, prompt)` for each row: float32 R."""
         alpha_bar = self.alpha_bar[t].view(-1, 1, 1, 1)
-        x_t = add_noise(x_0, eps, alpha_bar)
+        seen = eps if more_noise is None else eps + self.config.input_perturbation * more_noise
+        x_t = add_noise(x_0, seen, alpha_bar)
         target = TARGETS[self.prediction_type](x_0, eps, alpha_bar)
         error = (predict(x_t, t, prompt).float() - target).square()
         if self.config.snr_gamma is not None:
             error = error * min_snr_weight(alpha_bar, self.config.snr_gamma, self.prediction_type)
-        return error.mean()
+        return error.flatten(1).mean(1)

@@ -1,19 +1,29 @@
 """What every stage of a run shares: its processes, its folder, its log and its manifest."""
 
+from __future__ import annotations
+
 import json
 import secrets
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 import diffusers
 import torch
 import transformers
 from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+from accelerate.utils import ProjectConfiguration
+from filelock import FileLock, Timeout
 
 from errors import UserError
+from training.checkpoint import clear_leftovers
+from training.plan import plan
 
-PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "datasets")
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "datasets", "peft")
 
 
 class Run:
@@ -24,28 +34,54 @@ class Run:
         self.accelerator = accelerator
         self.device = accelerator.device
         self.is_main = accelerator.is_main_process
+        self.base_model = ""  # names its weights, once they are loaded
         self.id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         passes = config.gradient_accumulation_steps * accelerator.num_processes
         self.global_batch = config.train_batch_size * passes  # pictures per optimizer step
+        self._lock = FileLock(config.output / ".lock", timeout=0)
+        several = accelerator.num_processes > 1
+        # Of its own, on the CPU: what processes agree on must not wait for their devices.
+        self._group = torch.distributed.new_group(backend="gloo") if several else None
+
+    def take_folder(self) -> None:
+        """Make OUTPUT_DIR this run's own, and mend what a killed one left there.
+
+        Raises `UserError` when it cannot be written, or another run is writing to it.
+        """
+        output = self.config.output
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            if self.is_main:
+                self._lock.acquire()
+                clear_leftovers(output)
+                _end_line(output / "log.jsonl")
+        except Timeout as error:
+            raise UserError(
+                f"Another run is writing to {output}; wait for it, or choose another --output_dir."
+            ) from error
+        except OSError as error:
+            raise UserError(f"{output} cannot be written: {error.strerror}.") from error
+        self.accelerator.wait_for_everyone()
+
+    def close(self) -> None:
+        """Let others have the folder, and trackers finish."""
+        if self.config.report_to:
+            self.accelerator.end_training()
+        self._lock.release()
 
     def plan(self, images) -> str:
         """What is going to happen, for the user to read before it does."""
-        config = self.config
-        steps = config.total_steps(len(images), self.global_batch)
-        epochs = steps * self.global_batch / len(images)
-        learns = "UNet and text encoder" if config.train_text_encoder else "UNet"
-        lines = {
-            "base model": config.pretrained_model_name_or_path,
-            "data": f"{config.data}, {len(images):,} pictures ({images.fingerprint})",
-            "size": f"{config.resolution} px" if config.resolution else "the model's own",
-            "learns": f"{learns} ({config.method})",
-            "steps": f"{steps:,} of {self.global_batch} pictures: {epochs:.1f} epochs",
-            "machine": f"{self.accelerator.num_processes} x {self.device}, "
-            f"precision {self.accelerator.mixed_precision}",
-            "output": config.output_dir,
-        }
-        warnings = [f"warning: {warning}" for warning in images.warnings]
-        return "\n".join([*(f"{name:12}{value}" for name, value in lines.items()), *warnings])
+        processes = self.accelerator.num_processes
+        planned = plan(self.config, len(images), self.global_batch, processes, self.device)
+        return "\n".join([str(planned), *(f"warning: {warning}" for warning in images.warnings)])
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true in any process."""
+        if self._group is None:
+            return flag
+        found = torch.tensor(int(flag))
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=self._group)
+        return bool(found)
 
     def say(self, text: str) -> None:
         """To the terminal, once however many processes there are."""
@@ -53,10 +89,15 @@ class Run:
             print(text, file=sys.stderr, flush=True)
 
     def log(self, record: dict) -> None:
-        """One line of OUTPUT_DIR/log.jsonl."""
+        """One line of OUTPUT_DIR/log.jsonl, and its numbers to the tracker."""
         if self.is_main:
             with (self.config.output / "log.jsonl").open("a") as file:
                 file.write(json.dumps({"run_id": self.id, **record}) + "\n")
+        if self.config.report_to:
+            numbers = {
+                k: v for k, v in record.items() if isinstance(v, int | float) and k != "step"
+            }
+            self.accelerator.log(numbers, step=record["step"])
 
     def manifest(self, latents, steps: int) -> dict:
         """run.json: how the model came to be."""
@@ -71,23 +112,84 @@ class Run:
             "scores": {},
         }
 
+    @contextmanager
+    def memory_advice(self) -> Iterator[None]:
+        """Within it, running out of memory is a sentence that names the options to change."""
+        try:
+            yield
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            kinds = (torch.OutOfMemoryError, MemoryError)
+            if not isinstance(error, kinds) and "allocate memory" not in str(error):
+                raise
+            raise UserError(
+                f"{self.device} ran out of memory. Any of these needs less: "
+                f"{', '.join(self._savings())}; --dry_run says how much."
+            ) from error
+
+    def _savings(self) -> Iterator[str]:
+        """Options that need less memory than those of this run, the cheapest first."""
+        config = self.config
+        if self.accelerator.mixed_precision == "no":
+            yield "--mixed_precision bf16"
+        if config.train_batch_size > 1:
+            passes = config.gradient_accumulation_steps * config.train_batch_size
+            yield f"--train_batch_size 1 --gradient_accumulation_steps {passes}"
+        if not config.gradient_checkpointing:
+            yield "--gradient_checkpointing"
+        if config.optimizer_name == "adamw":
+            yield "--use_8bit_adam"
+        if config.use_ema and not config.offload_ema:
+            yield "--offload_ema"
+        if config.method == "full":
+            yield "--method lora"
+        yield "a smaller --resolution"
+
 
 def start_run(config) -> Run:
-    """Processes and folder of the run.
+    """Processes and folder of the run; nothing is written for a --dry_run.
 
-    Raises `UserError` when the folder cannot be written or the machine cannot do the precision:
-    found now, not after the last step.
+    Raises `UserError` when the folder cannot be written, another run is in it, the machine cannot
+    do the precision or a tracker is missing: found now, not after the last step.
     """
     # Their bars say nothing about the run, and hide ours.
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    _refuse_missing_tracker(config.report_to)
+    logs = config.output / config.logging_dir
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        log_with=config.report_to,
+        project_config=ProjectConfiguration(str(config.output), logging_dir=str(logs)),
+    )
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError("A CPU cannot train in fp16; choose --mixed_precision bf16 or no.")
     torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
+    run = Run(config, accelerator)
+    if not config.dry_run:
+        run.take_folder()
+        if config.report_to:
+            numbers = {k: v for k, v in config.shown.items() if isinstance(v, str | int | float)}
+            accelerator.init_trackers(config.tracker_project_name, numbers)
+    return run
+
+
+def _end_line(path: Path) -> None:
+    """Make a file of lines ready for another, also where a kill broke its last one off."""
+    with path.open("a+b") as file:
+        file.seek(max(0, file.tell() - 1))
+        if file.read() not in (b"", b"\n"):
+            file.write(b"\n")
+
+
+def _refuse_missing_tracker(name: str | None) -> None:
+    known = {str(kind): tracker for kind, tracker in LOGGER_TYPE_TO_CLASS.items()}
+    if name in (None, "all"):
+        return
+    if name not in known:
+        raise UserError(f"--report_to {name} is no tracker; choose one of: {', '.join(known)}.")
     try:
-        config.output.mkdir(parents=True, exist_ok=True)
-        (config.output / "log.jsonl").touch()
-    except OSError as error:
-        raise UserError(f"{config.output} cannot be written: {error.strerror}.") from error
-    return Run(config, accelerator)
+        __import__(known[name].name if name != "tensorboard" else "tensorboard")
+    except ImportError as error:
+        raise UserError(
+            f"--report_to {name} needs the package {name}: pip install {name}, or leave it out."
+        ) from error

@@ -7,12 +7,16 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig
 from safetensors import SafetensorError
 
 from errors import UserError
-from training.checkpoint import replaced_files
+from training.checkpoint import Files, fingerprint_of, replaced_files
 
+LORA_FILE = "pytorch_lora_weights.safetensors"
+LORA_OF_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -21,34 +25,47 @@ def load_model(config, run) -> StableDiffusionPipeline:
 
     Raises `UserError` when there is no such model, or it is not a Stable Diffusion 1 or 2.
     """
+    pipe = open_base(config)
+    if config.prediction_type:
+        pipe.scheduler.register_to_config(prediction_type=config.prediction_type)
+    if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
+        raise UserError(
+            f"The UNet of {config.pretrained_model_name_or_path} takes "
+            f"{pipe.unet.config.in_channels} channels and its VAE gives "
+            f"{pipe.vae.config.latent_channels}: an inpainting or other special model; choose a "
+            "text-to-image one."
+        )
+    parts = (pipe.unet, pipe.vae, pipe.text_encoder)
+    for part in parts:
+        part.requires_grad_(False).eval()
+    run.base_model = fingerprint_of(*parts)
+    pipe.unet.to(run.device)
+    return pipe
+
+
+def open_base(config) -> StableDiffusionPipeline:
+    """The base model as it is, in float32, on the CPU."""
     name = config.pretrained_model_name_or_path
-    hub = {"revision": config.revision, "variant": config.variant}
+    hub = {"revision": config.revision, "cache_dir": config.cache_dir}
     try:
-        kind = DiffusionPipeline.load_config(name, revision=config.revision)["_class_name"]
+        kind = DiffusionPipeline.load_config(name, **hub)["_class_name"]
         if kind != "StableDiffusionPipeline":
             raise UserError(f"{name} is a {kind}; only a StableDiffusionPipeline can be trained.")
-        pipe = StableDiffusionPipeline.from_pretrained(name, dtype=torch.float32, **hub)
+        hub |= {"variant": config.variant, "dtype": torch.float32}
+        other = {}
+        if config.non_ema_revision:
+            theirs = hub | {"revision": config.non_ema_revision}
+            other["unet"] = UNet2DConditionModel.from_pretrained(name, subfolder="unet", **theirs)
+        return StableDiffusionPipeline.from_pretrained(name, **other, **hub)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(
             f"{name} is neither a Stable Diffusion folder here nor one that the hub gives "
             f"({type(error).__name__}); check --pretrained_model_name_or_path."
         ) from error
-    if config.prediction_type:
-        pipe.scheduler.register_to_config(prediction_type=config.prediction_type)
-    if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
-        raise UserError(
-            f"The UNet of {name} takes {pipe.unet.config.in_channels} channels and its VAE gives "
-            f"{pipe.vae.config.latent_channels}: an inpainting or other special model; choose a "
-            "text-to-image one."
-        )
-    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-        part.requires_grad_(False).eval()
-    pipe.unet.to(run.device)
-    return pipe
 
 
-class FullWeights(torch.nn.Module):
-    """Every weight of the UNet learns; with --train_text_encoder, of the text encoder as well.
+class Learner(torch.nn.Module):
+    """What learns, as one module: it predicts, is averaged, checkpointed and saved.
 
     Trainable weights are float32 whatever the precision of the passes.
     """
@@ -56,19 +73,20 @@ class FullWeights(torch.nn.Module):
     def __init__(self, pipe: StableDiffusionPipeline, config):
         super().__init__()
         self.config, self.pipe = config, pipe
-        self.unet = pipe.unet.requires_grad_(True)
+        self.unet = pipe.unet
         if config.train_text_encoder:
-            self.text_encoder = pipe.text_encoder.to(pipe.unet.device).requires_grad_(True)
+            self.text_encoder = pipe.text_encoder.to(pipe.unet.device)
+        self._choose()
         if config.gradient_checkpointing:
-            self.unet.enable_gradient_checkpointing()
-            if config.train_text_encoder:
-                self.text_encoder.activation_checkpointing_enable()
+            self._recompute()
         # A compiled function, not a compiled module: the weights keep their names, and previews,
         # whose batches have other sizes, run without compiling anew.
         forward = self.unet.forward
         self.denoise = torch.compile(forward) if config.torch_compile else forward
         self.weights = {name: w for name, w in self.named_parameters() if w.requires_grad}
-        self.ema = Ema(self.weights, config.ema_decay) if config.use_ema else None
+        self.ema = (
+            Ema(self.weights, config.ema_decay, config.offload_ema) if config.use_ema else None
+        )
 
     def forward(self, x_t: torch.Tensor, t: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         """What the UNet predicts, B,C,h,w, for prompts given as token ids or as embeddings."""
@@ -99,39 +117,191 @@ class FullWeights(torch.nn.Module):
         norms = torch._foreach_norm([weight.detach() for weight in self.weights.values()])
         return bool(torch.stack(norms).isfinite().all())
 
-    def save(self, folder: str | Path, manifest: dict) -> None:
-        """A whole pipeline folder and its run.json. What was there stays until all is written.
+    def files(self) -> Files:
+        """The weights and their average, live, as a checkpoint's files."""
+        files = self._files(self.weights)
+        if self.ema:
+            averages = self._files(self.ema.shadow)
+            files |= {_of_average(path): tensors for path, tensors in averages.items()}
+        return files
 
-        Raises `UserError` when the weights are not finite or do not fit --save_dtype.
+    def save(self, folder: str | Path, manifest: dict, notes: dict[str, str] | None = None) -> None:
+        """The model's folder, its run.json and `notes`, other files by their names.
+
+        What was there stays until all is written. Raises `UserError` when the weights are not
+        finite or do not fit --save_dtype.
         """
-        dtype = DTYPES[self.config.save_dtype]
-        with self.averaged():
-            parts = {name: part_in(dtype, part) for name, part in self._modules_of_pipe().items()}
-        pipe = StableDiffusionPipeline(
-            **self.pipe.components | parts,
-            requires_safety_checker=self.pipe.config.requires_safety_checker,
-        )
-        with replaced_files(Path(folder), last="model_index.json") as staged:
-            pipe.save_pretrained(staged)
+        with replaced_files(Path(folder), last="run.json") as staged, self.averaged():
+            self._save(staged)
+            for name, text in (notes or {}).items():
+                (staged / name).write_text(text)
             (staged / "run.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+    def _recompute(self) -> None:
+        """Gradient checkpointing: activations are computed anew in the backward pass."""
+        self.unet.enable_gradient_checkpointing()
+        if self.config.gradient_checkpointing_blocks == "largest":
+            largest = {*self.unet.down_blocks[0].modules(), *self.unet.up_blocks[-1].modules()}
+            for module in self.unet.modules():
+                if module not in largest and hasattr(module, "gradient_checkpointing"):
+                    module.gradient_checkpointing = False
+        if self.config.train_text_encoder:
+            self.text_encoder.activation_checkpointing_enable()
 
     def _modules_of_pipe(self) -> dict[str, torch.nn.Module]:
         parts = self.pipe.components.items()
         return {name: part for name, part in parts if isinstance(part, torch.nn.Module)}
 
 
+class FullWeights(Learner):
+    """Every weight of the UNet learns; with --train_text_encoder, of the text encoder as well."""
+
+    def _choose(self) -> None:
+        self.requires_grad_(True)
+
+    def _files(self, weights: dict[str, torch.Tensor]) -> Files:
+        """As `from_pretrained` opens them: unet/ and text_encoder/."""
+        names = {"unet": "diffusion_pytorch_model", "text_encoder": "model"}
+        files = {}
+        for name, weight in weights.items():
+            part, _, inner = name.partition(".")
+            files.setdefault(f"{part}/{names[part]}.safetensors", {})[inner] = weight
+        return files
+
+    def describe(self, folder: Path) -> None:
+        """Add to a checkpoint what makes its parts models that open."""
+        for path in sorted(folder.glob("*/*.safetensors")):
+            part = getattr(self, path.parent.name.removesuffix("_ema"))
+            if isinstance(part, UNet2DConditionModel):
+                part.save_config(path.parent)
+            else:
+                part.config.save_pretrained(path.parent)
+
+    def _save(self, folder: Path) -> None:
+        """A whole pipeline."""
+        dtype = DTYPES[self.config.save_dtype]
+        parts = {name: part_in(dtype, part) for name, part in self._modules_of_pipe().items()}
+        pipe = StableDiffusionPipeline(
+            **self.pipe.components | parts,
+            requires_safety_checker=self.pipe.config.requires_safety_checker,
+        )
+        pipe.save_pretrained(folder)
+
+
+class LoraWeights(Learner):
+    """Two small matrices beside each layer of attention learn (Hu et al. 2021); the rest is frozen.
+
+    Under mixed precision the frozen weights are kept in it.
+    """
+
+    def _choose(self) -> None:
+        half = DTYPES.get(self.config.mixed_precision)
+        targets = {"unet": self.config.lora_target_modules, "text_encoder": LORA_OF_TEXT}
+        for name, part in self.named_children():
+            if half:
+                part.to(dtype=half)
+            try:
+                with torch.random.fork_rng():
+                    torch.manual_seed(self.config.seed)
+                    part.add_adapter(self._lora(list(targets[name])))
+            except ValueError as error:
+                raise UserError(
+                    f"--lora_target_modules {' '.join(targets[name])}: the {name} has no such "
+                    "layers."
+                ) from error
+        for weight in self.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.float()
+
+    def _lora(self, targets: list[str]) -> LoraConfig:
+        alpha = self.config.lora_alpha or self.config.rank
+        return LoraConfig(
+            r=self.config.rank,
+            lora_alpha=alpha,
+            init_lora_weights="gaussian",
+            target_modules=targets,
+        )
+
+    def _files(self, weights: dict[str, torch.Tensor]) -> Files:
+        """As `pipe.load_lora_weights` opens them."""
+        plain = {name.replace(".default.", "."): name for name in weights}
+        theirs = convert_state_dict_to_diffusers(plain)
+        return {LORA_FILE: {name: weights[own] for name, own in theirs.items()}}
+
+    def describe(self, folder: Path) -> None:
+        """A checkpoint's matrices are described by their names."""
+
+    def _save(self, folder: Path) -> None:
+        """The matrices in diffusers' format; with --merge_lora also a whole pipeline."""
+        ((_, tensors),) = self._files(self.weights).items()
+        _refuse_non_finite("LoRA", tensors, torch.float32)
+        parts = {
+            part: {
+                name.removeprefix(f"{part}."): tensor.detach().cpu()
+                for name, tensor in tensors.items() if name.startswith(f"{part}.")
+            }
+            for part in ("unet", "text_encoder")
+        }  # fmt: skip
+        about = {
+            f"{name}_lora_adapter_metadata": _lora_metadata(part)
+            for name, part in self.named_children()
+        }
+        self.pipe.save_lora_weights(
+            folder,
+            unet_lora_layers=parts["unet"],
+            text_encoder_lora_layers=parts["text_encoder"] or None,
+            **about,
+        )
+        if self.config.merge_lora:
+            merged_pipeline(self.config, folder).save_pretrained(folder)
+
+
+def _lora_metadata(part: torch.nn.Module) -> dict:
+    config = part.peft_config["default"].to_dict()
+    return {
+        key: sorted(v) if isinstance(v, set) else v for key, v in config.items() if v is not None
+    }
+
+
+def merged_pipeline(config, lora: Path) -> StableDiffusionPipeline:
+    """The base model with the LoRA of folder `lora` added into its weights, in --save_dtype."""
+    pipe = open_base(config)
+    pipe.load_lora_weights(lora, weight_name=LORA_FILE)
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            _refuse_non_finite(type(part).__name__, part.state_dict(), DTYPES[config.save_dtype])
+    return pipe.to(DTYPES[config.save_dtype])
+
+
+def _of_average(path: str) -> str:
+    """Where the average of a file's weights is kept: in a folder, or file, of its own."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder}_ema/{name}" if folder else f"ema/{name}"
+
+
 class Ema:
     """Exponential moving average of weights, with warm-up so that short runs have one too."""
 
-    def __init__(self, weights: dict[str, torch.nn.Parameter], decay: float):
-        self.decay = decay
-        self.shadow = {name: weight.detach().clone() for name, weight in weights.items()}
+    def __init__(
+        self, weights: dict[str, torch.nn.Parameter], decay: float, offloaded: bool = False
+    ):
+        """`offloaded`: the average lies in the memory of the CPU."""
+        self.decay, self.offloaded = decay, offloaded
+        self.shadow = {
+            name: weight.detach().to("cpu" if offloaded else weight.device, copy=True)
+            for name, weight in weights.items()
+        }
 
     @torch.no_grad()
     def update(self, weights: dict[str, torch.nn.Parameter], updates: int) -> None:
         """Move towards `weights` after optimizer step number `updates`, counted from 0."""
         decay = min(self.decay, (1 + updates) / (10 + updates))
-        torch._foreach_lerp_(list(self.shadow.values()), list(weights.values()), 1 - decay)
+        averages, now = list(self.shadow.values()), list(weights.values())
+        if self.offloaded:
+            now = [weight.to("cpu") for weight in now]
+        torch._foreach_lerp_(averages, now, 1 - decay)
 
     @contextmanager
     def applied_to(self, weights: dict[str, torch.nn.Parameter]) -> Iterator[None]:
@@ -144,19 +314,25 @@ class Ema:
 
     def _swap(self, weights: dict[str, torch.nn.Parameter]) -> None:
         for name, weight in weights.items():
-            weight.data, self.shadow[name] = self.shadow[name], weight.data
+            average = self.shadow[name].to(weight.device)
+            self.shadow[name] = weight.data.to(self.shadow[name].device)
+            weight.data = average
 
 
 def part_in(dtype: torch.dtype, part: torch.nn.Module) -> torch.nn.Module:
     """A copy of part of a pipeline on the CPU, for saving. Raises `UserError` if it overflows."""
     part = copy.deepcopy(part)
     torch.nn.Module.to(part, "cpu", dtype)  # diffusers' own `to` warns of nothing at great length
-    if not all(weight.isfinite().all() for weight in part.state_dict().values()):
-        raise UserError(
-            f"The {type(part).__name__} has values that are no numbers in {dtype}; "
-            "try --save_dtype fp32, or train with a lower --learning_rate."
-        )
+    _refuse_non_finite(type(part).__name__, part.state_dict(), dtype)
     return part
 
 
-WEIGHTS = {"full": FullWeights}
+def _refuse_non_finite(name: str, tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
+    if not all(tensor.to(dtype).isfinite().all() for tensor in tensors.values()):
+        raise UserError(
+            f"The {name} has values that are no numbers in {dtype}; "
+            "try --save_dtype fp32, or train with a lower --learning_rate."
+        )
+
+
+WEIGHTS = {"full": FullWeights, "lora": LoraWeights}

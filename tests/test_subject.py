@@ -1,0 +1,156 @@
+"""DreamBooth: a subject under one prompt, and pictures of its class, which stays as it was."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from runs import config_for, fresh_run, write_pictures
+
+from errors import UserError
+from training.config import Config
+from training.dataset import CaptionedImages
+from training.latents import encode_once
+from training.loop import accumulate, train
+from training.objective import Objective
+from training.subject import class_images, with_class
+from training.weights import WEIGHTS, load_model
+
+PROMPTS = {"instance_prompt": "a sks creature", "class_prompt": "a creature"}
+
+
+class Drawn:
+    """A picture that saves itself, plain and of a colour that depends on its seed."""
+
+    def __init__(self, seed: int):
+        self.image = Image.new("RGB", (32, 32), (seed * 20, 99, 99))
+
+    def save(self, path) -> None:
+        self.image.save(path)
+
+
+def draw(pipe, prompt, seeds):
+    return [Drawn(seed) for seed in seeds]
+
+
+@pytest.fixture
+def subject(tiny_model, tmp_path):
+    """`subject(**options)`: the options of a DreamBooth run on 5 pictures without captions."""
+    folder = write_pictures(tmp_path / "subject", count=5)
+    (folder / "metadata.jsonl").unlink()
+
+    def options(**more) -> Config:
+        usual = {"train_data_dir": None, "instance_data_dir": str(folder), "train_batch_size": 2}
+        usual |= {"num_class_images": 3} | PROMPTS
+        return config_for(tiny_model, tmp_path, **(usual | more))
+
+    return options
+
+
+def learning(config):
+    """Run, learner and latents of a DreamBooth run."""
+    run = fresh_run(config)
+    images = CaptionedImages(config)
+    pipe = load_model(config, run)
+    latents = encode_once(images, pipe, run)
+    if config.with_prior_preservation:
+        latents = with_class(latents, pipe, run, draw)
+    return run, WEIGHTS[config.method](pipe, config), latents
+
+
+def test_every_picture_of_the_subject_has_the_instance_prompt_and_it_is_never_dropped(subject):
+    config = subject()
+    images = CaptionedImages(config)
+    assert images.captions == [("a sks creature",)] * 5
+    assert config.empty_captions == 0
+    assert replace(config, caption_dropout=0.2).empty_captions == 0.2
+
+
+def test_an_instance_prompt_stands_in_for_the_captions_of_a_data_set(tiny_model, tmp_path):
+    config = config_for(tiny_model, tmp_path, instance_prompt="a sks creature")
+    assert CaptionedImages(config).captions == [("a sks creature",)] * 12
+
+
+def test_missing_class_pictures_are_drawn_each_from_its_own_seed(subject, tmp_path):
+    config = subject(with_prior_preservation=True, sample_batch_size=2)
+    drawn = []
+
+    def counted(pipe, prompt, seeds):
+        assert prompt == "a creature"
+        drawn.extend(seeds)
+        return draw(pipe, prompt, seeds)
+
+    run = fresh_run(config)
+    pipe = load_model(config, run)
+    assert len(class_images(config, pipe, run, counted)) == 3
+    assert drawn == [0, 1, 2]
+    (tmp_path / "out" / "class" / "class-00001.png").unlink()  # as if the run had been killed
+    images = class_images(config, pipe, run, counted)
+    assert drawn == [0, 1, 2, 1]
+    assert images.captions == [("a creature",)] * 3
+
+
+def test_own_class_pictures_count_and_only_the_rest_is_drawn(subject, tmp_path):
+    folder = write_pictures(tmp_path / "class", count=2)
+    config = subject(with_prior_preservation=True, class_data_dir=str(folder))
+    run = fresh_run(config)
+    assert len(class_images(config, load_model(config, run), run, draw)) == 3
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_each_step_learns_from_as_many_of_both(subject, method):
+    config = subject(with_prior_preservation=True, method=method, max_train_steps=2)
+    run, learner, latents = learning(config)
+    names = latents.names(0, 2)
+    assert [name.startswith("class-") for name in names] == [False, True, False, True]
+    batch = latents.batch(0, 2)
+    assert batch["x_0"].shape == (4, 4, 4, 4)
+    assert torch.equal(batch["prompt"][0], batch["prompt"][2])
+    assert not torch.equal(batch["prompt"][0], batch["prompt"][1])
+    before = {name: weight.detach().clone() for name, weight in learner.weights.items()}
+    train(learner, latents, config, run)
+    assert any(not torch.equal(weight, before[name]) for name, weight in learner.weights.items())
+
+
+def test_the_loss_is_that_of_the_subject_plus_the_weighted_one_of_the_class(subject):
+    config = subject(with_prior_preservation=True, prior_loss_weight=0.25)
+    run, learner, latents = learning(config)
+    objective = Objective(learner.pipe.scheduler, config, run.device)
+    batch = latents.batch(0, 2)
+    batch["eps"], batch["t"] = objective.draw(0, batch["x_0"].shape)
+    weighted = accumulate(learner, batch, latents, objective, config, run)
+    plain = accumulate(learner, batch | {"weight": torch.ones(4)}, latents, objective, config, run)
+    torch.testing.assert_close(weighted[::2], plain[::2])
+    torch.testing.assert_close(weighted[1::2], 0.25 * plain[1::2])
+
+
+def test_passes_and_batches_share_the_pairs_alike(subject, tmp_path):
+    once = subject(
+        with_prior_preservation=True, num_class_images=5, train_batch_size=4, max_train_steps=1
+    )
+    twice = replace(
+        once, train_batch_size=2, gradient_accumulation_steps=2, output_dir=str(tmp_path / "two"),
+        class_data_dir=str(tmp_path / "out" / "class"),
+    )  # fmt: skip
+    weights = []
+    for config in (once, twice):
+        run, learner, latents = learning(config)
+        train(learner, latents, config, run)
+        weights.append(learner.weights)
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"instance_prompt": None}, "add --instance_prompt WORDS"),
+        ({"instance_prompt": " "}, "add --instance_prompt WORDS"),
+        ({"with_prior_preservation": True, "class_prompt": None}, "and --class_prompt"),
+        ({"instance_data_dir": "nowhere"}, "The picture folder nowhere does not exist"),
+        ({"train_batch_size": 9}, "5 pictures, fewer than --train_batch_size 9"),
+    ],
+)
+def test_what_is_missing_is_named(subject, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        CaptionedImages(subject(**options))

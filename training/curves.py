@@ -1,0 +1,329 @@
+"""The course of a run: its log and manifest told in sentences and drawn as curves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+
+import numpy as np
+
+from preparing.report import amount, svg_text
+
+RISE = 0.1  # of its fall: by so much the held-out loss has to rise again to be called a rise
+WIDTH, HEIGHT = 360, 188  # of a curve's picture, in units of its text's size: 11
+LEFT, RIGHT, TOP, BOTTOM = 48, 340, 20, 152  # of its plot
+PLACES = 300  # along a curve: more of them cannot be told apart
+MANY = 100  # points, from which on the outermost hundredth of them does not decide the scale
+DOTTED = 24  # points: where there are more, the line is all that is drawn
+
+STYLE = """
+figure { margin: 0 }
+.curves { display: grid; gap: 1.75rem 2rem; grid-template-columns: repeat(auto-fit,
+  minmax(min(22rem, 100%), 1fr)); margin-top: 1.25rem }
+.curves svg { max-width: none; overflow: visible }
+.curves small { display: block; margin: 0 }
+.curves path { fill: none; stroke: var(--accent); stroke-linecap: round; stroke-linejoin: round;
+  stroke-width: 1.5 }
+.curves .raw { opacity: 0.35; stroke-width: 1 }
+.curves circle { fill: var(--accent) }
+.curves .best { fill: var(--paper); stroke: var(--accent); stroke-width: 1.5 }
+.curves line.best { stroke: var(--faint); stroke-dasharray: 2 3; stroke-width: 1 }
+@media (min-width: 52rem) { .curves svg { font-size: 9.5px } }
+"""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What run.json and log.jsonl say of one run, the lines of the log in the order of steps."""
+
+    manifest: dict
+    training: list[dict]  # lines on training steps
+    looks: list[dict]  # lines on held-out loss and validation pictures; step 0 is the base model
+
+    @classmethod
+    def of(cls, manifest: dict, records: list[dict]) -> Course:
+        """The manifest's own run up to its last step: a folder may have seen others before."""
+        run_id, end = manifest.get("run_id"), manifest.get("steps", math.inf)
+        lines = [r for r in records if r.get("run_id", run_id) == run_id and r["step"] <= end]
+        return cls(
+            manifest,
+            [line for line in lines if "loss" in line],
+            [line for line in lines if "loss" not in line],
+        )
+
+    def values(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Steps (N,) and what was logged of them under `name`, (N,): NaN where it is no number."""
+        lines = [line for line in (*self.training, *self.looks) if name in line]
+        values = [v if isinstance(v := line[name], int | float) else math.nan for line in lines]
+        finite = np.where(np.isfinite(np.array(values, float)), values, math.nan)
+        return np.array([line["step"] for line in lines], int), finite.astype(float)
+
+    def known(self, name: str) -> list[tuple[int, float]]:
+        """Steps and values under `name`, where these are numbers."""
+        steps, values = self.values(name)
+        known = np.isfinite(values)
+        return list(zip(steps[known].tolist(), values[known].tolist(), strict=True))
+
+    @property
+    def last_step(self) -> int:
+        return max([self.manifest.get("steps", 0), *(x["step"] for x in self.training)])
+
+    @property
+    def best_step(self) -> int | None:
+        flagged = [look["step"] for look in self.looks if look.get("best")]
+        return (self.manifest.get("best") or {}).get("step", flagged[-1] if flagged else None)
+
+    @property
+    def figures(self) -> dict[str, str]:
+        """Texts by their labels; what is not known is left out."""
+        epochs = self.training[-1].get("epoch") if self.training else None
+        spans = pairwise([(0, 0.0), *self.known("seconds_per_step")])
+        seconds = sum((step - before) * each for (before, _), (step, each) in spans)
+        figures = {
+            "steps": f"{self.last_step:,}",
+            "epochs": f"{epochs:,.1f}" if epochs else "",
+            "pictures": f"{self.manifest['dataset']['pictures']:,}",
+            "time in training steps": duration(seconds),
+            "created": str(self.manifest.get("created", ""))[:16].replace("T", " "),
+        }
+        return {name: text for name, text in figures.items() if text}
+
+    @property
+    def sentences(self) -> list[str]:
+        """The run in plain words, what matters most first."""
+        told = (_held_out, _best, _clip_score, _stopped, _skipped)
+        return [sentence for tell in told if (sentence := tell(self))]
+
+
+def figure(value: float) -> str:
+    """A number in four digits: 0.08125, 31.42, 1e-5."""
+    mantissa, _, exponent = f"{value:.4g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+
+
+def duration(seconds: float) -> str:
+    """In two units, as 1 h 12 min; nothing for no time."""
+    for size, unit, part, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:,.0f} {unit} {seconds % size // part:.0f} {smaller}"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.2g} s" if seconds else ""
+
+
+def label(step: int) -> str:
+    return f"step {step:,}" if step else "base"
+
+
+def _held_out(course: Course) -> str:
+    """Whether what the model learned holds for pictures that it does not train on."""
+    points = course.known("held_out_loss")
+    if not points:
+        return (
+            "No loss on held-out pictures was measured, so nothing tells learning from "
+            "memorising; --held_out 0.05 keeps pictures for it."
+        )
+    (start, first), (end, last) = points[0], points[-1]
+    step, least = min(points, key=lambda point: point[1])
+    loss = f"The loss on held-out pictures %s {figure(first)} ({label(start)})"
+    if len(points) == 1:
+        return f"{loss % 'was'}; a single look shows no course."
+    if step == start:
+        return (
+            f"{loss % 'was lowest at first,'}, and is {figure(last)} at step {end:,}: what the "
+            "model learns does not hold for other pictures. A lower --learning_rate may help."
+        )
+    fell = f"{loss % 'fell from'} to {figure(least)} at step {step:,}."
+    if end == step:
+        return fell
+    if last - least < RISE * (first - least):
+        return f"{fell} It has stayed near that since: {figure(last)} at step {end:,}."
+    return (
+        f"{fell} It has risen since, to {figure(last)} at step {end:,}: "
+        "the model has begun to memorise its pictures."
+    )
+
+
+def _best(course: Course) -> str:
+    """What best/ holds, and by which rule."""
+    best = course.manifest.get("best")
+    if not best:
+        return ""
+    rules = {"held-out loss": "lowest held-out loss", "CLIP score": "highest CLIP score"}
+    rule = rules.get(best["by"], f"best {best['by']}")
+    return f"best/ holds step {best['step']:,}: the {rule} of all looks, {figure(best['value'])}."
+
+
+def _clip_score(course: Course) -> str:
+    points = course.known("clip_score")
+    if not points:
+        return ""
+    (start, first), (end, last) = points[0], points[-1]
+    score = f"The CLIP score of the validation pictures %s {figure(first)} ({label(start)})"
+    if len(points) == 1:
+        return f"{score % 'was'}."
+    step, most = max(points, key=lambda point: point[1])
+    top = f", with {figure(most)} at step {step:,} on the way" if step not in (start, end) else ""
+    return f"{score % 'went from'} to {figure(last)} at step {end:,}{top}."
+
+
+def _stopped(course: Course) -> str:
+    if not course.manifest.get("stopped_early"):
+        return ""
+    looks = course.manifest.get("options", {}).get("early_stopping_patience")
+    reason = f": {amount(looks, 'look')} in a row had been no better" if looks else ""
+    return f"The run stopped early, at step {course.last_step:,}{reason}."
+
+
+def _skipped(course: Course) -> str:
+    skipped = sum(line.get("skipped") or 0 for line in course.training)
+    if not skipped:
+        return ""
+    were, their = ("was", "its") if skipped == 1 else ("were", "their")
+    return (
+        f"{amount(skipped, 'step')} of {course.last_step:,} {were} skipped, "
+        f"as {their} loss or gradient was no number."
+    )
+
+
+def round_ticks(low: float, high: float, least: float = 0.0) -> list[float]:
+    """Up to seven round numbers, `least` or more apart, of which the outer two hold the range."""
+    if high - low <= 1e-4 * max(abs(low), abs(high)):  # a constant stands in the middle
+        margin = 0.1 * abs(high) or 1.0
+        low, high = low - margin, high + margin
+    fifth = (high - low) / 5 * 0.999
+    power = 10.0 ** math.floor(math.log10(fifth))
+    apart = next(m * power for m in (1, 2, 5, 10) if m * power >= fifth)
+    apart = max(apart, least)
+    outer = math.floor(low / apart + 1e-6), math.ceil(high / apart - 1e-6)
+    return [number * apart for number in range(outer[0], outer[1] + 1)]
+
+
+def tick_words(ticks: list[float]) -> list[str]:
+    """The ticks in as many digits as tell them apart: 0.10, 1,000 or 5e-6."""
+    power, most = math.floor(math.log10(ticks[1] - ticks[0]) + 1e-6), max(map(abs, ticks))
+    if power >= -5 and 1e-3 <= most < 1e7:
+        return [f"{tick:,.{max(0, -power)}f}" for tick in ticks]
+    digits = math.floor(math.log10(most) + 1e-6) - power
+    parts = [f"{tick:.{digits}e}".split("e") for tick in ticks]
+    return [f"{float(m):g}e{int(e)}" if float(m) else "0" for m, e in parts]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """The place of steps and values in the picture of a curve."""
+
+    end: int  # the last step, 1 or more
+    ticks: list[float]  # of the values
+
+    def x(self, step: float) -> float:
+        return LEFT + step / self.end * (RIGHT - LEFT)
+
+    def y(self, value: float) -> float:
+        """What is beyond the ticks stands at the edge."""
+        share = (value - self.ticks[0]) / (self.ticks[-1] - self.ticks[0])
+        return BOTTOM - min(max(share, 0.0), 1.0) * (BOTTOM - TOP)
+
+    def line(self, steps: np.ndarray, values: np.ndarray, kind: str) -> str:
+        """A path that is broken where a value is NaN; a value between two gaps is a dot."""
+        gaps = np.flatnonzero(np.isnan(values))
+        path, dots = "", ""
+        for piece in np.split(np.arange(len(values)), sorted({*gaps, *(gaps + 1)})):
+            points = list(zip(steps[piece].tolist(), values[piece].tolist(), strict=True))
+            if len(points) > 1:
+                path += "M" + "L".join(f"{self.x(s):.1f} {self.y(v):.1f}" for s, v in points)
+            elif points and not math.isnan(points[0][1]):
+                dots += self.dot(*points[0], kind, 2)
+        return (f'<path class="{kind}" d="{path}"/>\n' if path else "") + dots
+
+    def dot(self, step: int, value: float, kind: str, radius: float) -> str:
+        place = f'cx="{self.x(step):.1f}" cy="{self.y(value):.1f}" r="{radius}"'
+        return (
+            f'<circle class="{kind}" {place}><title>{label(step)}: {figure(value)}</title>'
+            "</circle>\n"
+        )
+
+    def axes(self) -> str:
+        drawn = []
+        for tick, words in zip(self.ticks, tick_words(self.ticks), strict=True):
+            y = round(self.y(tick), 1)
+            drawn.append(f'<line x1="{LEFT}" x2="{RIGHT}" y1="{y}" y2="{y}"/>\n')
+            drawn.append(svg_text(LEFT - 6, round(y + 3.5, 1), "end", words))
+        steps = [tick for tick in round_ticks(0, self.end, least=1) if tick <= self.end]
+        drawn += [svg_text(self.x(step), BOTTOM + 14, "middle", f"{step:,.0f}") for step in steps]
+        return "".join(drawn) + svg_text((LEFT + RIGHT) / 2, BOTTOM + 30, "middle", "steps")
+
+    def mark(self, best: int) -> str:
+        x = round(self.x(best), 1)
+        anchor = "start" if x < LEFT + 40 else "end" if x > RIGHT - 40 else "middle"
+        return (
+            f'<line class="best" x1="{x}" x2="{x}" y1="{TOP}" y2="{BOTTOM}"/>\n'
+            + svg_text(x, TOP - 7, anchor, f"best, {label(best)}")
+        )  # fmt: skip
+
+
+def chart(course: Course, name: str, title: str, noisy: bool = False, zero: bool = False) -> str:
+    """A figure of what was logged under `name`; nothing where that is no number.
+
+    A `noisy` curve is drawn faintly, and its running mean above it. With `zero`, 0 is on the scale.
+    """
+    (steps, values), best = course.values(name), course.best_step
+    numbers = values[np.isfinite(values)]
+    if not len(numbers):
+        return ""
+    shown = np.quantile(numbers, [0.01, 0.99]) if noisy and len(numbers) >= MANY else numbers
+    low, high = float(shown.min()), float(shown.max())
+    plot = Plot(max(course.last_step, 1), round_ticks(min(low, 0.0) if zero else low, high))
+    calm = np.clip(values, 2 * low - high, 2 * high - low)  # one wild value is not the mean
+    main = _running_mean(steps, calm) if noisy else _outline(steps, values)
+    drawn = plot.line(*_outline(steps, values), "raw") if noisy else ""
+    drawn += plot.line(*main, "mean")
+    if best is not None and best <= plot.end:
+        drawn = plot.mark(best) + drawn
+    if not noisy and len(steps) <= DOTTED:
+        drawn += "".join(plot.dot(*point, "dot", 2) for point in course.known(name))
+    if not noisy:
+        drawn += "".join(plot.dot(*p, "best", 3.5) for p in course.known(name) if p[0] == best)
+    told = "running mean " * noisy + _told(*main)
+    if numbers.max() > max(high, plot.ticks[-1]):
+        told += f"; peaks of up to {figure(numbers.max())} are cut off"
+    return (
+        f"<figure><figcaption>{escape(title)}<small>{told}</small></figcaption>\n"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{name} {name}-told">\n'
+        f'<title id="{name}">{escape(title)}</title><desc id="{name}-told">{told}</desc>\n'
+        f"{plot.axes()}{drawn}</svg></figure>\n"
+    )
+
+
+def _told(steps: np.ndarray, values: np.ndarray) -> str:
+    known = np.flatnonzero(np.isfinite(values))
+    ends = dict.fromkeys((known[0], known[-1]))
+    return ", ".join(f"{figure(values[i])} at step {steps[i]:,.0f}" for i in ends)
+
+
+def _outline(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The curve in at most two points per place: its lowest and its highest there."""
+    if len(values) <= 2 * PLACES:
+        return steps, values
+    kept = []
+    for place in np.array_split(np.arange(len(values)), PLACES):
+        known = place[np.isfinite(values[place])]
+        ends = (known[values[known].argmin()], known[values[known].argmax()]) if len(known) else (
+            place[0],)  # fmt: skip
+        kept += sorted(set(ends))
+    return steps[kept], values[kept]
+
+
+def _running_mean(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean over what is near each place, of which a tenth of the run counts most."""
+    places = np.array_split(np.arange(len(values)), min(len(values), PLACES))
+    known = [place[np.isfinite(values[place])] for place in places]
+    counts = np.array([len(k) for k in known], float)
+    sums = np.array([values[k].sum() for k in known])
+    window = np.hanning(2 * (len(places) // 10) + 3)[1:-1]  # never wider than the curve
+    means = np.convolve(sums, window, "same") / np.maximum(
+        np.convolve(counts, window, "same"), 1e-9
+    )
+    middles = np.array([steps[place].mean() for place in places])
+    return middles, np.where(counts > 0, means, math.nan)

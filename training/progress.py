@@ -1,0 +1,175 @@
+"""What a run tells while it goes: the bar, the log, and steps that were not taken."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from statistics import mean
+
+import torch
+from tqdm import tqdm
+
+from errors import UserError
+
+STEPS_BETWEEN_READINGS = 10  # reading a loss waits for the device, so it is done seldom
+NAMES_SHOWN = 8
+
+
+class Progress:
+    """Bar, log and watch over the losses, which are read every few steps only."""
+
+    def __init__(self, config, run, latents, start: int, steps: int):
+        self.config, self.run, self.latents = config, run, latents
+        self.unread, self.unlogged = [], []
+        self.step, self.learning_rate = start, 0.0
+        self.skipped = 0  # since the last line of the log
+        self.skipped_in_a_row = 0
+        self.logged = (start, time.monotonic())
+        self.bar = tqdm(
+            total=steps,
+            initial=min(start, steps),
+            unit="step",
+            disable=not run.is_main,
+            dynamic_ncols=True,
+            mininterval=0.5 if sys.stderr.isatty() else 30,  # a file keeps every line
+        )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        if kind is None:
+            self.log()
+        self.bar.close()
+
+    def add(
+        self, step: int, losses: torch.Tensor, taken: torch.Tensor, learning_rate: float
+    ) -> None:
+        """Count optimizer step number `step`, from 1. On the device: `losses`, float R of this
+        process's rows, and `taken`, a bool, whether the step was."""
+        self.step, self.learning_rate = step, learning_rate
+        self.unread.append(torch.cat([losses, taken.to(losses)[None]]))
+        self.bar.update()
+        if len(self.unread) >= STEPS_BETWEEN_READINGS:
+            self.read()
+        if step % self.config.log_every == 0:
+            self.log()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether too many steps in a row could not be taken."""
+        return self.skipped_in_a_row >= self.config.max_skipped_steps
+
+    def read(self) -> None:
+        """Fetch what is known of the steps since the last reading."""
+        if not self.unread:
+            return
+        found = torch.stack(self.unread)  # S,R+1
+        if self.run.accelerator.num_processes > 1:
+            found = self.run.accelerator.gather(found[None]).movedim(0, 1).flatten(1)
+        self.unread.clear()
+        wide = len(found[0]) // self.run.accelerator.num_processes
+        for step, row in enumerate(found.cpu().split(1), self.step - len(found) + 1):
+            parts = row[0].view(-1, wide)
+            losses, taken = parts[:, :-1].flatten(), bool(parts[:, -1].all())
+            rows = self.latents.rows_per_picture
+            if taken:
+                self.unlogged.append(losses.mean().item() * rows)
+            else:
+                self._skip(step, losses)
+            self.skipped_in_a_row = 0 if taken else self.skipped_in_a_row + 1
+
+    def _skip(self, step: int, losses: torch.Tensor) -> None:
+        self.skipped += 1
+        if self.skipped_in_a_row < 3:  # then it is known
+            self.run.say(
+                f"Step {step} is not taken: its loss or gradient is no number; "
+                f"{self._pictures(step, losses)}."
+            )
+
+    def _pictures(self, step: int, losses: torch.Tensor) -> str:
+        """The pictures whose loss is no number; all of the step where only the gradient is none."""
+        names = self.latents.names(step - 1, self.run.global_batch)
+        order = rows_in_order(self.run, self.config, self.latents.rows_per_picture)
+        bad = [names[row] for row, loss in zip(order, losses.tolist(), strict=True)
+               if not math.isfinite(loss)] or names  # fmt: skip
+        bad = list(dict.fromkeys(bad))
+        more = f" and {len(bad) - NAMES_SHOWN} more" if len(bad) > NAMES_SHOWN else ""
+        return f"it learned from {', '.join(bad[:NAMES_SHOWN])}{more}"
+
+    def check(self, learner) -> None:
+        """Raise `UserError` if a weight is no number: call before weights are saved."""
+        self.read()
+        if not learner.all_finite():
+            raise UserError(
+                f"A weight is no longer a number after step {self.step}: start anew with a lower "
+                f"--learning_rate (now {self.config.learning_rate:g}) or --max_grad_norm; what was "
+                "saved before is whole."
+            )
+
+    def log(self) -> None:
+        """Write a line on the steps since the last one."""
+        self.read()
+        (step, then), now = self.logged, time.monotonic()
+        if self.step == step:
+            return
+        seconds = (now - then) / (self.step - step)
+        speed = self.run.global_batch / seconds
+        record = {
+            "step": self.step,
+            "epoch": round(self.step * self.run.global_batch / len(self.latents), 3),
+            "learning_rate": self.learning_rate,
+            "pictures_per_second": round(speed, 2),
+            "seconds_per_step": round(seconds, 4),
+        }
+        record["loss"] = round(mean(self.unlogged), 6) if self.unlogged else None
+        if self.unlogged:
+            self.bar.set_postfix_str(f"loss {record['loss']:.4f}, {speed:.1f} pictures/s")
+        if self.skipped:
+            record["skipped"] = self.skipped
+        self.run.log(record)
+        self.logged, self.skipped = (self.step, now), 0
+        self.unlogged.clear()
+
+
+def rows_in_order(run, config, rows_per_picture: int) -> list[int]:
+    """The rows of a step in the order in which processes, each pass by pass, learn from them."""
+    processes, size = run.accelerator.num_processes, config.train_batch_size * rows_per_picture
+    return [
+        (number * processes + process) * size + row
+        for process in range(processes)
+        for number in range(config.gradient_accumulation_steps)
+        for row in range(size)
+    ]
+
+
+class Interruption:
+    """Within it, SIGTERM, SIGUSR1 and Ctrl-C only set `signal`; a second one takes its usual
+    course."""
+
+    KINDS = tuple(
+        getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+    )
+
+    def __init__(self):
+        self.signal = None
+        self.usual = {}
+
+    def __enter__(self) -> Interruption:
+        for number in self.KINDS:
+            self.usual[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.usual.items():
+            signal.signal(number, handler)
+
+    def asked(self) -> bool:
+        """Whether the run was asked to stop."""
+        return self.signal is not None
+
+    def _note(self, number: int, _frame) -> None:
+        self.signal = number
+        self.__exit__()

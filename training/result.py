@@ -1,0 +1,99 @@
+"""What a run leaves: the model, its card, a report, and if wanted a copy on the hub."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from errors import UserError, reason_of
+from training.report import Hard, model_card, records_of, write_report
+from training.watch import fixed_losses
+
+LOOKED_AT = 200  # pictures whose loss is measured at the end
+THUMBNAILS, THUMBNAIL_SIDE = 12, 160  # of the hardest; pixels
+# Of OUTPUT_DIR; the hub gets the model, not how it came to be step by step.
+NOT_UPLOADED = [
+    "checkpoint-*",
+    "checkpoint-*/**",
+    "class/**",
+    "best/**",
+    "logs/**",
+    ".*",
+    "*.jsonl",
+]
+
+
+def save_result(learner, latents, config, run, steps: int, state: dict) -> None:
+    """Save the model first, then write the report, then upload: what fails takes nothing along.
+
+    `state`: what is known of the best look and of an early stop.
+    """
+    manifest = run.manifest(latents, steps)
+    if state["best"]:
+        manifest["best"] = state["best"]
+    manifest["stopped_early"] = steps < config.total_steps(len(latents), run.global_batch)
+    records = records_of(config.output / "log.jsonl")
+    hardest = hard_pictures(learner, latents, config, run)
+    if run.is_main:
+        card = model_card(manifest, records, config.prompts)
+        learner.save(config.output, manifest, {"README.md": card})
+        run.say(f"The model is in {config.output}.")
+        report = write_report(config.output, manifest, records, hardest, config.prompts)
+        run.say(f"What happened is in {report}.")
+        if config.push_to_hub:
+            upload(config, run)
+
+
+def hard_pictures(learner, latents, config, run) -> list[Hard]:
+    """Of the first pictures of the data set, the loss at the end: the highest first."""
+    losses = fixed_losses(learner, latents, config, run, most=LOOKED_AT)
+    order = sorted(losses, key=losses.get, reverse=True)
+    return [
+        Hard(
+            picture=latents.images.names[number],
+            caption=latents.images.captions[number][0],
+            loss=losses[number],
+            thumbnail=_thumbnail(latents.images.image(number)) if place < THUMBNAILS else None,
+        )
+        for place, number in enumerate(order)
+    ]
+
+
+def _thumbnail(image) -> bytes:
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    kept = BytesIO()
+    image.save(kept, "JPEG", quality=80)
+    return kept.getvalue()
+
+
+def reserve_on_hub(config) -> None:
+    """Make the model's place on the hub before training: a missing login is found now."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi(token=config.hub_token).create_repo(_hub_name(config), private=True, exist_ok=True)
+    except Exception as error:  # network, login, name, quota: each library's own kind
+        raise UserError(
+            f"--push_to_hub: {_hub_name(config)} cannot be made on the hub ({reason_of(error)}). "
+            "Log in with 'hf auth login', check --hub_model_id, or leave --push_to_hub out."
+        ) from error
+
+
+def upload(config, run) -> None:
+    """Copy the saved model to the hub. What is here stays, whatever happens there."""
+    from huggingface_hub import HfApi
+
+    name = _hub_name(config)
+    try:
+        HfApi(token=config.hub_token).upload_folder(
+            repo_id=name, folder_path=config.output, ignore_patterns=NOT_UPLOADED
+        )
+    except Exception as error:  # as above
+        raise UserError(
+            f"The model is whole in {config.output}, but was not uploaded ({reason_of(error)}). "
+            f"Later: hf upload {name} {config.output}"
+        ) from error
+    run.say(f"Uploaded to {name}.")
+
+
+def _hub_name(config) -> str:
+    return config.hub_model_id or config.output.resolve().name

@@ -1,0 +1,108 @@
+"""DreamBooth: one subject, plus pictures of its class (Ruiz et al. 2023).
+
+A subject is a few pictures under one prompt; that is what the data set gives. So that the class
+stays as it was, each step also learns from pictures that the base model itself drew of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from preparing.rows import PICTURE_SUFFIXES, files_below
+from preparing.sources import pictures_alone
+from training.dataset import CaptionedImages
+from training.latents import Batch, Latents, encode_once
+
+# Draws a prompt once for each seed; the pictures have a `save(path)`.
+Draw = Callable[[object, str, list[int]], Iterable]
+
+
+def with_class(latents: Latents, pipe, run, draw: Draw) -> Pairs:
+    """The subject's latents with those of its class beside them."""
+    config = run.config
+    images = class_images(config, pipe, run, draw)
+    of_class = encode_once(images, pipe, run)
+    return Pairs(latents, of_class, config.prior_loss_weight)
+
+
+def class_images(config, pipe, run, draw: Draw) -> CaptionedImages:
+    """Pictures of the class, from --class_data_dir; the base model draws those that are missing.
+
+    Picture number n comes from seed n: a run that was stopped here goes on where it was.
+    """
+    folder = Path(config.class_data_dir) if config.class_data_dir else config.output / "class"
+    if run.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        here = [path for path in files_below(folder) if path.suffix.lower() in PICTURE_SUFFIXES]
+        paths = [folder / f"class-{number:05}.png" for number in range(config.num_class_images)]
+        free = [number for number, path in enumerate(paths) if not path.exists()]
+        missing = free[: max(0, config.num_class_images - len(here))]
+        if missing:
+            run.say(f"Drawing {len(missing)} pictures of the class, '{config.class_prompt}'.")
+            _draw_missing(pipe, run, draw, {number: paths[number] for number in missing})
+    run.accelerator.wait_for_everyone()
+    return CaptionedImages(of_class(config), pictures_alone(folder, config.class_prompt))
+
+
+def of_class(config):
+    """The options for pictures of the class: all of them learn, in an order of their own."""
+    return replace(config, held_out=0.0, max_train_samples=None, seed=(config.seed + 1) % 2**32)
+
+
+@torch.no_grad()
+def _draw_missing(pipe, run, draw: Draw, paths: dict[int, Path]) -> None:
+    """Draw the pictures of these numbers, each file whole or not there."""
+    parts = (pipe.unet, pipe.vae, pipe.text_encoder)
+    homes = [part.device for part in parts]
+    pipe.to(run.device)
+    numbers, size = list(paths), run.config.sample_batch_size
+    for first in tqdm(range(0, len(numbers), size), "Drawing the class", leave=False):
+        seeds = numbers[first : first + size]
+        with run.accelerator.autocast():
+            pictures = draw(pipe, run.config.class_prompt, seeds)
+        for seed, picture in zip(seeds, pictures, strict=True):
+            unfinished = paths[seed].with_name(f".{paths[seed].name}")
+            picture.save(unfinished)
+            unfinished.replace(paths[seed])
+    for part, home in zip(parts, homes, strict=True):
+        part.to(home)
+
+
+class Pairs:
+    """Latents of a subject and of its class: every step learns from as many of both.
+
+    Rows alternate, a picture of the subject and one of the class, so that each pass holds pairs.
+    """
+
+    rows_per_picture = 2
+
+    def __init__(self, subject: Latents, of_class: Latents, prior_loss_weight: float):
+        """`prior_loss_weight`: what a picture of the class counts, against 1 for the subject."""
+        self.subject, self.of_class = subject, of_class
+        self.prior_loss_weight = prior_loss_weight
+        self.held_out, self.images = subject.held_out, subject.images
+        self.still, self.encoded, self.shelves = subject.still, subject.encoded, subject.shelves
+        both = subject.fingerprint + of_class.fingerprint
+        self.fingerprint = hashlib.sha256(both.encode()).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self.subject)
+
+    def names(self, step: int, size: int) -> list[str]:
+        """Files of the rows of a step, in order."""
+        both = zip(self.subject.names(step, size), self.of_class.names(step, size), strict=True)
+        return [name for pair in both for name in pair]
+
+    def batch(self, step: int, size: int) -> Batch:
+        """`size` pictures of each: 2 x size rows."""
+        subject, of_class = self.subject.batch(step, size), self.of_class.batch(step, size)
+        of_class["weight"] *= self.prior_loss_weight
+        return {
+            name: torch.stack([subject[name], of_class[name]], 1).flatten(0, 1) for name in subject
+        }
