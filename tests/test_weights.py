@@ -129,6 +129,14 @@ def test_saving_in_half_precision_leaves_the_run_in_full(tiny_model, tmp_path):
         assert {weight.dtype for weight in load_file(file).values()} == {torch.float16}
 
 
+def test_a_model_saved_in_half_precision_opens_whole_and_draws(tiny_model, tmp_path):
+    _, learner, _ = prepared(config_for(tiny_model, tmp_path, save_dtype="fp16"))
+    learner.save(tmp_path / "model", {})
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
+    assert {pipe.unet.dtype, pipe.text_encoder.dtype, pipe.vae.dtype} == {torch.float32}
+    assert drawn(pipe).isfinite().all()
+
+
 def test_the_other_parts_are_carried_over_as_they_were(tiny_model, tmp_path):
     _, learner, _ = prepared(config_for(tiny_model, tmp_path))
     learner.save(tmp_path / "model", {})

@@ -185,7 +185,7 @@ class FullWeights(Learner):
             **self.pipe.components | parts,
             requires_safety_checker=self.pipe.config.requires_safety_checker,
         )
-        pipe.save_pretrained(folder)
+        write_pipeline(pipe, folder)
 
 
 class LoraWeights(Learner):
@@ -253,7 +253,20 @@ class LoraWeights(Learner):
             **about,
         )
         if self.config.merge_lora:
-            merged_pipeline(self.config, folder).save_pretrained(folder)
+            write_pipeline(merged_pipeline(self.config, folder), folder)
+
+
+def write_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
+    """Save a whole pipeline so that it opens in float32 unless another type is asked for.
+
+    Left to itself, transformers opens its parts in the type of their files and diffusers does not:
+    half a pipeline in fp16, which does not draw.
+    """
+    pipe.save_pretrained(folder)
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        if "dtype" in config:
+            path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
 
 
 def _lora_metadata(part: torch.nn.Module) -> dict:

@@ -1,0 +1,86 @@
+"""Several processes, by `accelerate launch` and gloo on the CPU: the same run, shared."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from runs import config_for, prepared
+from safetensors.torch import load_file
+
+from training.loop import train
+
+ROOT = Path(__file__).parent.parent
+
+
+def launched(config, processes: int = 2) -> subprocess.Popen:
+    """The command with the options of `config` that are not as usual, in so many processes."""
+    usual = {field.name: field.default for field in fields(config)}
+    options = [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in vars(config).items() if value != usual[name]
+    ]  # fmt: skip
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"),
+        *(f"--num_processes={processes}", "--num_machines=1", "--mixed_precision=no"),
+        *("--dynamo_backend=no", "--main_process_port=0", "train_text_to_image.py"),
+    ]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
+    environment["OMP_NUM_THREADS"] = "1"
+    return subprocess.Popen(
+        [*command, *options], cwd=ROOT, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def losses_of(config) -> list[float]:
+    return [json.loads(line)["loss"] for line in (config.output / "log.jsonl").open()]
+
+
+@pytest.fixture
+def config(tiny_model, tmp_path):
+    return config_for(
+        tiny_model, tmp_path, max_train_steps=6, log_every=1, use_ema=True, checkpointing_steps=4
+    )
+
+
+def test_two_processes_learn_what_one_does_with_the_doubled_batch(config, tmp_path):
+    halves = replace(config, train_batch_size=2, output_dir=str(tmp_path / "two"))
+    with launched(halves) as process:
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    run, learner, latents = prepared(config)
+    train(learner, latents, config, run)
+    assert losses_of(halves) == pytest.approx(losses_of(config), rel=1e-4)
+    saved = load_file(
+        halves.output / "checkpoint-4" / "unet" / "diffusion_pytorch_model.safetensors"
+    )
+    ours = load_file(
+        config.output / "checkpoint-4" / "unet" / "diffusion_pytorch_model.safetensors"
+    )
+    for name, weight in ours.items():
+        torch.testing.assert_close(saved[name], weight, atol=5e-4, rtol=0)
+    # What two have begun, one may finish: as many pictures per step.
+    resumed = replace(config, output_dir=halves.output_dir, resume_from_checkpoint="latest")
+    run, learner, latents = prepared(resumed)
+    train(learner, latents, resumed, run)
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(config):
+    endless = replace(config, max_train_steps=100_000)
+    with launched(endless) as process:
+        log = endless.output / "log.jsonl"
+        while process.poll() is None and not (log.exists() and log.read_text()):
+            time.sleep(0.05)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        workers[-1].send_signal(signal.SIGUSR1)
+        said, _ = process.communicate(timeout=120)
+    assert said.count("Stopped after step") == 2, said
+    assert list(endless.output.glob("checkpoint-*/manifest.json"))
