@@ -103,7 +103,7 @@ class CaptionedImages:
         held_out = [number for number, *about in facts if about[0] != "train"]
         known = {number: about for number, *about in facts}
         self.held_out = copy.copy(self) if held_out else None
-        if self.held_out:
+        if held_out:
             # A draw by content, so that the same ones measure when others are added.
             held_out = sorted(held_out, key=lambda number: known[number][2])[:HELD_OUT_MOST]
             self.held_out._take(held_out, checked, known)

@@ -1,0 +1,121 @@
+"""What a run leaves: model, card, report, and a copy on the hub that cannot cost the model."""
+
+import json
+
+import huggingface_hub
+import pytest
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from runs import config_for, fresh_run, prepared, write_metadata
+
+import train_text_to_image
+from errors import UserError
+from training.result import hard_pictures
+
+
+class Hub:
+    """Stands for the hub: remembers what it was asked for, or fails with `error`."""
+
+    def __init__(self, error: str | None = None, at: str = ""):
+        self.asked, self.error, self.at = [], error, at
+
+    def __call__(self, token=None):
+        return self
+
+    def create_repo(self, name, **_):
+        self._answer("create_repo", name)
+
+    def upload_folder(self, repo_id, folder_path, ignore_patterns):
+        assert (folder_path / "model_index.json").is_file()
+        self.ignored = ignore_patterns
+        self._answer("upload_folder", repo_id)
+
+    def _answer(self, what: str, name: str) -> None:
+        if what == self.at:
+            raise OSError(self.error)
+        self.asked.append((what, name))
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    def use(**how) -> Hub:
+        made = Hub(**how)
+        monkeypatch.setattr(huggingface_hub, "HfApi", made)
+        return made
+
+    return use
+
+
+def run(config) -> None:
+    fresh_run(config).close()
+    train_text_to_image.main(config)
+
+
+def test_the_hardest_pictures_come_first_with_a_look_at_them(tiny_model, tmp_path):
+    config = config_for(tiny_model, tmp_path)
+    started, learner, latents = prepared(config)
+    hardest = hard_pictures(learner, latents, config, started)
+    assert [each.loss for each in hardest] == sorted((e.loss for e in hardest), reverse=True)
+    assert {each.picture for each in hardest} == {f"{i}.png" for i in range(12)}
+    captions = dict(zip(latents.images.names, latents.images.captions, strict=True))
+    assert all(each.caption == captions[each.picture][0] for each in hardest)
+    assert all(each.thumbnail.startswith(b"\xff\xd8") for each in hardest)
+
+
+def test_a_run_leaves_a_card_and_a_report_and_says_where(tiny_model, tmp_path, capsys):
+    config = config_for(tiny_model, tmp_path, held_out=0.3, train_batch_size=2)
+    run(config)
+    said = capsys.readouterr().err
+    assert f"The model is in {config.output}." in said
+    assert f"What happened is in {config.output / 'report.html'}." in said
+    card = (config.output / "README.md").read_text()
+    assert "library_name: diffusers" in card and "held-out" in card
+    report = (config.output / "report.html").read_text()
+    assert "a drawing of creature" in report and "<svg" in report
+    manifest = json.loads((config.output / "run.json").read_text())
+    assert manifest["best"]["by"] == "held-out loss" and manifest["stopped_early"] is False
+
+
+def test_an_upload_comes_last_and_leaves_checkpoints_out(hub, tiny_model, tmp_path):
+    there = hub()
+    run(config_for(tiny_model, tmp_path, push_to_hub=True, hub_model_id="me/mine"))
+    assert there.asked == [("create_repo", "me/mine"), ("upload_folder", "me/mine")]
+    assert "checkpoint-*" in there.ignored and "*.jsonl" in there.ignored
+
+
+def test_an_upload_that_fails_is_a_sentence_and_the_model_is_whole(hub, tiny_model, tmp_path):
+    hub(error="the line is dead", at="upload_folder")
+    config = config_for(tiny_model, tmp_path, push_to_hub=True)
+    with pytest.raises(
+        UserError, match=r"whole in .*/out, .* \(the line is dead\).* hf upload out"
+    ):
+        run(config)
+    StableDiffusionPipeline.from_pretrained(config.output)
+    assert (config.output / "report.html").is_file()
+
+
+def test_a_hub_that_does_not_answer_is_found_before_training(hub, tiny_model, tmp_path):
+    hub(error="no login", at="create_repo")
+    config = config_for(tiny_model, tmp_path, push_to_hub=True)
+    with pytest.raises(UserError, match=r"--push_to_hub: out cannot be made .* \(no login\)"):
+        run(config)
+    assert not (config.output / "log.jsonl").read_text()
+
+
+def test_the_token_of_the_hub_is_kept_nowhere(hub, tiny_model, tmp_path):
+    hub()
+    config = config_for(tiny_model, tmp_path, push_to_hub=True, hub_token="hf_secret",
+                        checkpointing_steps=1)  # fmt: skip
+    run(config)
+    for path in config.output.rglob("*"):
+        assert path.is_dir() or b"hf_secret" not in path.read_bytes(), path
+
+
+def test_a_caption_that_is_html_is_shown_as_text(tiny_model, tmp_path):
+    (tmp_path / "data").mkdir()
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "data" / "0.png")
+    write_metadata(tmp_path / "data", [{"file_name": "0.png", "text": "<script>alert(1)</script>"}])
+    config = config_for(tiny_model, tmp_path, train_batch_size=1)
+    run(config)
+    report = (config.output / "report.html").read_text()
+    assert "<script>" not in report and "&lt;script&gt;alert(1)" in report

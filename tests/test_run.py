@@ -1,0 +1,72 @@
+"""A started run: its folder, its log, and what it says when memory runs out."""
+
+import json
+
+import pytest
+import torch
+from runs import config_for, fresh_run
+
+import train_text_to_image
+from errors import UserError
+
+
+def test_out_of_memory_names_the_options_to_change(tiny_model, tmp_path):
+    run = fresh_run(config_for(tiny_model, tmp_path, use_ema=True))
+    with pytest.raises(UserError) as caught, run.memory_advice():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    sentence = str(caught.value)
+    assert "\n" not in sentence and "ran out of memory" in sentence
+    for option in ("--mixed_precision bf16", "--train_batch_size 1 --gradient_accumulation_steps 4",
+                   "--gradient_checkpointing", "--use_8bit_adam", "--offload_ema",
+                   "--method lora"):  # fmt: skip
+        assert option in sentence
+
+
+def test_options_that_are_on_already_are_not_advised(tiny_model, tmp_path):
+    options = {"mixed_precision": "bf16", "train_batch_size": 1, "gradient_checkpointing": True,
+               "method": "lora", "use_8bit_adam": True}  # fmt: skip
+    run = fresh_run(config_for(tiny_model, tmp_path, **options))
+    with pytest.raises(UserError) as caught, run.memory_advice():
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:116] . DefaultCPUAllocator: can't "
+                           "allocate memory: you tried to allocate 99 bytes")  # fmt: skip
+    assert str(caught.value).count("--") == 2  # --resolution, --dry_run
+
+
+def test_other_errors_are_left_as_they_are(tiny_model, tmp_path):
+    run = fresh_run(config_for(tiny_model, tmp_path))
+    with pytest.raises(RuntimeError, match="shapes differ"), run.memory_advice():
+        raise RuntimeError("shapes differ")
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_tracker_that_is_not_installed_is_named_at_the_start(tiny_model, tmp_path, name):
+    config = config_for(tiny_model, tmp_path, report_to=name)
+    try:
+        __import__(name)
+    except ImportError:
+        with pytest.raises(UserError, match=f"pip install {name}"):
+            fresh_run(config)
+    else:
+        fresh_run(config).close()
+
+
+def test_an_unknown_tracker_is_refused(tiny_model, tmp_path):
+    with pytest.raises(UserError, match="--report_to paper is no tracker; choose one of"):
+        fresh_run(config_for(tiny_model, tmp_path, report_to="paper"))
+
+
+def test_a_line_that_a_kill_broke_off_spoils_only_itself(tiny_model, tmp_path):
+    config = config_for(tiny_model, tmp_path)
+    config.output.mkdir()
+    (config.output / "log.jsonl").write_text('{"step": 1}\n{"ste')
+    fresh_run(config).log({"step": 2})
+    lines = (config.output / "log.jsonl").read_text().splitlines()
+    assert lines[:2] == ['{"step": 1}', '{"ste']
+    assert json.loads(lines[2])["step"] == 2
+
+
+def test_a_dry_run_writes_nothing(tiny_model, tmp_path):
+    config = config_for(tiny_model, tmp_path, dry_run=True)
+    fresh_run(config)
+    train_text_to_image.main(config)
+    assert not config.output.exists()
