@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+LORA_FILE = "pytorch_lora_weights.safetensors"  # as diffusers calls it
 # A smaller UNet is drawn in fp32: exact, and measured faster than bf16 on a CPU.
 SMALL_UNET_PARAMETERS = 100_000_000
 
@@ -19,7 +20,8 @@ SMALL_UNET_PARAMETERS = 100_000_000
 def open_pipeline(
     model: str, device: str | None = None, dtype: str | None = None
 ) -> "StableDiffusionPipeline":
-    """Open `model` (a folder, or "owner/name" on the hub), safetensors only.
+    """Open `model` (a folder, or "owner/name" on the hub), safetensors only. A folder may hold a
+    LoRA that was trained here: its base model is opened with it.
 
     `device`: "cpu", "cuda", "cuda:1" or "mps"; None takes the best there is.
     `dtype`: a key of DTYPES; None takes what is fast and safe for the device and the UNet.
@@ -33,7 +35,7 @@ def open_pipeline(
         raise UserError(f"There is no dtype '{dtype}'. Choose one of {', '.join(DTYPES)}.")
     if dtype == "fp16" and device == "cpu":
         raise UserError("fp16 is slow and inexact on a CPU. Choose --dtype bf16 or --dtype fp32.")
-    pipe = _from_pretrained(model)
+    pipe = _from_lora(model) if is_lora_folder(model) else _from_pretrained(model)
     dtype = dtype or _best_dtype(device, pipe.unet.num_parameters())
     pipe.to(device, getattr(torch, DTYPES[dtype]))
     if dtype != "fp32":
@@ -45,7 +47,7 @@ def is_model_folder(model: str) -> bool:
     """False when `model` can only be a hub id; UserError when it can be neither."""
     path = Path(model)
     if path.is_dir():
-        if not (path / "model_index.json").is_file():
+        if not (path / "model_index.json").is_file() and not is_lora_folder(model):
             raise UserError(
                 f"'{model}' is no model folder: it has no model_index.json. Give a folder that "
                 "train_text_to_image.py wrote."
@@ -58,6 +60,12 @@ def is_model_folder(model: str) -> bool:
             f"There is no model folder '{model}'. Check the path, or write a model with train.sh."
         )
     return False
+
+
+def is_lora_folder(model: str) -> bool:
+    """Whether `model` is a folder that holds a LoRA and no whole model."""
+    folder = Path(model)
+    return (folder / LORA_FILE).is_file() and not (folder / "model_index.json").is_file()
 
 
 def model_name(model: str) -> str:
@@ -111,6 +119,24 @@ def _best_dtype(device: str, unet_parameters: int) -> str:
         return "fp16"
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16" if fast else "fp32"
+
+
+def _from_lora(folder: str) -> "StableDiffusionPipeline":
+    """The base model that run.json names, with the LoRA added into its weights."""
+    base = read_run(folder).get("base_model")
+    if not base:
+        raise UserError(
+            f"'{folder}' holds a LoRA, but no run.json that names its base model. Train it with "
+            "--merge_lora, or give the folder that train_text_to_image.py wrote."
+        )
+    try:
+        pipe = _from_pretrained(base)
+    except UserError as error:
+        raise UserError(f"'{folder}' is a LoRA of '{base}'. {error}") from error
+    pipe.load_lora_weights(folder, weight_name=LORA_FILE)
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    return pipe
 
 
 def _from_pretrained(model: str) -> "StableDiffusionPipeline":

@@ -11,10 +11,12 @@ import pytest
 import torch
 from conftest import RESOLUTION, tiny_pipeline
 from PIL import Image
+from runs import config_for, prepared
 
 import generate
 from errors import UserError
 from generate import Cancelled, Generator, Request
+from training.loop import train
 
 PROJECT = Path(generate.__file__).parent
 
@@ -320,3 +322,26 @@ def test_bf16_draws_on_the_cpu_when_asked(tiny_model):
     assert exact.dtype == "float32"  # a small UNet stays exact by itself
     (a,), (b,) = draw(generator, quick(seed=3)), draw(exact, quick(seed=3))
     assert 0 < np.abs(a - b).mean() < 8
+
+
+def test_a_lora_is_opened_with_the_base_model_it_was_trained_on(tiny_model, tmp_path):
+    config = config_for(tiny_model, tmp_path, method="lora", learning_rate=0.1)
+    run, learner, latents = prepared(config)
+    train(learner, latents, config, run)
+    learner.save(config.output, run.manifest(latents, 3))
+    lora, base = Generator.load(str(config.output)), Generator.load(tiny_model)
+    assert lora.name == "out" and lora.run["steps"] == 3
+    (with_it,), (without,) = draw(lora, quick(seed=1)), draw(base, quick(seed=1))
+    assert np.abs(with_it - without).mean() > 1
+    with learner.drawing() as pipe:
+        (learned,) = draw(Generator(pipe, name="as it learned"), quick(seed=1))
+    assert np.abs(with_it - learned).max() <= 1
+
+
+def test_a_lora_whose_base_model_is_unknown_or_gone_is_a_sentence(tmp_path):
+    (tmp_path / "pytorch_lora_weights.safetensors").touch()
+    with pytest.raises(UserError, match=r"holds a LoRA, but no run\.json .* --merge_lora"):
+        Generator.load(str(tmp_path))
+    (tmp_path / "run.json").write_text('{"base_model": "./gone"}')
+    with pytest.raises(UserError, match=r"is a LoRA of '\./gone'. There is no model folder"):
+        Generator.load(str(tmp_path))
