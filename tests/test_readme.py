@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = sorted(set(re.findall(r"\.venv/bin/python ([^`\n|]+)", README)))
+WHOLE_LINES = README.replace("\\\n", " ")
+COMMANDS = sorted(set(re.findall(r"\.venv/bin/python ([^`\n|]+)", WHOLE_LINES)))
 
 
 @cache
