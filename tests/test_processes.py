@@ -44,6 +44,11 @@ def losses_of(config) -> list[float]:
     return [json.loads(line)["loss"] for line in (config.output / "log.jsonl").open()]
 
 
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """Of the saved UNet."""
+    return load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+
+
 @pytest.fixture
 def config(tiny_model, tmp_path):
     return config_for(
@@ -51,13 +56,15 @@ def config(tiny_model, tmp_path):
     )
 
 
-def test_two_processes_learn_what_one_does_with_the_doubled_batch(config, tmp_path):
-    halves = replace(config, train_batch_size=2, output_dir=str(tmp_path / "two"))
+@pytest.mark.parametrize("shard", [False, True])
+def test_two_processes_learn_what_one_does_with_the_doubled_batch(config, tmp_path, shard):
+    halves = replace(config, train_batch_size=2, output_dir=str(tmp_path / "two"), shard=shard)
     with launched(halves) as process:
         said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     run, learner, latents = prepared(config)
     train(learner, latents, config, run)
+    learner.save(config.output, {})
     assert losses_of(halves) == pytest.approx(losses_of(config), rel=1e-4)
     saved = load_file(
         halves.output / "checkpoint-4" / "unet" / "diffusion_pytorch_model.safetensors"
@@ -67,6 +74,9 @@ def test_two_processes_learn_what_one_does_with_the_doubled_batch(config, tmp_pa
     )
     for name, weight in ours.items():
         torch.testing.assert_close(saved[name], weight, atol=5e-4, rtol=0)
+    two, one = weights_of(halves.output), weights_of(config.output)
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, atol=1e-3, rtol=0)
     # What two have begun, one may finish: as many pictures per step.
     resumed = replace(config, output_dir=halves.output_dir, resume_from_checkpoint="latest")
     run, learner, latents = prepared(resumed)

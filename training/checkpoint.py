@@ -61,7 +61,7 @@ class Checkpoints:
 
         `more` goes into its state.
         """
-        files = self.files()  # by all processes: what is sharded is gathered here
+        files = gathered(self.files())
         if self.run.is_main:
             scaler = self.run.accelerator.scaler
             state = {"step": step, "run_id": self.run.id, "same": self.same, **more}
@@ -74,7 +74,7 @@ class Checkpoints:
 
     def rehearse(self) -> None:
         """Save and read back once before the first step: what cannot be saved is found now."""
-        files = self.files()
+        files = gathered(self.files())
         if self.run.is_main:
             place = self.config.output / REHEARSAL
             _remove(place)
@@ -251,15 +251,42 @@ def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor on the CPU; one that is sharded over processes is gathered from all of them."""
-    if hasattr(tensor, "full_tensor"):
-        tensor = tensor.full_tensor()
+    """A tensor on the CPU."""
     return tensor.detach().cpu().contiguous()
 
 
+def is_sharded(tensor: torch.Tensor) -> bool:
+    """Whether each process holds a part of it."""
+    return hasattr(tensor, "full_tensor")
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's part of a tensor, or all of it."""
+    return tensor.to_local() if is_sharded(tensor) else tensor
+
+
+def gathered(files: Files) -> Files:
+    """What is sharded put together: all processes take part, and the first one has the result.
+
+    What is not sharded is what it was, of the same storage.
+    """
+
+    def put_together(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.detach()
+        if not is_sharded(tensor):
+            return tensor
+        tensor = tensor.full_tensor()
+        return tensor.cpu() if torch.distributed.get_rank() == 0 else torch.empty(0)
+
+    return {
+        path: {name: put_together(tensor) for name, tensor in tensors.items()}
+        for path, tensors in files.items()
+    }
+
+
 def put(saved: torch.Tensor, tensor: torch.Tensor) -> None:
-    """Copy a saved tensor into a live one, on whatever device or shards it lives."""
-    if hasattr(tensor, "full_tensor"):
+    """Copy a saved tensor into a live one, whether that is whole or sharded."""
+    if is_sharded(tensor):
         from torch.distributed.tensor import distribute_tensor
 
         saved = distribute_tensor(saved.to(tensor.device), tensor.device_mesh, tensor.placements)

@@ -110,6 +110,7 @@ class Config:
     gradient_checkpointing: bool        = option(False, "compute activations twice to save memory", free=True)
     gradient_checkpointing_blocks: str  = option("all", "largest: only the blocks at full resolution, which hold most of the memory", ("all", "largest"), free=True)
     allow_tf32: bool                    = option(False, "faster float32 on Ampere and later GPUs")
+    shard: bool                         = option(False, "split weights, gradients and moments over the processes (FSDP)", free=True)
     torch_compile: bool                 = option(False, "compile the UNet: slow start, faster steps")
 
     output_dir: str                     = option("sd-model-finetuned", "the model folder; also takes checkpoints, log, report and validation pictures", free=True)

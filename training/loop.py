@@ -34,7 +34,7 @@ def train(
     steps = config.total_steps(len(latents), run.global_batch)
     objective = Objective(learner.pipe.scheduler, config, run.device)
     descent = descent_for(learner.weights, config, run)
-    module = run.accelerator.prepare(learner)
+    module = run.prepare(learner)
     rate = learning_rates(config, steps, run.global_batch)
     watch = Watch(learner, latents, config, run, preview, score)
     same = what_decides(latents, objective, config, run, steps)

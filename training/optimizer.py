@@ -9,6 +9,7 @@ import torch
 from diffusers.optimization import get_scheduler
 
 from errors import UserError
+from training.checkpoint import is_sharded
 from training.muon import Muon
 
 Weights = dict[str, torch.nn.Parameter]
@@ -56,7 +57,7 @@ class Descent:
     def step(self) -> torch.Tensor:
         """Clip, apply and drop the gradients; whether all were numbers: bool, on the device."""
         norm = self.accelerator.clip_grad_norm_(self.weights, self.longest)
-        finite = torch.as_tensor(norm).isfinite()
+        finite = (norm.full_tensor() if is_sharded(norm) else norm).isfinite()
         if self.accelerator.scaler:
             _set_rate(self.optimizer, self.rate)
             self.stepper.step()  # the scaler looks for itself

@@ -102,7 +102,7 @@ class Progress:
     def check(self, learner) -> None:
         """Raise `UserError` if a weight is no number: call before weights are saved."""
         self.read()
-        if not learner.all_finite():
+        if self.run.any(not learner.all_finite()):
             raise UserError(
                 f"A weight is no longer a number after step {self.step}: start anew with a lower "
                 f"--learning_rate (now {self.config.learning_rate:g}) or --max_grad_norm; what was "

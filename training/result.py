@@ -33,9 +33,9 @@ def save_result(learner, latents, config, run, steps: int, state: dict) -> None:
     manifest["stopped_early"] = steps < config.total_steps(len(latents), run.global_batch)
     records = records_of(config.output / "log.jsonl")
     hardest = hard_pictures(learner, latents, config, run)
+    card = model_card(manifest, records, config.prompts)
+    learner.save(config.output, manifest, {"README.md": card})
     if run.is_main:
-        card = model_card(manifest, records, config.prompts)
-        learner.save(config.output, manifest, {"README.md": card})
         run.say(f"The model is in {config.output}.")
         report = write_report(config.output, manifest, records, hardest, config.prompts)
         run.say(f"What happened is in {report}.")

@@ -75,6 +75,13 @@ class Run:
         planned = plan(self.config, len(images), self.global_batch, processes, self.device)
         return "\n".join([str(planned), *(f"warning: {warning}" for warning in images.warnings)])
 
+    def prepare(self, learner):
+        """The learner as it is called: in the precision of the passes, its gradients shared."""
+        if not self.config.shard:
+            return self.accelerator.prepare(learner)
+        learner.forward = self.accelerator.autocast()(learner.forward)
+        return learner
+
     def any(self, flag: bool) -> bool:
         """Whether `flag` is true in any process."""
         if self._group is None:
@@ -163,6 +170,12 @@ def start_run(config) -> Run:
     )
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError("A CPU cannot train in fp16; choose --mixed_precision bf16 or no.")
+    if config.shard and accelerator.num_processes == 1:
+        raise UserError("--shard needs several processes: accelerate launch --num_processes 2 ...")
+    if config.shard and accelerator.mixed_precision == "fp16":
+        raise UserError(
+            "--shard works in bf16 or in full precision; choose --mixed_precision bf16."
+        )
     torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
     run = Run(config, accelerator)
     if not config.dry_run:

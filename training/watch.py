@@ -52,7 +52,7 @@ class Watch:
             if losses is None:
                 return
             record["held_out_loss"] = round(sum(losses.values()) / len(losses), 6)
-        if self.preview and self.run.is_main:
+        if self.preview and (self.run.is_main or self.config.shard):
             pictures = self._draw(step, stop)
             if stop():
                 return
@@ -85,7 +85,7 @@ class Watch:
             "unimproved": 0,
         }
         record["best"] = True
-        if step > 0 and self.run.is_main:
+        if step > 0:
             manifest = self.run.manifest(self.latents, step) | {"best": self.state["best"]}
             self.learner.save(self.config.output / BEST, manifest)
 
@@ -93,12 +93,13 @@ class Watch:
     def _draw(self, step: int, stop: Callable[[], bool]) -> list[tuple]:
         """Pictures of the validation prompts, and their files in OUTPUT_DIR/validation."""
         folder = self.config.output / "validation"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)  # sharded weights make all processes draw; one saves
         drawn = []
         with self.learner.drawing() as pipe, self.run.accelerator.autocast():
             for number, picture in enumerate(self.preview(pipe, stop)):
                 path = folder / f"step-{step:06}-{number}.png"
-                picture.save(path)
+                if self.run.is_main:
+                    picture.save(path)
                 drawn.append((path, picture))
         return drawn
 

@@ -11,9 +11,10 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditio
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from safetensors import SafetensorError
+from torch.distributed.device_mesh import init_device_mesh
 
 from errors import UserError
-from training.checkpoint import Files, fingerprint_of, replaced_files
+from training.checkpoint import Files, fingerprint_of, gathered, is_sharded, local, replaced_files
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 LORA_OF_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -79,10 +80,15 @@ class Learner(torch.nn.Module):
         self._choose()
         if config.gradient_checkpointing:
             self._recompute()
+        if config.shard:
+            for part in self.children():
+                shard(part)
         # A compiled function, not a compiled module: the weights keep their names, and previews,
         # whose batches have other sizes, run without compiling anew.
         forward = self.unet.forward
         self.denoise = torch.compile(forward) if config.torch_compile else forward
+        if config.shard:  # it gathers the weights of a module when that is called
+            self.denoise = self.unet
         self.weights = {name: w for name, w in self.named_parameters() if w.requires_grad}
         self.ema = (
             Ema(self.weights, config.ema_decay, config.offload_ema) if config.use_ema else None
@@ -113,8 +119,8 @@ class Learner(torch.nn.Module):
                 part.to(home)
 
     def all_finite(self) -> bool:
-        """Whether every learning weight is a number."""
-        norms = torch._foreach_norm([weight.detach() for weight in self.weights.values()])
+        """Whether every learning weight, or this process's share of it, is a number."""
+        norms = torch._foreach_norm([local(weight.detach()) for weight in self.weights.values()])
         return bool(torch.stack(norms).isfinite().all())
 
     def files(self) -> Files:
@@ -128,11 +134,16 @@ class Learner(torch.nn.Module):
     def save(self, folder: str | Path, manifest: dict, notes: dict[str, str] | None = None) -> None:
         """The model's folder, its run.json and `notes`, other files by their names.
 
-        What was there stays until all is written. Raises `UserError` when the weights are not
-        finite or do not fit --save_dtype.
+        What was there stays until all is written. Where weights are sharded, all processes call
+        this, and the first one writes. Raises `UserError` when the weights are not finite or do
+        not fit --save_dtype.
         """
-        with replaced_files(Path(folder), last="run.json") as staged, self.averaged():
-            self._save(staged)
+        with self.averaged():
+            weights = gathered({"": self.weights})[""]
+        if torch.distributed.is_initialized() and torch.distributed.get_rank():
+            return
+        with replaced_files(Path(folder), last="run.json") as staged:
+            self._save(staged, weights)
             for name, text in (notes or {}).items():
                 (staged / name).write_text(text)
             (staged / "run.json").write_text(json.dumps(manifest, indent=2) + "\n")
@@ -177,10 +188,14 @@ class FullWeights(Learner):
             else:
                 part.config.save_pretrained(path.parent)
 
-    def _save(self, folder: Path) -> None:
+    def _save(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         """A whole pipeline."""
         dtype = DTYPES[self.config.save_dtype]
-        parts = {name: part_in(dtype, part) for name, part in self._modules_of_pipe().items()}
+        base = open_base(self.config).components if self.config.shard else self.pipe.components
+        parts = {
+            name: part_in(dtype, part, _below(name, weights))
+            for name, part in base.items() if isinstance(part, torch.nn.Module)
+        }  # fmt: skip
         pipe = StableDiffusionPipeline(
             **self.pipe.components | parts,
             requires_safety_checker=self.pipe.config.requires_safety_checker,
@@ -231,17 +246,11 @@ class LoraWeights(Learner):
     def describe(self, folder: Path) -> None:
         """A checkpoint's matrices are described by their names."""
 
-    def _save(self, folder: Path) -> None:
+    def _save(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         """The matrices in diffusers' format; with --merge_lora also a whole pipeline."""
-        ((_, tensors),) = self._files(self.weights).items()
+        ((_, tensors),) = self._files(weights).items()
         _refuse_non_finite("LoRA", tensors, torch.float32)
-        parts = {
-            part: {
-                name.removeprefix(f"{part}."): tensor.detach().cpu()
-                for name, tensor in tensors.items() if name.startswith(f"{part}.")
-            }
-            for part in ("unet", "text_encoder")
-        }  # fmt: skip
+        parts = {part: _below(part, tensors) for part in ("unet", "text_encoder")}
         about = {
             f"{name}_lora_adapter_metadata": _lora_metadata(part)
             for name, part in self.named_children()
@@ -267,6 +276,24 @@ def write_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
         config = json.loads(path.read_text())
         if "dtype" in config:
             path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
+
+
+def _below(part: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those of a part of the pipeline, by their names within it."""
+    return {
+        name.removeprefix(f"{part}."): tensor
+        for name, tensor in tensors.items() if name.startswith(f"{part}.")
+    }  # fmt: skip
+
+
+def shard(part: torch.nn.Module) -> None:
+    """Split the weights of a part over all processes, block by block (FSDP, Zhao et al. 2023)."""
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(part.device.type, (torch.distributed.get_world_size(),))
+    blocks = [*getattr(part, "down_blocks", ()), *getattr(part, "up_blocks", ())]
+    for module in [*blocks, part]:
+        fully_shard(module, mesh=mesh)
 
 
 def _lora_metadata(part: torch.nn.Module) -> dict:
@@ -327,14 +354,25 @@ class Ema:
 
     def _swap(self, weights: dict[str, torch.nn.Parameter]) -> None:
         for name, weight in weights.items():
+            if is_sharded(weight):  # its storage is known elsewhere: contents change places
+                kept = weight.data.clone()
+                weight.data.copy_(self.shadow[name])
+                self.shadow[name].copy_(kept)
+                continue
             average = self.shadow[name].to(weight.device)
             self.shadow[name] = weight.data.to(self.shadow[name].device)
             weight.data = average
 
 
-def part_in(dtype: torch.dtype, part: torch.nn.Module) -> torch.nn.Module:
-    """A copy of part of a pipeline on the CPU, for saving. Raises `UserError` if it overflows."""
+def part_in(
+    dtype: torch.dtype, part: torch.nn.Module, weights: dict[str, torch.Tensor]
+) -> torch.nn.Module:
+    """A copy of part of a pipeline on the CPU, with those of its weights that learned, for saving.
+
+    Raises `UserError` if it overflows.
+    """
     part = copy.deepcopy(part)
+    part.load_state_dict(weights, strict=False)
     torch.nn.Module.to(part, "cpu", dtype)  # diffusers' own `to` warns of nothing at great length
     _refuse_non_finite(type(part).__name__, part.state_dict(), dtype)
     return part
