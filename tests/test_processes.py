@@ -60,7 +60,7 @@ def config(tiny_model, tmp_path):
 def test_two_processes_learn_what_one_does_with_the_doubled_batch(config, tmp_path, shard):
     halves = replace(config, train_batch_size=2, output_dir=str(tmp_path / "two"), shard=shard)
     with launched(halves) as process:
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     run, learner, latents = prepared(config)
     train(learner, latents, config, run)
@@ -91,6 +91,6 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(config):
             time.sleep(0.05)
         workers = psutil.Process(process.pid).children(recursive=True)
         workers[-1].send_signal(signal.SIGUSR1)
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=300)
     assert said.count("Stopped after step") == 2, said
     assert list(endless.output.glob("checkpoint-*/manifest.json"))

@@ -10,6 +10,7 @@ from diffusers.optimization import get_scheduler
 
 from errors import UserError
 from training.checkpoint import is_sharded
+from training.fast import clip
 from training.muon import Muon
 
 Weights = dict[str, torch.nn.Parameter]
@@ -50,14 +51,18 @@ class Descent:
     def __init__(self, weights: Weights, config, run):
         self.accelerator, self.longest = run.accelerator, config.max_grad_norm
         self.names, self.weights, self.rate = list(weights), list(weights.values()), 0.0
+        self.plain = run.device.type == "cpu" and not config.shard
         self.optimizer = OPTIMIZERS[config.optimizer_name](weights, config)
         start(self.optimizer)
         self.stepper = run.accelerator.prepare(self.optimizer)
 
     def step(self) -> torch.Tensor:
         """Clip, apply and drop the gradients; whether all were numbers: bool, on the device."""
-        norm = self.accelerator.clip_grad_norm_(self.weights, self.longest)
-        finite = (norm.full_tensor() if is_sharded(norm) else norm).isfinite()
+        if self.plain:
+            finite = clip(self.weights, self.longest).isfinite()
+        else:
+            norm = self.accelerator.clip_grad_norm_(self.weights, self.longest)
+            finite = (norm.full_tensor() if is_sharded(norm) else norm).isfinite()
         if self.accelerator.scaler:
             _set_rate(self.optimizer, self.rate)
             self.stepper.step()  # the scaler looks for itself

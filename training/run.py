@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from errors import UserError
 from training.checkpoint import clear_leftovers
+from training.fast import keep_memory
 from training.plan import plan
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "datasets", "peft")
@@ -177,6 +178,8 @@ def start_run(config) -> Run:
             "--shard works in bf16 or in full precision; choose --mixed_precision bf16."
         )
     torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
+    if accelerator.device.type == "cpu":
+        keep_memory()
     run = Run(config, accelerator)
     if not config.dry_run:
         run.take_folder()

@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from errors import UserError
 from training.checkpoint import Files, fingerprint_of, gathered, is_sharded, local, replaced_files
+from training.fast import speed_up
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 LORA_OF_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -78,6 +79,8 @@ class Learner(torch.nn.Module):
         if config.train_text_encoder:
             self.text_encoder = pipe.text_encoder.to(pipe.unet.device)
         self._choose()
+        if self.unet.device.type == "cpu" and not config.torch_compile:
+            speed_up(self.unet)
         if config.gradient_checkpointing:
             self._recompute()
         if config.shard:
