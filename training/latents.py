@@ -18,7 +18,7 @@ from tqdm import tqdm
 from training.checkpoint import fingerprint_of, replaced
 from training.dataset import bucket_of, bucket_shape, order, random_at
 
-ENCODE_PIXELS = 16 * 512 * 512  # encoded at once
+ENCODE_PIXELS = 4 * 512 * 512  # of all pictures that are encoded at once
 KINDS = {torch.uint8: "U8", torch.float16: "F16"}  # as safetensors calls them
 EMBEDDING_BYTES = 4 * 2**30  # beyond this, captions are encoded anew at every step
 
@@ -99,7 +99,7 @@ class Latents:
         """The first `most` pictures as they are, without noise and not mirrored, in parts of one
         shape: their numbers, x_0 float32 R,C,h,w and prompts R,T[,D] of their first captions."""
         for shelf in self.shelves:
-            size = _pictures_at_once(shelf.shape)
+            size = pictures_at_once(shelf.shape)
             places = [place for place, number in enumerate(shelf.numbers) if number < most]
             for first in range(0, len(places), size):
                 several = places[first : first + size]
@@ -214,7 +214,7 @@ def latent_shape(vae, shape: tuple[int, int]) -> tuple[int, int, int]:
 @torch.no_grad()
 def _encode_into(tensors, places: Sequence[int], shelf: Shelf, images, vae, run) -> None:
     """Fill rows `places` of mean and std, while threads read the pictures to come."""
-    size = _pictures_at_once(shelf.shape)
+    size = pictures_at_once(shelf.shape)
     numbers = [int(shelf.numbers[place]) for place in places]
     batches = images.batches(size, shelf.shape, numbers)
     total = -(-len(numbers) // size)
@@ -237,7 +237,8 @@ def _encode(vae, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return posterior.mean.float() * scale, posterior.std.float() * scale
 
 
-def _pictures_at_once(shape: tuple[int, int]) -> int:
+def pictures_at_once(shape: tuple[int, int]) -> int:
+    """How many pictures of this height and width are encoded in one go."""
     return max(1, ENCODE_PIXELS // (shape[0] * shape[1]))
 
 

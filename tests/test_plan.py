@@ -1,0 +1,459 @@
+"""The plan: parameters counted, memory measured without weights, options that fit, disk."""
+
+import json
+import shutil
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from diffusers import UNet2DConditionModel
+from runs import config_for
+from safetensors.torch import load_file
+from torch._subclasses import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from transformers import CLIPTextModel
+
+import train_text_to_image
+from errors import UserError
+from training import plan as planning
+from training.config import Config
+from training.plan import HALVES, Alive, BaseModel, plan
+
+BUNDLED = Path(__file__).parent.parent / "bundled" / "base-model"
+GB = 10**9
+
+CONFIGS = {  # of Stable Diffusion v1-4
+    "unet": {
+        "block_out_channels": [320, 640, 1280, 1280],
+        "layers_per_block": 2,
+        "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+        "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+        "cross_attention_dim": 768,
+        "attention_head_dim": 8,
+        "sample_size": 64,
+        "in_channels": 4,
+        "out_channels": 4,
+    },
+    "vae": {
+        "block_out_channels": [128, 256, 512, 512],
+        "layers_per_block": 2,
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "latent_channels": 4,
+        "sample_size": 512,
+    },
+    "text_encoder": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "vocab_size": 49408,
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def v1_4(tmp_path_factory) -> str:
+    """The configs of Stable Diffusion v1-4, and no weights."""
+    folder = tmp_path_factory.mktemp("models") / "v1-4"
+    for part, config in CONFIGS.items():
+        (folder / part).mkdir(parents=True)
+        (folder / part / "config.json").write_text(json.dumps(config))
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    return str(folder)
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """`card(gigabytes)` puts a card with so much free memory into the machine."""
+    return lambda gigabytes: monkeypatch.setattr(
+        planning, "memory_of", lambda device: ("a card", gigabytes * GB, gigabytes * GB)
+    )
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """`room(gigabytes)` leaves so much of the disk free."""
+    usage = namedtuple("usage", "free")
+    return lambda gigabytes: monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: usage(gigabytes * GB)
+    )
+
+
+def options(model: str, **changed) -> Config:
+    usual = {"train_data_dir": "data", "output_dir": "out", "mixed_precision": "no"}
+    return Config(pretrained_model_name_or_path=str(model), **usual | changed)
+
+
+def plan_of(config: Config, device: str = "cuda", processes: int = 1):
+    passes = config.gradient_accumulation_steps * processes
+    batch = config.train_batch_size * passes
+    return plan(config, 833, batch, processes, torch.device(device))
+
+
+def needs_of(model: str, device: str = "cuda", processes: int = 1, **changed):
+    config = options(model, **changed)
+    return BaseModel(config).needs(config, device, processes)
+
+
+def real_unet(config: Config) -> UNet2DConditionModel:
+    """The UNet of a model, ready to learn as the options say."""
+    name = config.pretrained_model_name_or_path
+    unet = UNet2DConditionModel.from_pretrained(name, subfolder="unet").train()
+    if config.method == "lora":
+        planning._add_lora({"unet": unet}, config, HALVES.get(config.mixed_precision))
+    if config.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    if config.gradient_checkpointing_blocks == "largest":
+        outer = [*unet.down_blocks[0].modules(), *unet.up_blocks[-1].modules()]
+        for module in unet.modules():
+            if hasattr(module, "gradient_checkpointing"):
+                module.gradient_checkpointing &= module in outer
+    return unet
+
+
+def prediction(unet, rows: int, device: str = "cpu") -> torch.Tensor:
+    sizes, width = unet.config.sample_size, unet.config.cross_attention_dim
+    x_t = torch.zeros(rows, unet.config.in_channels, sizes, sizes, device=device)
+    prompt = torch.zeros(rows, 77, width, device=device)
+    return unet(x_t, torch.zeros(rows, device=device), prompt).sample
+
+
+def step_bytes(config: Config) -> int:
+    """The most bytes at once that a real step on the CPU makes, beside the weights."""
+    unet = real_unet(config)
+    half = HALVES.get(config.mixed_precision)
+    with Alive() as alive:
+        alive.storages |= {planning._key(weight) for weight in unet.parameters()}
+        for _ in range(config.gradient_accumulation_steps):
+            with torch.autocast("cpu", half or torch.bfloat16, enabled=half is not None):
+                predicted = prediction(unet, config.train_batch_size)
+            loss = predicted.float().square().mean()
+            del predicted
+            loss.backward()
+    return alive.most
+
+
+def saved_bytes(module: torch.nn.Module, run, half: torch.dtype | None = None) -> int:
+    """Bytes that autograd keeps of a real pass on the CPU, weights aside."""
+    kept, weights = {}, {weight.data_ptr() for weight in module.parameters()}
+
+    def keep(tensor):
+        kept[tensor.data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    autocast = torch.autocast("cpu", half or torch.bfloat16, enabled=half is not None)
+    with saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+        predicted = run()
+    assert predicted.requires_grad
+    storages = {s.data_ptr(): s.nbytes() for s in kept.values() if s.data_ptr() not in weights}
+    return sum(storages.values())
+
+
+def test_the_unet_of_v1_4_has_859_520_964_parameters_and_they_are_counted(v1_4, card):
+    card(80)
+    assert needs_of(v1_4).learning == {"unet": 859_520_964}
+    assert "859,520,964 parameters" in str(plan_of(options(v1_4)))
+
+
+def test_lora_learns_what_its_rank_and_layers_make(v1_4):
+    assert needs_of(v1_4, method="lora").learning == {"unet": 797_184}
+    assert needs_of(v1_4, method="lora", rank=8).learning == {"unet": 2 * 797_184}
+    fewer = needs_of(v1_4, method="lora", lora_target_modules=("to_q",)).learning["unet"]
+    assert 0 < fewer < 797_184 / 3
+
+
+def test_the_text_encoder_counts_when_it_learns(v1_4):
+    learning = needs_of(v1_4, train_text_encoder=True).learning
+    assert learning == {"unet": 859_520_964, "text_encoder": 123_060_480}
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("again", [None, "largest", "all"])
+@pytest.mark.parametrize(("rows", "passes"), [(1, 1), (6, 1), (6, 2)])
+def test_a_step_takes_the_memory_that_was_planned(
+    tiny_model, precision, method, again, rows, passes
+):
+    config = options(
+        tiny_model,
+        mixed_precision=precision,
+        method=method,
+        gradient_checkpointing=again is not None,
+        gradient_checkpointing_blocks=again or "all",
+        train_batch_size=rows,
+        gradient_accumulation_steps=passes,
+    )
+    *_, planned = BaseModel(config).trace(config, "cpu").passing(config)
+    assert planned == pytest.approx(step_bytes(config), rel=0.1)
+
+
+@pytest.mark.skipif(not BUNDLED.exists(), reason="bundled/ was deleted")
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("again", [False, True])
+def test_the_bundled_model_takes_what_was_planned(precision, again):
+    config = options(
+        BUNDLED, mixed_precision=precision, gradient_checkpointing=again, train_batch_size=8
+    )
+    *_, planned = BaseModel(config).trace(config, "cpu").passing(config)
+    assert planned == pytest.approx(step_bytes(config), rel=0.1)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_autograd_keeps_of_unet_and_text_encoder_what_the_plan_says(tiny_model, precision):
+    config = options(tiny_model, mixed_precision=precision, train_text_encoder=True)
+    half, rows = HALVES.get(precision), planning.ROWS
+    unet = real_unet(config)
+    encoder = CLIPTextModel.from_pretrained(tiny_model, subfolder="text_encoder").train()
+    tokens = torch.zeros(rows, 77).long()
+    real = saved_bytes(unet, lambda: prediction(unet, rows), half)
+    real += saved_bytes(encoder, lambda: encoder(tokens)[0], half)
+    kept, _, _ = (
+        BaseModel(config).trace(config, "cpu")._course(replace(config, train_batch_size=rows))
+    )
+    assert sum(kept.values()) == pytest.approx(real, rel=0.1)
+
+
+def test_the_rules_of_autocast_are_those_of_pytorch_on_a_gpu(tiny_model):
+    """Fake tensors take number types as on a GPU, and no GPU."""
+    config = options(tiny_model, mixed_precision="fp16", train_batch_size=planning.ROWS)
+    base, kept = BaseModel(config), {}
+
+    def keep(tensor):
+        kept[planning._key(tensor)] = tensor.untyped_storage()
+        return tensor
+
+    try:
+        torch.set_autocast_enabled("cuda", True)
+        torch.set_autocast_dtype("cuda", torch.float16)
+        torch.autocast_increment_nesting()
+        with FakeTensorMode(), torch.device("cuda"):
+            unet = UNet2DConditionModel.from_config(base.unet_config).train()
+            weights = {planning._key(weight) for weight in unet.parameters()}
+            fused = planning.Trace({"unet": unet}, None, "cuda")  # for its attention alone
+            with fused, saved_tensors_hooks(keep, lambda tensor: tensor):
+                for module in unet.modules():
+                    module.gradient_checkpointing = False
+                prediction(unet, planning.ROWS, "cuda")
+    finally:
+        torch.autocast_decrement_nesting()
+        torch.clear_autocast_cache()
+        torch.set_autocast_enabled("cuda", False)
+    real = sum(storage.nbytes() for key, storage in kept.items() if key not in weights)
+    planned, _, _ = base.trace(config, "cuda")._course(config)
+    assert sum(planned.values()) == real
+
+
+def test_memory_is_known_by_what_it_is_for(v1_4):
+    weights = 4 * 859_520_964
+    memory = needs_of(v1_4, mixed_precision="fp16", use_ema=True, processes=2).memory
+    assert memory["weights"] == memory["gradients"] == memory["moving average"] == weights
+    assert memory["gradients for other processes"] == weights
+    assert memory["state of adamw"] == 2 * weights
+    assert memory["weights in fp16"] == pytest.approx(weights / 2, rel=0.001)
+    assert "encoders" not in memory
+    assert needs_of(v1_4, no_cache=True).memory["encoders"] == 4 * (83_653_863 + 123_060_480)
+
+
+def test_options_that_save_memory_save_it(v1_4):
+    def memory(**changed):
+        return needs_of(v1_4, use_ema=True, **changed).memory
+
+    usual = memory()
+    assert memory(use_8bit_adam=True)["state of adamw8bit"] == usual["state of adamw"] / 4
+    assert usual["state of adamw"] / 2 < memory(optimizer="muon")["state of muon"] < 3.5 * GB
+    assert "moving average" not in memory(offload_ema=True)
+    assert memory(optimizer_in_backward=True)["gradients"] == 4 * 2560 * 1280 * 9
+    full, largest, every = (
+        memory(**level)["activations"]
+        for level in (
+            {},
+            {"gradient_checkpointing": True, "gradient_checkpointing_blocks": "largest"},
+            {"gradient_checkpointing": True},
+        )
+    )
+    assert full > 1.5 * largest > 3 * every
+    subject = {"instance_prompt": "a photo of sks dog", "class_prompt": "a photo of a dog"}
+    twice = memory(with_prior_preservation=True, **subject)["activations"]
+    assert twice == pytest.approx(2 * full)
+    half = memory(train_batch_size=8)["activations"]
+    assert half == pytest.approx(full / 2)
+
+
+def test_frozen_weights_are_kept_in_half_precision(v1_4):
+    whole = needs_of(v1_4, method="lora").memory["weights"]
+    half = needs_of(v1_4, method="lora", mixed_precision="bf16").memory["weights"]
+    assert whole - half == 2 * 859_520_964
+
+
+def test_on_a_cpu_nothing_leaves_the_device(v1_4):
+    memory = needs_of(v1_4, "cpu", use_ema=True, offload_ema=True).memory
+    assert {"encoders", "moving average"} < memory.keys()
+    assert "CUDA" not in memory
+
+
+def test_gradients_come_as_activations_go(v1_4):
+    one = needs_of(v1_4, train_batch_size=1)
+    several = needs_of(v1_4, train_batch_size=1, gradient_accumulation_steps=2)
+    assert one.peaks["training"] < several.peaks["training"] <= sum(several.memory.values())
+
+
+def test_encoding_pictures_takes_memory_as_well(tiny_model):
+    config = options(tiny_model)
+    base = BaseModel(config)
+    vae = type(base.vae).from_config(base.vae.config)
+    with torch.no_grad(), Alive() as alive:
+        vae.encode(torch.zeros(planning.pictures_at_once((32, 32)), 3, 32, 32))
+    assert base.encoding(config) == pytest.approx(alive.most, rel=0.1)
+
+
+def test_what_lives_at_once_is_counted():
+    with Alive() as alive:
+        first = torch.zeros(1000)
+        second = first + 1
+        del first
+        third = second.view(10, 100) * 2
+        del second, third
+        torch.zeros(500)
+    assert (alive.most, alive.now) == (8000, 0)
+
+
+def typed(suggestions) -> list[str]:
+    """The options of suggestions that belong together."""
+    return [word for line in suggestions for word in line.split()[3:]]
+
+
+def test_suggested_options_can_be_typed_and_fit(v1_4, card):
+    card(24)
+    planned = plan_of(options(v1_4, max_train_steps=9))
+    assert planned.needs.peak > 24 * GB
+    given = ["--pretrained_model_name_or_path", v1_4, "--train_data_dir", "data"]
+    given += ["--max_train_steps", "9", "--mixed_precision", "no"]
+    better = plan_of(Config.from_arguments(given + typed(planned.suggestions)))
+    assert better.suggestions == ()
+    assert better.needs.peak <= 24 * GB
+    assert f"{better.needs.peak / GB:.2f} GB" in planned.suggestions[-1]
+    assert "too much" in str(planned) and "too much" not in str(better)
+
+
+def test_the_cheapest_options_are_suggested_first_and_lora_last(v1_4, card, monkeypatch):
+    monkeypatch.setattr(planning, "pictures_at_once", lambda _: 1)
+    card(7)
+    planned = plan_of(options(v1_4, use_ema=True, max_train_steps=9))
+    words = [line.split()[2] for line in planned.suggestions]
+    totals = [float(line.split()[0]) for line in planned.suggestions]
+    lora = words.index("or")
+    assert [flag for flag in typed(planned.suggestions[:lora]) if flag.startswith("--")] == [
+        "--mixed_precision",
+        "--gradient_checkpointing",
+        "--gradient_checkpointing_blocks",
+        "--gradient_checkpointing_blocks",
+        "--use_8bit_adam",
+        "--offload_ema",
+    ]
+    assert typed(planned.suggestions[lora:])[:2] == ["--method", "lora"]
+    for fall in (totals[:lora], totals[lora:]):
+        assert fall == sorted(fall, reverse=True)
+    assert totals[-1] <= 7
+
+
+def test_a_smaller_batch_is_suggested_with_as_many_passes_more(v1_4, card, monkeypatch):
+    monkeypatch.setattr(planning, "pictures_at_once", lambda _: 1)
+    card(16)
+    planned = plan_of(options(v1_4, max_train_steps=9, train_batch_size=24))
+    words = typed(planned.suggestions)
+    batch = int(words[words.index("--train_batch_size") + 1])
+    passes = int(words[words.index("--gradient_accumulation_steps") + 1])
+    assert batch * passes == 24
+
+
+def test_what_nothing_makes_fit_is_said(v1_4, card):
+    card(1)
+    planned = plan_of(options(v1_4, max_train_steps=9))
+    assert planned.suggestions[-1].endswith("lower --resolution")
+
+
+def test_a_dry_run_tells_what_cards_would_do(v1_4, card, monkeypatch):
+    monkeypatch.setattr(planning, "pictures_at_once", lambda _: 1)
+    card(80)
+    run = {"train_batch_size": 1, "max_train_steps": 9, "use_ema": True}
+    text = str(plan_of(options(v1_4, dry_run=True, **run)))
+    lines = text[text.index("cards") : text.index("output")].splitlines()
+    assert "8 GB" in lines[0] and "--method lora" in lines[0]
+    assert lines[-1].endswith("24 GB  as it is")
+    assert "cards" not in str(plan_of(options(v1_4, **run)))
+
+
+@pytest.mark.parametrize("index", [None, '{"_class_name": "StableDiffusionXLPipeline"}', "{"])
+def test_without_configs_the_plan_comes_all_the_same(tmp_path, index):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    if index:
+        (folder / "model_index.json").write_text(index)
+    planned = plan_of(options(folder, num_train_epochs=2, resolution=64), "cpu")
+    assert (planned.steps, planned.needs, planned.suggestions) == (105, None, ())
+    assert planned.epochs == pytest.approx(105 * 16 / 833)
+    text = " ".join(str(planned).split())
+    assert "833 pictures" in text and "steps 105 of 16 pictures: 2.0 epochs" in text
+    assert "size 64 px" in text and "configs of the base model cannot be read" in text
+
+
+def test_too_small_a_disk_is_found_before_the_start(v1_4, card, room):
+    card(80)
+    run = options(v1_4, max_train_steps=5000, train_batch_size=1)  # checkpoints of 10.3 GB
+    room(22)
+    with pytest.raises(UserError, match=r"out has 22.00 GB of disk free.*2 checkpoints 10.31 GB"):
+        plan_of(run)
+    room(40)
+    assert "warning: not all of that fits; add --checkpoints_total_limit 2" in str(plan_of(run))
+    assert "warning" not in str(plan_of(replace(run, checkpoints_total_limit=2)))
+    room(4)
+    assert "warning" not in str(plan_of(replace(run, max_train_steps=499)))
+
+
+def test_checkpoints_that_are_there_already_leave_room_for_the_next(v1_4, card, room, tmp_path):
+    card(80)
+    room(2)
+    run = options(tmp_path.joinpath("none"), output_dir=str(tmp_path), max_train_steps=1000)
+    needs = needs_of(v1_4)._replace(checkpoint=10_000, model=2 * GB - 15_000)
+    with pytest.raises(UserError):
+        planning.disk(run, needs, 1000)
+    (tmp_path / "checkpoint-500").mkdir()
+    (tmp_path / "checkpoint-500" / "weights.safetensors").write_bytes(bytes(10_000))
+    assert "20.00 kB the 2 that stay" in planning.disk(run, needs, 1000)
+
+
+@pytest.mark.parametrize("changed", [{"use_ema": True}, {"optimizer": "muon"}])
+def test_the_disk_holds_what_was_planned(tiny_model, tmp_path, changed):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    config = config_for(tiny_model, tmp_path, checkpointing_steps=3, **changed)
+    train_text_to_image.main(config)
+    needs = BaseModel(config).needs(config, "cpu", 1)
+
+    def written(folder: Path) -> int:
+        files = folder.rglob("*.safetensors")
+        return sum(value.nbytes for file in files for value in load_file(file).values())
+
+    assert written(config.output / "checkpoint-3") == pytest.approx(needs.checkpoint, rel=0.01)
+    shutil.rmtree(config.output / "checkpoint-3")
+    assert written(config.output) == pytest.approx(needs.model, rel=0.01)
+
+
+def test_a_plan_leaves_no_trace(v1_4, card):
+    card(8)
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    plan_of(options(v1_4, mixed_precision="fp16", max_train_steps=9, dry_run=True))
+    assert torch.equal(before, torch.get_rng_state())
+    assert not torch.is_autocast_enabled("cuda") and not torch.is_autocast_enabled("cpu")
+    assert torch.zeros(1).device.type == "cpu"
+    assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).grad_fn._saved_mat1.dtype == torch.float32
+
+
+def test_accelerates_own_precision_counts_where_the_options_leave_it_open(v1_4, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert "weights in bf16" in needs_of(v1_4, mixed_precision=None).memory
+    assert "weights in bf16" not in needs_of(v1_4).memory
