@@ -76,6 +76,18 @@ def test_a_run_leaves_a_card_and_a_report_and_says_where(tiny_model, tmp_path, c
     assert manifest["best"]["by"] == "held-out loss" and manifest["stopped_early"] is False
 
 
+def test_a_card_that_a_person_wrote_stays(tiny_model, tmp_path):
+    config = config_for(tiny_model, tmp_path)
+    run(config)
+    written = (config.output / "README.md").read_text()
+    (config.output / "README.md").write_text(written.replace("How to use it", "Old"))
+    run(config)  # a card of a run gives way to that of the next
+    assert "How to use it" in (config.output / "README.md").read_text()
+    (config.output / "README.md").write_text("mine")
+    run(config)
+    assert (config.output / "README.md").read_text() == "mine"
+
+
 def test_an_upload_comes_last_and_leaves_checkpoints_out(hub, tiny_model, tmp_path):
     there = hub()
     run(config_for(tiny_model, tmp_path, push_to_hub=True, hub_model_id="me/mine"))

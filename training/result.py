@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from io import BytesIO
+from pathlib import Path
 
 from errors import UserError, reason_of
 from training.report import Hard, model_card, records_of, write_report
 from training.watch import fixed_losses
 
+WRITTEN_HERE = "\n<!-- written by train_text_to_image.py -->\n"
 LOOKED_AT = 200  # pictures whose loss is measured at the end
 THUMBNAILS, THUMBNAIL_SIDE = 12, 160  # of the hardest; pixels
 # Of OUTPUT_DIR; the hub gets the model, not how it came to be step by step.
@@ -32,15 +34,21 @@ def save_result(learner, latents, config, run, steps: int, state: dict) -> None:
         manifest["best"] = state["best"]
     manifest["stopped_early"] = steps < config.total_steps(len(latents), run.global_batch)
     records = records_of(config.output / "log.jsonl")
+    card = model_card(manifest, records, config.prompts) + WRITTEN_HERE
+    learner.save(config.output, manifest, {"README.md": card} if ours(config.output) else {})
+    run.say(f"The model is in {config.output}.")
     hardest = hard_pictures(learner, latents, config, run)
-    card = model_card(manifest, records, config.prompts)
-    learner.save(config.output, manifest, {"README.md": card})
     if run.is_main:
-        run.say(f"The model is in {config.output}.")
         report = write_report(config.output, manifest, records, hardest, config.prompts)
         run.say(f"What happened is in {report}.")
         if config.push_to_hub:
             upload(config, run)
+
+
+def ours(folder: Path) -> bool:
+    """Whether the folder's README.md may be replaced: there is none, or it is an earlier card."""
+    card = folder / "README.md"
+    return not card.exists() or WRITTEN_HERE in card.read_text(encoding="utf-8", errors="replace")
 
 
 def hard_pictures(learner, latents, config, run) -> list[Hard]:

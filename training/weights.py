@@ -217,7 +217,7 @@ class LoraWeights(Learner):
         targets = {"unet": self.config.lora_target_modules, "text_encoder": LORA_OF_TEXT}
         for name, part in self.named_children():
             if half:
-                part.to(dtype=half)
+                torch.nn.Module.to(part, dtype=half)  # diffusers' own warns at great length
             try:
                 with torch.random.fork_rng():
                     torch.manual_seed(self.config.seed)
