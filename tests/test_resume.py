@@ -23,7 +23,7 @@ BUSY = {"use_ema": True, "random_flip": True, "lr_scheduler": "cosine", "lr_warm
 
 COMBINATIONS = {
     "plain": {},
-    "no worker": {"dataloader_num_workers": 0},
+    "two workers": {"dataloader_num_workers": 2},
     "four workers": {"dataloader_num_workers": 4, **BUSY},
     "accumulation": TWICE | BUSY,
     "min-SNR": {"snr_gamma": 5.0, "use_ema": True},

@@ -77,7 +77,7 @@ class Config:
     caption_dropout: float | None   = option(None,      "share of empty captions, which classifier-free guidance needs; unset: 0.1, with --instance_prompt 0", least=0, most=1)
     no_cache: bool                  = option(False,     "encode the pictures of every step anew, at fresh random crops")
     latents_dir: str | None         = option(None,      "keep encoded pictures here on disk: less memory, and the next run starts at once", free=True)
-    dataloader_num_workers: int     = option(2,         "threads that prepare the next steps", free=True, least=0)
+    dataloader_num_workers: int | None = option(None,   "threads that prepare the next steps; unset: 2, on a CPU, which is busy anyway, 0", free=True, least=0)
 
     train_batch_size: int            = option(16,    "pictures per process and pass", free=True, least=1)
     gradient_accumulation_steps: int = option(1,     "passes per step", free=True, least=1)

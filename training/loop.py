@@ -106,6 +106,8 @@ def at_least_one_more(start: int, steps: int, run) -> int:
 def batches(latents, objective, config, run, start: int, steps: int) -> Iterator[tuple[int, Batch]]:
     """Each step's number and all that it learns from, prepared by threads a few steps ahead."""
     workers = config.dataloader_num_workers
+    if workers is None:
+        workers = 0 if run.device.type == "cpu" else 2
 
     def prepare(step: int) -> Batch:
         batch = latents.batch(step, run.global_batch)

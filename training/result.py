@@ -11,6 +11,7 @@ from training.watch import fixed_losses
 
 WRITTEN_HERE = "\n<!-- written by train_text_to_image.py -->\n"
 LOOKED_AT = 200  # pictures whose loss is measured at the end
+FEW, LARGE = 8, 100_000_000  # for a UNet of more parameters than this on a CPU: seconds a picture
 THUMBNAILS, THUMBNAIL_SIDE = 12, 160  # of the hardest; pixels
 # Of OUTPUT_DIR; the hub gets the model, not how it came to be step by step.
 NOT_UPLOADED = [
@@ -53,7 +54,9 @@ def ours(folder: Path) -> bool:
 
 def hard_pictures(learner, latents, config, run) -> list[Hard]:
     """Of the first pictures of the data set, the loss at the end: the highest first."""
-    losses = fixed_losses(learner, latents, config, run, most=LOOKED_AT)
+    size = sum(weight.numel() for weight in learner.unet.parameters())
+    slow = run.device.type == "cpu" and size > LARGE
+    losses = fixed_losses(learner, latents, config, run, most=FEW if slow else LOOKED_AT)
     order = sorted(losses, key=losses.get, reverse=True)
     return [
         Hard(
