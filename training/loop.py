@@ -47,7 +47,8 @@ def train(
 
     with Interruption() as asked, Progress(config, run, latents, start, steps) as progress:
         if watch.due(start, steps):
-            watch.look(start, asked.asked)
+            with progress.paused():
+                watch.look(start, asked.asked)
         for step, batch in batches(latents, objective, config, run, start, steps):
             descent.rate = rate(step)
             losses = accumulate(module, batch, latents, objective, config, run)
@@ -70,7 +71,8 @@ def train(
                 raise UserError(stuck(done, config))
             if watch.due(done, steps):
                 progress.check(learner)
-                watch.look(done, asked.asked)
+                with progress.paused():
+                    watch.look(done, asked.asked)
             if watch.enough:
                 run.say(f"Stopped early after step {done}: {config.early_stopping_patience} looks "
                         "were not better than the best.")  # fmt: skip

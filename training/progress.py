@@ -6,6 +6,8 @@ import math
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import mean
 
 import torch
@@ -56,6 +58,13 @@ class Progress:
             self.read()
         if step % self.config.log_every == 0:
             self.log()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within it, time is not that of training steps."""
+        before = time.monotonic()
+        yield
+        self.logged = (self.logged[0], self.logged[1] + time.monotonic() - before)
 
     @property
     def stuck(self) -> bool:
