@@ -5,15 +5,11 @@ The whole matrix, of 50 steps each, is run by `make test-all`; `make test` runs 
 
 import pytest
 import torch
-from runs import add_picture, config_for, fresh_run, write_pictures
-from test_subject import PROMPTS, draw
+from runs import add_picture, config_for, write_pictures
+from test_subject import PROMPTS, learning
 
 from training.config import Config
-from training.dataset import CaptionedImages
-from training.latents import encode_once
 from training.loop import train
-from training.subject import with_class
-from training.weights import WEIGHTS, load_model
 
 LORA = {"method": "lora", "rank": 2}
 SUBJECT = {"train_data_dir": None, "instance_data_dir": "subject", "with_prior_preservation": True,
@@ -61,13 +57,7 @@ SELECTION = ("accumulation", "LoRA, everything", "no cache, buckets, four worker
 
 def finished(config: Config):
     """The learner of the whole run."""
-    run = fresh_run(config)
-    images = CaptionedImages(config)
-    pipe = load_model(config, run)
-    latents = encode_once(images, pipe, run)
-    if config.with_prior_preservation:
-        latents = with_class(latents, pipe, run, draw)
-    learner = WEIGHTS[config.method](pipe, config)
+    run, learner, latents = learning(config)
     train(learner, latents, config, run)
     return learner
 
