@@ -10,16 +10,18 @@ from training.config import Config
 from training.dataset import CaptionedImages
 from training.latents import encode_once
 from training.loop import Stopped, train
+from training.model import load_model
 from training.result import reserve_on_hub, save_result
 from training.run import start_run
 from training.subject import with_class
-from training.weights import WEIGHTS, load_model
+from training.weights import WEIGHTS
 
 SAVED_AND_STOPPED = 75  # exit code: not done, nothing lost, resume (EX_TEMPFAIL of sysexits.h)
 
 
 def main(config: Config) -> None:
     run = start_run(config)
+    config = run.config  # with what accelerate adds to the options
     with closing(run), run.memory_advice():
         images = CaptionedImages(config)  # checked here, before any weight is loaded
         run.say(run.plan(images))

@@ -10,8 +10,9 @@ from PIL import Image
 from training.config import Config
 from training.dataset import CaptionedImages
 from training.latents import encode_once
+from training.model import load_model
 from training.run import start_run
-from training.weights import WEIGHTS, load_model
+from training.weights import WEIGHTS
 
 STARTED = []
 

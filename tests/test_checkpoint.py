@@ -13,14 +13,8 @@ from transformers import CLIPTextModel
 
 from errors import UserError
 from training import checkpoint
-from training.checkpoint import (
-    Checkpoints,
-    clear_leftovers,
-    find,
-    prune,
-    replaced,
-    replaced_files,
-)
+from training.checkpoint import Checkpoints, find, prune
+from training.files import clear_leftovers, replaced, replaced_files
 from training.loop import train, what_decides
 from training.objective import Objective
 from training.optimizer import Descent

@@ -21,7 +21,7 @@ from runs import config_for, fresh_run, prepared
 from safetensors.torch import load_file
 
 from errors import UserError
-from training import checkpoint
+from training import checkpoint, files
 from training.checkpoint import find, what_is_wrong
 from training.loop import train
 
@@ -243,7 +243,7 @@ def test_a_folder_that_does_not_keep_what_is_written_is_found_before_the_first_s
         if path.name == "optimizer.safetensors":
             zeros = bytes(path.stat().st_size)
             flush = lambda *_, **__: path.exists() and path.write_bytes(zeros)  # noqa: E731
-            monkeypatch.setattr(checkpoint, "_flush", flush)
+            monkeypatch.setattr(files, "_flush", flush)
 
     monkeypatch.setattr(checkpoint, "save_file", forgetful)
     with pytest.raises(UserError, match=r"does not keep what is written to it \(optimizer"):

@@ -36,7 +36,7 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
 
 @pytest.mark.parametrize("folder", sorted(FOLDERS - {"bundled"}))
 def test_a_folder_imports_neither_commands_nor_other_folders_but_those_it_stands_on(folder):
-    stands_on = {"scoring": {"serving"}, "training": {"preparing"}}.get(folder, set())
+    stands_on = {"scoring": {"serving", "preparing"}, "training": {"preparing"}}.get(folder, set())
     for path in (ROOT / folder).glob("*.py"):
         strangers = imports(path, top_level_only=True) & (COMMANDS | FOLDERS - {folder} - stands_on)
         assert not strangers, f"{path.relative_to(ROOT)} imports {strangers}"
@@ -84,3 +84,13 @@ def test_conda_users_get_the_same_versions():
     pinned = (ROOT / "requirements.txt").read_text()
     for name in ("torch", "torchvision", "diffusers", "transformers", "gradio", "open-clip-torch"):
         assert re.search(rf"^{name}==", pinned, re.M), name
+
+
+def test_the_loop_is_the_one_long_function_of_training():
+    for path in (ROOT / "training").glob("*.py"):
+        functions = [
+            n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)
+        ]
+        long = [f.name for f in functions if f.end_lineno - f.lineno >= 40]
+        assert long == ["train"] * (path.name == "loop.py"), path.name
+        assert len(path.read_text().splitlines()) <= 330, path.name

@@ -9,7 +9,7 @@ from runs import add_picture, config_for, fresh_run, write_pictures
 from training import latents
 from training.dataset import CaptionedImages, order
 from training.latents import encode_once
-from training.weights import load_model
+from training.model import load_model
 
 
 @pytest.fixture
@@ -143,14 +143,17 @@ def test_only_pictures_that_are_new_are_encoded(encoded, tmp_path, monkeypatch):
     torch.testing.assert_close(more.mean, anew.mean, atol=1e-3, rtol=1e-3)
 
 
-def test_a_damaged_file_of_latents_is_named_and_made_anew(encoded, tmp_path, capsys):
+@pytest.mark.parametrize("damage", ["cut", "one bit"])
+def test_a_damaged_file_of_latents_is_named_and_made_anew(encoded, tmp_path, capsys, damage):
     kept = {"latents_dir": str(tmp_path / "kept")}
     first = shelf_of(encoded(**kept))
     (file,) = (tmp_path / "kept").iterdir()
     whole = file.read_bytes()
     expected = first.mean.clone()
+    damaged = bytearray(whole[: len(whole) // 2] if damage == "cut" else whole)
+    damaged[-1] ^= damage == "one bit"
     file.unlink()
-    file.write_bytes(whole[: len(whole) // 2])
+    file.write_bytes(damaged)
     second = shelf_of(encoded(**kept))
     assert f"{file} is damaged" in capsys.readouterr().err
     assert torch.equal(expected, second.mean)

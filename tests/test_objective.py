@@ -1,10 +1,13 @@
 """Noise and loss, against diffusers' own schedulers and the formulas of the papers."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from diffusers.training_utils import compute_snr
+from diffusers.training_utils import compute_dream_and_update_latents, compute_snr
 
+from errors import UserError
 from training.config import Config
 from training.objective import TARGETS, Objective, add_noise, min_snr_weight, velocity
 
@@ -93,3 +96,25 @@ def test_the_prediction_type_set_in_memory_counts():
     scheduler.register_to_config(prediction_type="v_prediction")
     config = Config(pretrained_model_name_or_path="-", train_data_dir="-")
     assert Objective(scheduler, config, torch.device("cpu")).prediction_type == "v_prediction"
+
+
+@pytest.mark.parametrize("exponent", [1.0, 3.0])
+def test_dream_is_that_of_diffusers(exponent):
+    def predict(x_t, t, prompt):
+        return (0.7 * x_t).sin()
+
+    objective = objective_of(dream_training=True, dream_detail_preservation=exponent)
+    scheduler = DDPMScheduler()
+    x_t, target = compute_dream_and_update_latents(
+        lambda x_t, t, prompt: SimpleNamespace(sample=predict(x_t, t, prompt)),
+        scheduler, T, EPS, scheduler.add_noise(X_0, EPS, T), EPS, None, exponent,
+    )  # fmt: skip
+    expected = (predict(x_t, T, None) - target).square().flatten(1).mean(1)
+    torch.testing.assert_close(objective(predict, X_0, EPS, T, None), expected)
+    plain = objective_of()(predict, X_0, EPS, T, None)
+    assert not torch.isclose(plain, expected)[2:].any()
+
+
+def test_dream_is_refused_where_the_unet_does_not_predict_noise():
+    with pytest.raises(UserError, match="--dream_training"):
+        objective_of("v_prediction", dream_training=True)

@@ -19,12 +19,14 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import train_text_to_image
 from errors import UserError
-from training import footprint
+from training import footprint, trace
 from training import plan as planning
 from training.config import Config
-from training.footprint import Alive, Autocast, BaseModel
+from training.footprint import BaseModel
+from training.model import DTYPES
 from training.plan import plan
-from training.weights import DTYPES, WEIGHTS
+from training.trace import Alive, Autocast
+from training.weights import WEIGHTS
 
 BUNDLED = Path(__file__).parent.parent / "bundled" / "base-model"
 GB = 10**9
@@ -139,7 +141,7 @@ def step_bytes(config: Config) -> int:
     """The most bytes at once that a real step on the CPU makes, beside the weights."""
     learner = real_learner(config)
     with Alive() as alive:
-        alive.storages |= {footprint._key(weight) for weight in learner.parameters()}
+        alive.storages |= {trace.key_of(weight) for weight in learner.parameters()}
         for _ in range(config.gradient_accumulation_steps):
             half = DTYPES.get(config.mixed_precision)
             predicted = pass_of(learner, config.train_batch_size, half=half)
@@ -156,10 +158,10 @@ def planned_bytes(config: Config) -> int:
 
 def kept_bytes(learner, run) -> int:
     """Bytes that autograd keeps of a pass, weights aside."""
-    kept, weights = {}, {footprint._key(weight) for weight in learner.parameters()}
+    kept, weights = {}, {trace.key_of(weight) for weight in learner.parameters()}
 
     def keep(tensor):
-        kept[footprint._key(tensor)] = tensor.untyped_storage()
+        kept[trace.key_of(tensor)] = tensor.untyped_storage()
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -257,7 +259,6 @@ def test_memory_is_known_by_what_it_is_for(v1_4):
     weights = 4 * 859_520_964
     memory = needs_of(v1_4, mixed_precision="fp16", use_ema=True, processes=2).memory
     assert memory["weights"] == memory["gradients"] == memory["moving average"] == weights
-    assert memory["gradients for other processes"] == weights
     assert memory["state of adamw"] == 2 * weights
     assert memory["weights in fp16"] == pytest.approx(weights / 2, rel=0.001)
     assert "VAE" not in memory
@@ -305,7 +306,6 @@ def test_processes_that_share_the_weights_take_a_part_each(v1_4):
     alone, of_four = (needs_of(v1_4, processes=4, shard=shard).memory for shard in (False, True))
     for name in ("weights", "state of adamw", "gradients"):
         assert of_four[name] == alone[name] / 4
-    assert "gradients for other processes" not in of_four
 
 
 def test_gradients_come_as_activations_go(v1_4):
@@ -484,9 +484,3 @@ def test_a_plan_leaves_no_trace(v1_4, card):
     assert not torch.is_autocast_enabled("cuda") and not torch.is_autocast_enabled("cpu")
     assert torch.zeros(1).device.type == "cpu"
     assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).grad_fn._saved_mat1.dtype == torch.float32
-
-
-def test_accelerates_own_precision_counts_where_the_options_leave_it_open(v1_4, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    assert "weights in bf16" in needs_of(v1_4, mixed_precision=None).memory
-    assert "weights in bf16" not in needs_of(v1_4).memory

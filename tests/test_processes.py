@@ -20,16 +20,24 @@ from training.loop import train
 ROOT = Path(__file__).parent.parent
 
 
-def launched(config, processes: int = 2) -> subprocess.Popen:
-    """The command with the options of `config` that are not as usual, in so many processes."""
+FSDP = """
+compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+fsdp_config: {fsdp_version: 2}
+"""
+
+
+def launched(config, *how: str) -> subprocess.Popen:
+    """The command with the options of `config` that are not as usual, in two processes that
+    accelerate starts as `how` says."""
     usual = {field.name: field.default for field in fields(config)}
     options = [
         f"--{name}" if value is True else f"--{name}={value}"
         for name, value in vars(config).items() if value != usual[name]
     ]  # fmt: skip
     command = [
-        *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"),
-        *(f"--num_processes={processes}", "--num_machines=1", "--mixed_precision=no"),
+        *(sys.executable, "-m", "accelerate.commands.launch", *(how or ["--multi_gpu"])),
+        *("--num_processes=2", "--num_machines=1", "--mixed_precision=no"),
         *("--dynamo_backend=no", "--main_process_port=0", "train_text_to_image.py"),
     ]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
@@ -58,8 +66,13 @@ def config(tiny_model, tmp_path):
 
 @pytest.mark.parametrize("shard", [False, True])
 def test_two_processes_learn_what_one_does_with_the_doubled_batch(config, tmp_path, shard):
-    halves = replace(config, train_batch_size=2, output_dir=str(tmp_path / "two"), shard=shard)
-    with launched(halves) as process:
+    halves = replace(config, train_batch_size=2, output_dir=str(tmp_path / "two"))
+    how = ()
+    if shard:
+        (tmp_path / "fsdp.yaml").write_text(FSDP)
+        how = (f"--config_file={tmp_path / 'fsdp.yaml'}",)
+        halves = replace(halves, latents_dir=str(tmp_path / "latents"))
+    with launched(halves, *how) as process:
         said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     run, learner, latents = prepared(config)
@@ -77,6 +90,10 @@ def test_two_processes_learn_what_one_does_with_the_doubled_batch(config, tmp_pa
     two, one = weights_of(halves.output), weights_of(config.output)
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, atol=1e-3, rtol=0)
+    if shard:  # each process encoded some; the file is whole
+        (kept,) = (load_file(path) for path in Path(halves.latents_dir).iterdir())
+        (shelf,) = latents.shelves
+        assert torch.equal(kept["mean"], shelf.mean) and torch.equal(kept["std"], shelf.std)
     # What two have begun, one may finish: as many pictures per step.
     resumed = replace(config, output_dir=halves.output_dir, resume_from_checkpoint="latest")
     run, learner, latents = prepared(resumed)

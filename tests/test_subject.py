@@ -12,9 +12,10 @@ from training.config import Config
 from training.dataset import CaptionedImages
 from training.latents import encode_once
 from training.loop import accumulate, train
+from training.model import load_model
 from training.objective import Objective
 from training.subject import class_images, with_class
-from training.weights import WEIGHTS, load_model
+from training.weights import WEIGHTS
 
 PROMPTS = {"instance_prompt": "a sks creature", "class_prompt": "a creature"}
 

@@ -6,15 +6,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from diffusers import StableDiffusionPipeline
-from runs import config_for
+from runs import config_for, fresh_run, prepared
 
 import train_text_to_image
 from errors import UserError
+from training.run import refuse_impossible
 
 ROOT = Path(__file__).parent.parent
 
@@ -63,14 +65,6 @@ def test_the_data_is_checked_before_the_model_is_looked_for(tmp_path):
         train_text_to_image.main(config)
 
 
-def test_fp16_on_a_cpu_is_refused(tiny_model, tmp_path):
-    config = config_for(tiny_model, tmp_path, mixed_precision="fp16")
-    if torch.cuda.is_available():
-        pytest.skip("this machine can do fp16")
-    with pytest.raises(UserError, match="choose --mixed_precision bf16"):
-        train_text_to_image.main(config)
-
-
 def test_an_output_that_cannot_be_written_is_found_at_once(tmp_path):
     config = config_for("nobody/nothing", tmp_path)
     config.output.write_text("a file is in the way")
@@ -90,3 +84,36 @@ def test_from_the_shell_a_mistake_is_one_sentence_and_code_2(tmp_path):
     assert ended.returncode == 2
     (sentence,) = ended.stderr.strip().splitlines()
     assert sentence.startswith("error: The data folder") and sentence.endswith("--train_data_dir.")
+
+
+def test_accelerates_precision_is_that_of_the_run(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    config = config_for(tiny_model, tmp_path, mixed_precision=None, method="lora")
+    config = fresh_run(config).config
+    assert config.mixed_precision == "bf16"
+    _, learner, _ = prepared(config)
+    frozen = {w.dtype for w in learner.unet.parameters() if not w.requires_grad}
+    assert frozen == {torch.bfloat16}
+
+
+def test_deepspeed_is_refused_with_what_does_the_same(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(UserError, match=r"DeepSpeed.*--shard"):
+        fresh_run(config_for(tiny_model, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "processes", "said"),
+    [
+        ({"mixed_precision": "fp16"}, "cpu", 1, "CPU cannot train in fp16"),
+        ({"shard": True}, "cuda", 1, "needs several processes"),
+        ({"shard": True, "mixed_precision": "fp16"}, "cuda", 2, "--mixed_precision bf16"),
+        ({"optimizer_in_backward": True}, "cuda", 2, "works in one process"),
+        ({"optimizer_in_backward": True, "mixed_precision": "fp16"}, "cuda", 1, "works in one"),
+    ],
+)
+def test_what_this_machine_cannot_do_is_refused(tmp_path, options, device, processes, said):
+    accelerator = SimpleNamespace(num_processes=processes, device=torch.device(device))
+    with pytest.raises(UserError, match=said):
+        refuse_impossible(config_for("-", tmp_path, **options), accelerator)
+    refuse_impossible(config_for("-", tmp_path), accelerator)

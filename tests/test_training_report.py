@@ -9,9 +9,11 @@ import yaml
 from PIL import Image
 
 from errors import UserError
+from preparing.plot import figure, round_ticks, tick_words
+from training.card import model_card
 from training.config import Config
-from training.curves import Course, chart, duration, figure, round_ticks, tick_words
-from training.report import Hard, model_card, records_of, write_report
+from training.curves import Course, chart, duration
+from training.report import Hard, records_of, write_report
 
 EVIL = '"><script>alert(1)</script>'
 

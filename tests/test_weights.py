@@ -10,9 +10,10 @@ from runs import config_for, fresh_run, prepared
 from safetensors.torch import load_file
 
 from errors import UserError
+from training.ema import Ema
 from training.loop import train
+from training.model import load_model
 from training.objective import Objective
-from training.weights import Ema, load_model
 
 
 def loss_of(learner, latents, config) -> torch.Tensor:

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from errors import UserError
+from training.files import REHEARSAL, remove, replaced
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
-REHEARSAL = "checkpoint-rehearsal"  # no step: never resumed from
 
 # Tensors by the name that they have in a file, by the file's path in a checkpoint.
 Files = dict[str, dict[str, torch.Tensor]]
@@ -77,10 +74,10 @@ class Checkpoints:
         files = gathered(self.files())
         if self.run.is_main:
             place = self.config.output / REHEARSAL
-            _remove(place)
+            remove(place)
             save(place, files, {"step": 0}, self.learner.describe)
             reason = what_is_wrong(place)
-            _remove(place)
+            remove(place)
             if reason:
                 raise UserError(
                     f"{self.config.output} does not keep what is written to it ({reason}); "
@@ -214,20 +211,9 @@ def prune(output: Path, limit: int | None) -> None:
     if limit is not None:
         for folder in sorted(_all(output), key=_step)[:-limit]:
             gone = folder.with_name(f".{folder.name}.gone")  # so that no half of one is ever seen
-            _remove(gone)
+            remove(gone)
             folder.rename(gone)
             shutil.rmtree(gone)
-
-
-def clear_leftovers(output: Path) -> None:
-    """Mend what a killed run left: unfinished files go, what was being replaced comes back."""
-    for former in output.glob(".former.*"):
-        _give_back(output, former)
-    for former in output.glob(".*.*.former"):
-        _settle(former, output / former.name[1:].rsplit(".", 2)[0])
-    for pattern in (".new.*", REHEARSAL, ".checkpoint-*", ".best.*", ".report.html.*"):
-        for path in output.glob(pattern):
-            _remove(path)
 
 
 def fingerprint_of(*modules: torch.nn.Module) -> str:
@@ -314,88 +300,3 @@ def _hashes(folder: Path, names=None) -> dict[str, dict]:
 
     with ThreadPoolExecutor() as pool:
         return dict(zip(names, pool.map(about, names), strict=True))
-
-
-@contextmanager
-def replaced(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write to, a file or a folder; flushed, it takes its place.
-
-    A file is replaced at once. A folder that is there gives way under a hidden name first.
-    """
-    staged = target.with_name(f".{target.name}.{os.getpid()}")
-    former = target.with_name(f".{target.name}.{os.getpid()}.former")
-    try:
-        yield staged
-        _flush(staged)
-        if target.is_dir():
-            target.rename(former)
-        staged.rename(target)
-        _flush(target.parent, deep=False)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{target} cannot be written: {error}. Make room and resume.") from error
-    finally:
-        _settle(former, target)
-        _remove(staged)
-
-
-@contextmanager
-def replaced_files(folder: Path, last: str) -> Iterator[Path]:
-    """A folder to write to; once written, its entries replace those of `folder`, others stay.
-
-    `last` leaves first and comes last: a folder caught between does not open, rather than mix two,
-    and `clear_leftovers` brings the former one back.
-    """
-    staged, former = (folder / f".{name}.{os.getpid()}" for name in ("new", "former"))
-    staged.mkdir(parents=True)
-    try:
-        yield staged
-        _flush(staged)
-        former.mkdir()
-        names = [last, *sorted(path.name for path in staged.iterdir() if path.name != last)]
-        for name in names:
-            if (folder / name).exists():
-                (folder / name).rename(former / name)
-        for name in reversed(names):
-            (staged / name).rename(folder / name)
-        _flush(folder, deep=False)
-        _remove(former)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder} cannot be written: {error}. Make room and resume.") from error
-    finally:
-        if former.exists():
-            _give_back(folder, former)
-        _remove(staged)
-
-
-def _settle(former: Path, target: Path) -> None:
-    """What gave way comes back, unless something else stands in its place."""
-    if former.exists() and not target.exists():
-        former.rename(target)
-    _remove(former)
-
-
-def _give_back(folder: Path, former: Path) -> None:
-    """Undo a replacement that broke off. `model_index.json` moves last: with it, it was done."""
-    moved = list(former.iterdir())
-    if not all((folder / path.name).exists() for path in moved):
-        for path in moved:
-            _remove(folder / path.name)
-            path.rename(folder / path.name)
-    _remove(former)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _flush(path: Path, deep: bool = True) -> None:
-    """Make a file or a folder with its content survive a power cut."""
-    for each in [path, *(path.rglob("*") if deep else ())]:
-        descriptor = os.open(each, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -102,6 +102,8 @@ class Config:
     snr_gamma: float | None     = option(None,       "min-SNR loss weights; the paper recommends 5", above=0)
     noise_offset: float         = option(0.0,        "shift of the noise per channel, for darker and lighter pictures", least=0)
     input_perturbation: float   = option(0.0,        "more noise in the input than in the target; the paper recommends 0.1", least=0)
+    dream_training: bool        = option(False,      "learn from what the UNet predicts itself, as in drawing: slower steps, finer detail")
+    dream_detail_preservation: float = option(1.0,   "exponent of --dream_training's share by noise level: higher keeps more detail", above=0)
     use_ema: bool               = option(False,      "save and preview the moving average of the weights")
     ema_decay: float            = option(0.9999,     "decay of the average; less in the first steps", least=0, below=1)
     offload_ema: bool           = option(False,      "keep the average in the memory of the CPU", free=True)
@@ -144,12 +146,12 @@ class Config:
     def __post_init__(self):
         for each in fields(self):
             _check(each, getattr(self, each.name))
-        for wrong, sentence in self._contradictions():
+        for wrong, sentence in (*self._of_data(), *self._of_steps()):
             if wrong:
                 raise UserError(sentence)
 
-    def _contradictions(self) -> Iterator[tuple[bool, str]]:
-        """What options must not be together, and what to do about it."""
+    def _of_data(self) -> Iterator[tuple[bool, str]]:
+        """What options of the data must not be together, and what to do about it."""
         named = [self.train_data_dir, self.dataset_name, self.instance_data_dir]
         subject = self.instance_prompt is not None
         blank = any(not prompt.strip() for prompt in self.prompts)
@@ -177,6 +179,9 @@ class Config:
             self.no_cache and self.latents_dir is not None,
             "--no_cache encodes pictures anew at every step: leave out --latents_dir.",
         )
+
+    def _of_steps(self) -> Iterator[tuple[bool, str]]:
+        """The same of the optimizer's steps."""
         yield (
             self.use_8bit_adam and self.optimizer == "muon",
             "--use_8bit_adam and --optimizer muon are two optimizers; leave one out.",

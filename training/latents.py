@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from training.checkpoint import fingerprint_of, replaced
+from errors import UserError
+from training.checkpoint import fingerprint_of
 from training.dataset import bucket_of, bucket_shape, order, random_at
+from training.kept import known_in, opened, write
 
 ENCODE_PIXELS = 4 * 512 * 512  # of all pictures that are encoded at once
-KINDS = {torch.uint8: "U8", torch.float16: "F16"}  # as safetensors calls them
 EMBEDDING_BYTES = 4 * 2**30  # beyond this, captions are encoded anew at every step
 
 # Tensors of as many rows: what a step, or a part of it, learns from.
@@ -169,32 +168,28 @@ def _shelves(images, pipe, config) -> list[Shelf]:
 
 def _filled(shelf: Shelf, images, vae, config, run) -> Shelf:
     """The shelf with its latents: from --latents_dir where they are there, encoded where not."""
-    digests = [images.digests[number] for number in shelf.numbers]
     shapes = _shapes_of(shelf, vae, config)
     if config.latents_dir is None:
         tensors = {name: torch.empty(shape, dtype=kind) for name, (kind, shape) in shapes.items()}
-        _encode_into(tensors, range(len(shelf)), shelf, images, vae, run)
+        for rows, mean, std in _encoded(range(len(shelf)), shelf, images, vae, shapes, run):
+            tensors["mean"][rows], tensors["std"][rows] = mean, std
         return replace(shelf, mean=tensors["mean"], std=tensors["std"])
+    digests = [images.digests[number] for number in shelf.numbers]
     kind = _key_of(vae, shelf, config, run)
     data = hashlib.sha256(b"".join(digests)).hexdigest()[:16]
     path = Path(config.latents_dir) / f"latents-{kind}-{data}.safetensors"
-    if _opened(path, run) is None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        known = _known(path.parent.glob(f"latents-{kind}-*.safetensors"), run)
-        with replaced(path) as staged:
-            tensors = mapped(staged, shapes)
-            tensors["content"][:] = torch.frombuffer(
-                bytearray(b"".join(digests)), dtype=torch.uint8
-            ).view(-1, 32)
-            for place, digest in enumerate(digests):
-                if digest in known:
-                    file, row = known[digest]
-                    tensors["mean"][place], tensors["std"][place] = (
-                        file["mean"][row],
-                        file["std"][row],
-                    )
-            missing = [place for place, digest in enumerate(digests) if digest not in known]
-            _encode_into(tensors, missing, shelf, images, vae, run)
+    if not run.any(run.is_main and opened(path, run) is not None):
+        kept = path.parent.glob(f"latents-{kind}-*.safetensors") if run.is_main else ()
+        known = known_in(kept, run)
+        missing = [place for place, digest in enumerate(digests) if digest not in known]
+        encoded = _encoded(run.shared(missing), shelf, images, vae, shapes, run)
+        if run.is_main:
+            write(path, shapes, digests, known, encoded)
+        else:
+            deque(encoded, maxlen=0)  # the first process keeps them
+        run.accelerator.wait_for_everyone()
+    if not path.exists():
+        raise UserError(f"--latents_dir {config.latents_dir} must be seen by all machines.")
     tensors = load_file(path)  # a map of the file: read where it is used, never all at once
     return replace(shelf, mean=tensors["mean"], std=tensors["std"])
 
@@ -202,7 +197,8 @@ def _filled(shelf: Shelf, images, vae, config, run) -> Shelf:
 def _shapes_of(shelf: Shelf, vae, config) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
     count, variants = len(shelf), 2 if config.random_flip else 1
     latents = (torch.float16, (count, variants, *latent_shape(vae, shelf.shape)))
-    return {"content": (torch.uint8, (count, 32)), "mean": latents, "std": latents}
+    digests = (torch.uint8, (count, 32))
+    return {"content": digests, "check": digests, "mean": latents, "std": latents}
 
 
 def latent_shape(vae, shape: tuple[int, int]) -> tuple[int, int, int]:
@@ -212,21 +208,32 @@ def latent_shape(vae, shape: tuple[int, int]) -> tuple[int, int, int]:
 
 
 @torch.no_grad()
-def _encode_into(tensors, places: Sequence[int], shelf: Shelf, images, vae, run) -> None:
-    """Fill rows `places` of mean and std, while threads read the pictures to come."""
-    size = pictures_at_once(shelf.shape)
-    numbers = [int(shelf.numbers[place]) for place in places]
-    batches = images.batches(size, shelf.shape, numbers)
-    total = -(-len(numbers) // size)
-    bar = tqdm(batches, "Encoding pictures", total, disable=not run.is_main, leave=False)
-    for number, pixels in enumerate(bar):
-        rows = list(places[number * size : (number + 1) * size])
-        pixels = pixels.to(vae.device)
-        with run.accelerator.autocast():
-            for variant in range(tensors["mean"].shape[1]):
-                mean, std = _encode(vae, pixels.flip(-1) if variant else pixels)
-                tensors["mean"][rows, variant] = mean.half().cpu()
-                tensors["std"][rows, variant] = std.half().cpu()
+def _encoded(
+    places: Sequence[int], shelf: Shelf, images, vae, shapes, run
+) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    """Rows of `places`, their mean and std, while threads read the pictures to come.
+
+    Processes take turns in encoding, and all get all.
+    """
+    kind, (_, *shape) = shapes["mean"]
+    size, processes = pictures_at_once(shelf.shape), run.accelerator.num_processes
+    parts = [list(places[first : first + size]) for first in range(0, len(places), size)]
+    own = [place for part in parts[run.accelerator.process_index :: processes] for place in part]
+    batches = images.batches(size, shelf.shape, [int(shelf.numbers[place]) for place in own])
+    bar = tqdm(total=len(parts), desc="Encoding pictures", disable=not run.is_main, leave=False)
+    for first in range(0, len(parts), processes):
+        together = parts[first : first + processes]
+        results = [torch.empty(2, len(rows), *shape, dtype=kind) for rows in together]
+        if run.accelerator.process_index < len(together):
+            pixels, result = next(batches).to(vae.device), results[run.accelerator.process_index]
+            with run.accelerator.autocast():
+                for variant in range(shape[0]):
+                    mean, std = _encode(vae, pixels.flip(-1) if variant else pixels)
+                    result[0, :, variant], result[1, :, variant] = mean.half(), std.half()
+        for source, (rows, result) in enumerate(zip(together, results, strict=True)):
+            run.send(result, source)
+            yield rows, *result
+            bar.update()
 
 
 @torch.no_grad()
@@ -249,50 +256,6 @@ def _key_of(vae, shelf: Shelf, config, run) -> str:
     key = hashlib.sha256(repr((transform, run.accelerator.mixed_precision)).encode())
     key.update(fingerprint_of(vae).encode())
     return key.hexdigest()[:16]
-
-
-def _known(files, run) -> dict[bytes, tuple[dict[str, torch.Tensor], int]]:
-    """By the SHA-256 of a picture's file: a kept file that holds its latents, and their row."""
-    opened = [file for path in files if (file := _opened(path, run))]
-    return {
-        bytes(digest): (file, row)
-        for file in opened
-        for row, digest in enumerate(file["content"].numpy())
-    }
-
-
-def _opened(path: Path, run) -> dict[str, torch.Tensor] | None:
-    """What a kept file holds; None where there is none, or, with a word to the user, where it is
-    damaged."""
-    if not path.exists():
-        return None
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        run.say(f"{path} is damaged ({error}): the pictures are encoded anew.")
-        path.unlink(missing_ok=True)
-        return None
-
-
-def mapped(path: Path, shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]]):
-    """A new safetensors file, and its tensors as maps of it: what is written to them is written
-    to the file, without holding it in memory."""
-    header, start = {}, 0
-    for name, (kind, shape) in shapes.items():
-        size = math.prod(shape) * kind.itemsize
-        about = {"dtype": KINDS[kind], "shape": shape, "data_offsets": (start, start + size)}
-        header[name], start = about, start + size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + start)
-    whole = torch.from_file(str(path), shared=True, size=8 + len(text) + start, dtype=torch.uint8)
-    content = whole[8 + len(text) :]
-    return {
-        name: content[slice(*header[name]["data_offsets"])].view(kind).view(shape)
-        for name, (kind, shape) in shapes.items()
-    }
 
 
 @torch.no_grad()

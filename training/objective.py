@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from errors import UserError
 from training.dataset import random_at
 
 
@@ -45,6 +46,11 @@ class Objective:
         self.alpha_bar = scheduler.alphas_cumprod.to(device)  # float32 T, from 1 to about 0
         self.prediction_type = scheduler.config.prediction_type
         self.config = config
+        if config.dream_training and self.prediction_type != "epsilon":
+            raise UserError(
+                f"--dream_training is for a UNet that predicts noise, and this one's scheduler "
+                f"says {self.prediction_type}; leave it out."
+            )
 
     def draw(self, step: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """eps, float32 of `shape` R,C,h,w, and t, int64 R, of a whole step, by position alone."""
@@ -75,7 +81,20 @@ class Objective:
         seen = eps if more_noise is None else eps + self.config.input_perturbation * more_noise
         x_t = add_noise(x_0, seen, alpha_bar)
         target = TARGETS[self.prediction_type](x_0, eps, alpha_bar)
+        if self.config.dream_training:
+            x_t, target = self._rectified(predict, x_t, t, prompt, target, alpha_bar)
         error = (predict(x_t, t, prompt).float() - target).square()
         if self.config.snr_gamma is not None:
             error = error * min_snr_weight(alpha_bar, self.config.snr_gamma, self.prediction_type)
         return error.flatten(1).mean(1)
+
+    @torch.no_grad()
+    def _rectified(
+        self, predict, x_t: Tensor, t: Tensor, prompt: Tensor, eps: Tensor, alpha_bar: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """x_t and eps moved by a share of what `predict` gets wrong, which is what it meets when
+        it draws (DREAM, Zhou et al. 2024, equations 8 and 9)."""
+        sigma = (1 - alpha_bar).sqrt()
+        wrong = eps - predict(x_t, t, prompt).float()
+        shift = sigma**self.config.dream_detail_preservation * wrong
+        return x_t + sigma * shift, eps + shift

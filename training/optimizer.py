@@ -83,11 +83,6 @@ class DescentInBackward:
     """
 
     def __init__(self, weights: Weights, config, run):
-        if run.accelerator.num_processes > 1 or run.accelerator.scaler:
-            raise UserError(
-                "--optimizer_in_backward works in one process, in bf16 or in full precision; "
-                "leave it out."
-            )
         self.longest, self.rate, self.found = config.max_grad_norm, 0.0, []
         self.optimizers = {
             name: OPTIMIZERS[config.optimizer_name]({name: weight}, config)

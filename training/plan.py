@@ -15,8 +15,8 @@ import torch
 
 from errors import UserError
 from preparing.report import amount
-from training.footprint import UNREADABLE, BaseModel, Needs, precision
-from training.weights import DTYPES
+from training.footprint import UNREADABLE, BaseModel, Needs
+from training.model import DTYPES
 
 CARDS = (8, 12, 16, 24, 40, 80)  # GB
 PARTS = ("UNet", "text encoder")  # that can learn
@@ -46,6 +46,7 @@ def plan(config, pictures: int, global_batch: int, processes: int, device: torch
     epochs = steps * global_batch / pictures
     machine, total, free = memory_of(device)
     rows, passes = config.train_batch_size, config.gradient_accumulation_steps
+    number = config.mixed_precision
     facts = {
         "base model": config.pretrained_model_name_or_path,
         "data": f"{config.data}, {pictures:,} pictures",
@@ -53,7 +54,7 @@ def plan(config, pictures: int, global_batch: int, processes: int, device: torch
         "learns": " and ".join(PARTS[: 1 + config.train_text_encoder]) + f" ({config.method})",
         "steps": f"{steps:,} of {global_batch} pictures: {epochs:.1f} epochs",
         "a step": f"{rows} x {_several(passes, 'pass')} x {_several(processes, 'process')}",
-        "machine": f"{machine}, {size(free)} of {size(total)} free; precision {precision(config)}",
+        "machine": f"{machine}, {size(free)} of {size(total)} free; precision {number}",
     }
     try:
         base = BaseModel(config)
@@ -148,7 +149,7 @@ def ladder(config, peak: Callable, room: float) -> list[tuple]:
 
     The cheapest comes first, what does not help is left out. LoRA, another method, starts anew.
     """
-    half = precision(config) if precision(config) in DTYPES else _half_of_this_machine()
+    half = config.mixed_precision if config.mixed_precision in DTYPES else _half_of_this_machine()
     lora = {"method": "lora", "mixed_precision": half}
     steps = []
     for start in ({}, lora) if config.method != "lora" else ({},):

@@ -6,7 +6,8 @@ from io import BytesIO
 from pathlib import Path
 
 from errors import UserError, reason_of
-from training.report import Hard, model_card, records_of, write_report
+from training.card import model_card
+from training.report import Hard, records_of, write_report
 from training.watch import fixed_losses
 
 WRITTEN_HERE = "\n<!-- written by train_text_to_image.py -->\n"

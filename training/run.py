@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +18,12 @@ import torch
 import transformers
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from filelock import FileLock, Timeout
 
 from errors import UserError
-from training.checkpoint import clear_leftovers
 from training.fast import keep_memory
+from training.files import clear_leftovers
 from training.plan import plan
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "datasets", "peft")
@@ -91,6 +93,19 @@ class Run:
         torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=self._group)
         return bool(found)
 
+    def shared(self, value):
+        """The first process's `value`, for all."""
+        if self._group is None:
+            return value
+        values = [value]
+        torch.distributed.broadcast_object_list(values, 0, group=self._group)
+        return values[0]
+
+    def send(self, tensor: torch.Tensor, source: int) -> None:
+        """Fill `tensor`, on the CPU, with that of process `source`, in all."""
+        if self._group is not None:
+            torch.distributed.broadcast(tensor, source, group=self._group)
+
     def say(self, text: str) -> None:
         """To the terminal, once however many processes there are."""
         if self.is_main:
@@ -137,7 +152,7 @@ class Run:
     def _savings(self) -> Iterator[str]:
         """Options that need less memory than those of this run, the cheapest first."""
         config = self.config
-        if self.accelerator.mixed_precision == "no":
+        if config.mixed_precision == "no":
             yield "--mixed_precision bf16"
         if config.train_batch_size > 1:
             passes = config.gradient_accumulation_steps * config.train_batch_size
@@ -163,20 +178,16 @@ def start_run(config) -> Run:
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     _refuse_missing_tracker(config.report_to)
+    config = _as_accelerate_is_configured(config)
     logs = config.output / config.logging_dir
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
         log_with=config.report_to,
         project_config=ProjectConfiguration(str(config.output), logging_dir=str(logs)),
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
-    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise UserError("A CPU cannot train in fp16; choose --mixed_precision bf16 or no.")
-    if config.shard and accelerator.num_processes == 1:
-        raise UserError("--shard needs several processes: accelerate launch --num_processes 2 ...")
-    if config.shard and accelerator.mixed_precision == "fp16":
-        raise UserError(
-            "--shard works in bf16 or in full precision; choose --mixed_precision bf16."
-        )
+    config = replace(config, mixed_precision=accelerator.mixed_precision)
+    refuse_impossible(config, accelerator)
     torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
     if accelerator.device.type == "cpu":
         keep_memory()
@@ -187,6 +198,40 @@ def start_run(config) -> Run:
             numbers = {k: v for k, v in config.shown.items() if isinstance(v, str | int | float)}
             accelerator.init_trackers(config.tracker_project_name, numbers)
     return run
+
+
+def _as_accelerate_is_configured(config):
+    """The options, with --shard where `accelerate launch` was asked for FSDP.
+
+    Raises `UserError` where it was asked for DeepSpeed.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
+        raise UserError(
+            "accelerate is configured for DeepSpeed, which this script does not use: --shard "
+            "splits weights, gradients and moments as its stage 3 does. Run accelerate launch "
+            "--multi_gpu, and add --shard."
+        )
+    if os.environ.pop("ACCELERATE_USE_FSDP", "").lower() == "true":
+        return replace(config, shard=True)
+    return config
+
+
+def refuse_impossible(config, accelerator: Accelerator) -> None:
+    """Raise `UserError` for options that this machine, or so many processes, cannot do."""
+    alone, fp16 = accelerator.num_processes == 1, config.mixed_precision == "fp16"
+    if fp16 and accelerator.device.type == "cpu":
+        raise UserError("A CPU cannot train in fp16; choose --mixed_precision bf16 or no.")
+    if config.shard and alone:
+        raise UserError("--shard needs several processes: accelerate launch --num_processes 2 ...")
+    if config.shard and fp16:
+        raise UserError(
+            "--shard works in bf16 or in full precision; choose --mixed_precision bf16."
+        )
+    if config.optimizer_in_backward and (fp16 or not alone):
+        raise UserError(
+            "--optimizer_in_backward works in one process, in bf16 or in full precision; "
+            "leave it out."
+        )
 
 
 def _end_line(path: Path) -> None:

@@ -110,7 +110,8 @@ def fixed_losses(
 ) -> dict[int, float] | None:
     """By its number, the loss of each of the first `most` pictures, at the same timesteps and
     noise whatever the run: the mean of a plain squared error. None where `stop` comes true."""
-    objective = Objective(learner.pipe.scheduler, replace(config, snr_gamma=None), run.device)
+    plain = replace(config, snr_gamma=None, dream_training=False)
+    objective = Objective(learner.pipe.scheduler, plain, run.device)
     times = [int((k + 0.5) * len(objective.alpha_bar) / TIMES) for k in range(TIMES)]
     losses = {}
     learner.eval()

@@ -1,69 +1,32 @@
 """Which weights learn, how they are averaged and how they are saved."""
 
-import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
-from safetensors import SafetensorError
 from torch.distributed.device_mesh import init_device_mesh
 
 from errors import UserError
-from training.checkpoint import Files, fingerprint_of, gathered, is_sharded, local, replaced_files
+from training.checkpoint import Files, gathered, local
+from training.ema import Ema
 from training.fast import speed_up
+from training.files import replaced_files
+from training.model import (
+    DTYPES,
+    LORA_FILE,
+    merged_pipeline,
+    open_base,
+    part_in,
+    refuse_non_finite,
+    write_pipeline,
+)
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
 LORA_OF_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-def load_model(config, run) -> StableDiffusionPipeline:
-    """The base model in float32, frozen, its UNet on the device.
-
-    Raises `UserError` when there is no such model, or it is not a Stable Diffusion 1 or 2.
-    """
-    pipe = open_base(config)
-    if config.prediction_type:
-        pipe.scheduler.register_to_config(prediction_type=config.prediction_type)
-    if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
-        raise UserError(
-            f"The UNet of {config.pretrained_model_name_or_path} takes "
-            f"{pipe.unet.config.in_channels} channels and its VAE gives "
-            f"{pipe.vae.config.latent_channels}: an inpainting or other special model; choose a "
-            "text-to-image one."
-        )
-    parts = (pipe.unet, pipe.vae, pipe.text_encoder)
-    for part in parts:
-        part.requires_grad_(False).eval()
-    run.base_model = fingerprint_of(*parts)
-    pipe.unet.to(run.device)
-    return pipe
-
-
-def open_base(config) -> StableDiffusionPipeline:
-    """The base model as it is, in float32, on the CPU."""
-    name = config.pretrained_model_name_or_path
-    hub = {"revision": config.revision, "cache_dir": config.cache_dir}
-    try:
-        kind = DiffusionPipeline.load_config(name, **hub)["_class_name"]
-        if kind != "StableDiffusionPipeline":
-            raise UserError(f"{name} is a {kind}; only a StableDiffusionPipeline can be trained.")
-        hub |= {"variant": config.variant, "dtype": torch.float32}
-        other = {}
-        if config.non_ema_revision:
-            theirs = hub | {"revision": config.non_ema_revision}
-            other["unet"] = UNet2DConditionModel.from_pretrained(name, subfolder="unet", **theirs)
-        return StableDiffusionPipeline.from_pretrained(name, **other, **hub)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise UserError(
-            f"{name} is neither a Stable Diffusion folder here nor one that the hub gives "
-            f"({type(error).__name__}); check --pretrained_model_name_or_path."
-        ) from error
 
 
 class Learner(torch.nn.Module):
@@ -252,7 +215,7 @@ class LoraWeights(Learner):
     def _save(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         """The matrices in diffusers' format; with --merge_lora also a whole pipeline."""
         ((_, tensors),) = self._files(weights).items()
-        _refuse_non_finite("LoRA", tensors, torch.float32)
+        refuse_non_finite("LoRA", tensors, torch.float32)
         parts = {part: _below(part, tensors) for part in ("unet", "text_encoder")}
         about = {
             f"{name}_lora_adapter_metadata": _lora_metadata(part)
@@ -266,19 +229,6 @@ class LoraWeights(Learner):
         )
         if self.config.merge_lora:
             write_pipeline(merged_pipeline(self.config, folder), folder)
-
-
-def write_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
-    """Save a whole pipeline so that it opens in float32 unless another type is asked for.
-
-    Left to itself, transformers opens its parts in the type of their files and diffusers does not:
-    half a pipeline in fp16, which does not draw.
-    """
-    pipe.save_pretrained(folder)
-    for path in folder.glob("*/config.json"):
-        config = json.loads(path.read_text())
-        if "dtype" in config:
-            path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
 
 
 def _below(part: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -306,87 +256,10 @@ def _lora_metadata(part: torch.nn.Module) -> dict:
     }
 
 
-def merged_pipeline(config, lora: Path) -> StableDiffusionPipeline:
-    """The base model with the LoRA of folder `lora` added into its weights, in --save_dtype."""
-    pipe = open_base(config)
-    pipe.load_lora_weights(lora, weight_name=LORA_FILE)
-    pipe.fuse_lora()
-    pipe.unload_lora_weights()
-    for part in pipe.components.values():
-        if isinstance(part, torch.nn.Module):
-            _refuse_non_finite(type(part).__name__, part.state_dict(), DTYPES[config.save_dtype])
-    return pipe.to(DTYPES[config.save_dtype])
-
-
 def _of_average(path: str) -> str:
     """Where the average of a file's weights is kept: in a folder, or file, of its own."""
     folder, _, name = path.rpartition("/")
     return f"{folder}_ema/{name}" if folder else f"ema/{name}"
-
-
-class Ema:
-    """Exponential moving average of weights, with warm-up so that short runs have one too."""
-
-    def __init__(
-        self, weights: dict[str, torch.nn.Parameter], decay: float, offloaded: bool = False
-    ):
-        """`offloaded`: the average lies in the memory of the CPU."""
-        self.decay, self.offloaded = decay, offloaded
-        self.shadow = {
-            name: weight.detach().to("cpu" if offloaded else weight.device, copy=True)
-            for name, weight in weights.items()
-        }
-
-    @torch.no_grad()
-    def update(self, weights: dict[str, torch.nn.Parameter], updates: int) -> None:
-        """Move towards `weights` after optimizer step number `updates`, counted from 0."""
-        decay = min(self.decay, (1 + updates) / (10 + updates))
-        averages, now = list(self.shadow.values()), list(weights.values())
-        if self.offloaded:
-            now = [weight.to("cpu") for weight in now]
-        torch._foreach_lerp_(averages, now, 1 - decay)
-
-    @contextmanager
-    def applied_to(self, weights: dict[str, torch.nn.Parameter]) -> Iterator[None]:
-        """Within it, `weights` are their average. Storage is swapped: no copy is made."""
-        self._swap(weights)
-        try:
-            yield
-        finally:
-            self._swap(weights)
-
-    def _swap(self, weights: dict[str, torch.nn.Parameter]) -> None:
-        for name, weight in weights.items():
-            if is_sharded(weight):  # its storage is known elsewhere: contents change places
-                kept = weight.data.clone()
-                weight.data.copy_(self.shadow[name])
-                self.shadow[name].copy_(kept)
-                continue
-            average = self.shadow[name].to(weight.device)
-            self.shadow[name] = weight.data.to(self.shadow[name].device)
-            weight.data = average
-
-
-def part_in(
-    dtype: torch.dtype, part: torch.nn.Module, weights: dict[str, torch.Tensor]
-) -> torch.nn.Module:
-    """A copy of part of a pipeline on the CPU, with those of its weights that learned, for saving.
-
-    Raises `UserError` if it overflows.
-    """
-    part = copy.deepcopy(part)
-    part.load_state_dict(weights, strict=False)
-    torch.nn.Module.to(part, "cpu", dtype)  # diffusers' own `to` warns of nothing at great length
-    _refuse_non_finite(type(part).__name__, part.state_dict(), dtype)
-    return part
-
-
-def _refuse_non_finite(name: str, tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
-    if not all(tensor.to(dtype).isfinite().all() for tensor in tensors.values()):
-        raise UserError(
-            f"The {name} has values that are no numbers in {dtype}; "
-            "try --save_dtype fp32, or train with a lower --learning_rate."
-        )
 
 
 WEIGHTS = {"full": FullWeights, "lora": LoraWeights}
