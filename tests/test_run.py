@@ -1,10 +1,12 @@
 """A started run: its folder, its log, and what it says when memory runs out."""
 
 import json
+import sys
 
 import pytest
 import torch
 from runs import config_for, fresh_run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_text_to_image
 from errors import UserError
@@ -38,16 +40,22 @@ def test_other_errors_are_left_as_they_are(tiny_model, tmp_path):
         raise RuntimeError("shapes differ")
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
-def test_a_tracker_that_is_not_installed_is_named_at_the_start(tiny_model, tmp_path, name):
-    config = config_for(tiny_model, tmp_path, report_to=name)
-    try:
-        __import__(name)
-    except ImportError:
-        with pytest.raises(UserError, match=f"pip install {name}"):
-            fresh_run(config)
-    else:
-        fresh_run(config).close()
+def test_tensorboard_shows_the_course_of_a_run(tiny_model, tmp_path):
+    config = config_for(tiny_model, tmp_path, report_to="tensorboard", log_every=1, held_out=0.2)
+    train_text_to_image.main(config)
+    events = config.output / config.logging_dir / config.tracker_project_name
+    read = EventAccumulator(str(events)).Reload()
+    logged = [json.loads(line) for line in (config.output / "log.jsonl").open()]
+    for name in ("loss", "held_out_loss", "learning_rate"):
+        shown = {event.step: event.value for event in read.Scalars(name)}
+        ours = {line["step"]: line[name] for line in logged if name in line}
+        assert len(ours) >= 2 and shown == pytest.approx(ours)
+
+
+def test_a_tracker_that_is_not_installed_is_named_at_the_start(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not there
+    with pytest.raises(UserError, match="pip install wandb"):
+        fresh_run(config_for(tiny_model, tmp_path, report_to="wandb"))
 
 
 def test_an_unknown_tracker_is_refused(tiny_model, tmp_path):
