@@ -48,11 +48,20 @@ class Generator:
 
     @classmethod
     def load(
-        cls, model: str = DEFAULT_MODEL, *, device: str | None = None, dtype: str | None = None
+        cls,
+        model: str = DEFAULT_MODEL,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        name: str | None = None,
+        **parts,
     ) -> "Generator":
-        """Open a model folder or hub id; see `serving.pipeline.open_pipeline`."""
-        pipe = open_pipeline(model, device, dtype)
-        return cls(pipe, name=model_name(model), run=read_run(model))
+        """Open a model folder or hub id; `parts` of it as `serving.pipeline.open_pipeline` says.
+
+        `name`: what pictures and scores call it; None: what the folder is called.
+        """
+        pipe = open_pipeline(model, device, dtype, **parts)
+        return cls(pipe, name=name or model_name(model), run=read_run(model))
 
     @property
     def settings(self) -> dict:

@@ -1,120 +1,228 @@
-"""Score a model, or one against another: models + prompts -> CLIP scores and a verdict.
+"""Did it get better? Models + prompts -> scores, a verdict and a report.
 
     python metrics.py
-    python metrics.py --base bundled/base-model --prompts held-out
+    python metrics.py --model my-model --base bundled/base-model --report my-model/scores.html
 
-Every picture's seed is a function of its place, so the same command gives the same scores, and two
-models are compared on the same noise.
+Three questions: does the model follow prompts of what it was tuned for, does it keep what its base
+knew, has it the style of its training pictures; and did it memorise them? Every picture's seed is a
+function of its place, so the same command gives the same scores, and models are compared on the
+same noise.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from importlib.metadata import version
-from itertools import islice
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from errors import UserError, exit_with_sentence
-from generate import DEFAULT_MODEL, Generator, Picture, Request
-from scoring.prompts import SETS, PromptSet, read_prompts
+from generate import DEFAULT_MODEL, Generator, Request
+from scoring import data, results
+from scoring.contenders import contenders_of
+from scoring.drawing import SEED_STRIDE, Job
+from scoring.inception import Inception
+from scoring.page import write_page_of
+from scoring.processes import Processes
+from scoring.prompts import HELD_OUT_PROMPTS, SETS, PromptSet, read_prompts
 from scoring.report import (
+    against_as_json,
     as_json,
-    comparison_as_json,
     comparison_table,
+    results_table,
     score_table,
     summary,
 )
 from scoring.scorer import BUNDLED, VIT_B_16, Scorer
-from scoring.scores import Comparison, ModelScores, PromptScore, compare, require_same_making
+from scoring.scores import Against, ModelScores, PromptScore, Result, best_of, require_same_making
+from scoring.verdict import sentences
 from serving.pipeline import SMALL_UNET_PARAMETERS, read_run
 
-if TYPE_CHECKING:
-    from PIL import Image
 
-SEED_STRIDE = 16  # most pictures per prompt; asking for more keeps the seeds of the first ones
+@dataclass(frozen=True)
+class Measured:
+    """Everything that is reported: the base first, where there is one; the model last."""
+
+    results: list[Result]
+    against: list[Against]
+    reference: data.Reference | None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_options(arguments)
     check_destinations(options)
-    request = common_request(options)
-    prompts = read_prompts(options.prompts) if options.prompts else None
-    generators = load_models(options)
-    prompts = prompts or read_prompts(default_prompts(generators[0]))
-    scorer = Scorer.load(
-        options.scorer or default_scorer(prompts, generators[0]), device=generators[0].device
-    )
-    identities = [identity(generator, scorer, prompts, options) for generator in generators]
-    require_same_making(identities[0], identities[-1])
-    warn_of_truncation(scorer, prompts)
-    scores = [
-        score_model(generator, made, requests_for(prompts, request), scorer, options, role)
-        for generator, made, role in zip(generators, identities, ("model", "base"), strict=False)
-    ]
-    comparison = compare(*scores) if options.base else None
-    print(comparison_table(*scores, comparison) if comparison else score_table(scores[0]))
-    write_results(options, scores, comparison)
+    processes = Processes()
+    measured = (score_pictures if options.pictures else draw_and_score)(options, processes)
+    if processes.is_main:
+        tell(options, measured)
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="metrics.py", description="Score a model by CLIPScore, or compare it with a base."
+        prog="metrics.py",
+        description="Did it get better? Score a model, and compare it with its base.",
     )
     add = parser.add_argument
-    add("--model", default=DEFAULT_MODEL, help="folder or hub id (the bundled sd-pokemon-model)")
-    add("--base", help="folder or hub id of a model to compare with, at the same prompts and seeds")
+    several = {"nargs": "+", "metavar": "MODEL"}
+    add("--model", default=[DEFAULT_MODEL], help="folders or hub ids (bundled model)", **several)
+    add("--base", help="what to compare with; 'none' (the base that the model's run.json names)")
+    add("--checkpoints", action="store_true", help="also score best/ and every checkpoint-*/")
+    add("--lora_scale", type=float, nargs="+", help="strengths at which to try a LoRA, such as 0.5")
+    add("--pictures", nargs="+", metavar="DIR", help="score these captioned pictures, draw nothing")
     add("--prompts", help=f"{', '.join(SETS)}, a .txt or a .jsonl file (what suits the model)")
+    add("--keep_prompts", help="likewise, what the base knew; 'none' (what suits the model)")
+    add("--data", help="the training pictures (where run.json says); 'none'")
     add("--scorer", help=f"local-dir:FOLDER or e.g. {VIT_B_16} (what suits the prompts)")
-    add("--images_per_prompt", type=int, default=4, help=f"1..{SEED_STRIDE} (%(default)s)")
+    add("--inception", metavar="FILE", help="torchvision's inception_v3 as safetensors, for FID")
+    add("--images_per_prompt", type=int, help=f"1..{SEED_STRIDE} (4; for 32 prompts and more, 1)")
     add("--seed", type=int, default=0, help="of the first picture (%(default)s)")
     add("--steps", type=int, default=Request.steps, help="denoising steps (%(default)s)")
     add("--guidance_scale", type=float, default=Request.guidance_scale, help="(%(default)s)")
     add("--batch_size", type=int, default=8, help="pictures drawn at once (%(default)s)")
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help="fp32, fp16 or bf16 (what suits the device and the model)")
+    add("--report", metavar="FILE.html", help="write a page with the pictures side by side")
     add("--output", metavar="FILE", help="write every score to this JSON file")
     add("--save_images", metavar="DIR", help="keep the pictures in this folder")
     add("--write_run", action="store_true", help="add the scores to the model folder's run.json")
     return parser.parse_args(arguments)
 
 
+def draw_and_score(options: argparse.Namespace, processes: Processes) -> Measured:
+    """Draw the same prompts with the same seeds by every model, and look at the pictures."""
+    request = common_request(options)
+    given = [
+        read_prompts(name) if name not in (None, "none") else None
+        for name in (options.prompts, options.keep_prompts)
+    ]
+    device = processes.device(options.device)
+    contenders = contenders_of(
+        options.model, partial(Generator.load, device=device, dtype=options.dtype),
+        base=options.base, checkpoints=options.checkpoints, lora_scales=options.lora_scale,
+    )  # fmt: skip
+    model = contenders[-1].load()
+    training, held_out = pictures_of(options, model.run)
+    prompts = given[0] or default_prompts(model, held_out)
+    sets = [prompts, *([given[1]] if given[1] else [])]
+    if len(contenders) > 1 and options.keep_prompts is None:
+        sets.append(read_prompts("things" if is_small(model) else "general"))
+    scorer = Scorer.load(options.scorer or default_scorer(prompts, model), device=model.device)
+    folder = Path(options.save_images) if options.save_images else None
+    eyes = eyes_of(options, scorer, prompts)
+    images = options.images_per_prompt
+    job = Job(eyes, request, processes, images, options.batch_size, folder)
+    # Before an hour goes into drawing.
+    require_same_making(job.identity(model, prompts), job.identity(contenders[0].load(), prompts))
+    warn_of_truncation(scorer, [text for one in sets for text in one.prompts])
+    reference = data.reference(*training, scorer, eyes.inception) if training else None
+    found = []
+    for each in contenders:
+        generator = each.load()
+        following, keeping = (*(job.scores(generator, each.role, one) for one in sets), None)[:2]
+        found.append(results.result(following, keeping, reference, each.step))
+    against = found[1:] if contenders[0].role == "base" else []
+    return Measured(found, [results.against(e, found[0], reference) for e in against], reference)
+
+
+def score_pictures(options: argparse.Namespace, _: Processes) -> Measured:
+    """Look at captioned pictures that are there; with --base, paired with those by caption."""
+    base = [] if options.base in (None, "none") else [options.base]
+    sets = [(name, chain(*data.read_pictures(name))) for name in [*base, *options.pictures]]
+    scorer = Scorer.load(options.scorer or VIT_B_16, device=options.device or "cpu")
+    training, _ = pictures_of(options, {})
+    eyes = eyes_of(options, scorer)
+    reference = data.reference(*training, scorer, eyes.inception) if training else None
+    found = [
+        results.result(scores_of(Path(name).resolve().name, pictures, eyes), None, reference)
+        for name, pictures in sets
+    ]
+    against = [results.against(each, found[0], reference) for each in found[1:] if base]
+    return Measured(found, against, reference)
+
+
+def scores_of(name: str, pictures: Iterable[data.Captioned], eyes: results.Eyes) -> ModelScores:
+    """Scores by caption; several pictures may share one."""
+    by_caption = {}
+    for picture in pictures:
+        by_caption.setdefault(picture.caption, []).append(picture.image)
+    prompts = PromptSet("captions of pictures", tuple(by_caption))
+    most = max(map(len, by_caption.values()))
+    made = eyes.scorer.identity | prompts.identity | {"images_per_prompt": most}
+    scored = tuple(
+        PromptScore(caption, tuple(eyes.look(image(), caption) for image in images))
+        for caption, images in by_caption.items()
+    )
+    return ModelScores(name, None, made, scored)
+
+
+def pictures_of(
+    options: argparse.Namespace, run: dict
+) -> tuple[tuple[str, list[data.Captioned]] | None, list[data.Captioned]]:
+    """The training pictures, with a name for them, where they can be had; and those of the same
+    data that were held out."""
+    trained = run.get("options", {})
+    if options.data == "none":
+        return None, []
+    if options.data:
+        training, held_out = data.read_pictures(options.data)
+        return (options.data, training), held_out
+    if options.model == [DEFAULT_MODEL] and not options.pictures:
+        return drawn_again(run), []
+    for name, prompt in (("train_data_dir", None), ("instance_data_dir", "instance_prompt")):
+        place = trained.get(name)
+        if place and Path(place).is_dir():
+            share = trained.get("held_out", 0.0)
+            training, held_out = data.read_pictures(
+                place, held_out=share, prompt=trained.get(prompt) if prompt else None
+            )
+            return (place, training), held_out
+    return None, []
+
+
+def drawn_again(run: dict) -> tuple[str, list[data.Captioned]] | None:
+    """The pictures of the bundled model's training, which are a function of their numbers."""
+    try:
+        from bundled.creatures import draw
+    except ImportError:
+        return None
+    drawings = [draw("pokemon", number) for number in range(run["dataset"]["pictures"])]
+    pictures = [
+        data.Captioned(f"{i:06}.png", drawing.captions[0], partial(getattr, drawing, "image"))
+        for i, drawing in enumerate(drawings)
+    ]
+    return "the bundled creatures", pictures
+
+
 def common_request(options: argparse.Namespace) -> Request:
     """What all requests have in common, refused before a model is loaded if out of bounds."""
-    if not 1 <= options.images_per_prompt <= SEED_STRIDE:
-        raise UserError(
-            f"--images_per_prompt is {options.images_per_prompt}. Give 1 to {SEED_STRIDE}."
-        )
+    images = options.images_per_prompt
+    if images is not None and not 1 <= images <= SEED_STRIDE:
+        raise UserError(f"--images_per_prompt is {images}. Give 1 to {SEED_STRIDE}.")
     if options.batch_size < 1:
         raise UserError(f"--batch_size is {options.batch_size}. Give 1 or more.")
     return Request(
         prompt="each in its turn",
         seed=options.seed,
-        num_images=options.images_per_prompt,
         steps=options.steps,
         guidance_scale=options.guidance_scale,
     )
 
 
-def requests_for(prompts: PromptSet, common: Request) -> list[Request]:
-    """One request a prompt; its seeds follow from its place alone."""
-    return [
-        replace(common, prompt=prompt, seed=common.seed + place * SEED_STRIDE)
-        for place, prompt in enumerate(prompts.prompts)
-    ]
-
-
 def check_destinations(options: argparse.Namespace) -> None:
     """Raise a UserError for what could not be written after the pictures are drawn."""
-    if options.write_run and not Path(options.model).is_dir():
-        raise UserError(f"--write_run needs a model folder; '{options.model}' is none.")
-    if options.output:
-        make_writable(Path(options.output).parent)
-        if Path(options.output).is_dir():
-            raise UserError(f"--output {options.output} is a folder. Give a file name.")
+    if options.write_run and (options.pictures or not Path(options.model[0]).is_dir()):
+        raise UserError(f"--write_run needs a model folder; '{options.model[0]}' is none.")
+    for name in ("output", "report"):
+        path = getattr(options, name)
+        if path:
+            make_writable(Path(path).parent)
+            if Path(path).is_dir():
+                raise UserError(f"--{name} {path} is a folder. Give a file name.")
     if options.save_images:
         make_writable(Path(options.save_images))
 
@@ -128,14 +236,14 @@ def make_writable(folder: Path) -> None:
         raise UserError(f"Cannot write to folder {folder}: no permission.")
 
 
-def load_models(options: argparse.Namespace) -> list[Generator]:
-    """The model and, if there is one, its base: both now, before an hour goes into the first."""
-    names = [options.model, *([options.base] if options.base else [])]
-    return [Generator.load(name, device=options.device, dtype=options.dtype) for name in names]
-
-
-def default_prompts(generator: Generator) -> str:
-    return "creatures" if is_small(generator) else "original"
+def default_prompts(generator: Generator, held_out: list[data.Captioned]) -> PromptSet:
+    """Captions that the model has never seen, where there are some."""
+    if held_out:
+        captions = dict.fromkeys(picture.caption for picture in held_out)
+        return PromptSet("held-out captions", tuple(captions)[:HELD_OUT_PROMPTS])
+    if generator.name == Path(DEFAULT_MODEL).name:
+        return read_prompts("held-out")
+    return read_prompts("creatures" if is_small(generator) else "original")
 
 
 def default_scorer(prompts: PromptSet, generator: Generator) -> str:
@@ -144,107 +252,70 @@ def default_scorer(prompts: PromptSet, generator: Generator) -> str:
     return BUNDLED if bundled.get(prompts.name, is_small(generator)) else VIT_B_16
 
 
+def eyes_of(
+    options: argparse.Namespace, scorer: Scorer, prompts: PromptSet | None = None
+) -> results.Eyes:
+    """What looks at the pictures; for the bundled captions, also at the pixels of the body."""
+    inception = Inception.load(options.inception, scorer.device) if options.inception else None
+    if prompts is None or prompts.name not in ("creatures", "held-out"):
+        return results.Eyes(scorer, inception)
+    try:
+        from bundled.pixels import body_colour
+    except ImportError:
+        return results.Eyes(scorer, inception)
+    return results.Eyes(scorer, inception, body_colour)
+
+
 def is_small(generator: Generator) -> bool:
     """Whether the model is of the bundled kind, which draws nothing but creatures."""
     return generator.pipe.unet.num_parameters() < SMALL_UNET_PARAMETERS
 
 
-def identity(
-    generator: Generator, scorer: Scorer, prompts: PromptSet, options: argparse.Namespace
-) -> dict:
-    """All that decides a score, except the model: what must be equal to compare two."""
-    drawing = {k: v for k, v in generator.settings.items() if k not in ("model", "run_id")}
-    libraries = {name: version(name) for name in ("open_clip_torch", "torchmetrics")}
-    return {
-        **drawing,
-        "versions": drawing["versions"] | libraries,
-        "scorer": scorer.name,
-        "scorer_sha256": scorer.sha256,
-        "prompts": prompts.name,
-        "prompts_sha256": prompts.sha256,
-        "images_per_prompt": options.images_per_prompt,
-        "seed": options.seed,
-        "seed_stride": SEED_STRIDE,
-        "steps": options.steps,
-        "guidance_scale": options.guidance_scale,
-        "width": generator.size,
-        "height": generator.size,
-    }
-
-
-def warn_of_truncation(scorer: Scorer, prompts: PromptSet) -> None:
-    cut = sum(map(scorer.truncates, prompts.prompts))
+def warn_of_truncation(scorer: Scorer, prompts: Sequence[str]) -> None:
+    cut = sum(map(scorer.truncates, prompts))
     if cut:
         length = scorer.tokenizer.context_length
         print(
-            f"warning: {cut} of {len(prompts.prompts)} prompts are longer than the {length} tokens "
+            f"warning: {cut} of {len(prompts)} prompts are longer than the {length} tokens "
             "that the scorer reads; their ends do not count.",
             file=sys.stderr,
         )
 
 
-def score_model(
-    generator: Generator,
-    made: dict,
-    requests: Sequence[Request],
-    scorer: Scorer,
-    options: argparse.Namespace,
-    role: str,
-) -> ModelScores:
-    """Draw all requests and score every picture as it comes; none is kept in memory."""
-    from tqdm import tqdm
-
-    folder = Path(options.save_images, role) if options.save_images else None
-    with tqdm(desc=f"drawing with {generator.name}", unit="step", leave=False, disable=None) as bar:
-
-        def show_step(done: int, total: int) -> bool:
-            bar.total = total
-            bar.update(done - bar.n)
-            return False
-
-        pictures = generator.pictures(requests, show_step, options.batch_size)
-        prompts = tuple(
-            score_prompt(request.prompt, islice(pictures, request.num_images), scorer, folder)
-            for request in requests
+def tell(options: argparse.Namespace, measured: Measured) -> None:
+    """Print tables and verdict; write --output, --report and, with --write_run, run.json."""
+    found, against = measured.results, measured.against
+    model, best = found[-1], best_of(found)
+    last = against[-1] if against else None
+    if last:
+        print(comparison_table(model.following, last.base.following, last.following), end="\n\n")
+    else:
+        print(score_table(model.following), end="\n\n")
+    print(results_table(found), end="\n\n")
+    told = sentences(found, against, best)
+    if measured.reference is None and options.data != "none":
+        told.append(
+            "Without its training pictures nothing is known of style, distances and memorisation; "
+            "--data FOLDER names them."
         )
-    return ModelScores(generator.name, generator.run.get("run_id"), made, prompts)
-
-
-def score_prompt(
-    prompt: str, pictures: Iterable[Picture], scorer: Scorer, folder: Path | None
-) -> PromptScore:
-    """Score the pictures of one prompt, and save them if there is a folder."""
-    seeds, scores, problems = [], [], []
-    for picture in pictures:
-        problem = picture.problem or ("black" if is_black(picture.image) else None)
-        seeds.append(picture.seed)
-        problems.append(problem)
-        scores.append(None if problem else scorer.score(picture.image, prompt))
-        if folder:
-            folder.mkdir(exist_ok=True)
-            picture.save(folder / picture.file_name)
-    return PromptScore(prompt, tuple(seeds), tuple(scores), tuple(problems))
-
-
-def is_black(image: "Image.Image") -> bool:
-    """Safety checkers elsewhere blacken a picture without a word; it shows nothing to score."""
-    return image.getbbox() is None
-
-
-def write_results(
-    options: argparse.Namespace,
-    scores: Sequence[ModelScores],
-    comparison: Comparison | None,
-) -> None:
-    """Write --output and, where --write_run asks for it, the model's run.json."""
-    against = {"comparison": comparison_as_json(comparison, scores[1])} if comparison else {}
+    print(*told, sep="\n")
     if options.output:
-        models = dict(zip(("model", "base"), map(as_json, scores), strict=False))
-        write_json(Path(options.output), models | against)
+        content = {
+            "models": [as_json(result) for result in found],
+            "comparisons": [
+                {"model": each.model.model} | against_as_json(each) for each in against
+            ],
+            "best": best.model if best else None,
+            "verdict": told,
+        }
+        write_json(Path(options.output), content)
+    if options.report:
+        write_page_of(Path(options.report), found, against, measured.reference, told, best)
     if options.write_run:
-        run = read_run(options.model)
-        kept = run.get("scores", {}) | {scores[0].identity["prompts"]: summary(scores[0]) | against}
-        write_json(Path(options.model) / "run.json", run | {"scores": kept})
+        run = read_run(options.model[0])
+        mine = summary(model) | ({"comparison": against_as_json(last)} if last else {})
+        kept = run.get("scores", {}) | {model.following.identity["prompts"]: mine}
+        write_json(Path(options.model[0]) / "run.json", run | {"scores": kept})
 
 
 def write_json(path: Path, content: dict) -> None:

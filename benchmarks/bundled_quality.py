@@ -23,6 +23,7 @@ from PIL import Image
 from benchmarks import attributes
 from bundled import creatures
 from bundled.creatures import Creature
+from bundled.pixels import body_colour
 from errors import exit_with_sentence
 from generate import DEFAULT_MODEL, Generator, Request
 
@@ -66,7 +67,7 @@ def judged(cases: list[Case], pictures: list[Image.Image], classifier) -> dict[s
     shown = classifier.judge(pictures)
     hits = {"body colour": [], "wing colour": [], "ears": [], "horns": [], "wings": [], "tail": []}
     for one, picture, seen in zip(cases, pictures, shown, strict=True):
-        hits["body colour"].append(attributes.body_colour(picture) == one.named["colour"])
+        hits["body colour"].append(body_colour(picture) == one.named["colour"])
         for name, value in one.named.items():
             if name != "colour":
                 hits[name.replace("_", " ")].append(seen[name] == value)

@@ -37,6 +37,26 @@ ORIGINAL = (
     "A small cabin on top of a snowy mountain in the style of Disney, artstation",
 )
 
+# What a model of full size knows before it is fine-tuned: one prompt of each kind.
+GENERAL = (
+    "a photo of a red bus in a city street",
+    "a bowl of fruit on a wooden table, oil painting",
+    "a portrait of an old fisherman with a white beard",
+    "a snowy mountain behind a lake at sunrise",
+    "a cat asleep on a blue sofa",
+    "a plate of spaghetti with tomatoes and basil",
+    "a lighthouse on a cliff in a storm",
+    "a watercolor of a village in spring",
+    "a bicycle leaning against a brick wall",
+    "a bouquet of yellow tulips in a glass vase",
+    "a wooden sailing ship on the open sea",
+    "a black and white photo of a jazz band",
+    "an elephant walking through tall grass",
+    "a child flying a kite on a beach",
+    "a cup of coffee beside an open book",
+    "a map of an island drawn in ink",
+)
+
 HELD_OUT_PROMPTS = 64  # enough to see a difference of a third of the spread between prompts
 
 
@@ -46,6 +66,10 @@ class PromptSet:
 
     name: str
     prompts: tuple[str, ...]
+
+    @property
+    def identity(self) -> dict:
+        return {"prompts": self.name, "prompts_sha256": self.sha256}
 
     @property
     def sha256(self) -> str:
@@ -86,6 +110,18 @@ def _held_out() -> tuple[str, ...]:
     return tuple(held_out_captions(HELD_OUT_PROMPTS))
 
 
+def _things() -> tuple[str, ...]:
+    """What the bundled base model knows beside creatures: every second kind of thing."""
+    try:
+        from bundled.objects import thing_captions
+    except ImportError as error:
+        raise UserError(
+            "The prompts 'things' come from bundled/objects.py, which is not here. Restore "
+            "bundled/ or choose another --keep_prompts."
+        ) from error
+    return tuple(thing_captions()[::2])
+
+
 def _lines(path: Path, text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
@@ -108,5 +144,11 @@ def _text(path: Path, number: int, row: str) -> str:
     return caption.strip()
 
 
-SETS = {"creatures": lambda: CREATURES, "original": lambda: ORIGINAL, "held-out": _held_out}
+SETS = {
+    "creatures": lambda: CREATURES,
+    "original": lambda: ORIGINAL,
+    "held-out": _held_out,
+    "things": _things,
+    "general": lambda: GENERAL,
+}
 READERS = {".txt": _lines, ".jsonl": _texts}

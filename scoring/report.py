@@ -1,12 +1,16 @@
-"""Scores as a table for people and as JSON for programs."""
+"""Scores as tables for people and as JSON for programs."""
 
-from dataclasses import asdict
+from __future__ import annotations
+
+from collections.abc import Sequence
 from textwrap import shorten
 
-from scoring.scores import Comparison, ModelScores, mean
-from scoring.statistics import MIN_PROMPTS
+from scoring.distances import Distance
+from scoring.memorisation import Memorisation
+from scoring.scores import Against, Comparison, ModelScores, Result, Share, mean
 
 PROMPT_WIDTH = 70  # characters; longer prompts are shortened in tables, never in JSON
+CLOSEST = 20  # pairs of a picture and its nearest training picture that JSON names
 
 
 def score_table(scores: ModelScores) -> str:
@@ -15,11 +19,11 @@ def score_table(scores: ModelScores) -> str:
     known = sum(prompt.score is not None for prompt in scores.prompts)
     footer = [(_mean_over(known, len(rows)), _number(scores.score))]
     lines = _table(("CLIP score of " + scores.model, "score"), rows, footer)
-    return "\n".join([*lines, *_notes(scores), _making(scores.identity)])
+    return "\n".join([*lines, _making(scores.identity)])
 
 
 def comparison_table(model: ModelScores, base: ModelScores, comparison: Comparison) -> str:
-    """One row per prompt with both scores and their difference, then the verdict."""
+    """One row per prompt with both scores and their difference."""
     rows = [
         (ours.prompt, _number(theirs.score), _number(ours.score), _number(difference, "+"))
         for ours, theirs, difference in zip(
@@ -38,39 +42,163 @@ def comparison_table(model: ModelScores, base: ModelScores, comparison: Comparis
     ]
     title = f"CLIP score of {model.model} against {base.model}"
     lines = _table((title, "base", "model", "difference"), rows, footer)
-    notes = [*_notes(model), *_notes(base), _making(model.identity)]
-    return "\n".join(
-        [*lines, *notes, "", _statistics(comparison), _verdict(model, base, comparison)]
-    )
+    return "\n".join([*lines, _making(model.identity)])
 
 
-def as_json(scores: ModelScores) -> dict:
-    """Everything about one model's scores, ready for `json.dumps`."""
+def results_table(results: Sequence[Result]) -> str:
+    """One row per model: the three numbers, and what else was measured."""
+    columns = measures(results)
+    rows = [
+        (result.model, *(cells[i] for cells in columns.values()))
+        for i, result in enumerate(results)
+    ]
+    return "\n".join(_table(("model", *columns), rows, []))
+
+
+def measures(results: Sequence[Result]) -> dict[str, list[str]]:
+    """By what it measures, a text for each model; what none of them has is left out."""
+    found = {
+        "following": [_number(each.following.score) for each in results],
+        "keeping": [_number(each.keeping.score) if each.keeping else "" for each in results],
+        "style": [_number(each.style) if each.style is not None else "" for each in results],
+        "KID": [_distance(each.distances.get("kid")) for each in results],
+        "CMMD": [_distance(each.distances.get("cmmd")) for each in results],
+        "FID": [_number(each.fid) if each.fid is not None else "" for each in results],
+        "copies": [
+            f"{each.memorisation.copies} of {len(each.memorisation.nearest)}"
+            if each.memorisation else "" for each in results
+        ],
+        "colours right": [
+            f"{share.hits} of {share.count}" if (share := each.following.binding) else ""
+            for each in results
+        ],
+        "colours seen": [
+            f"{share.hits} of {share.count}" if (share := each.following.coloured) else ""
+            for each in results
+        ],
+    }  # fmt: skip
+    return {name: texts for name, texts in found.items() if any(texts)}
+
+
+def as_json(result: Result) -> dict:
+    """Everything about one model, ready for `json.dumps`."""
     return {
-        "model": scores.model,
-        "run_id": scores.run_id,
-        "clip_score": scores.score,
-        "left_out_pictures": scores.left_out,
-        "identity": scores.identity,
-        "prompts": [asdict(prompt) | {"score": prompt.score} for prompt in scores.prompts],
+        "model": result.model,
+        "run_id": result.following.run_id,
+        "step": result.step,
+        "following": _scores(result.following),
+        "keeping": _scores(result.keeping),
+        "style": result.style,
+        "distances": {name: _interval(each) for name, each in result.distances.items()},
+        "fid": result.fid,
+        "memorisation": _memorisation(result.memorisation),
+        "binding": _share(result.following.binding),
+        "colours_seen": _share(result.following.coloured),
     }
 
 
-def summary(scores: ModelScores) -> dict:
-    """What run.json keeps: the mean and how it was made, without a row per prompt."""
-    known = sum(prompt.score is not None for prompt in scores.prompts)
-    return {"clip_score": scores.score, "prompts": known, "identity": scores.identity}
-
-
-def comparison_as_json(comparison: Comparison, base: ModelScores) -> dict:
+def summary(result: Result) -> dict:
+    """What run.json keeps: the numbers and how they were made, without a row per prompt."""
+    known = sum(prompt.score is not None for prompt in result.following.prompts)
+    everything = as_json(result)
+    kept = {
+        name: everything[name] for name in ("style", "distances", "fid", "binding", "colours_seen")
+    }
+    if result.keeping:
+        kept["keeping"] = {
+            "clip_score": result.keeping.score,
+            "prompts": result.keeping.identity["prompts"],
+        }
+    if result.memorisation:
+        copies = everything["memorisation"]
+        kept["memorisation"] = {name: copies[name] for name in ("copies", "pictures")}
     return {
-        "base": base.model,
-        "base_run_id": base.run_id,
+        "clip_score": result.following.score,
+        "prompts": known,
+        "identity": result.following.identity,
+        **{name: value for name, value in kept.items() if value},
+    }
+
+
+def against_as_json(against: Against) -> dict:
+    following = {
+        "base": against.base.model,
+        "base_run_id": against.base.following.run_id,
+        **_comparison(against.following),
+    }
+    others = {"keeping": against.keeping, "style": against.style}
+    return (
+        following
+        | {name: _comparison(each) for name, each in others.items() if each}
+        | {f"{name}_difference": _interval(each) for name, each in against.distances.items()}
+    )
+
+
+def _comparison(comparison: Comparison) -> dict:
+    return {
         "mean_difference": comparison.mean,
         "interval_95": comparison.interval,
         "win_rate": comparison.win_rate,
         "prompts": len(comparison.known),
         "verdict": comparison.verdict,
+    }
+
+
+def _scores(scores: ModelScores | None) -> dict | None:
+    if scores is None:
+        return None
+    rows = [
+        {
+            "prompt": prompt.prompt,
+            "score": prompt.score,
+            "seeds": [each.seed for each in prompt.shown],
+            "pictures": list(prompt.pictures),
+            "problems": list(prompt.problems),
+        }
+        for prompt in scores.prompts
+    ]
+    left_out = {
+        kind: sum(prompt.problems.count(kind) for prompt in scores.prompts)
+        for kind in sorted({kind for prompt in scores.prompts for kind in prompt.problems if kind})
+    }
+    return {
+        "clip_score": scores.score,
+        "left_out_pictures": scores.left_out,
+        "left_out": left_out,
+        "identity": scores.identity,
+        "prompts": rows,
+    }
+
+
+def _interval(distance: Distance) -> dict:
+    return {"value": distance.value, "interval_95": distance.interval}
+
+
+def _share(share: Share | None) -> dict | None:
+    if share is None:
+        return None
+    return {"right": share.hits, "pictures": share.count, "interval_95": share.interval}
+
+
+def _memorisation(memory: Memorisation | None) -> dict | None:
+    if memory is None:
+        return None
+    closest = [
+        {
+            "picture": number,
+            "training_picture": memory.nearest[number].number,
+            "distance": memory.nearest[number].distance,
+            "bits": memory.nearest[number].bits,
+            "copy": memory.nearest[number].copy,
+        }
+        for number in memory.closest[:CLOSEST]
+    ]
+    return {
+        "copies": memory.copies,
+        "pictures": len(memory.nearest),
+        "near_distance": memory.near_distance,
+        "near_bits": memory.near_bits,
+        "closest": closest,
     }
 
 
@@ -83,7 +211,7 @@ def _table(head: tuple, rows: list[tuple], footer: list[tuple]) -> list[str]:
         return "   ".join([row[0].ljust(widths[0]), *numbers])
 
     rule = "-" * len(line(head))
-    return [line(head), rule, *map(line, cells), rule, *map(line, footer)]
+    return [line(head), rule, *map(line, cells), *([rule] if footer else []), *map(line, footer)]
 
 
 def _number(value: float | None, sign: str = "") -> str:
@@ -92,40 +220,21 @@ def _number(value: float | None, sign: str = "") -> str:
     return f"{round(value, 2) + 0.0:{sign}.2f}"  # + 0.0: no "-0.00"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+def _distance(distance: Distance | None) -> str:
+    if distance is None:
+        return ""
+    return f"{distance.value:.3f} ({distance.interval[0]:.3f} to {distance.interval[1]:.3f})"
 
 
 def _mean_over(known: int, asked: int) -> str:
-    return f"mean over {_count(known, 'prompt')}" + (f" of {asked}" if known < asked else "")
-
-
-def _notes(scores: ModelScores) -> list[str]:
-    if not scores.left_out:
-        return []
-    kinds = sorted({kind for prompt in scores.prompts for kind in prompt.problems if kind})
-    return [f"{scores.model}: {_count(scores.left_out, 'picture')} left out ({', '.join(kinds)})"]
+    count = f"{known} prompt" + ("" if known == 1 else "s")
+    return f"mean over {count}" + (f" of {asked}" if known < asked else "")
 
 
 def _making(identity: dict) -> str:
-    return (
-        "by {scorer}, prompts: {prompts}, pictures per prompt: {images_per_prompt},\n"
-        "from seed {seed}, {steps} steps, guidance {guidance_scale}, {width} px, {dtype}"
-    ).format(**identity)
-
-
-def _statistics(comparison: Comparison) -> str:
-    count = _count(len(comparison.known), "prompt")
-    if comparison.interval is None:
-        return f"{count} cannot give an interval; it takes {MIN_PROMPTS}."
-    low, high = comparison.interval
-    return (
-        f"mean difference {comparison.mean:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}; "
-        f"win rate {comparison.win_rate:.0%} of {count}"
-    )
-
-
-def _verdict(model: ModelScores, base: ModelScores, comparison: Comparison) -> str:
-    if comparison.verdict in ("better", "worse"):
-        return f"{model.model} is {comparison.verdict} than {base.model}."
-    return f"{comparison.verdict.capitalize()} {model.model} from {base.model}."
+    """How the scores were made; pictures that were there already have no seeds and steps."""
+    words = "by {scorer}, prompts: {prompts}, pictures per prompt: {images_per_prompt}"
+    if "steps" in identity:
+        words += ",\nfrom seed {seed}, {steps} steps, guidance {guidance_scale}, {width} px"
+        words += ", {dtype}"
+    return words.format(**identity)

@@ -4,13 +4,17 @@ import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
+    from numpy import ndarray
     from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,8 +36,17 @@ class Scorer:
         self.sha256 = weights_sha256(model)
         self.device = device
         self.tokenizer = tokenizer
-        adapter = _Features(model.eval()), _Inputs(preprocess, tokenizer)
-        self._metric = CLIPScore(model_name_or_path=lambda: adapter).to(device)
+        self._features, self._inputs = _Features(model.eval()), _Inputs(preprocess, tokenizer)
+        adapter = self._features, self._inputs
+        # Each process scores for itself: waiting for the others at every picture would never end.
+        metric = CLIPScore(model_name_or_path=lambda: adapter, sync_on_compute=False)
+        self._metric = metric.to(device)
+
+    @property
+    def identity(self) -> dict:
+        """What decides a score here: model, weights and libraries."""
+        libraries = {name: version(name) for name in ("open_clip_torch", "torchmetrics")}
+        return {"scorer": self.name, "scorer_sha256": self.sha256, "versions": libraries}
 
     @classmethod
     def load(cls, name: str, *, device: str = "cpu") -> "Scorer":
@@ -59,6 +72,15 @@ class Scorer:
             self._metric.reset()
             self._metric.update(pixels.to(self.device), caption)
             return float(self._metric.compute())
+
+    def features(self, images: "Sequence[Image.Image]") -> "ndarray":
+        """What the model sees in RGB pictures: float32 N,D, each of length 1."""
+        import torch
+
+        with torch.inference_mode():
+            pixels = torch.stack([self._inputs.preprocess(image) for image in images])
+            seen = self._features.get_image_features(pixels.to(self.device)).float()
+            return torch.nn.functional.normalize(seen, dim=-1).cpu().numpy()
 
     def truncates(self, caption: str) -> bool:
         """Whether the end of the caption is beyond what the model reads."""

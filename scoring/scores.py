@@ -1,26 +1,70 @@
 """Scores that know how they were made, and the comparison of two models by them."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from errors import UserError
-from scoring.statistics import MIN_PROMPTS, bootstrap_interval, verdict, win_rate
+from scoring.distances import Distance
+from scoring.memorisation import Memorisation
+from scoring.statistics import (
+    MIN_PROMPTS,
+    bootstrap_interval,
+    verdict,
+    wilson_interval,
+    win_rate,
+)
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture as the scorer saw it; one with a `problem` has no score and no features."""
+
+    seed: int | None
+    score: float | None  # 0..100
+    problem: str | None = None  # why it was left out: "flagged", "black", "non-finite"
+    swapped: float | None = None  # its score for its prompt with the two colours swapped
+    features: ndarray | None = field(default=None, repr=False)  # float32 D, of length 1
+    inception: ndarray | None = field(default=None, repr=False)  # float32 2048
+    coloured: bool | None = None  # whether the pixels have the colour that the prompt names
+    hash: int | None = None  # perceptual, 64 bits
+    thumbnail: bytes = field(default=b"", repr=False)  # JPEG
 
 
 @dataclass(frozen=True)
 class PromptScore:
-    """The scores of the pictures drawn for one prompt."""
+    """The pictures of one prompt."""
 
     prompt: str
-    seeds: tuple[int, ...]
-    pictures: tuple[float | None, ...]  # 0..100, one a seed; None where there is a problem
-    problems: tuple[str | None, ...]  # why a picture was left out: "flagged", "black", ...
+    shown: tuple[Shown, ...]
+
+    @property
+    def pictures(self) -> tuple[float | None, ...]:
+        """Their scores, 0..100; None where there is a problem."""
+        return tuple(each.score for each in self.shown)
+
+    @property
+    def problems(self) -> tuple[str | None, ...]:
+        return tuple(each.problem for each in self.shown)
 
     @property
     def score(self) -> float | None:
         """Mean over the pictures that count; None where none does."""
         return mean(self.pictures)
+
+    def styles(self, style: ndarray) -> tuple[float | None, ...]:
+        """How much each picture is in the style of others, whose mean features `style` (D) are:
+        100 times the mean cosine, -100..100."""
+        return tuple(
+            None if each.features is None else 100 * float(each.features @ style)
+            for each in self.shown
+        )
 
 
 @dataclass(frozen=True)
@@ -41,6 +85,45 @@ class ModelScores:
     def left_out(self) -> int:
         """Pictures that were drawn but not scored."""
         return sum(problem is not None for prompt in self.prompts for problem in prompt.problems)
+
+    @property
+    def shown(self) -> list[Shown]:
+        """All pictures that count, in order."""
+        return [each for prompt in self.prompts for each in prompt.shown if each.problem is None]
+
+    def style(self, style: ndarray) -> float | None:
+        """Mean over the prompts of their pictures' mean `styles`."""
+        return mean([mean(prompt.styles(style)) for prompt in self.prompts])
+
+    @property
+    def binding(self) -> Share | None:
+        """How often a picture is nearer to its prompt than to the one with swapped colours; None
+        where no prompt has two."""
+        pairs = [(each.score, each.swapped) for each in self.shown if each.swapped is not None]
+        return Share(sum(right > wrong for right, wrong in pairs), len(pairs)) if pairs else None
+
+    @property
+    def coloured(self) -> Share | None:
+        """How often the pixels of the body have the colour that the prompt names; None where
+        nobody looked."""
+        looked = [each.coloured for each in self.shown if each.coloured is not None]
+        return Share(sum(looked), len(looked)) if looked else None
+
+
+@dataclass(frozen=True)
+class Share:
+    """`hits` of `count`."""
+
+    hits: int
+    count: int
+
+    @property
+    def value(self) -> float:
+        return self.hits / self.count
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson_interval(self.hits, self.count)
 
 
 @dataclass(frozen=True)
@@ -71,10 +154,63 @@ class Comparison:
         return verdict(self.interval)
 
 
+@dataclass(frozen=True)
+class Result:
+    """What is known of one model: three questions, and what its pictures give away."""
+
+    following: ModelScores  # does it follow prompts of what it was tuned for?
+    keeping: ModelScores | None = None  # does it keep what its base knew?
+    style: float | None = None  # has it the style of its training pictures? -100..100
+    distances: dict[str, Distance] = field(default_factory=dict)  # to them, by name
+    fid: float | None = None  # to them, where an Inception is given
+    memorisation: Memorisation | None = None
+    step: int | None = None  # of a checkpoint
+
+    @property
+    def model(self) -> str:
+        return self.following.model
+
+
+@dataclass(frozen=True)
+class Against:
+    """A model against its base."""
+
+    model: Result
+    base: Result
+    following: Comparison
+    keeping: Comparison | None = None
+    style: Comparison | None = None
+    distances: dict[str, Distance] = field(default_factory=dict)  # differences: below 0 is nearer
+
+
 def compare(model: ModelScores, base: ModelScores) -> Comparison:
     """Paired differences, model minus base. Raises UserError where they were made differently."""
     require_same_making(model.identity, base.identity)
-    return Comparison(tuple(map(_difference, model.prompts, base.prompts)))
+    return Comparison(
+        tuple(
+            _difference(ours.pictures, theirs.pictures)
+            for ours, theirs in zip(model.prompts, base.prompts, strict=True)
+        )
+    )
+
+
+def compare_styles(model: ModelScores, base: ModelScores, style: ndarray) -> Comparison:
+    """The same of how much their pictures are in a style: the mean features of others, float D."""
+    return Comparison(
+        tuple(
+            _difference(ours.styles(style), theirs.styles(style))
+            for ours, theirs in zip(model.prompts, base.prompts, strict=True)
+        )
+    )
+
+
+def twins(model: ModelScores, base: ModelScores) -> tuple[list[Shown], list[Shown]]:
+    """Pictures of the same prompts and seeds, where both sides have one."""
+    ours, theirs = (
+        [each for prompt in scores.prompts for each in prompt.shown] for scores in (model, base)
+    )
+    both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.problem is b.problem is None]
+    return [a for a, _ in both], [b for _, b in both]
 
 
 def require_same_making(model: dict, base: dict) -> None:
@@ -94,7 +230,24 @@ def mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _difference(model: PromptScore, base: PromptScore) -> float | None:
+def _difference(model: Sequence[float | None], base: Sequence[float | None]) -> float | None:
     """Over the seeds that both sides drew: a picture is compared with its twin alone."""
-    pairs = zip(model.pictures, base.pictures, strict=True)
+    pairs = zip(model, base, strict=True)
     return mean([None if None in pair else pair[0] - pair[1] for pair in pairs])
+
+
+def best_of(results: Sequence[Result]) -> Result | None:
+    """The model that follows its prompts best; of those that the prompts cannot tell from it, the
+    one that keeps most. None without any score."""
+    known = [result for result in results if result.following.score is not None]
+    if not known:
+        return None
+    top = max(known, key=lambda result: result.following.score)
+    equals = [
+        result
+        for result in known
+        if result is top
+        or compare(result.following, top.following).verdict not in ("better", "worse")
+    ]
+    kept = [result for result in equals if result.keeping and result.keeping.score is not None]
+    return max(kept, key=lambda result: result.keeping.score) if kept else top

@@ -18,13 +18,20 @@ SMALL_UNET_PARAMETERS = 100_000_000
 
 
 def open_pipeline(
-    model: str, device: str | None = None, dtype: str | None = None
+    model: str,
+    device: str | None = None,
+    dtype: str | None = None,
+    *,
+    lora_scale: float = 1.0,
+    checkpoint: str | None = None,
 ) -> "StableDiffusionPipeline":
     """Open `model` (a folder, or "owner/name" on the hub), safetensors only. A folder may hold a
     LoRA that was trained here: its base model is opened with it.
 
     `device`: "cpu", "cuda", "cuda:1" or "mps"; None takes the best there is.
     `dtype`: a key of DTYPES; None takes what is fast and safe for the device and the UNet.
+    `lora_scale`: how much a LoRA counts; `checkpoint`: a folder in `model` whose weights, or their
+    average where there is one, take the place of the final ones.
     Raises UserError for a model, device or dtype that cannot be had.
     """
     import torch
@@ -35,7 +42,12 @@ def open_pipeline(
         raise UserError(f"There is no dtype '{dtype}'. Choose one of {', '.join(DTYPES)}.")
     if dtype == "fp16" and device == "cpu":
         raise UserError("fp16 is slow and inexact on a CPU. Choose --dtype bf16 or --dtype fp32.")
-    pipe = _from_lora(model) if is_lora_folder(model) else _from_pretrained(model)
+    if is_lora_folder(model):
+        pipe = _from_lora(model, lora_scale, _checkpoint_file(model, checkpoint))
+    else:
+        pipe = _from_pretrained(model)
+        if checkpoint:
+            _put_checkpoint(pipe, Path(model) / checkpoint)
     dtype = dtype or _best_dtype(device, pipe.unet.num_parameters())
     pipe.to(device, getattr(torch, DTYPES[dtype]))
     if dtype != "fp32":
@@ -121,7 +133,34 @@ def _best_dtype(device: str, unet_parameters: int) -> str:
     return "bf16" if fast else "fp32"
 
 
-def _from_lora(folder: str) -> "StableDiffusionPipeline":
+def _checkpoint_file(model: str, checkpoint: str | None) -> Path:
+    """The LoRA's weights: the final ones, or those of a checkpoint."""
+    if checkpoint is None:
+        return Path(model) / LORA_FILE
+    average = Path(model) / checkpoint / "ema" / LORA_FILE
+    return average if average.is_file() else Path(model) / checkpoint / LORA_FILE
+
+
+def _put_checkpoint(pipe: "StableDiffusionPipeline", folder: Path) -> None:
+    """Put the weights that learned, or their average, into the pipeline."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        for name in ("unet", "text_encoder"):
+            found = sorted(folder.glob(f"{name}_ema/*.safetensors")) or sorted(
+                folder.glob(f"{name}/*.safetensors")
+            )
+            for path in found:
+                getattr(pipe, name).load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(
+            f"Checkpoint {folder} does not fit its model ({type(error).__name__}). Delete it, or "
+            "leave --checkpoints out."
+        ) from error
+
+
+def _from_lora(folder: str, scale: float, weights: Path) -> "StableDiffusionPipeline":
     """The base model that run.json names, with the LoRA added into its weights."""
     base = read_run(folder).get("base_model")
     if not base:
@@ -133,8 +172,8 @@ def _from_lora(folder: str) -> "StableDiffusionPipeline":
         pipe = _from_pretrained(base)
     except UserError as error:
         raise UserError(f"'{folder}' is a LoRA of '{base}'. {error}") from error
-    pipe.load_lora_weights(folder, weight_name=LORA_FILE)
-    pipe.fuse_lora()
+    pipe.load_lora_weights(str(weights.parent), weight_name=weights.name)
+    pipe.fuse_lora(lora_scale=scale)
     pipe.unload_lora_weights()
     return pipe
 

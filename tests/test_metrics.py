@@ -54,6 +54,11 @@ def score(tiny_model, tiny_scorer, prompt_file, tmp_path):
     return run
 
 
+def first_of(content: dict) -> list[dict]:
+    """The first model's prompts."""
+    return content["models"][0]["following"]["prompts"]
+
+
 class FakeGenerator:
     """Draws plain colours; some seeds go wrong."""
 
@@ -78,7 +83,7 @@ def fake_generator(monkeypatch):
 
 
 def test_the_scores_agree_with_cosine_similarity_by_hand(score, tiny_scorer, tmp_path):
-    content = score("--save_images", str(tmp_path / "kept"))["model"]
+    content = score("--save_images", str(tmp_path / "kept"))["models"][0]["following"]
     checked = []
     for prompt in content["prompts"]:
         for seed, picture_score in zip(prompt["seeds"], prompt["pictures"], strict=True):
@@ -97,11 +102,11 @@ def test_the_same_command_gives_the_same_scores(score):
 
 
 def test_another_seed_gives_other_scores(score):
-    assert score()["model"]["prompts"] != score("--seed", "1")["model"]["prompts"]
+    assert first_of(score()) != first_of(score("--seed", "1"))
 
 
 def test_more_pictures_keep_the_seeds_and_scores_of_the_first_ones(score):
-    few, many = score(images=1)["model"]["prompts"], score(images=3)["model"]["prompts"]
+    few, many = first_of(score(images=1)), first_of(score(images=3))
     for one, three in zip(few, many, strict=True):
         assert three["seeds"][:1] == one["seeds"]
         assert three["pictures"][:1] == pytest.approx(one["pictures"], abs=1e-2)
@@ -109,7 +114,7 @@ def test_more_pictures_keep_the_seeds_and_scores_of_the_first_ones(score):
 
 
 def test_every_score_carries_how_it_was_made(score):
-    made = score("--guidance_scale", "3")["model"]["identity"]
+    made = score("--guidance_scale", "3")["models"][0]["following"]["identity"]
     assert made["steps"] == 2
     assert made["guidance_scale"] == 3
     assert made["images_per_prompt"] == 2
@@ -122,21 +127,21 @@ def test_every_score_carries_how_it_was_made(score):
 
 
 def test_a_model_against_itself_differs_by_exactly_zero(score, tiny_model, capsys):
-    comparison = score("--base", tiny_model)["comparison"]
+    (comparison,) = score("--base", tiny_model)["comparisons"]
     assert comparison["mean_difference"] == 0
     assert comparison["interval_95"] == [0, 0]
     assert comparison["verdict"] == "these prompts cannot tell"
-    assert "These prompts cannot tell tiny from tiny." in capsys.readouterr().out
+    assert "These prompts cannot tell tiny from tiny (+0.00," in capsys.readouterr().out
 
 
 def test_two_models_are_compared_at_the_same_prompts_and_seeds(score, other_model, capsys):
     content = score("--base", other_model)
-    ours, base = content["model"]["prompts"], content["base"]["prompts"]
+    base, ours = (each["following"]["prompts"] for each in content["models"])
     assert [(p["prompt"], p["seeds"]) for p in ours] == [(p["prompt"], p["seeds"]) for p in base]
     assert [p["pictures"] for p in ours] != [p["pictures"] for p in base]
     differences = [mine["score"] - other["score"] for mine, other in zip(ours, base, strict=True)]
     mean = sum(differences) / len(differences)
-    assert content["comparison"]["mean_difference"] == pytest.approx(mean)
+    assert content["comparisons"][0]["mean_difference"] == pytest.approx(mean)
     assert "95 % interval" in capsys.readouterr().out
 
 
@@ -146,14 +151,14 @@ def test_models_that_draw_in_other_sizes_are_refused_before_drawing(
     pipe = tiny_pipeline()
     pipe.unet.register_to_config(sample_size=8)
     pipe.save_pretrained(tmp_path / "large")
-    monkeypatch.setattr(metrics, "score_model", lambda *_: pytest.fail("it was drawn"))
+    monkeypatch.setattr(metrics.Job, "scores", lambda *_: pytest.fail("it was drawn"))
     code, sentence = failure(lambda: score("--base", str(tmp_path / "large")), capsys)
     assert code == 2
     assert "height is 32 for the model and 64 for the base" in sentence
 
 
 def test_problem_pictures_are_counted_and_never_scored(score, fake_generator, capsys):
-    content = score()["model"]
+    content = score()["models"][0]["following"]
     first, second, third = content["prompts"][:3]
     assert first["problems"] == ["flagged", None]
     assert first["pictures"][0] is None
@@ -164,7 +169,7 @@ def test_problem_pictures_are_counted_and_never_scored(score, fake_generator, ca
     assert content["left_out_pictures"] == 3
     table = capsys.readouterr().out
     assert "mean over 5 prompts of 6" in table
-    assert "fake: 3 pictures left out (black, flagged, non-finite)" in table
+    assert "fake: 3 pictures left out and not scored (1 black, 1 flagged, 1 non-finite)" in table
 
 
 def test_captions_beyond_the_scorers_context_are_counted(score, fake_generator, tmp_path, capsys):
@@ -204,14 +209,14 @@ def test_run_json_is_written_only_when_asked_for(score, tmp_path):
     (folder / "run.json").write_text(json.dumps(before))
     content = score("--model", str(folder))
     assert json.loads((folder / "run.json").read_text()) == before
-    assert content["model"]["run_id"] == "abc"
+    assert content["models"][0]["run_id"] == "abc"
 
     score("--model", str(folder), "--base", str(folder), "--write_run")
     after = json.loads((folder / "run.json").read_text())
     mine = after["scores"].pop("prompts.txt")
     assert after == before
-    assert mine["clip_score"] == content["model"]["clip_score"]
-    assert mine["identity"] == content["model"]["identity"]
+    assert mine["clip_score"] == content["models"][0]["following"]["clip_score"]
+    assert mine["identity"] == content["models"][0]["following"]["identity"]
     assert mine["comparison"]["mean_difference"] == 0
     assert not list(folder.glob("*.unfinished"))
 

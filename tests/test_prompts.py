@@ -82,5 +82,5 @@ def test_a_missing_prompt_file_is_refused(tmp_path):
 
 
 def test_an_unknown_set_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match="creatures, original, held-out"):
+    with pytest.raises(UserError, match="creatures, original, held-out, things, general"):
         read_prompts("animals")

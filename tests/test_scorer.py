@@ -7,9 +7,10 @@ import pytest
 import torch
 from huggingface_hub import constants
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from scorers import CONTEXT_LENGTH, VISION, build_scorer, score_by_hand
 from scorers import tiny_scorer as tiny_scorer  # a fixture
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 from errors import UserError
 from scoring import scorer as scorer_module
@@ -140,3 +141,64 @@ def test_a_scorer_of_the_repository_is_named_without_this_machines_paths():
     assert scorer_module._portable("ViT-B-16/openai") == "ViT-B-16/openai"
     elsewhere = f"local-dir:{Path('/elsewhere/clip')}"
     assert scorer_module._portable(elsewhere) == elsewhere
+
+
+def test_a_score_is_that_of_transformers_with_the_same_weights(tmp_path):
+    """The tiny open_clip model, converted to transformers' CLIPModel, which shares no code."""
+    name = build_scorer(tmp_path / "scorer", "vit", dtype=torch.float32)
+    scorer, images = Scorer.load(name), [picture(32, 32, seed) for seed in range(4)]
+    theirs = converted(load_file(tmp_path / "scorer" / WEIGHTS_FILE))
+    tokens = scorer.tokenizer(list(CAPTIONS))
+    pixels = torch.stack([torch.from_numpy(np.array(i)).permute(2, 0, 1) for i in images])
+    with torch.inference_mode():
+        out = theirs(input_ids=tokens, pixel_values=pixels / 127.5 - 1)
+        cosines = out.image_embeds @ out.text_embeds.T  # both of length 1
+    ours = [[scorer.score(image, caption) for caption in CAPTIONS] for image in images]
+    assert ours == [pytest.approx(row, abs=1e-3) for row in (100 * cosines).clamp(min=0).tolist()]
+    assert scorer.features(images) == pytest.approx(out.image_embeds.numpy(), abs=1e-5)
+
+
+def converted(weights: dict[str, torch.Tensor]) -> CLIPModel:
+    """transformers' CLIPModel with the weights of an open_clip ViT of one layer."""
+    vocabulary = len(weights["token_embedding.weight"])
+    size = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "hidden_act": "gelu"}  # fmt: skip
+    text = CLIPTextConfig(
+        **size, vocab_size=vocabulary, max_position_embeddings=CONTEXT_LENGTH, projection_dim=16,
+        bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1, pad_token_id=0,
+    )  # fmt: skip
+    vision = CLIPVisionConfig(**size, image_size=32, patch_size=8, projection_dim=16)
+    model = CLIPModel(
+        CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
+    ).eval()
+    renamed = {
+        "text_model.embeddings.token_embedding.weight": weights["token_embedding.weight"],
+        "text_model.embeddings.position_embedding.weight": weights["positional_embedding"],
+        "text_projection.weight": weights["text_projection"].T,
+        "visual_projection.weight": weights["visual.proj"].T,
+        "vision_model.embeddings.class_embedding": weights["visual.class_embedding"],
+        "vision_model.embeddings.patch_embedding.weight": weights["visual.conv1.weight"],
+        "vision_model.embeddings.position_embedding.weight": weights["visual.positional_embedding"],
+        "logit_scale": weights["logit_scale"],
+    }
+    norms = {
+        "ln_final": "text_model.final_layer_norm",
+        "visual.ln_pre": "vision_model.pre_layrnorm",
+        "visual.ln_post": "vision_model.post_layernorm",
+    }
+    for part, tower in (("", "text_model"), ("visual.", "vision_model")):
+        block, layer = f"{part}transformer.resblocks.0", f"{tower}.encoder.layers.0"
+        norms |= {f"{block}.ln_{i}": f"{layer}.layer_norm{i}" for i in (1, 2)}
+        norms |= {f"{block}.mlp.c_fc": f"{layer}.mlp.fc1"}
+        norms |= {f"{block}.mlp.c_proj": f"{layer}.mlp.fc2"}
+        norms |= {f"{block}.attn.out_proj": f"{layer}.self_attn.out_proj"}
+        for kind in ("weight", "bias"):
+            parts = weights[f"{block}.attn.in_proj_{kind}"].chunk(3)
+            for name, tensor in zip("qkv", parts, strict=True):
+                renamed[f"{layer}.self_attn.{name}_proj.{kind}"] = tensor
+    for own, other in norms.items():
+        for kind in ("weight", "bias"):
+            renamed[f"{other}.{kind}"] = weights[f"{own}.{kind}"]
+    missing, unexpected = model.load_state_dict(renamed, strict=False)
+    assert not unexpected and all("position_ids" in name for name in missing)
+    return model

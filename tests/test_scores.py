@@ -1,14 +1,17 @@
 import pytest
 
 from errors import UserError
-from scoring.scores import ModelScores, PromptScore, compare
+from scoring.scores import ModelScores, PromptScore, Result, Shown, best_of, compare
 
 MADE = {"steps": 20, "scorer": "a", "versions": {"torch": "2"}}
 
 
 def prompt(*pictures: float | None) -> PromptScore:
-    problems = tuple("black" if score is None else None for score in pictures)
-    return PromptScore("a creature", tuple(range(len(pictures))), pictures, problems)
+    shown = (
+        Shown(seed, score, "black" if score is None else None)
+        for seed, score in enumerate(pictures)
+    )
+    return PromptScore("a creature", tuple(shown))
 
 
 def model(*prompts: PromptScore, **made) -> ModelScores:
@@ -77,3 +80,37 @@ def test_five_prompts_are_too_few_to_tell_though_all_agree():
 def test_scores_made_differently_are_refused_with_the_difference(made, sentence):
     with pytest.raises(UserError, match=sentence):
         compare(model(prompt(1.0)), model(prompt(1.0), **made))
+
+
+def results(*models: tuple[str, float, float]) -> list[Result]:
+    """Of each model its name, and its scores on eight prompts each of both sets."""
+    return [
+        Result(
+            ModelScores(name, None, MADE, tuple(prompt(follows + i) for i in range(8))),
+            ModelScores(name, None, MADE, tuple(prompt(keeps + i) for i in range(8))),
+        )
+        for name, follows, keeps in models
+    ]
+
+
+def test_the_best_follows_its_prompts_best():
+    assert best_of(results(("base", 20, 90), ("middle", 40, 80), ("end", 60, 10))).model == "end"
+
+
+def test_of_those_that_follow_equally_well_the_best_keeps_most():
+    models = results(("base", 20, 90), ("middle", 60, 80), ("end", 60, 10))
+    assert best_of(models).model == "middle"
+
+
+def test_there_is_no_best_without_scores():
+    failed = ModelScores("m", None, MADE, (prompt(None),))
+    assert best_of([Result(failed)]) is None
+
+
+def test_a_picture_binds_its_colours_where_it_fits_them_better_than_swapped():
+    pairs = [(30.0, 20.0), (30.0, 40.0), (30.0, None), (31.0, 30.0)]
+    shown = tuple(Shown(i, score, swapped=other) for i, (score, other) in enumerate(pairs))
+    share = ModelScores("m", None, MADE, (PromptScore("p", shown),)).binding
+    assert (share.hits, share.count) == (2, 3)
+    assert share.interval[0] < 2 / 3 < share.interval[1]
+    assert model(prompt(1.0)).binding is None

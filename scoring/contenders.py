@@ -1,0 +1,102 @@
+"""The models that are compared: a base, models, their checkpoints, LoRAs at several strengths."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from errors import UserError
+from serving.pipeline import is_lora_folder, is_model_folder, model_name, read_run
+
+if TYPE_CHECKING:
+    from generate import Generator
+
+ROOT = Path(__file__).resolve().parent.parent
+Load = Callable[..., "Generator"]  # `Generator.load`, with device and dtype
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model, a checkpoint of one or a LoRA at some strength; `load` opens it."""
+
+    name: str
+    load: Callable[[], Generator]
+    step: int | None = None
+    role: str = ""  # its folder in --save_images
+
+
+def contenders_of(
+    models: list[str],
+    load: Load,
+    *,
+    base: str | None = None,
+    checkpoints: bool = False,
+    lora_scales: list[float] | None = None,
+) -> list[Contender]:
+    """The base first, if there is one; the first of `models` last, after its checkpoints.
+
+    `base`: what to compare with; "none"; None: what the first model's run.json names. Raises
+    UserError for a model that is not there, or has no checkpoints or no LoRA where they are wanted.
+    """
+    first, *others = models
+    for model in models:
+        is_model_folder(model)  # all must be there before one is drawn
+        if lora_scales and not is_lora_folder(model):
+            raise UserError(f"--lora_scale is for LoRA folders; {model} is none. Leave it out.")
+    found = []
+    if generator := _base(first, base, load):
+        found.append(Contender(generator.name, lambda: generator, role="base"))
+    for number, model in enumerate([*others, first]):
+        role = "model" if model is first else f"model-{number + 2}"
+        if checkpoints:
+            found += _checkpoints(model, role, load)
+        found += _models(model, role, load, lora_scales)
+    return found
+
+
+def _models(model: str, role: str, load: Load, scales: list[float] | None) -> Iterator[Contender]:
+    """A model, opened now; a LoRA at each of its strengths, each opened in its turn."""
+    if not scales:
+        generator = load(model)
+        yield Contender(generator.name, lambda: generator, generator.run.get("steps"), role)
+    for scale in scales or ():
+        name = f"{model_name(model)} x {scale:g}"
+        opened = partial(load, model, name=name, lora_scale=scale)
+        yield Contender(name, opened, role=f"{role}-x{scale:g}")
+
+
+def _checkpoints(model: str, role: str, load: Load) -> Iterator[Contender]:
+    """A model's checkpoints, in the order of their steps, and its best/."""
+    folder, name = Path(model), model_name(model)
+    found = {
+        int(place.name[11:]): place.name
+        for place in folder.glob("checkpoint-*") if place.name[11:].isdigit()
+    }  # fmt: skip
+    if not found:
+        raise UserError(f"--checkpoints: {model} has no checkpoint-STEP folder. Leave it out.")
+    for step, place in sorted(found.items()):
+        opened = partial(load, model, name=f"{name}/{place}", checkpoint=place)
+        yield Contender(f"{name}/{place}", opened, step, f"{role}-{place}")
+    best = folder / "best"
+    if best.is_dir():
+        opened = partial(load, str(best), name=f"{name}/best")
+        yield Contender(f"{name}/best", opened, read_run(str(best)).get("steps"), f"{role}-best")
+
+
+def _base(model: str, base: str | None, load: Load) -> Generator | None:
+    """The model to compare with, opened now."""
+    if base:
+        return None if base == "none" else load(base)
+    named = read_run(model).get("base_model")
+    if not named:
+        return None
+    here = ROOT / named
+    try:
+        return load(str(here) if here.is_dir() else named)
+    except UserError as error:
+        print(f"note: compared with no base: {error}", file=sys.stderr)
+        return None

@@ -1,0 +1,109 @@
+"""Captioned pictures that are there already: those that a model learned from, those kept out of
+it, and pictures that were drawn elsewhere and only want a score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from errors import UserError
+from preparing.check import examine, texts_of
+from preparing.ledger import Ledger
+from preparing.pictures import decoded, upright_rgb
+from preparing.rows import Row
+from preparing.sources import Reading, Source, open_source, pictures_alone
+from scoring.memorisation import perceptual_hash
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+    from PIL import Image
+
+    from scoring.inception import Inception
+    from scoring.scorer import Scorer
+
+MOST = 10_000  # training pictures that are compared; evenly chosen where there are more
+PART = 64  # pictures that the scorer sees at once
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """A picture, opened when it is wanted."""
+
+    name: str
+    caption: str
+    image: Callable[[], Image.Image]  # RGB, upright
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Training pictures as the scorer sees them."""
+
+    name: str
+    pictures: tuple[Captioned, ...]
+    features: ndarray  # float32 M,D, of length 1
+    hashes: tuple[int, ...]
+    inception: ndarray | None = None  # float32 M,2048
+
+    @cached_property
+    def style(self) -> ndarray:
+        """Their mean features, float32 D: its product with a picture's is their mean cosine."""
+        return self.features.mean(0)
+
+
+def read_pictures(
+    place: str, *, held_out: float = 0.0, prompt: str | None = None
+) -> tuple[list[Captioned], list[Captioned]]:
+    """The pictures of a data set that are for training, and those that are not.
+
+    `held_out`: share that a training run kept out by itself; `prompt`: of pictures without
+    captions. Raises UserError where there is no data set, or a row of it is faulty.
+    """
+    source = pictures_alone(Path(place), prompt) if prompt else open_source(place, _READING)
+    rows = list(source.rows())
+    if not rows:
+        raise UserError(f"{place} holds no captioned picture. Give a folder with metadata.jsonl.")
+    splits = _splits(source, rows, place, held_out)
+    parts = ([], [])
+    for row, split in zip(rows, splits, strict=True):
+        parts[split != "train"].append(
+            Captioned(row.picture or row.where, texts_of(row.caption)[0], partial(_image, row))
+        )
+    return parts
+
+
+def reference(
+    name: str, pictures: Sequence[Captioned], scorer: Scorer, inception: Inception | None = None
+) -> Reference:
+    """Have the scorer look at training pictures, and an Inception: at all, or MOST of them."""
+    import numpy as np
+
+    chosen = np.linspace(0, len(pictures) - 1, min(len(pictures), MOST)).round().astype(int)
+    kept, features, hashes, more = [pictures[i] for i in chosen], [], [], []
+    for first in range(0, len(kept), PART):
+        images = [picture.image() for picture in kept[first : first + PART]]
+        features.append(scorer.features(images))
+        hashes += map(perceptual_hash, images)
+        if inception:
+            more.append(inception.features(images))
+    more = np.concatenate(more) if more else None
+    return Reference(name, tuple(kept), np.concatenate(features), tuple(hashes), more)
+
+
+_READING = Reading(strict=True)
+
+
+def _image(row: Row) -> Image.Image:
+    return upright_rgb(decoded(row.content())[0])
+
+
+def _splits(source: Source, rows: list[Row], place: str, held_out: float) -> list[str]:
+    """Of each row, "train" or not, as training would have it."""
+    with Ledger() as ledger:
+        examine(source, ledger, held_out=held_out)
+        for fault in ledger.findings(True, 1):
+            raise UserError(f"{place}: {fault}; prepare_dataset.py --check lists all faults.")
+        splits = dict(ledger.ask("SELECT row, split FROM rows"))
+    return [splits[number] for number in range(1, len(rows) + 1)]

@@ -1,0 +1,187 @@
+"""A page that shows what was measured: the verdict, the numbers, the pictures side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+from preparing.plot import HEIGHT, WIDTH, Plot, figure, round_ticks
+from preparing.report import STYLE as PAGE_STYLE
+from preparing.report import address, amount, page_head, write_page
+from scoring.data import Reference
+from scoring.report import measures
+from scoring.results import thumbnail
+from scoring.scores import Against, ModelScores, Result, Shown
+
+PROMPTS = 40  # of each set, with their pictures
+MODELS = 6  # side by side
+PAIRS = 12  # of a picture and its nearest training picture
+MEANS = {
+    "following": "CLIP score on prompts of what it was tuned for, 0 to 100",
+    "keeping": "CLIP score on prompts of what its base knew",
+    "style": "100 x mean cosine with the training pictures",
+    "KID": "kernel distance to the training pictures, 0 for none (95 % interval)",
+    "CMMD": "the same with another kernel, times 1000",
+    "FID": "Frechet distance in the features of the given Inception",
+    "copies": "pictures as near to a training picture as 1 % of these are to each other",
+    "colours seen": "the colour that the prompt names is that of the body, read from pixels",
+    "colours right": "prompts with two colours: the picture fits them better than swapped",
+}
+STYLE = f"""{PAGE_STYLE}
+.told {{ margin-top: 1rem; max-width: 46rem }}
+.told p {{ color: var(--ink); font-size: 1rem; margin: 0.5rem 0 }}
+.wide {{ overflow-x: auto }}
+thead th {{ vertical-align: bottom }}
+td {{ padding-right: 1.5rem; white-space: nowrap }}
+.rows li {{ border-top: 1px solid var(--line); padding: 0.75rem 0 }}
+.rows p {{ color: var(--ink); margin: 0 0 0.5rem }}
+.side {{ display: grid; gap: 0.75rem; grid-auto-columns: minmax(6rem, 12rem);
+  grid-auto-flow: column; justify-content: start; overflow-x: auto }}
+.side figure {{ margin: 0 }}
+.side img {{ background: var(--line); display: block; width: 100% }}
+.side small {{ display: block }}
+.plots path {{ fill: none; stroke: var(--accent); stroke-width: 1.5 }}
+.plots circle {{ fill: var(--accent) }}
+.plots .best {{ fill: var(--paper); stroke: var(--accent); stroke-width: 1.5 }}
+.plots line.best {{ stroke: var(--faint); stroke-dasharray: 2 3 }}
+summary {{ cursor: pointer; font-size: 0.875rem; margin-top: 1.25rem }}
+"""
+
+
+def write_page_of(
+    path: Path,
+    results: Sequence[Result],
+    against: Sequence[Against],
+    reference: Reference | None,
+    told: Sequence[str],
+    best: Result | None,
+) -> None:
+    """Write a page that needs nothing but itself; `told` is the verdict, in sentences.
+
+    Raises `UserError` where there is no place for it; then what was there before is there still.
+    """
+    write_page(path, _page(results, against, reference, told, best))
+
+
+def _page(results, against, reference, told, best) -> Iterator[str]:
+    model = results[-1].model
+    base = f" against {against[-1].base.model}" if against else ""
+    yield page_head(f"{model}{base}", STYLE)
+    yield f'<div class="told">\n{"".join(f"<p>{escape(one)}</p>" for one in told)}\n</div>\n'
+    yield from _numbers(results)
+    yield from _curves(results, best)
+    yield from _prompts("What it was tuned for", [each.following for each in results])
+    kept = [each.keeping for each in results if each.keeping]
+    yield from _prompts("What its base knew", kept) if len(kept) == len(results) else ()
+    if reference and results[-1].memorisation:
+        yield from _pairs(results[-1], reference)
+    yield "<h2>How it was made</h2>\n<table>\n"
+    for name, value in results[-1].following.identity.items():
+        yield f'<tr><th scope="row">{_words(name)}</th><td>{_words(value)}</td></tr>\n'
+    yield "</table>\n</body>\n</html>\n"
+
+
+def _words(value: object) -> str:
+    if isinstance(value, dict):
+        value = ", ".join(f"{name} {each}" for name, each in value.items())
+    return escape(str(value))
+
+
+def _numbers(results: Sequence[Result]) -> Iterator[str]:
+    """A row per model, a column per number; what a number means is below."""
+    columns = measures(results)
+    yield '<div class="wide"><table>\n<thead><tr><th scope="col">model</th>'
+    yield "".join(f'<th scope="col">{name}</th>' for name in columns) + "</tr></thead>\n"
+    for i, result in enumerate(results):
+        cells = "".join(f"<td>{escape(texts[i])}</td>" for texts in columns.values())
+        yield f'<tr><th scope="row">{escape(result.model)}</th>{cells}</tr>\n'
+    yield "</table></div>\n"
+    yield "".join(f"<p>{name}: {MEANS[name]}</p>\n" for name in columns)
+
+
+def _curves(results: Sequence[Result], best: Result | None) -> Iterator[str]:
+    """The three numbers over the steps of checkpoints, where there are several."""
+    course = sorted((each for each in results if each.step is not None), key=lambda each: each.step)
+    if len(course) < 3:
+        return
+    marked = best.step if best else None
+    yield '<h2>Over the checkpoints</h2>\n<div class="plots">\n'
+    for name, value in (
+        ("following", lambda each: each.following.score),
+        ("keeping", lambda each: each.keeping and each.keeping.score),
+        ("style", lambda each: each.style),
+    ):
+        points = [(each.step, found) for each in course if (found := value(each)) is not None]
+        if len(points) > 1:
+            yield _curve(name, points, marked)
+    yield "</div>\n"
+
+
+def _curve(name: str, points: list[tuple[int, float]], best: int | None) -> str:
+    values = [value for _, value in points]
+    plot = Plot(points[-1][0], round_ticks(min(values), max(values)))
+    path = "M" + "L".join(f"{plot.x(step):.1f} {plot.y(value):.1f}" for step, value in points)
+    dots = "".join(
+        plot.dot(step, value, "best" if step == best else "dot", 3.5) for step, value in points
+    )
+    told = ", ".join(f"{figure(value)} at step {step:,}" for step, value in points)
+    mark = plot.mark(best) if best is not None else ""
+    return (
+        f'<figure>{name}<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}: {told}">'
+        f'\n{plot.axes()}{mark}<path d="{path}"/>\n{dots}</svg></figure>\n'
+    )
+
+
+def _prompts(title: str, several: Sequence[ModelScores]) -> Iterator[str]:
+    """A row per prompt: the pictures of the same seed side by side, with their scores."""
+    several = [*several[:1], *several[-(MODELS - 1) :]] if len(several) > MODELS else several
+    prompts = [each.prompts[:PROMPTS] for each in several]
+    yield f'<h2>{title}</h2>\n<ul class="rows">\n'
+    for row in zip(*prompts, strict=True):
+        yield f'<li><p>{escape(row[0].prompt)}</p><div class="side" tabindex="0">\n'
+        for scores, prompt in zip(several, row, strict=True):
+            yield _picture(scores.model, prompt.prompt, prompt.shown[0])
+        yield "</div></li>\n"
+    yield "</ul>\n"
+    more = len(several[0].prompts) - PROMPTS
+    yield f"<p>and {amount(more, 'prompt')} more</p>\n" if more > 0 else ""
+
+
+def _picture(model: str, prompt: str, shown: Shown) -> str:
+    words = "left out: " + shown.problem if shown.problem else f"{shown.score:.2f}"
+    seed = "" if shown.seed is None else f" &middot; seed {shown.seed}"
+    alt = escape(f"{prompt}, by {model}")
+    return (
+        f'<figure><img src="{address(shown.thumbnail)}" alt="{alt}" loading="lazy">'
+        f"<small>{escape(model)}<br>{words}{seed}</small></figure>\n"
+    )
+
+
+def _pairs(result: Result, reference: Reference) -> Iterator[str]:
+    """The model's pictures that are nearest to a training picture, with that."""
+    memory, shown = result.memorisation, result.following.shown
+    captions = [
+        prompt.prompt for prompt in result.following.prompts
+        for each in prompt.shown if each.problem is None
+    ]  # fmt: skip
+    yield (
+        f"<h2>Closest to {escape(reference.name)}</h2>\n<p>Left the model's picture, right the "
+        f"nearest of {amount(len(reference.pictures), 'training picture')}. As near as 1 % of "
+        f"these are to each other: distance {memory.near_distance:.4f} and {memory.near_bits} of "
+        '64 bits, both.</p>\n<ul class="rows">\n'
+    )
+    for number in memory.closest[:PAIRS]:
+        near = memory.nearest[number]
+        theirs = reference.pictures[near.number]
+        verdict = "a copy" if near.copy else "no copy"
+        yield (
+            f"<li><p>{verdict}: distance {near.distance:.4f}, {amount(near.bits, 'bit')}</p>"
+            '<div class="side" tabindex="0">\n'
+            f'<figure><img src="{address(shown[number].thumbnail)}" alt="">'
+            f"<small>{escape(captions[number])}</small></figure>\n"
+            f'<figure><img src="{address(thumbnail(theirs.image()))}" alt="">'
+            f"<small>{escape(theirs.name)}: {escape(theirs.caption)}</small></figure>\n"
+            "</div></li>\n"
+        )
+    yield "</ul>\n"

@@ -1,0 +1,124 @@
+"""From pictures that were looked at to what is known of a model, and of a model beside its base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from scoring.binding import first_colour, swapped
+from scoring.data import Reference
+from scoring.distances import KERNELS, MIN_PICTURES, difference, distance
+from scoring.inception import fid
+from scoring.memorisation import memorisation, perceptual_hash
+from scoring.scores import (
+    Against,
+    ModelScores,
+    Result,
+    Shown,
+    compare,
+    compare_styles,
+    twins,
+)
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from scoring.inception import Inception
+    from scoring.scorer import Scorer
+
+THUMBNAIL = 192  # pixels of its longer side
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """All that looks at a picture."""
+
+    scorer: Scorer
+    inception: Inception | None = None  # for FID
+    colour: Callable[[Image.Image], str] | None = None  # reads a creature's from the pixels
+
+    def look(
+        self, image: Image.Image, prompt: str, seed: int | None = None, problem: str | None = None
+    ) -> Shown:
+        """Look at a picture: RGB. One with a problem is not scored, nor one that is black all
+        over, as safety checkers elsewhere leave it."""
+        problem = problem or (None if image.getbbox() else "black")
+        if problem:
+            return Shown(seed, None, problem, thumbnail=thumbnail(image))
+        other, named = swapped(prompt), first_colour(prompt)
+        return Shown(
+            seed,
+            self.scorer.score(image, prompt),
+            swapped=self.scorer.score(image, other) if other else None,
+            features=self.scorer.features([image])[0],
+            inception=self.inception.features([image])[0] if self.inception else None,
+            coloured=self.colour(image) == named if self.colour and named else None,
+            hash=perceptual_hash(image),
+            thumbnail=thumbnail(image),
+        )
+
+
+def thumbnail(image: Image.Image) -> bytes:
+    """A small JPEG."""
+    small, content = image.copy(), BytesIO()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.save(content, "JPEG", quality=85)
+    return content.getvalue()
+
+
+def result(
+    following: ModelScores,
+    keeping: ModelScores | None = None,
+    reference: Reference | None = None,
+    step: int | None = None,
+) -> Result:
+    """All that can be said of a model by itself. Without training pictures, `reference`, nothing
+    of style, distances and memorisation."""
+    if reference is None or not following.shown:
+        return Result(following, keeping, step=step)
+    import numpy as np
+
+    features = np.stack([each.features for each in following.shown])
+    hashes = [each.hash for each in following.shown]
+    several = min(len(features), len(reference.features)) >= MIN_PICTURES
+    seen = [each.inception for each in following.shown]
+    return Result(
+        following,
+        keeping,
+        style=following.style(reference.style),
+        distances={
+            name: distance(name, features, reference.features) for name in KERNELS if several
+        },
+        fid=fid(np.stack(seen), reference.inception)
+        if several and reference.inception is not None
+        else None,
+        memorisation=memorisation(features, hashes, reference.features, reference.hashes)
+        if len(reference.features) > 1
+        else None,
+        step=step,
+    )
+
+
+def against(model: Result, base: Result, reference: Reference | None = None) -> Against:
+    """A model beside its base, at the same prompts and seeds. Raises UserError where their pictures
+    were made differently."""
+    import numpy as np
+
+    following = compare(model.following, base.following)
+    both = model.keeping and base.keeping
+    keeping = compare(model.keeping, base.keeping) if both else None
+    if reference is None:
+        return Against(model, base, following, keeping)
+    ours, theirs = twins(model.following, base.following)
+    several = min(len(ours), len(reference.features)) >= MIN_PICTURES
+    pair = [np.stack([each.features for each in side]) for side in (ours, theirs)] if ours else []
+    return Against(
+        model,
+        base,
+        following,
+        keeping,
+        compare_styles(model.following, base.following, reference.style),
+        {name: difference(name, *pair, reference.features) for name in KERNELS if several},
+    )

@@ -1,0 +1,86 @@
+"""KID and CMMD, against torchmetrics, by hand and in simulations."""
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from scoring.distances import KERNELS, MIN_PICTURES, difference, distance
+
+
+def features(count: int, shift: float = 0.0, seed: int = 0, width: int = 16) -> np.ndarray:
+    """float32 N,D of length 1, around a place that `shift` moves."""
+    rows = np.random.default_rng(seed).normal(0, 1, (count, width))
+    rows[:, 0] += shift
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_kid_is_that_of_torchmetrics():
+    made, reference = features(40, shift=1.0), features(40, seed=1)
+    already = torch.nn.Identity()
+    already.num_features = made.shape[1]
+    metric = KernelInceptionDistance(feature=already, subsets=1, subset_size=40)
+    scale = np.sqrt(made.shape[1], dtype=np.float32)  # so that its gamma, 1 / D, leaves the cosine
+    metric.update(torch.from_numpy(reference * scale), real=True)
+    metric.update(torch.from_numpy(made * scale), real=False)
+    expected, _ = metric.compute()
+    assert distance("kid", made, reference).value == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_cmmd_is_the_sum_over_all_pairs():
+    made, reference = features(9, shift=0.5).astype(float), features(12, seed=1).astype(float)
+
+    def kernel(a, b):
+        return 1000 * np.exp(-np.square(a - b).sum() / (2 * 10**2))
+
+    def mean(xs, ys, same):
+        pairs = [kernel(a, b) for i, a in enumerate(xs) for j, b in enumerate(ys)
+                 if not (same and i == j)]  # fmt: skip
+        return np.mean(pairs)
+
+    expected = (
+        mean(made, made, True) + mean(reference, reference, True) - 2 * mean(made, reference, False)
+    )
+    assert distance("cmmd", made, reference).value == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_same_source_is_at_no_distance_and_another_one_is(kernel):
+    near = distance(kernel, features(64), features(200, seed=1))
+    far = distance(kernel, features(64, shift=2.0), features(200, seed=1))
+    assert near.interval[0] <= 0 <= near.interval[1]
+    assert far.interval[0] > near.interval[1]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_interval_holds_the_truth_about_as_often_as_it_says(kernel):
+    truth = distance(kernel, features(4000, 1.0, 10_000), features(4000, seed=10_001)).value
+    held = 0
+    for trial in range(200):
+        found = distance(kernel, features(50, 1.0, trial), features(150, seed=5000 + trial))
+        held += found.interval[0] <= truth <= found.interval[1]
+    assert 0.90 <= held / 200 <= 0.99
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_model_against_itself_is_exactly_as_far(kernel):
+    made, reference = features(20), features(30, seed=1)
+    same = difference(kernel, made, made, reference)
+    assert same.value == 0 and same.interval == (0, 0)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_pairs_tell_a_nearer_model_with_a_narrower_interval(kernel):
+    reference, base = features(200, seed=1), features(60, shift=1.5)
+    nearer = base.copy()
+    nearer[:, 0] -= 0.15
+    nearer /= np.linalg.norm(nearer, axis=1, keepdims=True)
+    found = difference(kernel, nearer, base, reference)
+    assert found.interval[1] < 0
+    alone = distance(kernel, nearer, reference).interval
+    assert found.interval[1] - found.interval[0] < alone[1] - alone[0]
+
+
+def test_too_few_pictures_have_no_distance():
+    with pytest.raises(ValueError, match="needs 8 pictures"):
+        distance("kid", features(MIN_PICTURES - 1), features(20, seed=1))

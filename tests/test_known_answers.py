@@ -1,0 +1,119 @@
+"""What metrics.py says where the answer is known beforehand, by the bundled scorer."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import metrics
+from bundled.creatures import HELD_OUT_SEEDS, draw
+from scoring.scorer import BUNDLED
+
+SEEDS = HELD_OUT_SEEDS[:24]
+
+
+def write(folder: Path, images: list[Image.Image], captions: list[str]) -> Path:
+    """A folder of captioned pictures."""
+    folder.mkdir()
+    rows = []
+    for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        image.save(folder / f"{number}.png")
+        rows.append(json.dumps({"file_name": f"{number}.png", "text": caption}))
+    (folder / "metadata.jsonl").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """The same captions with drawings of them, with noise, and with each other's drawings."""
+    place = tmp_path_factory.mktemp("pictures")
+    drawings = [draw("pokemon", seed) for seed in SEEDS]
+    captions = [f"{drawing.captions[0]}, number {i}" for i, drawing in enumerate(drawings)]
+    images = [drawing.image for drawing in drawings]
+    noise = np.random.default_rng(0).integers(0, 256, (len(images), 128, 128, 3), dtype=np.uint8)
+    shuffled = images[:]
+    random.Random(0).shuffle(shuffled)
+    return {
+        "right": write(place / "right", images, captions),
+        "noise": write(place / "noise", [Image.fromarray(pixels) for pixels in noise], captions),
+        "shuffled": write(place / "shuffled", shuffled, captions),
+    }
+
+
+@pytest.fixture
+def told(tmp_path, capsys):
+    """`told(*arguments)`: what --output holds, and what was printed."""
+
+    def run(*arguments) -> tuple[dict, str]:
+        output = tmp_path / "scores.json"
+        metrics.main([*map(str, arguments), "--scorer", BUNDLED, "--output", str(output)])
+        return json.loads(output.read_text()), capsys.readouterr().out
+
+    return run
+
+
+def test_a_folder_against_itself_differs_by_exactly_zero(told, folders):
+    content, said = told("--pictures", folders["right"], "--base", folders["right"])
+    (comparison,) = content["comparisons"]
+    assert comparison["mean_difference"] == 0 and comparison["interval_95"] == [0, 0]
+    assert comparison["verdict"] == "these prompts cannot tell"
+    assert "These prompts cannot tell right from right" in said
+
+
+@pytest.mark.parametrize("wrong", ["noise", "shuffled"])
+def test_noise_and_shuffled_captions_are_worse_with_certainty(told, folders, wrong):
+    content, said = told(
+        "--pictures", folders[wrong], "--base", folders["right"], "--data", folders["right"]
+    )
+    (comparison,) = content["comparisons"]
+    assert comparison["verdict"] == "worse" and comparison["interval_95"][1] < -5
+    assert f"{wrong} follows its prompts worse than right" in said
+    if wrong == "noise":
+        assert comparison["style"]["verdict"] == "worse"
+        assert comparison["kid_difference"]["interval_95"][0] > 0
+
+
+def test_training_pictures_that_are_shown_as_drawn_are_all_found(told, folders):
+    content, said = told("--pictures", folders["right"], "--data", folders["right"])
+    (model,) = content["models"]
+    assert model["memorisation"]["copies"] == model["memorisation"]["pictures"] == len(SEEDS)
+    assert "24 of 24 pictures of right are copies of training pictures" in said
+
+
+def test_two_colours_are_bound_in_drawings_and_not_in_noise(told, folders):
+    right, _ = told("--pictures", folders["right"])
+    noise, _ = told("--pictures", folders["noise"])
+    right, noise = (content["models"][0]["binding"] for content in (right, noise))
+    assert right["pictures"] == noise["pictures"] >= 8
+    assert right["right"] / right["pictures"] >= 0.9
+    assert noise["right"] / noise["pictures"] <= 0.8
+
+
+def test_black_pictures_are_left_out_and_said_so(told, folders, tmp_path):
+    captions = ["a red creature", "a blue creature"]
+    images = [Image.new("RGB", (128, 128)), draw("pokemon", SEEDS[0]).image]
+    content, said = told("--pictures", write(tmp_path / "black", images, captions))
+    assert content["models"][0]["following"]["left_out"] == {"black": 1}
+    assert "black: 1 picture left out and not scored (1 black)" in said
+    assert "mean over 1 prompt of 2" in said
+
+
+def test_pictures_with_other_captions_are_refused(told, folders, tmp_path):
+    other = write(tmp_path / "other", [draw("pokemon", SEEDS[0]).image], ["a red creature"])
+    with pytest.raises(metrics.UserError, match="cannot be compared"):
+        told("--pictures", other, "--base", folders["right"])
+
+
+def test_the_page_shows_it_all_and_needs_nothing_but_itself(told, folders, tmp_path):
+    page = tmp_path / "scores.html"
+    told("--pictures", folders["shuffled"], "--base", folders["right"],
+         "--data", folders["right"], "--report", page)  # fmt: skip
+    content = page.read_text()
+    assert "shuffled follows its prompts worse than right" in content
+    assert content.count("data:image/jpeg;base64,") >= 2 * len(SEEDS)
+    assert "http" not in content.replace('http-equiv="Content', "")
+    assert "Closest to" in content and "a copy: distance" in content
+    assert "scorer_sha256" in content
