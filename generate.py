@@ -10,7 +10,9 @@ import argparse
 import re
 import secrets
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +22,14 @@ from PIL import Image
 from errors import UserError, exit_with_sentence
 from serving.picture import PROBLEMS, Picture, free_path
 from serving.pipeline import DTYPES, model_name, open_pipeline, read_run
+from serving.preview import Preview
 from serving.request import BOUNDS, SEEDS, Cancelled, Request
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import StableDiffusionPipeline
 
+PREVIEW_SECONDS = 0.25  # least, from one preview to the next
 DEFAULT_MODEL = str(Path(__file__).resolve().parent / "sd-pokemon-model")
 
 
@@ -83,21 +88,26 @@ class Generator:
         requests: Sequence[Request],
         on_step: Callable[[int, int], bool] | None = None,
         batch_size: int = 8,
+        on_preview: Callable[[list[Image.Image]], None] | None = None,
     ) -> Iterator[Picture]:
         """Draw all requests, yielding pictures in order.
 
         Neighbours of equal steps, guidance and size share batches. The noise of a picture comes
         from its own seed on the CPU, so batch and device change nothing but rounding.
         `on_step(done, total)` is called after every denoising step of the whole job; when it
-        returns True, Cancelled is raised.
+        returns True, Cancelled is raised. `on_preview(images)` is given small pictures of what the
+        model expects of the batch's pictures by then, a few times a second at most.
         """
         batches = list(self._batches(requests, batch_size))
         total = sum(batch[0][0].steps for batch in batches)
-        done = 0
+        done, shown = 0, time.monotonic()
 
         def step_done(pipe, index, timestep, tensors):
-            nonlocal done
+            nonlocal done, shown
             done += 1
+            if on_preview and time.monotonic() - shown >= PREVIEW_SECONDS:
+                on_preview(self.preview.images(_expected(pipe, tensors["latents"])))
+                shown = time.monotonic()
             # Raising, not `pipe._interrupt`: that would still decode a picture nobody wants.
             if on_step and on_step(done, total):
                 raise Cancelled
@@ -105,6 +115,11 @@ class Generator:
 
         for batch in batches:
             yield from self._draw(batch, step_done)
+
+    @cached_property
+    def preview(self) -> Preview:
+        """Turns latents into small pictures; fitted to the VAE when it is first wanted."""
+        return Preview.fitted(self.pipe.vae)
 
     def _batches(
         self, requests: Sequence[Request], batch_size: int
@@ -193,6 +208,13 @@ class Generator:
             return ""
         start, _ = tokens["offset_mapping"][kept]  # in the middle of a word, maybe
         return prompt[re.search(r"\S*$", prompt[:start]).start() :].strip()
+
+
+def _expected(pipe, latents: "torch.Tensor") -> "torch.Tensor":
+    """The picture that the model expects at this step, without the noise that is still in
+    `latents`, where its scheduler knows it."""
+    outputs = getattr(pipe.scheduler, "model_outputs", None)
+    return outputs[-1] if outputs and outputs[-1] is not None else latents
 
 
 class Destination:

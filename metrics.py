@@ -171,7 +171,8 @@ def pictures_of(
     if options.data:
         training, held_out = data.read_pictures(options.data)
         return (options.data, training), held_out
-    if options.model == [DEFAULT_MODEL] and not options.pictures:
+    bundled = Path(options.model[0]).resolve() == Path(DEFAULT_MODEL)
+    if bundled and not options.pictures:
         return drawn_again(run), []
     for name, prompt in (("train_data_dir", None), ("instance_data_dir", "instance_prompt")):
         place = trained.get(name)

@@ -30,7 +30,7 @@ if [ -z "${MODEL_NAME:-}" ]; then
 
     # 3. Did it get better? Captions that no run has seen, base against fine-tuned.
     $python metrics.py --model "$OUTPUT_DIR" --base bundled/base-model \
-        --prompts held-out --images_per_prompt 1 --write_run
+        --prompts held-out --write_run --report "$OUTPUT_DIR/scores.html"
 else
     : "${DATASET_NAME:?Name the data too: DATASET_NAME=owner/name, or a folder with metadata.jsonl}"
     if [ -d "$DATASET_NAME" ]; then data=(--train_data_dir "$DATASET_NAME"); else data=(--dataset_name "$DATASET_NAME"); fi
@@ -44,7 +44,8 @@ else
         --checkpointing_steps 1000 --checkpoints_total_limit 2 --resume_from_checkpoint auto \
         --output_dir "$OUTPUT_DIR" "$@"
 
-    $python metrics.py --model "$OUTPUT_DIR" --base "$MODEL_NAME" --prompts original --write_run
+    $python metrics.py --model "$OUTPUT_DIR" --base "$MODEL_NAME" --prompts original \
+        --write_run --report "$OUTPUT_DIR/scores.html"
 fi
 
 echo "Try it:  $python app.py --model $OUTPUT_DIR"

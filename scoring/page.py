@@ -33,10 +33,12 @@ STYLE = f"""{PAGE_STYLE}
 .told p {{ color: var(--ink); font-size: 1rem; margin: 0.5rem 0 }}
 .wide {{ overflow-x: auto }}
 thead th {{ vertical-align: bottom }}
-td {{ padding-right: 1.5rem; white-space: nowrap }}
+.wide td {{ padding-right: 1.5rem; white-space: nowrap }}
+.rows {{ column-gap: 2rem; display: grid; grid-template-columns: repeat(auto-fill,
+  minmax(min(27rem, 100%), 1fr)) }}
 .rows li {{ border-top: 1px solid var(--line); padding: 0.75rem 0 }}
 .rows p {{ color: var(--ink); margin: 0 0 0.5rem }}
-.side {{ display: grid; gap: 0.75rem; grid-auto-columns: minmax(6rem, 12rem);
+.side {{ display: grid; gap: 0.75rem; grid-auto-columns: minmax(6rem, 11rem);
   grid-auto-flow: column; justify-content: start; overflow-x: auto }}
 .side figure {{ margin: 0 }}
 .side img {{ background: var(--line); display: block; width: 100% }}
@@ -68,7 +70,8 @@ def _page(results, against, reference, told, best) -> Iterator[str]:
     model = results[-1].model
     base = f" against {against[-1].base.model}" if against else ""
     yield page_head(f"{model}{base}", STYLE)
-    yield f'<div class="told">\n{"".join(f"<p>{escape(one)}</p>" for one in told)}\n</div>\n'
+    paragraphs = "".join(f"<p>{escape(one)}</p>\n" for one in told)
+    yield f'<div class="told">\n{paragraphs.replace(" %", "&nbsp;%")}</div>\n'
     yield from _numbers(results)
     yield from _curves(results, best)
     yield from _prompts("What it was tuned for", [each.following for each in results])

@@ -1,0 +1,50 @@
+"""What a picture is going to be, while it is drawn: latents to colours by one small matrix."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
+
+PATCHES, SIDE = 16, 128  # pictures that the matrix is fitted to, and their pixels a side
+SHOWN = 256  # pixels of a preview's longer side
+
+
+class Preview:
+    """A linear map from latents to RGB, fitted to one VAE. It shows colours and shapes, blurred."""
+
+    def __init__(self, weights: torch.Tensor):
+        """`weights`: float32 C+1,3; the last row is added."""
+        self.weights = weights
+
+    @classmethod
+    def fitted(cls, vae) -> Preview:
+        """Least squares between smooth colours and what the VAE makes of them."""
+        import torch
+
+        random = torch.Generator().manual_seed(0)
+        coarse = torch.rand(PATCHES, 3, 5, 5, generator=random)
+        pixels = torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bilinear")
+        with torch.no_grad():
+            encoded = vae.encode((pixels * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mode()
+        latents = encoded.float().cpu() * vae.config.scaling_factor
+        colours = torch.nn.functional.adaptive_avg_pool2d(pixels, latents.shape[-2:])
+        rows = _with_one(latents.movedim(1, -1).flatten(0, -2))  # N*h*w,C+1
+        return cls(torch.linalg.lstsq(rows, colours.movedim(1, -1).flatten(0, -2)).solution)
+
+    def images(self, latents: torch.Tensor) -> list[Image.Image]:
+        """Of latents N,C,h,w, as the UNet has them: N small RGB pictures."""
+        colours = _with_one(latents.detach().float().cpu().movedim(1, -1)) @ self.weights
+        pixels = (colours.clamp(0, 1) * 255).round().byte().numpy()  # N,h,w,3
+        scale = SHOWN / max(pixels.shape[1:3])
+        size = round(pixels.shape[2] * scale), round(pixels.shape[1] * scale)
+        return [Image.fromarray(each).resize(size, Image.Resampling.BICUBIC) for each in pixels]
+
+
+def _with_one(rows: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.cat([rows, torch.ones_like(rows[..., :1])], dim=-1)
