@@ -32,7 +32,8 @@ STYLE = f"""{PAGE_STYLE}
 .told {{ margin-top: 1rem; max-width: 46rem }}
 .told p {{ color: var(--ink); font-size: 1rem; margin: 0.5rem 0 }}
 .wide {{ overflow-x: auto }}
-thead th {{ vertical-align: bottom }}
+.wide th {{ color: var(--ink); white-space: normal }}
+.wide th small {{ display: block; margin: 0; max-width: 20rem }}
 .wide td {{ padding-right: 1.5rem; white-space: nowrap }}
 .rows {{ column-gap: 2rem; display: grid; grid-template-columns: repeat(auto-fill,
   minmax(min(27rem, 100%), 1fr)) }}
@@ -92,15 +93,13 @@ def _words(value: object) -> str:
 
 
 def _numbers(results: Sequence[Result]) -> Iterator[str]:
-    """A row per model, a column per number; what a number means is below."""
-    columns = measures(results)
-    yield '<div class="wide"><table>\n<thead><tr><th scope="col">model</th>'
-    yield "".join(f'<th scope="col">{name}</th>' for name in columns) + "</tr></thead>\n"
-    for i, result in enumerate(results):
-        cells = "".join(f"<td>{escape(texts[i])}</td>" for texts in columns.values())
-        yield f'<tr><th scope="row">{escape(result.model)}</th>{cells}</tr>\n'
+    """A row per number with what it means, a column per model."""
+    models = "".join(f'<th scope="col">{escape(result.model)}</th>' for result in results)
+    yield f'<div class="wide"><table>\n<thead><tr><td></td>{models}</tr></thead>\n'
+    for name, texts in measures(results).items():
+        cells = "".join(f"<td>{escape(text)}</td>" for text in texts)
+        yield f'<tr><th scope="row">{name}<small>{MEANS[name]}</small></th>{cells}</tr>\n'
     yield "</table></div>\n"
-    yield "".join(f"<p>{name}: {MEANS[name]}</p>\n" for name in columns)
 
 
 def _curves(results: Sequence[Result], best: Result | None) -> Iterator[str]:
