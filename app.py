@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from errors import UserError, exit_with_sentence
 from generate import DEFAULT_MODEL, Generator, Picture
-from serving.pipeline import DTYPES, is_model_folder, model_name, read_run
+from serving.pipeline import DTYPES, is_model_folder, model_name, picture_size, read_run
 
 if TYPE_CHECKING:
     import gradio
@@ -31,6 +31,7 @@ class OpeningGenerator:
         self._model = model
         self.name = model_name(model)
         self.run = read_run(model)
+        self.size = picture_size(model)
         self._generator: Generator | None = None
         self._open = threading.Event()
 
@@ -39,9 +40,9 @@ class OpeningGenerator:
         self._generator = Generator.load(self._model, device=device, dtype=dtype)
         self._open.set()
 
-    def pictures(self, *job) -> Iterator[Picture]:
+    def pictures(self, *job, **more) -> Iterator[Picture]:
         self._open.wait()
-        return self._generator.pictures(*job)
+        return self._generator.pictures(*job, **more)
 
     def dropped_words(self, prompt: str) -> str:
         self._open.wait()

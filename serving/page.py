@@ -1,6 +1,5 @@
 """The page: a prompt, a button, pictures. Settings are folded away until they are wanted."""
 
-import html
 import math
 import secrets
 import time
@@ -11,11 +10,13 @@ from tempfile import TemporaryDirectory
 import gradio as gr
 
 from errors import UserError
+from serving.about import HOW, scores_page
+from serving.messages import LINKED, TITLE, Pace, head, inline, note, summary
 from serving.picture import PROBLEMS, Picture
 from serving.request import BOUNDS, SEEDS, Cancelled, Request
-from serving.worker import Event, Unread, Waiting, Worker
+from serving.restore import request_of
+from serving.worker import Step, Unread, Worker
 
-TITLE = "Pocket creatures"
 EXAMPLES = (
     "a red creature with blue wings",
     "a round green creature with a leaf tail",
@@ -24,6 +25,24 @@ EXAMPLES = (
     "a big-headed orange monster",
     "a tall purple creature with two horns and a flame tail",
 )
+PRESETS = {"fast": 10, "balanced": 20, "best": 40}  # steps
+USUAL_SIZE = 512  # pixels a side, where the model does not say
+# Ctrl or Cmd with Enter draws, Esc cancels, and a picture may be dropped anywhere.
+KEYS = """() => {
+  document.addEventListener("keydown", (event) => {
+    const press = (id) => document.querySelector(`#${id}:not([disabled])`)?.click();
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) press("generate");
+    if (event.key === "Escape") press("cancel");
+  });
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    const input = document.querySelector("#dropped input[type=file]");
+    if (!input || event.target.closest("#dropped") || !event.dataTransfer.files.length) return;
+    event.preventDefault();
+    input.files = event.dataTransfer.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  });
+}"""
 KEPT_SECONDS = 24 * 60 * 60  # how long the server keeps pictures of closed pages
 
 
@@ -42,16 +61,23 @@ class Page:
         self.blocks.queue(api_open=False, default_concurrency_limit=None)
 
     def _lay_out(self) -> None:
-        gr.HTML(head(self._worker.generator.name, self._worker.generator.run), elem_id="head")
-        with gr.Row(elem_id="sheet"):  # a grid: page.css puts `show` beside, or between, the others
-            with gr.Column(elem_id="ask"):
-                self._lay_out_question()
-            with gr.Column(elem_id="show"):
-                self._lay_out_answer()
-            with gr.Column(elem_id="more"):
-                gr.Examples([[e] for e in EXAMPLES], self._prompt, label="Try", elem_id="try")
-                with gr.Accordion("Settings", open=False, elem_id="settings"):
-                    self._lay_out_settings()
+        run = self._worker.generator.run
+        gr.HTML(head(self._worker.generator.name, run), elem_id="head")
+        with gr.Tabs(elem_id="tabs"):
+            # A grid: page.css puts `show` beside, or between, the others.
+            with gr.Tab("Draw"), gr.Row(elem_id="sheet"):
+                with gr.Column(elem_id="ask"):
+                    self._lay_out_question()
+                with gr.Column(elem_id="show"):
+                    self._lay_out_answer()
+                with gr.Column(elem_id="more"):
+                    gr.Examples([[e] for e in EXAMPLES], self._prompt, label="Try", elem_id="try")
+                    with gr.Accordion("Settings", open=False, elem_id="settings"):
+                        self._lay_out_settings()
+            with gr.Tab("Scores"):
+                gr.HTML(scores_page(run), elem_classes="text")
+            with gr.Tab("How it works"):
+                gr.HTML(HOW, elem_classes="text")
         self._job = gr.State()
 
     def _lay_out_question(self) -> None:
@@ -69,6 +95,7 @@ class Page:
             self._cancel = gr.Button("Cancel", interactive=False, elem_id="cancel", scale=1)
 
     def _lay_out_answer(self) -> None:
+        self._expected = gr.HTML(visible=False, elem_id="expected")
         self._gallery = gr.Gallery(
             format="png",  # webp, the default, would drop the settings in the pictures
             show_label=False,
@@ -81,11 +108,14 @@ class Page:
         self._status = gr.HTML(elem_id="status")
 
     def _lay_out_settings(self) -> None:
-        usual = Request("usual")
+        usual, side = Request("usual"), getattr(self._worker.generator, "size", None) or USUAL_SIZE
+        self._preset = gr.Radio(list(PRESETS), value="balanced", label="How", elem_id="preset")
         self._negative_prompt = gr.Textbox("", label="What to avoid", elem_id="negative_prompt")
         self._num_images = _slider("num_images", "Pictures", 1, usual.num_images)
         self._steps = _slider("steps", "Steps", 1, usual.steps)
         self._guidance_scale = _slider("guidance_scale", "Guidance", 0.5, usual.guidance_scale)
+        self._width = _slider("width", "Width", 8, side)
+        self._height = _slider("height", "Height", 8, side)
         self._seed = gr.Number(0, label="Seed", elem_id="seed")
         self._new_seed = gr.Checkbox(
             True,
@@ -93,46 +123,59 @@ class Page:
             info="Untick it to draw with the same seed again.",
             elem_id="new_seed",
         )
+        self._dropped = gr.File(
+            label="Drop a picture drawn here: its settings come back",
+            file_types=[".png"],
+            height=110,
+            elem_id="dropped",
+        )
+
+    @property
+    def _fields(self) -> list:
+        """What a request is made of, in the order of `_request`."""
+        return [
+            self._prompt,
+            self._negative_prompt,
+            self._num_images,
+            self._steps,
+            self._guidance_scale,
+            self._width,
+            self._height,
+            self._seed,
+            self._new_seed,
+        ]
 
     def _connect(self) -> None:
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
         gr.on(
             [self._generate.click, self._prompt.submit],
             self._draw,
+            self._fields,
             [
-                self._prompt,
-                self._negative_prompt,
-                self._num_images,
-                self._steps,
-                self._guidance_scale,
-                self._seed,
-                self._new_seed,
+                self._status, self._expected, self._gallery, self._generate, self._cancel,
+                self._seed, self._job,
             ],
-            [self._status, self._gallery, self._generate, self._cancel, self._seed, self._job],
             trigger_mode="once",
             **hidden,
-        )
+        )  # fmt: skip
         self._cancel.click(_cancel, self._job, None, **hidden)
         # Typing a seed means wanting it.
         self._seed.input(None, None, self._new_seed, js="() => false", **hidden)
+        presets = f"(name) => ({PRESETS})[name]".replace("'", '"')
+        self._preset.input(None, self._preset, self._steps, js=presets, **hidden)
+        restored = [self._status, self._dropped, *self._fields]
+        self._dropped.upload(self._restore, self._dropped, restored, **hidden)
+        self.blocks.load(self._linked, None, restored, js=KEYS, **hidden)
 
-    def _draw(
-        self, prompt, negative_prompt, num_images, steps, guidance_scale, seed, new_seed
-    ) -> Iterator[dict]:
+    def _draw(self, *values) -> Iterator[dict]:
         """One drawing, as updates of the page; ends, whatever happens, ready for the next."""
         idle = {
             self._generate: gr.Button(interactive=True),
             self._cancel: gr.Button(interactive=False),
+            self._expected: gr.HTML("", visible=False),
         }
         try:
-            request = Request(
-                prompt=prompt,
-                negative_prompt=negative_prompt,
-                seed=secrets.randbelow(SEEDS) if new_seed else _whole(seed),
-                num_images=_whole(num_images),
-                steps=_whole(steps),
-                guidance_scale=guidance_scale,
-            )
+            request = _request(*values)
             job = self._worker.submit([request])
             yield {
                 self._generate: gr.Button(interactive=False),
@@ -143,22 +186,25 @@ class Page:
             yield from self._follow(job)
             yield idle
         except Cancelled:
-            yield {self._status: _note("Cancelled."), **idle}
+            yield {self._status: note("Cancelled."), **idle}
         except UserError as error:
-            yield {self._status: _note(str(error), problem=True), **idle}
+            yield {self._status: note(str(error), problem=True), **idle}
 
     def _follow(self, job) -> Iterator[dict]:
         request = job.requests[0]
         started = time.monotonic()
-        notes, files = [], []
+        unsaid, files, pace = [], [], Pace()
         with TemporaryDirectory() as folder:  # gradio copies each file when it is yielded
             for event in job:
                 if isinstance(event, Unread):
-                    notes.append(f"The prompt is too long; not read: “{event.words}”.")
+                    unsaid.append(f"The prompt is too long; not read: “{event.words}”.")
                 elif not isinstance(event, Picture):
-                    yield {self._status: _progress(event)}
+                    update = {self._status: pace.told(event)}
+                    if isinstance(event, Step) and event.expected:
+                        update[self._expected] = gr.HTML(inline(event.expected), visible=True)
+                    yield update
                 elif event.problem:
-                    notes.append(PROBLEMS[event.problem].format(seed=event.seed))
+                    unsaid.append(PROBLEMS[event.problem].format(seed=event.seed))
                 else:
                     path = Path(folder) / f"{len(files)}" / event.file_name
                     path.parent.mkdir()
@@ -169,19 +215,46 @@ class Page:
                 self._gallery: gr.Gallery(
                     files, visible=bool(files), columns=math.ceil(math.sqrt(len(files) or 1))
                 ),
-                self._status: _note(_summary(request, seconds))
-                + "".join(_note(note, problem=True) for note in notes),
+                self._expected: gr.HTML("", visible=False),
+                self._status: summary(request, seconds)
+                + "".join(note(each, problem=True) for each in unsaid),
             }
 
+    def _restore(self, path: str) -> dict:
+        """The settings of a dropped picture, in the fields."""
+        try:
+            request = request_of(path)
+        except UserError as error:
+            return {self._status: note(str(error), problem=True), self._dropped: None}
+        return self._filled(request) | {
+            self._status: note(f"The settings of that picture are back, with seed {request.seed}."),
+            self._dropped: None,
+        }
 
-def head(name: str, run: dict) -> str:
-    """Title, model and, where its run.json has them, its scores."""
-    scores = [
-        f"CLIP score {entry['clip_score']:.1f} on {prompts} prompts"
-        for prompts, entry in run.get("scores", {}).items()
-        if isinstance(entry, dict) and isinstance(entry.get("clip_score"), int | float)
-    ]
-    return f"<h1>{TITLE}</h1><p>{html.escape(' · '.join([name, *scores]))}</p>"
+    def _linked(self, request: gr.Request) -> dict:
+        """The settings that the page's address names, in the fields."""
+        given = dict(request.query_params)
+        known = {name: given[name] for name in LINKED if name in given}
+        if not known:
+            return {self._status: gr.skip()}
+        try:
+            return self._filled(Request(**{name: _read(name, known[name]) for name in known}))
+        except (TypeError, UserError) as error:
+            sentence = str(error) if isinstance(error, UserError) else "The link names no prompt."
+            return {self._status: note(sentence, problem=True)}
+
+    def _filled(self, request: Request) -> dict:
+        sizes = {self._width: request.width, self._height: request.height}
+        return {
+            self._prompt: request.prompt,
+            self._negative_prompt: request.negative_prompt,
+            self._num_images: request.num_images,
+            self._steps: request.steps,
+            self._guidance_scale: request.guidance_scale,
+            self._seed: request.seed,
+            self._new_seed: False,
+            **{slider: pixels for slider, pixels in sizes.items() if pixels},
+        }
 
 
 def _slider(name: str, label: str, step: float, value: float) -> gr.Slider:
@@ -201,25 +274,27 @@ def _cancel(job) -> None:
         job.cancel()
 
 
-def _progress(event: Event) -> str:
-    if isinstance(event, Waiting):
-        return _note(
-            "Starting ..." if not event.ahead else f"Waiting for {event.ahead} before you."
-        )
-    if not event.total:
-        return _note("Getting ready ...")
-    return (
-        f'<progress value="{event.done}" max="{event.total}"></progress>'
-        f"<p>Step {event.done} of {event.total}</p>"
+def _request(
+    prompt, negative_prompt, num_images, steps, guidance_scale, width, height, seed, new_seed
+) -> Request:
+    """Raises UserError for what cannot be drawn."""
+    return Request(
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        seed=secrets.randbelow(SEEDS) if new_seed else _whole(seed),
+        num_images=_whole(num_images),
+        steps=_whole(steps),
+        guidance_scale=guidance_scale,
+        width=_whole(width),
+        height=_whole(height),
     )
 
 
-def _note(text: str, problem: bool = False) -> str:
-    attributes = ' class="problem" role="alert"' if problem else ' role="status"'
-    return f"<p{attributes}>{html.escape(text)}</p>"
-
-
-def _summary(request: Request, seconds: float) -> str:
-    first, last = request.seeds[0], request.seeds[-1]
-    seeds = f"Seed {first}" if first == last else f"Seeds {first} to {last}"
-    return f"{seeds} · {request.steps} steps · {seconds:.1f} s"
+def _read(name: str, text: str) -> object:
+    """A setting as an address writes it; what is no number is left to Request to judge."""
+    if name in ("prompt", "negative_prompt"):
+        return text
+    try:
+        return float(text) if name == "guidance_scale" else int(text)
+    except ValueError:
+        return text

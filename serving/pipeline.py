@@ -99,6 +99,22 @@ def read_run(model: str) -> dict:
     return run
 
 
+def picture_size(model: str) -> int | None:
+    """Pixels a side of what a model folder draws, from its configs alone; None where they do not
+    say."""
+    folder = Path(model)
+    if is_lora_folder(model):
+        folder = Path(read_run(model).get("base_model") or "")
+    try:
+        unet, vae = (
+            json.loads((folder / part / "config.json").read_text(encoding="utf-8"))
+            for part in ("unet", "vae")
+        )
+        return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _best_device() -> str:
     import torch
 

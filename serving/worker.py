@@ -17,6 +17,8 @@ from serving.picture import Picture
 from serving.request import Cancelled, Request
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from generate import Generator
 
 MAX_WAITING_JOBS = 20
@@ -35,6 +37,7 @@ class Step:
 
     done: int
     total: int
+    expected: "tuple[Image.Image, ...]" = ()  # small: what the pictures are going to be
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Job:
         self.requests = requests
         self._events = SimpleQueue()  # of Event, an Exception, None at the end
         self._cancelled = threading.Event()
+        self._expected = ()
 
     def cancel(self) -> None:
         """Stop drawing within one denoising step. Harmless when the job is over."""
@@ -92,7 +96,9 @@ class Job:
             for request in self.requests:
                 if words := generator.dropped_words(request.prompt):
                     self.tell(Unread(words))
-            for picture in generator.pictures(self.requests, self._on_step):
+            for picture in generator.pictures(
+                self.requests, self._on_step, on_preview=self._on_preview
+            ):
                 self.tell(picture)
             self._events.put(None)
         except (Cancelled, UserError) as end:
@@ -104,8 +110,12 @@ class Job:
             )
 
     def _on_step(self, done: int, total: int) -> bool:
-        self.tell(Step(done, total))
+        self.tell(Step(done, total, self._expected))
+        self._expected = ()
         return self._cancelled.is_set()
+
+    def _on_preview(self, images: "list[Image.Image]") -> None:
+        self._expected = tuple(images)
 
 
 class Worker:

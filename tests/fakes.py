@@ -40,7 +40,7 @@ class FakeGenerator:
         return prompt[100:]
 
     def pictures(
-        self, requests: Sequence[Request], on_step=None, batch_size=8
+        self, requests: Sequence[Request], on_step=None, batch_size=8, on_preview=None
     ) -> Iterator[Picture]:
         self.requests += requests
         total = sum(request.steps for request in requests)
@@ -48,6 +48,8 @@ class FakeGenerator:
             if done == self._held_step:
                 assert self._go.wait(30), "held for too long"
             time.sleep(self.step_seconds)
+            if on_preview:
+                on_preview([Image.new("RGB", (32, 32), (done * 10 % 256, 80, 80))])
             self.steps.append(done)
             if self.error:
                 raise self.error

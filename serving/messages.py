@@ -1,0 +1,80 @@
+"""What the page says, as HTML: the one place with words that change while it is used."""
+
+import html
+import math
+import time
+from base64 import b64encode
+from io import BytesIO
+from urllib.parse import urlencode
+
+from serving.request import Request
+from serving.worker import Event, Waiting
+
+TITLE = "Pocket creatures"
+
+
+LINKED = (  # settings that an address may name
+    "prompt", "negative_prompt", "seed", "num_images", "steps", "guidance_scale", "width", "height",
+)  # fmt: skip
+
+
+class Pace:
+    """How a drawing goes on, in words: what is before it, its step, and the time that is left."""
+
+    def __init__(self):
+        self._first: tuple[int, float] | None = None
+
+    def told(self, event: Event) -> str:
+        if isinstance(event, Waiting):
+            return note(
+                "Starting ..." if not event.ahead else f"Waiting for {event.ahead} before you."
+            )
+        if not event.total:
+            return note("Getting ready ...")
+        now = time.monotonic()
+        self._first = self._first or (event.done, now)
+        done, seconds = event.done - self._first[0], now - self._first[1]
+        words = f"Step {event.done} of {event.total}"
+        if done and seconds > 1:
+            each = seconds / done
+            left = math.ceil(each * (event.total - event.done))
+            words += f" · {each:.1f} s a step · {left} s left"
+        bar = f'<progress value="{event.done}" max="{event.total}"></progress>'
+        return f"{bar}<p>{words}</p>"
+
+
+def head(name: str, run: dict) -> str:
+    """Title, model and, where its run.json has them, its scores."""
+    scores = [
+        f"CLIP score {entry['clip_score']:.1f} on {prompts} prompts"
+        for prompts, entry in run.get("scores", {}).items()
+        if isinstance(entry, dict) and isinstance(entry.get("clip_score"), int | float)
+    ]
+    return f"<h1>{TITLE}</h1><p>{html.escape(' · '.join([name, *scores]))}</p>"
+
+
+def inline(images) -> str:
+    """Small pictures within the page."""
+    drawn = []
+    for image in images:
+        content = BytesIO()
+        image.save(content, "JPEG", quality=80)
+        data = b64encode(content.getvalue()).decode()
+        drawn.append(f'<img src="data:image/jpeg;base64,{data}" alt="">')
+    columns = math.ceil(math.sqrt(len(drawn)))
+    return f'<div style="grid-template-columns: repeat({columns}, 1fr)">{"".join(drawn)}</div>'
+
+
+def note(text: str, problem: bool = False) -> str:
+    attributes = ' class="problem" role="alert"' if problem else ' role="status"'
+    return f"<p{attributes}>{html.escape(text)}</p>"
+
+
+def summary(request: Request, seconds: float) -> str:
+    """What was drawn, and a link that draws it again."""
+    first, last = request.seeds[0], request.seeds[-1]
+    seeds = f"Seed {first}" if first == last else f"Seeds {first} to {last}"
+    words = f"{seeds} · {request.steps} steps · {seconds:.1f} s"
+    settings = {name: getattr(request, name) for name in LINKED}
+    link = urlencode({name: value for name, value in settings.items() if value not in ("", None)})
+    return f'<p role="status">{words} · <a href="?{html.escape(link)}">link to it</a></p>'

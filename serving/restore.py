@@ -1,0 +1,68 @@
+"""The settings that a picture carries, as the request that draws it again."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from errors import UserError
+from serving.request import Request
+
+NONE = "This picture carries no settings. Drop a PNG file that was drawn here."
+A1111 = {"Steps": ("steps", int), "CFG scale": ("guidance_scale", float), "Seed": ("seed", int)}
+
+
+def request_of(path: str | Path) -> Request:
+    """What drew the picture in a PNG file: one of ours, or of AUTOMATIC1111.
+
+    Its pixels are not looked at. Raises UserError where it is no such file, carries no settings,
+    or some that are out of bounds.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:  # reads up to the first pixels
+            chunks = dict(image.info)
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError,
+            Image.DecompressionBombError) as error:  # fmt: skip
+        raise UserError("This is no PNG picture. Drop one that was drawn here.") from error
+    if isinstance(ours := chunks.get("sd-pokemon"), str):
+        settings = _json(ours)
+    elif isinstance(theirs := chunks.get("parameters"), str):
+        settings = _a1111(theirs)
+    else:
+        raise UserError(NONE)
+    known = {field.name for field in fields(Request)} - {"num_images"}
+    return Request(**{name: value for name, value in settings.items() if name in known})
+
+
+def _json(text: str) -> dict:
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(NONE) from error
+    if not isinstance(settings, dict) or "prompt" not in settings:
+        raise UserError(NONE)
+    return settings
+
+
+def _a1111(text: str) -> dict:
+    """Lines of prompt, one of what to avoid, one of settings: "Steps: 20, ..., Size: 512x512"."""
+    words, _, last = text.rpartition("\n")
+    prompt, _, negative_prompt = words.partition("\nNegative prompt: ")
+    given = dict(re.findall(r"([\w ]+): ([^,]+)", last))
+    if "Steps" not in given or not prompt:
+        raise UserError(NONE)
+    settings = {"prompt": prompt, "negative_prompt": negative_prompt}
+    try:
+        settings |= {
+            ours: kind(given[name]) for name, (ours, kind) in A1111.items() if name in given
+        }
+        if "Size" in given:
+            width, height = given["Size"].split("x")
+            settings |= {"width": int(width), "height": int(height)}
+    except ValueError as error:
+        raise UserError(NONE) from error
+    return settings
