@@ -12,9 +12,8 @@ same noise.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,10 +22,12 @@ from pathlib import Path
 
 from errors import UserError, exit_with_sentence
 from generate import DEFAULT_MODEL, Generator, Request
+from preparing.report import amount
 from scoring import data, results
 from scoring.contenders import contenders_of
 from scoring.drawing import SEED_STRIDE, Job
 from scoring.inception import Inception
+from scoring.outputs import check_destinations, write_json
 from scoring.page import write_page_of
 from scoring.processes import Processes
 from scoring.prompts import HELD_OUT_PROMPTS, SETS, PromptSet, read_prompts
@@ -41,7 +42,7 @@ from scoring.report import (
 from scoring.scorer import BUNDLED, VIT_B_16, Scorer
 from scoring.scores import Against, ModelScores, PromptScore, Result, best_of, require_same_making
 from scoring.verdict import sentences
-from serving.pipeline import SMALL_UNET_PARAMETERS, read_run
+from serving.pipeline import SMALL_UNET_PARAMETERS, checked_device, read_run
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Measured:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_options(arguments)
-    check_destinations(options)
+    check_destinations(options, usual=parse_options([]))
     processes = Processes()
     measured = (score_pictures if options.pictures else draw_and_score)(options, processes)
     if processes.is_main:
@@ -97,7 +98,7 @@ def draw_and_score(options: argparse.Namespace, processes: Processes) -> Measure
     """Draw the same prompts with the same seeds by every model, and look at the pictures."""
     request = common_request(options)
     given = [
-        read_prompts(name) if name not in (None, "none") else None
+        drawable(read_prompts(name)) if name not in (None, "none") else None
         for name in (options.prompts, options.keep_prompts)
     ]
     device = processes.device(options.device)
@@ -117,7 +118,9 @@ def draw_and_score(options: argparse.Namespace, processes: Processes) -> Measure
     images = options.images_per_prompt
     job = Job(eyes, request, processes, images, options.batch_size, folder)
     # Before an hour goes into drawing.
-    require_same_making(job.identity(model, prompts), job.identity(contenders[0].load(), prompts))
+    for each in contenders:
+        if each.opened:
+            require_same_making(job.identity(model, prompts), job.identity(each.load(), prompts))
     warn_of_truncation(scorer, [text for one in sets for text in one.prompts])
     reference = data.reference(*training, scorer, eyes.inception) if training else None
     found = []
@@ -132,8 +135,10 @@ def draw_and_score(options: argparse.Namespace, processes: Processes) -> Measure
 def score_pictures(options: argparse.Namespace, _: Processes) -> Measured:
     """Look at captioned pictures that are there; with --base, paired with those by caption."""
     base = [] if options.base in (None, "none") else [options.base]
-    sets = [(name, chain(*data.read_pictures(name))) for name in [*base, *options.pictures]]
-    scorer = Scorer.load(options.scorer or VIT_B_16, device=options.device or "cpu")
+    sets = [(name, list(chain(*data.read_pictures(name)))) for name in [*base, *options.pictures]]
+    for name, pictures in sets[1:] if base else ():
+        require_same_captions(name, pictures, *sets[0])
+    scorer = Scorer.load(options.scorer or VIT_B_16, device=checked_device(options.device))
     training, _ = pictures_of(options, {})
     eyes = eyes_of(options, scorer)
     reference = data.reference(*training, scorer, eyes.inception) if training else None
@@ -146,13 +151,14 @@ def score_pictures(options: argparse.Namespace, _: Processes) -> Measured:
 
 
 def scores_of(name: str, pictures: Iterable[data.Captioned], eyes: results.Eyes) -> ModelScores:
-    """Scores by caption; several pictures may share one."""
+    """Scores by caption, in alphabetical order; several pictures may share one."""
     by_caption = {}
-    for picture in pictures:
+    for picture in sorted(pictures, key=lambda each: each.caption):
         by_caption.setdefault(picture.caption, []).append(picture.image)
     prompts = PromptSet("captions of pictures", tuple(by_caption))
-    most = max(map(len, by_caption.values()))
-    made = eyes.scorer.identity | prompts.identity | {"images_per_prompt": most}
+    counts = sorted({len(images) for images in by_caption.values()})
+    per_prompt = counts[0] if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    made = eyes.scorer.identity | prompts.identity | {"images_per_prompt": per_prompt}
     scored = tuple(
         PromptScore(caption, tuple(eyes.look(image(), caption) for image in images))
         for caption, images in by_caption.items()
@@ -171,16 +177,23 @@ def pictures_of(
     if options.data:
         training, held_out = data.read_pictures(options.data)
         return (options.data, training), held_out
-    bundled = Path(options.model[0]).resolve() == Path(DEFAULT_MODEL)
-    if bundled and not options.pictures:
+    if is_bundled(options.model[0]) and not options.pictures:
         return drawn_again(run), []
     for name, prompt in (("train_data_dir", None), ("instance_data_dir", "instance_prompt")):
         place = trained.get(name)
         if place and Path(place).is_dir():
-            share = trained.get("held_out", 0.0)
+            share = trained.get("held_out")
+            share = share if isinstance(share, float) and 0 <= share < 1 else 0.0
             training, held_out = data.read_pictures(
                 place, held_out=share, prompt=trained.get(prompt) if prompt else None
             )
+            learned = run.get("dataset", {}).get("pictures")
+            if learned != len(training):
+                print(
+                    f"warning: {place} now has {len(training)} training pictures, and the model "
+                    f"learned from {learned}: style, distances and copies are of those of now.",
+                    file=sys.stderr,
+                )
             return (place, training), held_out
     return None, []
 
@@ -191,12 +204,13 @@ def drawn_again(run: dict) -> tuple[str, list[data.Captioned]] | None:
         from bundled.creatures import draw
     except ImportError:
         return None
-    drawings = [draw("pokemon", number) for number in range(run["dataset"]["pictures"])]
+    count = run.get("dataset", {}).get("pictures")
+    drawings = [draw("pokemon", number) for number in range(count if isinstance(count, int) else 0)]
     pictures = [
         data.Captioned(f"{i:06}.png", drawing.captions[0], partial(getattr, drawing, "image"))
         for i, drawing in enumerate(drawings)
     ]
-    return "the bundled creatures", pictures
+    return ("the bundled creatures", pictures) if pictures else None
 
 
 def common_request(options: argparse.Namespace) -> Request:
@@ -214,27 +228,29 @@ def common_request(options: argparse.Namespace) -> Request:
     )
 
 
-def check_destinations(options: argparse.Namespace) -> None:
-    """Raise a UserError for what could not be written after the pictures are drawn."""
-    if options.write_run and (options.pictures or not Path(options.model[0]).is_dir()):
-        raise UserError(f"--write_run needs a model folder; '{options.model[0]}' is none.")
-    for name in ("output", "report"):
-        path = getattr(options, name)
-        if path:
-            make_writable(Path(path).parent)
-            if Path(path).is_dir():
-                raise UserError(f"--{name} {path} is a folder. Give a file name.")
-    if options.save_images:
-        make_writable(Path(options.save_images))
+def drawable(prompts: PromptSet) -> PromptSet:
+    """The prompts, all of which can be drawn. Raises a UserError that names one that cannot."""
+    for number, prompt in enumerate(prompts.prompts, 1):
+        try:
+            Request(prompt)
+        except UserError as error:
+            raise UserError(f"{prompts.name}, prompt {number}: {error}") from error
+    return prompts
 
 
-def make_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot make folder {folder}: {error.strerror}.") from error
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"Cannot write to folder {folder}: no permission.")
+def require_same_captions(name: str, pictures, base: str, others) -> None:
+    """Raise a UserError that names a caption which two folders do not have equally often."""
+    ours, theirs = (Counter(each.caption for each in several) for several in (pictures, others))
+    for caption in sorted(ours.keys() | theirs.keys()):
+        if ours[caption] != theirs[caption]:
+            raise UserError(
+                f"These cannot be compared: {name} has {amount(ours[caption], 'picture')} of "
+                f"'{caption:.60}' and {base} {theirs[caption]}. Make them the same."
+            )
+
+
+def is_bundled(model: str) -> bool:
+    return Path(model).resolve() == Path(DEFAULT_MODEL)
 
 
 def default_prompts(generator: Generator, held_out: list[data.Captioned]) -> PromptSet:
@@ -242,7 +258,7 @@ def default_prompts(generator: Generator, held_out: list[data.Captioned]) -> Pro
     if held_out:
         captions = dict.fromkeys(picture.caption for picture in held_out)
         return PromptSet("held-out captions", tuple(captions)[:HELD_OUT_PROMPTS])
-    if generator.name == Path(DEFAULT_MODEL).name:
+    if generator.run and generator.run == read_run(DEFAULT_MODEL):
         return read_prompts("held-out")
     return read_prompts("creatures" if is_small(generator) else "original")
 
@@ -317,13 +333,6 @@ def tell(options: argparse.Namespace, measured: Measured) -> None:
         mine = summary(model) | ({"comparison": against_as_json(last)} if last else {})
         kept = run.get("scores", {}) | {model.following.identity["prompts"]: mine}
         write_json(Path(options.model[0]) / "run.json", run | {"scores": kept})
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Whole or not at all: run.json must survive an interruption."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ def swapped(caption: str) -> str | None:
         return None
     first, second = found
     middle = caption[first.end() : second.start()]
+    if middle.strip() in ("and", "or", "-"):  # one thing has both
+        return None
     return f"{caption[: first.start()]}{second[0]}{middle}{first[0]}{caption[second.end() :]}"
 
 

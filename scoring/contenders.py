@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from generate import Generator
 
 ROOT = Path(__file__).resolve().parent.parent
+LORA_SCALES = 10
 Load = Callable[..., "Generator"]  # `Generator.load`, with device and dtype
 
 
@@ -26,6 +27,7 @@ class Contender:
     name: str
     load: Callable[[], Generator]
     step: int | None = None
+    opened: bool = False
     role: str = ""  # its folder in --save_images
 
 
@@ -43,13 +45,16 @@ def contenders_of(
     UserError for a model that is not there, or has no checkpoints or no LoRA where they are wanted.
     """
     first, *others = models
+    for scale in lora_scales or ():
+        if not -LORA_SCALES <= scale <= LORA_SCALES:  # nor is it where it is no number
+            raise UserError(f"--lora_scale is {scale}. Give -{LORA_SCALES} to {LORA_SCALES}.")
     for model in models:
         is_model_folder(model)  # all must be there before one is drawn
         if lora_scales and not is_lora_folder(model):
             raise UserError(f"--lora_scale is for LoRA folders; {model} is none. Leave it out.")
     found = []
     if generator := _base(first, base, load):
-        found.append(Contender(generator.name, lambda: generator, role="base"))
+        found.append(Contender(generator.name, lambda: generator, opened=True, role="base"))
     for number, model in enumerate([*others, first]):
         role = "model" if model is first else f"model-{number + 2}"
         if checkpoints:
@@ -62,7 +67,7 @@ def _models(model: str, role: str, load: Load, scales: list[float] | None) -> It
     """A model, opened now; a LoRA at each of its strengths, each opened in its turn."""
     if not scales:
         generator = load(model)
-        yield Contender(generator.name, lambda: generator, generator.run.get("steps"), role)
+        yield Contender(generator.name, lambda: generator, generator.run.get("steps"), True, role)
     for scale in scales or ():
         name = f"{model_name(model)} x {scale:g}"
         opened = partial(load, model, name=name, lora_scale=scale)
@@ -74,17 +79,19 @@ def _checkpoints(model: str, role: str, load: Load) -> Iterator[Contender]:
     folder, name = Path(model), model_name(model)
     found = {
         int(place.name[11:]): place.name
-        for place in folder.glob("checkpoint-*") if place.name[11:].isdigit()
+        for place in folder.glob("checkpoint-*") if place.is_dir() and place.name[11:].isdecimal()
     }  # fmt: skip
     if not found:
         raise UserError(f"--checkpoints: {model} has no checkpoint-STEP folder. Leave it out.")
     for step, place in sorted(found.items()):
         opened = partial(load, model, name=f"{name}/{place}", checkpoint=place)
-        yield Contender(f"{name}/{place}", opened, step, f"{role}-{place}")
+        yield Contender(f"{name}/{place}", opened, step, role=f"{role}-{place}")
     best = folder / "best"
     if best.is_dir():
         opened = partial(load, str(best), name=f"{name}/best")
-        yield Contender(f"{name}/best", opened, read_run(str(best)).get("steps"), f"{role}-best")
+        yield Contender(
+            f"{name}/best", opened, read_run(str(best)).get("steps"), role=f"{role}-best"
+        )
 
 
 def _base(model: str, base: str | None, load: Load) -> Generator | None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from scoring.inception import Inception
     from scoring.scorer import Scorer
 
-MOST = 10_000  # training pictures that are compared; evenly chosen where there are more
+MOST = 5_000  # training pictures that are compared; evenly chosen where there are more
 PART = 64  # pictures that the scorer sees at once
 
 

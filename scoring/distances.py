@@ -17,7 +17,7 @@ from scoring.statistics import normal_interval
 if TYPE_CHECKING:
     from numpy import ndarray
 
-MIN_PICTURES = 8  # of each set: with fewer, the interval is a guess
+MIN_PROMPTS = 8  # and training pictures: with fewer, the interval is a guess
 CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0  # Jayasumana et al. 2024, section 4
 
 
@@ -46,43 +46,61 @@ def gaussian(x: ndarray, y: ndarray) -> ndarray:
 KERNELS = {"kid": polynomial, "cmmd": gaussian}
 
 
-def distance(kernel: str, made: ndarray, reference: ndarray) -> Distance:
-    """Between pictures by their features, float N,D and M,D of length 1: at least MIN_PICTURES
-    each. The interval is by leaving out one picture after the other (jackknife)."""
-    value, without = _mmd(KERNELS[kernel], made, reference)
+def distance(kernel: str, made: ndarray, prompts: ndarray, reference: ndarray) -> Distance:
+    """Between pictures by their features, float N,D and M,D of length 1.
+
+    `prompts`, int N, says which pictures belong together: those of one prompt are alike. The
+    interval is by leaving out one prompt, or training picture, after the other (jackknife): at
+    least MIN_PROMPTS of each.
+    """
+    value, without = _mmd(KERNELS[kernel], made, prompts, reference)
     return Distance(value, normal_interval(value, *map(_jackknife_variance, without)))
 
 
-def difference(kernel: str, made: ndarray, other: ndarray, reference: ndarray) -> Distance:
+def difference(
+    kernel: str, made: ndarray, other: ndarray, prompts: ndarray, reference: ndarray
+) -> Distance:
     """How much farther `made` is from `reference` than `other` is; rows of `made` and `other` are
     pairs, drawn for the same prompt from the same seed. Below 0: it is nearer."""
     (value, ours), (base, theirs) = (
-        _mmd(KERNELS[kernel], each, reference) for each in (made, other)
+        _mmd(KERNELS[kernel], each, prompts, reference) for each in (made, other)
     )
     changes = (_jackknife_variance(a - b) for a, b in zip(ours, theirs, strict=True))
     return Distance(value - base, normal_interval(value - base, *changes))
 
 
 def _mmd(
-    kernel: Callable[[ndarray, ndarray], ndarray], x: ndarray, y: ndarray
+    kernel: Callable[[ndarray, ndarray], ndarray], x: ndarray, prompts: ndarray, y: ndarray
 ) -> tuple[float, tuple[ndarray, ndarray]]:
-    """The unbiased squared MMD of N,D and M,D; and what it is without each row of x (N) and
-    without each of y (M)."""
+    """The unbiased squared MMD of N,D and M,D; and what it is without the rows of x of each of P
+    prompts (P), and without each row of y (M)."""
+    import numpy as np
+
     n, m = len(x), len(y)
-    if min(n, m) < MIN_PICTURES:
-        raise ValueError(f"a distance needs {MIN_PICTURES} pictures of each set")
+    belongs = (prompts == np.unique(prompts)[:, None]).astype("float64")  # P,N
+    if min(len(belongs), m) < MIN_PROMPTS:
+        raise ValueError(f"a distance needs {MIN_PROMPTS} prompts and training pictures")
     x, y = x.astype("float64"), y.astype("float64")
     within_x, within_y, between = kernel(x, x), kernel(y, y), kernel(x, y)
-    for within in (within_x, within_y):
-        within.flat[:: len(within) + 1] = 0.0  # a picture is no neighbour of itself
+    within_x[prompts[:, None] == prompts] = 0.0  # alike because of their prompt, or the same
+    within_y.flat[:: m + 1] = 0.0  # a picture is no neighbour of itself
     sum_x, sum_y, sum_both = within_x.sum(), within_y.sum(), between.sum()
+    sizes = belongs.sum(1)
+    pairs_x, pairs_y = n**2 - (sizes**2).sum(), m * (m - 1)
 
-    def mmd(sx, sy, sb, n, m):
-        return sx / (n * (n - 1)) + sy / (m * (m - 1)) - 2 * sb / (n * m)
+    def mmd(sx, sy, sb, px, py, pb):
+        return sx / px + sy / py - 2 * sb / pb
 
-    without_x = mmd(sum_x - 2 * within_x.sum(1), sum_y, sum_both - between.sum(1), n - 1, m)
-    without_y = mmd(sum_x, sum_y - 2 * within_y.sum(1), sum_both - between.sum(0), n, m - 1)
-    return float(mmd(sum_x, sum_y, sum_both, n, m)), (without_x, without_y)
+    without_x = mmd(
+        sum_x - 2 * belongs @ within_x.sum(1), sum_y, sum_both - belongs @ between.sum(1),
+        pairs_x - 2 * sizes * (n - sizes), pairs_y, (n - sizes) * m,
+    )  # fmt: skip
+    without_y = mmd(
+        sum_x, sum_y - 2 * within_y.sum(1), sum_both - between.sum(0),
+        pairs_x, (m - 1) * (m - 2), n * (m - 1),
+    )  # fmt: skip
+    whole = mmd(sum_x, sum_y, sum_both, pairs_x, pairs_y, n * m)
+    return float(whole), (without_x, without_y)
 
 
 def _jackknife_variance(without: ndarray) -> float:

@@ -12,7 +12,7 @@ from scoring import results
 from scoring.processes import Processes
 from scoring.prompts import PromptSet
 from scoring.scores import ModelScores, PromptScore
-from serving.request import Request
+from serving.request import SEEDS, Request
 
 if TYPE_CHECKING:
     from generate import Generator
@@ -59,7 +59,7 @@ class Job:
         """One request a prompt; its seeds follow from its place alone."""
         common = replace(self.request, num_images=self.images_of(prompts))
         return [
-            replace(common, prompt=prompt, seed=common.seed + place * SEED_STRIDE)
+            replace(common, prompt=prompt, seed=(common.seed + place * SEED_STRIDE) % SEEDS)
             for place, prompt in enumerate(prompts.prompts)
         ]
 

@@ -2,7 +2,8 @@
 
 Near is what training pictures are to each other: a picture counts as a copy where it is nearer to
 a training picture than 99 % of those are to their nearest neighbour, in the scorer's features and
-by perceptual hash both. About 1 % of pictures that copy nothing are as near in each.
+by perceptual hash both. Fewer than 1 % of pictures that copy nothing are. Of few training pictures
+nobody knows that share: then only the same picture counts.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 SHARE = 0.01  # of training pictures that are as near to another one
 EXACT = 1e-4, 2  # feature distance and bits of the same picture, saved twice
+FEW = 100  # training pictures: below, the nearest 1 % of them are less than one
 PART = 1024  # pictures compared at once
 
 
@@ -27,6 +29,11 @@ class Nearest:
     distance: float  # 1 - cosine of the features, 0..2
     bits: int  # of the perceptual hashes of these two that differ, 0..64
     copy: bool
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is the training picture itself."""
+        return self.distance <= EXACT[0] and self.bits <= EXACT[1]
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,15 @@ class Memorisation:
         return sum(each.copy for each in self.nearest)
 
     @property
-    def share(self) -> float:
-        """Of the pictures that are copies, 0..1."""
-        return self.copies / len(self.nearest)
+    def exact(self) -> int:
+        return sum(each.exact for each in self.nearest)
+
+    @property
+    def by_chance(self) -> float:
+        """How likely so many copies are, 0..1, where nothing is copied: with SHARE for each."""
+        from scipy.stats import binom
+
+        return float(binom.sf(self.copies - 1, len(self.nearest), SHARE))
 
     @property
     def closest(self) -> list[int]:
@@ -71,8 +84,10 @@ def memorisation(
         raise ValueError("two training pictures are needed to know what is near")
     own, near = _nearest(training, training, itself=False)
     own_bits = [_bits(training_hashes[i], training_hashes[place]) for i, place in enumerate(own)]
-    near_distance = max(float(np.quantile(near, SHARE)), EXACT[0])
-    near_bits = max(int(np.quantile(own_bits, SHARE, method="lower")), EXACT[1])
+    near_distance, near_bits = EXACT
+    if len(training) >= FEW:
+        near_distance = max(float(np.quantile(near, SHARE)), EXACT[0])
+        near_bits = max(int(np.quantile(own_bits, SHARE, method="lower")), EXACT[1])
     found = []
     for mine, place, distance in zip(hashes, *_nearest(features, training), strict=True):
         bits = _bits(mine, training_hashes[place])

@@ -104,7 +104,9 @@ def _numbers(results: Sequence[Result]) -> Iterator[str]:
 
 def _curves(results: Sequence[Result], best: Result | None) -> Iterator[str]:
     """The three numbers over the steps of checkpoints, where there are several."""
-    course = sorted((each for each in results if each.step is not None), key=lambda each: each.step)
+    name = results[-1].model
+    own = (r for r in results if r.model == name or r.model.startswith(f"{name}/"))
+    course = sorted((r for r in own if r.step is not None), key=lambda each: each.step)
     if len(course) < 3:
         return
     marked = best.step if best else None

@@ -116,7 +116,7 @@ def summary(result: Result) -> dict:
         "clip_score": result.following.score,
         "prompts": known,
         "identity": result.following.identity,
-        **{name: value for name, value in kept.items() if value},
+        **{name: value for name, value in kept.items() if value not in (None, {})},
     }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from scoring.binding import first_colour, swapped
 from scoring.data import Reference
-from scoring.distances import KERNELS, MIN_PICTURES, difference, distance
+from scoring.distances import KERNELS, MIN_PROMPTS, difference, distance
 from scoring.inception import fid
 from scoring.memorisation import memorisation, perceptual_hash
 from scoring.scores import (
@@ -82,14 +82,20 @@ def result(
 
     features = np.stack([each.features for each in following.shown])
     hashes = [each.hash for each in following.shown]
-    several = min(len(features), len(reference.features)) >= MIN_PICTURES
+    prompts = np.array([
+        number for number, prompt in enumerate(following.prompts)
+        for each in prompt.shown if each.problem is None
+    ])  # fmt: skip
+    several = min(len(np.unique(prompts)), len(reference.features)) >= MIN_PROMPTS
     seen = [each.inception for each in following.shown]
     return Result(
         following,
         keeping,
         style=following.style(reference.style),
         distances={
-            name: distance(name, features, reference.features) for name in KERNELS if several
+            name: distance(name, features, prompts, reference.features)
+            for name in KERNELS
+            if several
         },
         fid=fid(np.stack(seen), reference.inception)
         if several and reference.inception is not None
@@ -107,18 +113,20 @@ def against(model: Result, base: Result, reference: Reference | None = None) -> 
     import numpy as np
 
     following = compare(model.following, base.following)
-    both = model.keeping and base.keeping
-    keeping = compare(model.keeping, base.keeping) if both else None
+    keeping = None
+    if model.keeping and base.keeping:
+        keeping = compare(model.keeping, base.keeping)
     if reference is None:
         return Against(model, base, following, keeping)
-    ours, theirs = twins(model.following, base.following)
-    several = min(len(ours), len(reference.features)) >= MIN_PICTURES
-    pair = [np.stack([each.features for each in side]) for side in (ours, theirs)] if ours else []
+    pairs = twins(model.following, base.following)
+    prompts = np.array([number for number, _, _ in pairs])
+    several = min(len(np.unique(prompts)), len(reference.features)) >= MIN_PROMPTS
+    both = [np.stack([row[i].features for row in pairs]) for i in (1, 2)] if pairs else []
     return Against(
         model,
         base,
         following,
         keeping,
         compare_styles(model.following, base.following, reference.style),
-        {name: difference(name, *pair, reference.features) for name in KERNELS if several},
+        {name: difference(name, *both, prompts, reference.features) for name in KERNELS if several},
     )

@@ -2,13 +2,14 @@
 
 import hashlib
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from errors import UserError
+from errors import UserError, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +72,7 @@ class Scorer:
         with torch.inference_mode():
             self._metric.reset()
             self._metric.update(pixels.to(self.device), caption)
-            return float(self._metric.compute())
+            return self._finite(float(self._metric.compute()))
 
     def features(self, images: "Sequence[Image.Image]") -> "ndarray":
         """What the model sees in RGB pictures: float32 N,D, each of length 1."""
@@ -80,7 +81,13 @@ class Scorer:
         with torch.inference_mode():
             pixels = torch.stack([self._inputs.preprocess(image) for image in images])
             seen = self._features.get_image_features(pixels.to(self.device)).float()
+            self._finite(float(seen.sum()))
             return torch.nn.functional.normalize(seen, dim=-1).cpu().numpy()
+
+    def _finite(self, number: float) -> float:
+        if not math.isfinite(number):
+            raise UserError(f"Scorer {self.name} gives no number. Its weights are damaged.")
+        return number
 
     def truncates(self, caption: str) -> bool:
         """Whether the end of the caption is beyond what the model reads."""
@@ -175,7 +182,7 @@ def _open(name: str, model_name: str, **options) -> tuple:
             model, preprocess = open_clip.create_model_from_pretrained(model_name, **options)
             return model, preprocess, open_clip.get_tokenizer(model_name)
     except Exception as error:  # open_clip and what it calls raise every kind
-        reason = str(error).strip().splitlines()[0].rstrip(".: ")
+        reason = reason_of(error).rstrip(".: ")
         raise UserError(f"Cannot open scorer {name}: {reason}.") from error
 
 

@@ -99,31 +99,43 @@ class ModelScores:
     def binding(self) -> Share | None:
         """How often a picture is nearer to its prompt than to the one with swapped colours; None
         where no prompt has two."""
-        pairs = [(each.score, each.swapped) for each in self.shown if each.swapped is not None]
-        return Share(sum(right > wrong for right, wrong in pairs), len(pairs)) if pairs else None
+        return Share.of(
+            [
+                [each.score > each.swapped for each in prompt.shown if each.swapped is not None]
+                for prompt in self.prompts
+            ]
+        )
 
     @property
     def coloured(self) -> Share | None:
         """How often the pixels of the body have the colour that the prompt names; None where
         nobody looked."""
-        looked = [each.coloured for each in self.shown if each.coloured is not None]
-        return Share(sum(looked), len(looked)) if looked else None
+        return Share.of(
+            [
+                [each.coloured for each in prompt.shown if each.coloured is not None]
+                for prompt in self.prompts
+            ]
+        )
 
 
 @dataclass(frozen=True)
 class Share:
-    """`hits` of `count`."""
+    """`hits` of `count` pictures, of so many prompts."""
 
     hits: int
     count: int
+    prompts: int
 
-    @property
-    def value(self) -> float:
-        return self.hits / self.count
+    @classmethod
+    def of(cls, prompts: list[list[bool]]) -> Share | None:
+        """Of the pictures of each prompt; None where there is none."""
+        some = [pictures for pictures in prompts if pictures]
+        return cls(sum(map(sum, some)), sum(map(len, some)), len(some)) if some else None
 
     @property
     def interval(self) -> tuple[float, float]:
-        return wilson_interval(self.hits, self.count)
+        """95 %, as if the pictures of a prompt were all alike: never too narrow."""
+        return wilson_interval(self.hits / self.count * self.prompts, self.prompts)
 
 
 @dataclass(frozen=True)
@@ -204,13 +216,15 @@ def compare_styles(model: ModelScores, base: ModelScores, style: ndarray) -> Com
     )
 
 
-def twins(model: ModelScores, base: ModelScores) -> tuple[list[Shown], list[Shown]]:
-    """Pictures of the same prompts and seeds, where both sides have one."""
-    ours, theirs = (
-        [each for prompt in scores.prompts for each in prompt.shown] for scores in (model, base)
-    )
-    both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.problem is b.problem is None]
-    return [a for a, _ in both], [b for _, b in both]
+def twins(model: ModelScores, base: ModelScores) -> list[tuple[int, Shown, Shown]]:
+    """Pictures of the same prompts and seeds, where both sides have one: the prompt's number, and
+    both."""
+    return [
+        (number, ours, theirs)
+        for number, pair in enumerate(zip(model.prompts, base.prompts, strict=True))
+        for ours, theirs in zip(pair[0].shown, pair[1].shown, strict=True)
+        if ours.problem is theirs.problem is None
+    ]
 
 
 def require_same_making(model: dict, base: dict) -> None:
@@ -238,9 +252,13 @@ def _difference(model: Sequence[float | None], base: Sequence[float | None]) -> 
 
 def best_of(results: Sequence[Result]) -> Result | None:
     """The model that follows its prompts best; of those that the prompts cannot tell from it, the
-    one that keeps most. None without any score."""
-    known = [result for result in results if result.following.score is not None]
-    if not known:
+    one that keeps most. A model that fails prompts which others do not is not asked.
+
+    None without any score, and where pictures were made differently.
+    """
+    counts = [sum(p.score is not None for p in result.following.prompts) for result in results]
+    known = [r for r, count in zip(results, counts, strict=True) if count == max(counts) > 0]
+    if not known or any(r.following.identity != known[0].following.identity for r in known):
         return None
     top = max(known, key=lambda result: result.following.score)
     equals = [

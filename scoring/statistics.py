@@ -42,7 +42,7 @@ def normal_interval(value: float, *variances: float) -> tuple[float, float]:
     return value - reach, value + reach
 
 
-def wilson_interval(hits: int, count: int) -> tuple[float, float]:
+def wilson_interval(hits: float, count: int) -> tuple[float, float]:
     """Where a share of which `hits` of `count` were seen lies with 95 % confidence (Wilson 1927).
     At least 1 seen."""
     z2 = 1.959964**2

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from scoring.memorisation import SHARE
+from preparing.report import amount
+from scoring.memorisation import Memorisation
 from scoring.scores import Against, Comparison, Result
-from scoring.statistics import MIN_PROMPTS, wilson_interval
+from scoring.statistics import MIN_PROMPTS
+
+UNLIKELY = 0.01  # so seldom chance alone makes as many copies
 
 
 def sentences(
@@ -21,18 +24,24 @@ def sentences(
             told += _alone(result)
         told += _left_out(result)
     if best and len(results) > 2:
-        told.append(
-            f"The best is {best.model}: of the models that follow their prompts best, as far as "
-            "these prompts can tell, it keeps most of what the base knew."
-        )
+        told.append(_best(best))
     return told
+
+
+def _best(best: Result) -> str:
+    rule = "it has the highest CLIP score"
+    if best.keeping:
+        rule = "of those that follow best, as far as these prompts can tell, it keeps most"
+    return f"The best is {best.model}: {rule}. It was chosen on these prompts, which flatter it."
 
 
 def numbers(comparison: Comparison) -> str:
     """A difference with its interval."""
-    count = _count(len(comparison.known), "prompt")
+    count = amount(len(comparison.known), "prompt")
     if comparison.interval is None:
         return f"{count} cannot give an interval, it takes {MIN_PROMPTS}"
+    if not any(comparison.known):
+        return f"the same score for each of {count}"
     low, high = comparison.interval
     return (
         f"{signed(comparison.mean)}, 95 % interval {signed(low)} to {signed(high)}, higher for "
@@ -71,23 +80,29 @@ def _against(each: Against) -> Iterator[str]:
 
 def _alone(result: Result) -> Iterator[str]:
     name, memory, binding = result.model, result.memorisation, result.following.binding
+    if result.following.score is None:
+        yield f"No picture of {name} could be scored."
     if memory:
-        count = len(memory.nearest)
-        copied = f"{memory.copies} of {_count(count, 'picture')} of {name}"
-        if wilson_interval(memory.copies, count)[0] > SHARE:
-            yield (
-                f"{copied} are copies of training pictures, or nearly: it has memorised. Train "
-                "for fewer steps, or with more pictures."
-            )
-        else:
-            yield f"{copied} look like copies of training pictures: no sign of memorising."
+        yield _memorised(name, memory)
     if binding:
         low, high = binding.interval
         yield (
-            f"{name} gives two colours to the right things in {binding.hits} of "
-            f"{_count(binding.count, 'picture')} ({_percent(low)} to {_percent(high)}; guessing: "
+            f"By its scorer, {name} gives two colours to the right things in {binding.hits} of "
+            f"{amount(binding.count, 'picture')} ({_percent(low)} to {_percent(high)}; guessing: "
             "50 %)."
         )
+
+
+def _memorised(name: str, memory: Memorisation) -> str:
+    count = amount(len(memory.nearest), "picture")
+    exact = f" {memory.exact} of them are training pictures themselves." if memory.exact else ""
+    if not memory.copies:
+        return f"None of {count} of {name} looks like a copy of a training picture."
+    copied = f"{memory.copies} of {count} of {name} look like copies of training pictures"
+    if memory.by_chance < UNLIKELY:
+        advice = " Train for fewer steps, or with more pictures."
+        return f"{copied}: it has memorised.{exact}{advice}"
+    return f"{copied}, which is no more than chance.{exact} Look at the closest pairs."
 
 
 def _left_out(result: Result) -> Iterator[str]:
@@ -99,13 +114,9 @@ def _left_out(result: Result) -> Iterator[str]:
     )  # fmt: skip
     if kinds:
         reasons = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        left = _count(kinds.total(), "picture")
+        left = amount(kinds.total(), "picture")
         yield f"{result.model}: {left} left out and not scored ({reasons})."
 
 
 def _percent(share: float) -> str:
     return f"{share:.0%}".replace("%", " %")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")

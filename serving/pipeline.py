@@ -6,13 +6,15 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from errors import UserError
+from errors import UserError, reason_of
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 LORA_FILE = "pytorch_lora_weights.safetensors"  # as diffusers calls it
+RUN = {"run_id": str, "base_model": str, "steps": int, "options": dict, "dataset": dict,
+       "scores": dict}  # fmt: skip
 # A smaller UNet is drawn in fp32: exact, and measured faster than bf16 on a CPU.
 SMALL_UNET_PARAMETERS = 100_000_000
 
@@ -36,8 +38,7 @@ def open_pipeline(
     """
     import torch
 
-    device = device or _best_device()
-    _check_device(device)
+    device = checked_device(device)
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"There is no dtype '{dtype}'. Choose one of {', '.join(DTYPES)}.")
     if dtype == "fp16" and device == "cpu":
@@ -96,6 +97,10 @@ def read_run(model: str) -> dict:
         raise UserError(f"{path} is no JSON ({error}). Mend or delete it.") from error
     if not isinstance(run, dict):
         raise UserError(f"{path} holds no JSON object. Mend or delete it.")
+    run = {name: value for name, value in run.items() if value is not None}
+    for name, kind in RUN.items():
+        if not isinstance(run.get(name, kind()), kind):
+            raise UserError(f"{path}: {name} is {run[name]!r:.40}. Mend or delete it.")
     return run
 
 
@@ -123,9 +128,11 @@ def _best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _check_device(device: str) -> None:
+def checked_device(device: str | None) -> str:
+    """The device, or the best there is. Raises UserError where it is not here."""
     import torch
 
+    device = device or _best_device()
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
         raise UserError(f"There is no device '{device}'. Choose cpu, cuda, cuda:1 or mps.")
     kind, _, index = device.partition(":")
@@ -136,6 +143,7 @@ def _check_device(device: str) -> None:
     }
     if int(index or 0) >= found[kind]:
         raise UserError(f"PyTorch finds no {device} here. Choose --device {_best_device()}.")
+    return device
 
 
 def _best_dtype(device: str, unet_parameters: int) -> str:
@@ -169,6 +177,8 @@ def _put_checkpoint(pipe: "StableDiffusionPipeline", folder: Path) -> None:
             )
             for path in found:
                 getattr(pipe, name).load_state_dict(load_file(path))
+            if name == "unet" and not found:
+                raise FileNotFoundError(f"no weights in {folder}")
     except (OSError, SafetensorError, RuntimeError) as error:
         raise UserError(
             f"Checkpoint {folder} does not fit its model ({type(error).__name__}). Delete it, or "
@@ -188,7 +198,13 @@ def _from_lora(folder: str, scale: float, weights: Path) -> "StableDiffusionPipe
         pipe = _from_pretrained(base)
     except UserError as error:
         raise UserError(f"'{folder}' is a LoRA of '{base}'. {error}") from error
-    pipe.load_lora_weights(str(weights.parent), weight_name=weights.name)
+    try:
+        pipe.load_lora_weights(str(weights.parent), weight_name=weights.name)
+    except Exception as error:  # diffusers, peft and safetensors have errors of their own
+        raise UserError(
+            f"{weights} does not fit its base model, or is damaged ({reason_of(error):.100}). "
+            "Train it anew, or give another."
+        ) from error
     pipe.fuse_lora(lora_scale=scale)
     pipe.unload_lora_weights()
     return pipe

@@ -12,6 +12,7 @@ from scoring.binding import first_colour, swapped
         ("a red creature with red wings", None),
         ("a red creature with blue wings and green ears", None),
         ("a redhead with blue eyes", None),
+        ("a black and white photo", None),
         ("", None),
     ],
 )

@@ -72,6 +72,7 @@ def test_checkpoints_are_compared_with_the_base_that_run_json_names(trained, sco
     assert [each["model"] for each in content["comparisons"]] == names[1:]
     assert content["best"] in names
     assert f"The best is {content['best']}" in content["verdict"][-1]
+    assert "keeps most" not in content["verdict"][-1]  # that was not measured
     assert "Over the checkpoints" in page.read_text() and "<svg" in page.read_text()
     # Nine of the dozen pictures were learned from; that is where style comes from.
     assert last["style"] is not None and last["memorisation"]["pictures"] == len(PROMPTS)
@@ -109,6 +110,13 @@ def test_what_is_not_there_is_one_sentence(trained, scored, tiny_model, tmp_path
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(metrics.UserError, match="checkpoint-2 does not fit"):
         scored("--model", model, "--checkpoints")
+    for path in model.glob("checkpoint-2/unet*/*.safetensors"):
+        path.unlink()
+    with pytest.raises(metrics.UserError, match="checkpoint-2 does not fit"):
+        scored("--model", model, "--checkpoints")
+    (model / "run.json").write_text('{"options": 3}')
+    with pytest.raises(metrics.UserError, match="options is 3"):
+        scored("--model", model)
 
 
 def test_a_base_that_is_gone_is_said_and_the_model_scored_all_the_same(trained, scored, capsys):

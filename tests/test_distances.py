@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from scoring.distances import KERNELS, MIN_PICTURES, difference, distance
+from scoring.distances import KERNELS, MIN_PROMPTS, difference, distance
 
 
 def features(count: int, shift: float = 0.0, seed: int = 0, width: int = 16) -> np.ndarray:
@@ -13,6 +13,11 @@ def features(count: int, shift: float = 0.0, seed: int = 0, width: int = 16) -> 
     rows = np.random.default_rng(seed).normal(0, 1, (count, width))
     rows[:, 0] += shift
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def apart(kernel: str, made: np.ndarray, reference: np.ndarray, prompts=None):
+    """The distance where each picture has a prompt of its own, or that of `prompts`."""
+    return distance(kernel, made, np.arange(len(made)) if prompts is None else prompts, reference)
 
 
 def test_kid_is_that_of_torchmetrics():
@@ -24,7 +29,7 @@ def test_kid_is_that_of_torchmetrics():
     metric.update(torch.from_numpy(reference * scale), real=True)
     metric.update(torch.from_numpy(made * scale), real=False)
     expected, _ = metric.compute()
-    assert distance("kid", made, reference).value == pytest.approx(float(expected), abs=1e-4)
+    assert apart("kid", made, reference).value == pytest.approx(float(expected), abs=1e-4)
 
 
 def test_cmmd_is_the_sum_over_all_pairs():
@@ -41,23 +46,23 @@ def test_cmmd_is_the_sum_over_all_pairs():
     expected = (
         mean(made, made, True) + mean(reference, reference, True) - 2 * mean(made, reference, False)
     )
-    assert distance("cmmd", made, reference).value == pytest.approx(expected, abs=1e-6)
+    assert apart("cmmd", made, reference).value == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_same_source_is_at_no_distance_and_another_one_is(kernel):
-    near = distance(kernel, features(64), features(200, seed=1))
-    far = distance(kernel, features(64, shift=2.0), features(200, seed=1))
+    near = apart(kernel, features(64), features(200, seed=1))
+    far = apart(kernel, features(64, shift=2.0), features(200, seed=1))
     assert near.interval[0] <= 0 <= near.interval[1]
     assert far.interval[0] > near.interval[1]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_interval_holds_the_truth_about_as_often_as_it_says(kernel):
-    truth = distance(kernel, features(4000, 1.0, 10_000), features(4000, seed=10_001)).value
+    truth = apart(kernel, features(4000, 1.0, 10_000), features(4000, seed=10_001)).value
     held = 0
     for trial in range(200):
-        found = distance(kernel, features(50, 1.0, trial), features(150, seed=5000 + trial))
+        found = apart(kernel, features(50, 1.0, trial), features(150, seed=5000 + trial))
         held += found.interval[0] <= truth <= found.interval[1]
     assert 0.90 <= held / 200 <= 0.99
 
@@ -65,7 +70,7 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says(kernel):
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_model_against_itself_is_exactly_as_far(kernel):
     made, reference = features(20), features(30, seed=1)
-    same = difference(kernel, made, made, reference)
+    same = difference(kernel, made, made, np.arange(20), reference)
     assert same.value == 0 and same.interval == (0, 0)
 
 
@@ -75,12 +80,34 @@ def test_pairs_tell_a_nearer_model_with_a_narrower_interval(kernel):
     nearer = base.copy()
     nearer[:, 0] -= 0.15
     nearer /= np.linalg.norm(nearer, axis=1, keepdims=True)
-    found = difference(kernel, nearer, base, reference)
+    found = difference(kernel, nearer, base, np.arange(60), reference)
     assert found.interval[1] < 0
-    alone = distance(kernel, nearer, reference).interval
+    alone = apart(kernel, nearer, reference).interval
     assert found.interval[1] - found.interval[0] < alone[1] - alone[0]
 
 
 def test_too_few_pictures_have_no_distance():
-    with pytest.raises(ValueError, match="needs 8 pictures"):
-        distance("kid", features(MIN_PICTURES - 1), features(20, seed=1))
+    with pytest.raises(ValueError, match="needs 8 prompts"):
+        apart("kid", features(MIN_PROMPTS - 1), features(20, seed=1))
+
+
+def test_pictures_of_one_prompt_do_not_make_the_interval_narrower():
+    """Four pictures of each of 16 prompts: as certain as 16 pictures, not as 64."""
+    held = narrow = 0
+    truth = apart("kid", clustered(20_000, 4000, 1), features(4000, seed=10_001)).value
+    for trial in range(150):
+        made, prompts = clustered(trial, 16, 4), np.repeat(np.arange(16), 4)
+        reference = features(150, seed=5000 + trial)
+        low, high = apart("kid", made, reference, prompts).interval
+        held += low <= truth <= high
+        low, high = apart("kid", made, reference).interval
+        narrow += low <= truth <= high
+    assert held / 150 >= 0.85 > narrow / 150
+
+
+def clustered(seed: int, prompts: int, each: int) -> np.ndarray:
+    """Features of pictures that are much alike within a prompt."""
+    random = np.random.default_rng(seed)
+    middle = random.normal(0, 1, (prompts, 16)) + np.eye(16)[0]
+    rows = np.repeat(middle, each, axis=0) + random.normal(0, 0.1, (prompts * each, 16))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)

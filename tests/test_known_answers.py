@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,8 @@ def test_training_pictures_that_are_shown_as_drawn_are_all_found(told, folders):
     content, said = told("--pictures", folders["right"], "--data", folders["right"])
     (model,) = content["models"]
     assert model["memorisation"]["copies"] == model["memorisation"]["pictures"] == len(SEEDS)
-    assert "24 of 24 pictures of right are copies of training pictures" in said
+    assert "24 of 24 pictures of right look like copies of training pictures: it has" in said
+    assert "24 of them are training pictures themselves" in said
 
 
 def test_two_colours_are_bound_in_drawings_and_not_in_noise(told, folders):
@@ -103,8 +105,17 @@ def test_black_pictures_are_left_out_and_said_so(told, folders, tmp_path):
 
 def test_pictures_with_other_captions_are_refused(told, folders, tmp_path):
     other = write(tmp_path / "other", [draw("pokemon", SEEDS[0]).image], ["a red creature"])
-    with pytest.raises(metrics.UserError, match="cannot be compared"):
-        told("--pictures", other, "--base", folders["right"])
+    with pytest.raises(metrics.UserError, match=r"cannot be compared: .*right has 1 picture of 'a"):
+        told("--pictures", folders["right"], "--base", other)
+
+
+def test_rows_in_another_order_are_paired_by_caption(told, folders, tmp_path):
+    shutil.copytree(folders["right"], tmp_path / "turned")
+    rows = (tmp_path / "turned" / "metadata.jsonl").read_text().split("\n")
+    (tmp_path / "turned" / "metadata.jsonl").write_text("\n".join(reversed(rows)))
+    content, said = told("--pictures", tmp_path / "turned", "--base", folders["right"])
+    assert content["comparisons"][0]["mean_difference"] == 0
+    assert "the same score for each of 24 prompts" in said
 
 
 def test_the_page_shows_it_all_and_needs_nothing_but_itself(told, folders, tmp_path):

@@ -131,7 +131,10 @@ def test_a_model_against_itself_differs_by_exactly_zero(score, tiny_model, capsy
     assert comparison["mean_difference"] == 0
     assert comparison["interval_95"] == [0, 0]
     assert comparison["verdict"] == "these prompts cannot tell"
-    assert "These prompts cannot tell tiny from tiny (+0.00," in capsys.readouterr().out
+    assert (
+        "cannot tell tiny from tiny (the same score for each of 6 prompts)"
+        in capsys.readouterr().out
+    )
 
 
 def test_two_models_are_compared_at_the_same_prompts_and_seeds(score, other_model, capsys):
@@ -249,8 +252,12 @@ def failure(command, capsys) -> tuple[int, str]:
         (["--seed", "-1"], "seed"),
         (["--write_run", "--model", "owner/name"], "--write_run needs a model folder"),
         (["--output", "tests"], "is a folder"),
-        (["--output", "errors.py/scores.json"], "Cannot make folder errors.py"),
-        (["--save_images", "errors.py"], "Cannot make folder errors.py"),
+        (["--output", "errors.py/scores.json"], "errors.py/scores.json cannot be written"),
+        (["--output", "a.html", "--report", "a.html"], "are the same file"),
+        (["--write_run", "--lora_scale", "1"], "Leave out --lora_scale"),
+        (["--lora_scale", "nan"], "--lora_scale is nan"),
+        (["--pictures", "docs"], "--pictures draws nothing: leave out --model"),
+        (["--save_images", "errors.py"], "--save_images errors.py cannot be written"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments, sentence, score, capsys, monkeypatch):

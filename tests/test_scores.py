@@ -1,7 +1,7 @@
 import pytest
 
 from errors import UserError
-from scoring.scores import ModelScores, PromptScore, Result, Shown, best_of, compare
+from scoring.scores import ModelScores, PromptScore, Result, Share, Shown, best_of, compare
 
 MADE = {"steps": 20, "scorer": "a", "versions": {"torch": "2"}}
 
@@ -111,6 +111,24 @@ def test_a_picture_binds_its_colours_where_it_fits_them_better_than_swapped():
     pairs = [(30.0, 20.0), (30.0, 40.0), (30.0, None), (31.0, 30.0)]
     shown = tuple(Shown(i, score, swapped=other) for i, (score, other) in enumerate(pairs))
     share = ModelScores("m", None, MADE, (PromptScore("p", shown),)).binding
-    assert (share.hits, share.count) == (2, 3)
+    assert (share.hits, share.count, share.prompts) == (2, 3, 1)
     assert share.interval[0] < 2 / 3 < share.interval[1]
     assert model(prompt(1.0)).binding is None
+
+
+def test_a_model_that_fails_prompts_is_not_the_best_for_the_few_that_are_left():
+    good = ModelScores("good", None, MADE, tuple(prompt(70.0 + i) for i in range(8)))
+    broken = ModelScores("broken", None, MADE, (prompt(99.0), *[prompt(None)] * 7))
+    assert best_of([Result(broken), Result(good)]).model == "good"
+
+
+def test_there_is_no_best_of_what_was_made_differently():
+    ours = ModelScores("a", None, MADE, (prompt(1.0),))
+    other = ModelScores("b", None, MADE | {"steps": 9}, (prompt(2.0),))
+    assert best_of([Result(ours), Result(other)]) is None
+
+
+def test_the_interval_of_a_share_counts_prompts_not_pictures():
+    one = Share.of([[True]] * 12 + [[False]] * 4)
+    four = Share.of([[True] * 4] * 12 + [[False] * 4] * 4)
+    assert four.count == 4 * one.count and four.interval == one.interval
