@@ -36,38 +36,27 @@ def scores_page(run: dict) -> str:
 
 
 def _scores(name: str, entry: dict) -> str:
+    """The verdict in sentences, and the numbers behind it."""
     rows = [("CLIP score", f"{entry['clip_score']:.2f}")]
-    against = entry.get("comparison") or {}
-    for label, each in (("", against), ("keeping: ", against.get("keeping") or {}),
-                        ("style: ", against.get("style") or {})):  # fmt: skip
-        if isinstance(each.get("mean_difference"), int | float):
-            rows.append((f"{label}against {against.get('base', 'its base')}", _difference(each)))
-    for label, key in (("on what its base knew", "keeping"),):
-        if isinstance(entry.get(key), dict):
-            rows.append((f"CLIP score {label}", f"{entry[key].get('clip_score', 0):.2f}"))
-    if isinstance(memory := entry.get("memorisation"), dict):
-        rows.append(
-            ("copies of training pictures", f"{memory.get('copies')} of {memory.get('pictures')}")
-        )
-    if isinstance(binding := entry.get("binding"), dict):
-        rows.append(
-            (
-                "two colours on the right things",
-                f"{binding.get('right')} of {binding.get('pictures')}",
-            )
-        )
+    kept, memory, binding = (
+        entry[key] if isinstance(entry.get(key), dict) else {}
+        for key in ("keeping", "memorisation", "binding")
+    )
+    if isinstance(kept.get("clip_score"), int | float):
+        rows.append(("on what its base knew", f"{kept['clip_score']:.2f}"))
+    if memory:
+        rows.append(("copies of training pictures", _share(memory, "copies")))
+    if binding:
+        rows.append(("two colours on the right things", _share(binding, "right")))
+    rows.append(("scorer", str((entry.get("identity") or {}).get("scorer", ""))))
     cells = "".join(
         f'<tr><th scope="row">{escape(label)}</th><td>{escape(text)}</td></tr>'
         for label, text in rows
     )
-    scorer = escape(str((entry.get("identity") or {}).get("scorer", "")))
-    prompts = escape(f"{entry.get('prompts', '')} prompts, {name}")
-    return f"<h2>{prompts}</h2><table>{cells}</table><p>by {scorer}</p>"
+    told = "".join(f"<p>{escape(str(one))}</p>" for one in entry.get("verdict") or ())
+    title = escape(f"{entry.get('prompts', '')} prompts: {name}")
+    return f"<h2>{title}</h2>{told}<table>{cells}</table>"
 
 
-def _difference(each: dict) -> str:
-    interval = each.get("interval_95")
-    words = f"{each['mean_difference']:+.2f}"
-    if isinstance(interval, list) and len(interval) == 2:
-        words += f" (95 % interval {interval[0]:+.2f} to {interval[1]:+.2f})"
-    return f"{words}: {each.get('verdict', '')}"
+def _share(entry: dict, hits: str) -> str:
+    return f"{entry.get(hits)} of {entry.get('pictures')}"

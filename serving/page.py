@@ -123,12 +123,10 @@ class Page:
             info="Untick it to draw with the same seed again.",
             elem_id="new_seed",
         )
-        self._dropped = gr.File(
-            label="Drop a picture drawn here: its settings come back",
-            file_types=[".png"],
-            height=110,
-            elem_id="dropped",
+        self._dropped = gr.UploadButton(
+            "Settings of a picture", file_types=[".png"], size="sm", elem_id="dropped"
         )
+        gr.HTML("<p>A picture drawn here may also be dropped anywhere on the page.</p>")
 
     @property
     def _fields(self) -> list:
@@ -163,7 +161,7 @@ class Page:
         self._seed.input(None, None, self._new_seed, js="() => false", **hidden)
         presets = f"(name) => ({PRESETS})[name]".replace("'", '"')
         self._preset.input(None, self._preset, self._steps, js=presets, **hidden)
-        restored = [self._status, self._dropped, *self._fields]
+        restored = [self._status, *self._fields]
         self._dropped.upload(self._restore, self._dropped, restored, **hidden)
         self.blocks.load(self._linked, None, restored, js=KEYS, **hidden)
 
@@ -225,10 +223,9 @@ class Page:
         try:
             request = request_of(path)
         except UserError as error:
-            return {self._status: note(str(error), problem=True), self._dropped: None}
+            return {self._status: note(str(error), problem=True)}
         return self._filled(request) | {
             self._status: note(f"The settings of that picture are back, with seed {request.seed}."),
-            self._dropped: None,
         }
 
     def _linked(self, request: gr.Request) -> dict:

@@ -52,7 +52,7 @@ def _a1111(text: str) -> dict:
     """Lines of prompt, one of what to avoid, one of settings: "Steps: 20, ..., Size: 512x512"."""
     words, _, last = text.rpartition("\n")
     prompt, _, negative_prompt = words.partition("\nNegative prompt: ")
-    given = dict(re.findall(r"([\w ]+): ([^,]+)", last))
+    given = dict(re.findall(r"(\w[\w ]*): ([^,]+)", last))
     if "Steps" not in given or not prompt:
         raise UserError(NONE)
     settings = {"prompt": prompt, "negative_prompt": negative_prompt}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from benchmarks.attributes import body_colour
 from bundled.creatures import HELD_OUT_SEEDS, draw
+from bundled.pixels import body_colour
 from generate import DEFAULT_MODEL, Generator, Request
 from scoring.scorer import BUNDLED, Scorer
 

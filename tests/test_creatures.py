@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 
-from benchmarks.attributes import body_colour
 from bundled import creatures
 from bundled.canvas import SIZE
 from bundled.creatures import HELD_OUT_SEEDS, LOOKS, Creature, draw, draw_thing, write_folder
 from bundled.objects import THINGS
+from bundled.pixels import body_colour
 from errors import UserError
 
 
