@@ -36,12 +36,13 @@ KEYS = """() => {
   });
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
-    const input = document.querySelector("#dropped input[type=file]");
-    if (!input || event.target.closest("#dropped") || !event.dataTransfer.files.length) return;
+    const input = document.querySelector("input[type=file]");
+    if (!input || !event.dataTransfer.files.length) return;
     event.preventDefault();
     input.files = event.dataTransfer.files;
     input.dispatchEvent(new Event("change", { bubbles: true }));
   });
+  document.body.dataset.listens = "";
 }"""
 KEPT_SECONDS = 24 * 60 * 60  # how long the server keeps pictures of closed pages
 
@@ -74,6 +75,12 @@ class Page:
                     gr.Examples([[e] for e in EXAMPLES], self._prompt, label="Try", elem_id="try")
                     with gr.Accordion("Settings", open=False, elem_id="settings"):
                         self._lay_out_settings()
+                    self._dropped = gr.UploadButton(
+                        "Take the settings of a picture",  # or drop it anywhere
+                        file_types=[".png"],
+                        size="sm",
+                        elem_id="dropped",
+                    )
             with gr.Tab("Scores"):
                 gr.HTML(scores_page(run), elem_classes="text")
             with gr.Tab("How it works"):
@@ -95,7 +102,7 @@ class Page:
             self._cancel = gr.Button("Cancel", interactive=False, elem_id="cancel", scale=1)
 
     def _lay_out_answer(self) -> None:
-        self._expected = gr.HTML(visible=False, elem_id="expected")
+        self._expected = gr.HTML(elem_id="expected")
         self._gallery = gr.Gallery(
             format="png",  # webp, the default, would drop the settings in the pictures
             show_label=False,
@@ -123,10 +130,6 @@ class Page:
             info="Untick it to draw with the same seed again.",
             elem_id="new_seed",
         )
-        self._dropped = gr.UploadButton(
-            "Settings of a picture", file_types=[".png"], size="sm", elem_id="dropped"
-        )
-        gr.HTML("<p>A picture drawn here may also be dropped anywhere on the page.</p>")
 
     @property
     def _fields(self) -> list:
@@ -170,7 +173,7 @@ class Page:
         idle = {
             self._generate: gr.Button(interactive=True),
             self._cancel: gr.Button(interactive=False),
-            self._expected: gr.HTML("", visible=False),
+            self._expected: "",
         }
         try:
             request = _request(*values)
@@ -199,7 +202,7 @@ class Page:
                 elif not isinstance(event, Picture):
                     update = {self._status: pace.told(event)}
                     if isinstance(event, Step) and event.expected:
-                        update[self._expected] = gr.HTML(inline(event.expected), visible=True)
+                        update[self._expected] = inline(event.expected)
                     yield update
                 elif event.problem:
                     unsaid.append(PROBLEMS[event.problem].format(seed=event.seed))
@@ -213,7 +216,7 @@ class Page:
                 self._gallery: gr.Gallery(
                     files, visible=bool(files), columns=math.ceil(math.sqrt(len(files) or 1))
                 ),
-                self._expected: gr.HTML("", visible=False),
+                self._expected: "",
                 self._status: summary(request, seconds)
                 + "".join(note(each, problem=True) for each in unsaid),
             }

@@ -59,6 +59,8 @@ class FakeGenerator:
             for seed in request.seeds:
                 colour = hashlib.sha256(f"{request.prompt} {seed}".encode()).digest()[:3]
                 settings = {
+                    "prompt": request.prompt,
+                    "seed": seed,
                     "negative_prompt": request.negative_prompt,
                     "steps": request.steps,
                     "guidance_scale": request.guidance_scale,
