@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import gradio as gr
 
 from errors import UserError
+from serving.guard import client_of
 from serving.picture import PROBLEMS, Picture
 from serving.request import BOUNDS, SEEDS, Cancelled, Request
 from serving.worker import Event, Unread, Waiting, Worker
@@ -117,7 +118,15 @@ class Page:
         self._seed.input(None, None, self._new_seed, js="() => false", **hidden)
 
     def _draw(
-        self, prompt, negative_prompt, num_images, steps, guidance_scale, seed, new_seed
+        self,
+        prompt,
+        negative_prompt,
+        num_images,
+        steps,
+        guidance_scale,
+        seed,
+        new_seed,
+        visitor: gr.Request,
     ) -> Iterator[dict]:
         """One drawing, as updates of the page; ends, whatever happens, ready for the next."""
         idle = {
@@ -133,7 +142,9 @@ class Page:
                 steps=_whole(steps),
                 guidance_scale=guidance_scale,
             )
-            job = self._worker.submit([request])
+            job = self._worker.submit(
+                [request], client_of(visitor.client.host, visitor.session_hash)
+            )
             yield {
                 self._generate: gr.Button(interactive=False),
                 self._cancel: gr.Button(interactive=True),
