@@ -7,6 +7,7 @@ The page answers at once, while the model is still being opened; the first drawi
 """
 
 import argparse
+import os
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,10 @@ class OpeningGenerator:
         self._generator: Generator | None = None
         self._open = threading.Event()
 
+    @property
+    def ready(self) -> bool:
+        return self._open.is_set()
+
     def open(self, device: str | None, dtype: str | None) -> None:
         """Load the model. Raises UserError, as `Generator.load` does."""
         self._generator = Generator.load(self._model, device=device, dtype=dtype)
@@ -52,17 +57,22 @@ class OpeningGenerator:
 def build_app(generator: Generator) -> "gradio.Blocks":
     """The page for a generator, or for anything that draws like one. Nothing is started yet."""
     from serving.page import Page
+    from serving.rest import routes
     from serving.worker import Worker
 
-    return Page(Worker(generator)).blocks
+    worker = Worker(generator)
+    app = Page(worker).blocks
+    app.routes_beside = routes(worker, lambda: getattr(generator, "ready", True))
+    return app
 
 
 def serve(app: "gradio.Blocks", host: str, port: int) -> None:
-    """Start answering at host:port, in a thread, with /healthz for whoever watches the server."""
-    from fastapi.responses import PlainTextResponse
-    from starlette.routing import Route
-
+    """Start answering at host:port, in a thread: the page, and the routes beside it."""
+    from serving.guard import SecurityHeaders
     from serving.theme import CSS, theme
+
+    # Else uvicorn takes X-Forwarded-For from loopback for the peer's address.
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
 
     server, _, _ = app.launch(
         server_name=host,
@@ -74,9 +84,10 @@ def serve(app: "gradio.Blocks", host: str, port: int) -> None:
         ssr_mode=False,
         quiet=True,
         prevent_thread_lock=True,
+        app_kwargs={"routes": app.routes_beside},  # found before gradio's own
     )
-    # First, because gradio's own routes would take any path for a page.
-    server.router.routes.insert(0, Route("/healthz", lambda _: PlainTextResponse("ok")))
+    # Around all, because gradio puts its own middleware before that of `app_kwargs`.
+    server.middleware_stack = SecurityHeaders(server.middleware_stack)
 
 
 def free_port(host: str, port: int) -> int:

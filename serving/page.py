@@ -11,6 +11,7 @@ import gradio as gr
 
 from errors import UserError
 from serving.about import HOW, scores_page
+from serving.guard import client_of
 from serving.messages import LINKED, TITLE, Pace, head, inline, note, summary
 from serving.picture import PROBLEMS, Picture
 from serving.request import BOUNDS, SEEDS, Cancelled, Request
@@ -168,7 +169,7 @@ class Page:
         self._dropped.upload(self._restore, self._dropped, restored, **hidden)
         self.blocks.load(self._linked, None, restored, js=KEYS, **hidden)
 
-    def _draw(self, *values) -> Iterator[dict]:
+    def _draw(self, visitor: gr.Request, *values) -> Iterator[dict]:
         """One drawing, as updates of the page; ends, whatever happens, ready for the next."""
         idle = {
             self._generate: gr.Button(interactive=True),
@@ -177,7 +178,8 @@ class Page:
         }
         try:
             request = _request(*values)
-            job = self._worker.submit([request])
+            client = client_of(visitor.client.host, visitor.session_hash)
+            job = self._worker.submit([request], client)
             yield {
                 self._generate: gr.Button(interactive=False),
                 self._cancel: gr.Button(interactive=True),

@@ -6,13 +6,15 @@ touches the pipeline, so that no two jobs can mix.
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from errors import UserError
+from serving.line import Line
 from serving.picture import Picture
 from serving.request import Cancelled, Request
 
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from generate import Generator
-
-MAX_WAITING_JOBS = 20
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,21 @@ Event = Waiting | Step | Unread | Picture
 class Job:
     """Requests on their way to becoming pictures. Iterate over it once, to follow it."""
 
-    def __init__(self, requests: Sequence[Request]):
+    def __init__(self, requests: Sequence[Request], client: str, leave: "Callable[[Job], None]"):
+        """`leave` is told of the job when it is called off, maybe more than once."""
         self.requests = requests
+        self.client = client
+        self.pictures = 0  # drawn so far
+        self._leave = leave
         self._events = SimpleQueue()  # of Event, an Exception, None at the end
         self._cancelled = threading.Event()
         self._expected = ()
 
     def cancel(self) -> None:
-        """Stop drawing within one denoising step. Harmless when the job is over."""
+        """Leave the line, or stop drawing within one denoising step. Harmless when all is over."""
         self._cancelled.set()
         self._events.put(Cancelled())
+        self._leave(self)
 
     def __iter__(self) -> Iterator[Event]:
         """What happens, until all is drawn. Whoever stops following cancels the job.
@@ -88,26 +93,35 @@ class Job:
         """For the worker: hand an event to whoever follows the job."""
         self._events.put(event)
 
-    def draw(self, generator: "Generator") -> None:
-        """For the worker: draw, and turn everything that happens into events."""
+    def draw(self, generator: "Generator") -> str:
+        """For the worker: draw, and turn everything that happens into events.
+
+        Returns "done", "cancelled" or "failed".
+        """
         try:
             if self._on_step(0, 0):
-                return
+                return "cancelled"
             for request in self.requests:
                 if words := generator.dropped_words(request.prompt):
                     self.tell(Unread(words))
             for picture in generator.pictures(
                 self.requests, self._on_step, on_preview=self._on_preview
             ):
+                self.pictures += 1
                 self.tell(picture)
             self._events.put(None)
-        except (Cancelled, UserError) as end:
+            return "done"
+        except Cancelled as end:
             self._events.put(end)
+            return "cancelled"
+        except UserError as error:
+            self._events.put(error)
         except Exception:
             logging.getLogger(__name__).exception("Drawing failed: %s", self.requests)
             self._events.put(
                 UserError("Drawing failed. Try other settings; the app's terminal says more.")
             )
+        return "failed"
 
     def _on_step(self, done: int, total: int) -> bool:
         self.tell(Step(done, total, self._expected))
@@ -119,33 +133,64 @@ class Job:
 
 
 class Worker:
-    """Draws jobs in the order in which they were submitted."""
+    """Draws one job at a time; which one is next, the line says. A job once begun is finished."""
 
     def __init__(self, generator: "Generator"):
         self.generator = generator
-        self._jobs: deque[Job] = deque()  # waiting, and first the one that is being drawn
+        self.counts = Counter()  # jobs "done", "failed", "cancelled", "refused"; "pictures"
+        self.drawing_seconds = 0.0
+        self._drawing: Job | None = None
+        self._line = Line()
         self._changed = threading.Condition()
         threading.Thread(target=self._work, name="worker", daemon=True).start()
 
-    def submit(self, requests: Sequence[Request]) -> Job:
-        """Queue a job. Raises UserError when too many wait already."""
-        job = Job(requests)
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait, without the one that is being drawn."""
         with self._changed:
-            ahead = len(self._jobs)
-            if ahead > MAX_WAITING_JOBS:
-                raise UserError(f"{ahead} drawings are waiting already. Try again in a minute.")
-            self._jobs.append(job)
-            job.tell(Waiting(ahead))
-            self._changed.notify()
+            return len(self._line)
+
+    def submit(self, requests: Sequence[Request], client: str = "") -> Job:
+        """Queue a job. Jobs of different clients take turns; "" is nobody in particular.
+
+        Raises Busy when too much waits already, or too much of this client's.
+        """
+        job = Job(requests, client, self._leave)
+        with self._changed:
+            if self._drawing:
+                self._wait_in_line(job)
+            else:
+                self._drawing = job
+                job.tell(Waiting(0))
+                self._changed.notify()
         return job
+
+    def _wait_in_line(self, job: Job) -> None:
+        try:
+            self._line.add(job)
+        except UserError:
+            self.counts["refused"] += 1
+            raise
+        self._tell_places()
+
+    def _leave(self, job: Job) -> None:
+        with self._changed:
+            if self._line.remove(job):
+                self.counts["cancelled"] += 1
+                self._tell_places()
+
+    def _tell_places(self) -> None:
+        for ahead, job in enumerate(self._line, start=1):
+            job.tell(Waiting(ahead))
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._jobs)
-                job = self._jobs[0]
-            job.draw(self.generator)
+                self._changed.wait_for(lambda: self._drawing)
+            started = time.monotonic()
+            outcome = self._drawing.draw(self.generator)
             with self._changed:
-                self._jobs.popleft()
-                for ahead, waiting in enumerate(self._jobs):
-                    waiting.tell(Waiting(ahead))
+                self.drawing_seconds += time.monotonic() - started
+                self.counts += Counter({outcome: 1, "pictures": self._drawing.pictures})
+                self._drawing = self._line.take()
+                self._tell_places()

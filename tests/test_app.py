@@ -255,6 +255,21 @@ def test_the_page_asks_no_other_host_for_anything(browser, url):
 
 
 @in_browser
+def test_the_page_works_under_its_content_security_policy(browser, url):
+    page = browser.new_page()
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(url)
+    generate(page, "a cat")
+    status(page, "20 steps")
+    page.wait_for_function(
+        "document.querySelector('#gallery .thumbnail-item img')?.naturalWidth === 64"
+    )
+    page.close()
+    assert [text for text in said if "Content Security Policy" in text] == []
+
+
+@in_browser
 def test_the_head_names_the_model_and_its_scores(page):
     assert "fake-model · CLIP score 31.2 on held-out prompts" in page.inner_text("#head")
 

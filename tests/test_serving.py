@@ -8,8 +8,9 @@ from fakes import FakeGenerator
 
 from errors import UserError
 from generate import Cancelled, Picture, Request
+from serving.line import MAX_WAITING_JOBS
 from serving.share import THREAD_NAME, open_share_link
-from serving.worker import MAX_WAITING_JOBS, Step, Unread, Worker
+from serving.worker import Step, Unread, Worker
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_a_job_tells_its_steps_and_then_its_pictures(worker):
 def test_a_slow_follower_sees_the_latest_step_and_misses_no_picture(worker, generator):
     job = worker.submit([request(steps=100, num_images=3)])
     until(lambda: len(generator.steps) == 100)
-    until(lambda: not worker._jobs)
+    until(lambda: worker.counts["done"])
     assert [type(event) for event in job] == [Picture] * 3
 
 
@@ -64,7 +65,8 @@ def test_a_waiting_job_knows_how_many_are_before_it(worker, generator):
     first = worker.submit([request()])
     until(lambda: generator.requests)
     waiting = [worker.submit([request()]) for _ in range(2)]
-    assert [next(iter(job)).ahead for job in waiting] == [1, 2]
+    followed = [iter(job) for job in waiting]
+    assert [next(events).ahead for events in followed] == [1, 2]
     generator.release()
     list(first)
 

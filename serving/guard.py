@@ -1,0 +1,130 @@
+"""What stands before the door: headers on every answer, and what is read of a request at all."""
+
+import asyncio
+import json
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from errors import UserError
+
+MAX_BODY_BYTES = 64 * 1024
+BODY_SECONDS = 10
+LOOPBACK = ("127.0.0.1", "::1")
+# gradio's page has inline scripts and styles, compiles its `js=` at run time and shows pictures
+# from data: and blob: addresses. Nothing comes from, or goes to, another host.
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "; ".join(
+        [
+            "default-src 'self'",
+            "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data: blob:",
+            "media-src 'self' data: blob:",
+            "font-src 'self' data:",
+            "connect-src 'self' data: blob:",
+            "worker-src 'self' blob:",
+            "object-src 'none'",
+            "base-uri 'self'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+        ]
+    ),
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+
+
+class Refusal(UserError):
+    """A request that is turned away, with its HTTP status."""
+
+    def __init__(self, status: int, sentence: str):
+        super().__init__(sentence)
+        self.status = status
+
+
+class SecurityHeaders:
+    """ASGI middleware: `SECURITY_HEADERS` on every answer; bodies stream through untouched."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message):
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+def client_of(host: str | None, session: str | None = None) -> str:
+    """Who asks: the peer's address, never a header, which anybody can write.
+
+    Behind a tunnel or a proxy of this machine all come from loopback; there the page's session
+    tells visitors apart.
+    """
+    host = host or "unknown"
+    return f"{host} {session}" if session and host in LOOPBACK else host
+
+
+def refuse_foreign_origin(headers: Headers) -> None:
+    """Raises Refusal (403) when a browser sends this for a page of another site."""
+    host, origin = headers.get("host", "").lower(), headers.get("origin")
+    if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
+        raise Refusal(403, "A page of another site sent this. Send it from your own program.")
+
+
+async def read_json(request: Request) -> dict:
+    """The body of a request, an object. Raises Refusal: 400, 408, 413 or 415."""
+    media_type, _, _ = request.headers.get("content-type", "").partition(";")
+    if media_type.strip().lower() != "application/json":
+        raise Refusal(415, "The content type is not JSON. Send Content-Type: application/json.")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await _read_body(request)
+    except TimeoutError as error:
+        raise Refusal(408, f"The body took over {BODY_SECONDS} s. Send it in one go.") from error
+    return parse_json(body)
+
+
+async def _read_body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:  # counted, because Content-Length is only a promise
+            raise Refusal(413, f"The body is over {MAX_BODY_BYTES // 1024} KiB. Send less.")
+    return bytes(body)
+
+
+def parse_json(body: bytes) -> dict:
+    """A JSON object (RFC 8259: no NaN, no Infinity), each of whose keys stands once.
+
+    Raises Refusal (400) for anything else.
+    """
+    try:
+        value = json.loads(
+            body.decode(), parse_constant=_no_constant, object_pairs_hook=_unique_keys
+        )
+    except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
+        sentence = 'The body is not JSON. Send an object such as {"prompt": "a red creature"}.'
+        raise Refusal(400, sentence) from error
+    if not isinstance(value, dict):
+        sentence = 'The body is no JSON object. Send one such as {"prompt": "a red creature"}.'
+        raise Refusal(400, sentence)
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise Refusal(400, f"{name} is no number that JSON knows. Give a finite one.")
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict:
+    keys = set()
+    for key, _ in pairs:
+        if key in keys:
+            raise Refusal(400, f"The key {key!r:.40} stands there twice. Give it once.")
+        keys.add(key)
+    return dict(pairs)

@@ -1,0 +1,177 @@
+"""The routes beside the page: draw by a POST, what the API is, how the server is doing."""
+
+import asyncio
+import base64
+import html
+import io
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from string import Template
+
+from anyio import CapacityLimiter, to_thread
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from errors import UserError
+from serving.guard import Refusal, client_of, read_json, refuse_foreign_origin
+from serving.line import MAX_WAITING_JOBS, Busy
+from serving.openapi import DOCUMENT
+from serving.picture import Picture
+from serving.request import SEEDS, Cancelled, Request
+from serving.worker import Job, Unread, Worker
+
+RETRY_SECONDS = 60  # as the sentence of a full line says
+KEYS = [field.name for field in fields(Request)]
+API_PAGE = Template(Path(__file__).with_name("api.html").read_text(encoding="utf-8"))
+METRICS = """\
+# HELP drawing_jobs_total Jobs that are over, by how they ended.
+# TYPE drawing_jobs_total counter
+drawing_jobs_total{{outcome="done"}} {done}
+drawing_jobs_total{{outcome="failed"}} {failed}
+drawing_jobs_total{{outcome="cancelled"}} {cancelled}
+drawing_jobs_total{{outcome="refused"}} {refused}
+# HELP drawing_pictures_total Pictures drawn.
+# TYPE drawing_pictures_total counter
+drawing_pictures_total {pictures}
+# HELP drawing_seconds_total Seconds spent drawing, in jobs that are over.
+# TYPE drawing_seconds_total counter
+drawing_seconds_total {seconds:.3f}
+# HELP drawing_jobs_waiting Jobs that wait, without the one that is being drawn.
+# TYPE drawing_jobs_waiting gauge
+drawing_jobs_waiting {waiting}
+"""
+
+
+def routes(worker: Worker, is_ready: Callable[[], bool]) -> list[Route]:
+    """`is_ready`: whether the model is open."""
+
+    def healthz(_: HttpRequest) -> Response:
+        return PlainTextResponse("ok")
+
+    def readyz(_: HttpRequest) -> Response:
+        if is_ready():
+            return PlainTextResponse("ready")
+        return PlainTextResponse("The model is being opened. Try again soon.", 503)
+
+    def metrics(_: HttpRequest) -> Response:
+        ends = {name: worker.counts[name] for name in ("done", "failed", "cancelled", "refused")}
+        text = METRICS.format(
+            **ends,
+            pictures=worker.counts["pictures"],
+            seconds=worker.drawing_seconds,
+            waiting=worker.waiting,
+        )
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+    return [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", metrics),
+        Route("/openapi.json", lambda _: JSONResponse(DOCUMENT)),
+        Route("/api", show_api),
+        Route("/api/generate", Generate(worker)),
+    ]
+
+
+def show_api(request: HttpRequest) -> Response:
+    """The API in words, for people."""
+    rows = [
+        f"<tr><td><code>{html.escape(key)}</code></td>"
+        f"<td>{html.escape(_range(value))}</td><td>{html.escape(value['description'])}</td></tr>"
+        for key, value in DOCUMENT["components"]["schemas"]["Request"]["properties"].items()
+    ]
+    url = html.escape(str(request.url.replace(path="/api/generate", query="")))
+    return HTMLResponse(API_PAGE.substitute(url=url, rows="\n".join(rows)))
+
+
+def _range(schema: dict) -> str:
+    if "minimum" in schema:
+        return f"{schema['minimum']} to {schema['maximum']}"
+    return f"up to {schema['maxLength']:,} characters"
+
+
+class Generate:
+    """ASGI application of POST /api/generate: JSON in, JSON with base64 pictures out."""
+
+    def __init__(self, worker: Worker):
+        self._worker = worker
+        # Each job is followed in a thread, and so many can be under way; gradio has its own.
+        self._followers = CapacityLimiter(MAX_WAITING_JOBS + 1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            answer = await self._answer(HttpRequest(scope, receive))
+        except (ClientDisconnect, Cancelled):
+            return  # nobody is there to be answered
+        except Refusal as refusal:
+            answer = _error(refusal, refusal.status)
+        except Busy as busy:
+            answer = _error(busy, 429, {"Retry-After": str(RETRY_SECONDS)})
+        except UserError as error:
+            answer = _error(error, 400)
+        await answer(scope, receive, send)
+
+    async def _answer(self, http: HttpRequest) -> Response:
+        if http.method != "POST":
+            sentence = "This address draws what is sent by POST. See /api."
+            return _error(sentence, 405, {"Allow": "POST"})
+        refuse_foreign_origin(http.headers)
+        request = request_of(await read_json(http))
+        job = self._worker.submit([request], client_of(http.client and http.client.host))
+        try:
+            return Response(await self._follow(http, job), media_type="application/json")
+        except UserError as error:
+            return _error(error, 500)
+
+    async def _follow(self, http: HttpRequest, job: Job) -> bytes:
+        leaving = asyncio.create_task(_cancel_when_gone(http, job))
+        try:
+            return await to_thread.run_sync(_draw, job, limiter=self._followers)
+        finally:
+            leaving.cancel()
+
+
+def request_of(values: dict) -> Request:
+    """What a JSON object asks for; without a seed, a random one. Raises UserError."""
+    for key in values:
+        if key not in KEYS:
+            raise UserError(f"There is no {key!r:.40}. The keys are {', '.join(KEYS)}.")
+    seed = values.get("seed")
+    values = {"prompt": "", **values, "seed": secrets.randbelow(SEEDS) if seed is None else seed}
+    return Request(**values)
+
+
+def _draw(job: Job) -> bytes:
+    """Wait for the job; the answer as JSON. Raises what the job raises."""
+    (request,) = job.requests
+    settings, images, unread = asdict(request), [], ""
+    for event in job:
+        if isinstance(event, Unread):
+            unread = event.words
+        elif isinstance(event, Picture):
+            images.append({"image": _base64(event), "seed": event.seed, "problem": event.problem})
+            settings |= event.settings
+    settings["seed"] = request.seed  # of the first picture
+    return json.dumps({"images": images, "settings": settings, "unread": unread}).encode()
+
+
+def _base64(picture: Picture) -> str:
+    png = io.BytesIO()
+    picture.save(png)
+    return base64.b64encode(png.getvalue()).decode()
+
+
+async def _cancel_when_gone(http: HttpRequest, job: Job) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
+    job.cancel()
+
+
+def _error(sentence: object, status: int, headers: dict | None = None) -> Response:
+    return JSONResponse({"error": str(sentence)}, status, headers)
