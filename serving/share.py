@@ -28,8 +28,8 @@ LONGEST = timedelta(days=7)
 GRACE_SECONDS = 10  # Ctrl+C ends the program a little before it ends the app
 THREAD_NAME = "share link"
 NO_LINK = (
-    "No public link: {reason}. The page keeps running here; --host 0.0.0.0 shows it to your "
-    "network, and an SSH tunnel of your own to anybody else."
+    "No public link: {reason}. The page keeps running here; --host 0.0.0.0 --password shows it to "
+    "your network, and an SSH tunnel of your own to anybody else."
 )
 ENDED = "The public link has ended: the tunnel program stopped. Start the app again for a new one."
 # The last two: of a proxy variable that httpx cannot use.
