@@ -2,15 +2,18 @@
 
     python app.py                     the bundled model, at http://127.0.0.1:7860
     python app.py --model runs/mine --share
+    python app.py --host 0.0.0.0 --password
 
 The page answers at once, while the model is still being opened; the first drawing waits for it.
 """
 
 import argparse
+import ipaddress
 import os
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from errors import UserError, exit_with_sentence
@@ -20,7 +23,11 @@ from serving.pipeline import DTYPES, is_model_folder, model_name, picture_size, 
 if TYPE_CHECKING:
     import gradio
 
+    from serving.limits import Limits
+    from serving.password import Password
+
 PORTS_TRIED = 100
+MOST_UPLOADED = "5mb"  # a picture whose settings are wanted
 
 
 class OpeningGenerator:
@@ -54,40 +61,62 @@ class OpeningGenerator:
         return self._generator.dropped_words(prompt)
 
 
-def build_app(generator: Generator) -> "gradio.Blocks":
+def build_app(generator: Generator, limits: "Limits | None" = None) -> "gradio.Blocks":
     """The page for a generator, or for anything that draws like one. Nothing is started yet."""
+    from serving.limits import LimitedWorker, Limits
     from serving.page import Page
     from serving.rest import routes
-    from serving.worker import Worker
 
-    worker = Worker(generator)
+    worker = LimitedWorker(generator, limits or Limits())
     app = Page(worker).blocks
     app.routes_beside = routes(worker, lambda: getattr(generator, "ready", True))
     return app
 
 
-def serve(app: "gradio.Blocks", host: str, port: int) -> None:
+def serve(app: "gradio.Blocks", host: str, port: int, password: "Password | None" = None) -> None:
     """Start answering at host:port, in a thread: the page, and the routes beside it."""
+    from fastapi.middleware import Middleware
+
     from serving.guard import SecurityHeaders
+    from serving.password import Door
     from serving.theme import CSS, theme
 
-    # Else uvicorn takes X-Forwarded-For from loopback for the peer's address.
+    # Else uvicorn takes whatever a visitor writes into X-Forwarded-For for the peer's address.
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
-
-    server, _, _ = app.launch(
-        server_name=host,
-        server_port=port,
-        theme=theme(),
-        css_paths=CSS,
-        footer_links=[],
-        share=False,  # serving/share.py opens the link
-        ssr_mode=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        app_kwargs={"routes": app.routes_beside},  # found before gradio's own
-    )
+    door = [Middleware(Door, password=password)] if password else []
+    with without_proxy():
+        server, _, _ = app.launch(
+            server_name=host,
+            server_port=port,
+            theme=theme(),
+            css_paths=CSS,
+            footer_links=[],
+            share=False,  # serving/share.py opens the link
+            ssr_mode=False,
+            num_workers=0,  # they would give out files at ports of their own, without a password
+            max_file_size=MOST_UPLOADED,
+            quiet=True,
+            prevent_thread_lock=True,
+            # Its routes are found before gradio's own.
+            app_kwargs={"routes": app.routes_beside, "middleware": door},
+        )
+    if password:
+        password.gradio_is_starting = False
     # Around all, because gradio puts its own middleware before that of `app_kwargs`.
     server.middleware_stack = SecurityHeaders(server.middleware_stack)
+
+
+@contextmanager
+def without_proxy() -> Iterator[None]:
+    """gradio asks its own server over HTTP whether it is there: not by way of a proxy."""
+    earlier = os.environ.get("no_proxy")
+    os.environ["no_proxy"] = "*"
+    try:
+        yield
+    finally:
+        del os.environ["no_proxy"]
+        if earlier is not None:
+            os.environ["no_proxy"] = earlier
 
 
 def free_port(host: str, port: int) -> int:
@@ -113,28 +142,86 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--dtype", help=f"{', '.join(DTYPES)} (what suits the device and the model)")
     add("--host", default="127.0.0.1", help="0.0.0.0 shows the page to your network (%(default)s)")
     add("--port", type=int, default=7860, help="or the next free one (%(default)s)")
+    add("--password", nargs="?", const="", help="to enter with (made up where none is given)")
     add("--share", action="store_true", help="open a public link as well, for up to a week")
+    add("--share_server", metavar="HOST:PORT", help="your own share server (gradio's)")
+    add("--public", action="store_true", help="let everybody draw a little, without a password")
     return parser.parse_args(arguments)
+
+
+def check_entrance(args: argparse.Namespace) -> "Password | None":
+    """The password that the page gets. Raises UserError for options that leave it open unsaid."""
+    from serving.password import Password
+
+    if args.public and args.password is not None:
+        raise UserError("--public asks for no password. Leave out --public or --password.")
+    if args.share_server is not None:
+        from serving.share import check_server
+
+        check_server(args.share_server)
+        if not args.share:
+            raise UserError("--share_server is for a public link. Add --share.")
+    if args.public:
+        return None
+    if args.password is None and not args.share:
+        if not is_loopback(args.host):
+            raise UserError(
+                f"--host {args.host} lets others in. Add --password, or --public to let everybody "
+                "draw without one."
+            )
+        return None
+    return Password(args.password or "")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can come in at `host`. No, if that cannot be found out."""
+    try:
+        found = {address[4][0] for address in socket.getaddrinfo(host or "0.0.0.0", None)}
+    except (OSError, UnicodeError):
+        return False
+    return all(ipaddress.ip_address(address).is_loopback for address in found)
+
+
+def announce(args: argparse.Namespace, port: int, password: "Password | None") -> None:
+    """Where the page is, and who can draw there."""
+    print(f"The page is at http://{here(args.host)}:{port}")
+    if password:
+        print(f"Password: {password.text if password.made_up else 'the one you gave'}", flush=True)
+    if not is_loopback(args.host):
+        who, how = (" who knows it", "") if password else ("", ", without a password")
+        print(f"Everyone in your network{who} can open it and draw{how}.")
+
+
+def here(host: str) -> str:
+    """The address of this machine at which a page for `host` answers."""
+    return "127.0.0.1" if host == "0.0.0.0" else host
+
+
+def share(args: argparse.Namespace, app: "gradio.Blocks", password: "Password | None") -> None:
+    """Open the public link in the background; it tells of itself."""
+    from serving.share import ShareLink, open_in_background
+
+    print("Opening a public link ...")
+    link = ShareLink(here(args.host), app.server_port, app.share_token, args.share_server)
+    open_in_background(link, password.text if password and password.made_up else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
+    password = check_entrance(args)
     generator = OpeningGenerator(args.model)
     port = free_port(args.host, args.port)
     if port != args.port:
         print(f"Port {args.port} is taken; using {port}.")
-    app = build_app(generator)
-    serve(app, args.host, port)
-    print(f"The page is at http://{'127.0.0.1' if args.host == '0.0.0.0' else args.host}:{port}")
-    if args.host == "0.0.0.0":
-        print("Everyone in your network can open it and draw, without a password.")
+    from serving.limits import PUBLIC, Limits
+
+    app = build_app(generator, PUBLIC if args.share or args.public else Limits())
+    serve(app, args.host, port, password)
+    announce(args, port, password)
+    if args.share:
+        share(args, app, password)
     generator.open(args.device, args.dtype)
     print(f"{generator.name} is ready. Stop with Ctrl+C.")
-    if args.share:
-        from serving.share import open_share_link
-
-        print("Opening a public link ...")
-        print(open_share_link(port, app.share_token))
     app.block_thread()
 
 

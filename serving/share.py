@@ -1,72 +1,209 @@
-"""A public link to the local page, which may fail without taking the page down."""
+"""A public link to the local page, which may fail without taking the page down.
 
+gradio's tunnel program is used, and what gradio does around it is done anew: it would read the
+program's output without a time-out, spin when the program exits, print its log, trust a program
+that is there already, and write a certificate into the current folder.
+"""
+
+import hashlib
+import os
+import re
+import signal
+import sys
 import threading
-import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
-if TYPE_CHECKING:
-    from gradio.tunneling import Tunnel
+import httpx
+from gradio import networking, tunneling
+from gradio.exceptions import ChecksumMismatchError
+
+from errors import UserError
 
 TIMEOUT_SECONDS = 30
+LONGEST = timedelta(days=7)
+GRACE_SECONDS = 10  # Ctrl+C ends the program a little before it ends the app
 THREAD_NAME = "share link"
 NO_LINK = (
-    "No public link: {reason}. The page keeps running here; --host 0.0.0.0 shows it to your "
-    "network, and an SSH tunnel of your own to anybody else."
+    "No public link: {reason}. The page keeps running here; --host 0.0.0.0 --password shows it to "
+    "your network, and an SSH tunnel of your own to anybody else."
 )
+ENDED = "The public link has ended: the tunnel program stopped. Start the app again for a new one."
+# The last two: of a proxy variable that httpx cannot use.
+NETWORK_ERRORS = (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError)
+PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy")
 
 
-def open_share_link(port: int, token: str, timeout_seconds: float = TIMEOUT_SECONDS) -> str:
-    """Open gradio's tunnel to a local port. Returns the sentence for the user, link or not.
+class NoLink(Exception):
+    """Why there is no link: the middle of a sentence."""
 
-    `token` is the running app's own secret, to which gradio's server ties the link. gradio reads
-    the tunnel program's output without a time-out: a silent program hangs it, one that exits at
-    once makes it spin. So both are watched from here, and ended.
-    """
-    from gradio.tunneling import CURRENT_TUNNELS
 
-    earlier = len(CURRENT_TUNNELS)
-    outcome: list[str | Exception] = []
-    thread = threading.Thread(
-        target=_open_tunnel, args=(port, token, outcome), name=THREAD_NAME, daemon=True
-    )
+def check_server(address: str) -> None:
+    """Raises UserError unless `address` is HOST:PORT."""
+    parts = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})", address, re.ASCII)
+    if not parts or not 0 < int(parts[2]) < 65536:
+        raise UserError(
+            f"--share_server is {address!r}. Give HOST:PORT, such as share.example.org:7000."
+        )
+
+
+class QuietTunnel(tunneling.Tunnel):
+    """gradio's tunnel, which knows the program and its options, with a reader that ends."""
+
+    closing: threading.Event
+
+    def _read_url_from_tunnel_stream(self) -> str:
+        if self.closing.is_set():  # too late: nobody waits any more
+            self.kill()
+        last = ""
+        for line in self.proc.stdout:
+            last = line.decode("utf-8", "replace").strip() or last
+            _, found, address = last.partition("start proxy success: ")
+            if found:
+                return address
+            if "login to server failed" in last:
+                raise NoLink(f"the share server refuses:{last.rpartition('failed:')[2][:150]}")
+        raise NoLink("the tunnel program stopped" + (f": {last[:150]}" if last else ""))
+
+    def kill(self) -> None:
+        self.closing.set()
+        if self.proc and self.proc.poll() is None:
+            self.proc.kill()
+            self.proc.wait()
+
+
+class ShareLink:
+    """A tunnel from a public address to a local port, opened and watched in a thread."""
+
+    def __init__(self, host: str, port: int, token: str, server: str | None = None):
+        """`host` and `port` are where the page answers here, `token` is the running app's own
+        secret, to which gradio's server ties the link, `server` the HOST:PORT of another one."""
+        self._here, self._token = (host, port), token
+        self._server = server or os.environ.get("GRADIO_SHARE_SERVER_ADDRESS")
+        self._folder = TemporaryDirectory(prefix="share-link-")  # of the server's certificate
+        self._tunnel: QuietTunnel | None = None
+        self._answered = threading.Event()
+        self._closing = threading.Event()
+        self._answer: str | Exception | None = None
+        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+
+    def open(self, timeout_seconds: float = TIMEOUT_SECONDS, password: str = "") -> str:
+        """Wait for the link. Returns the sentence for the user, link or not."""
+        self._thread.start()
+        self._answered.wait(timeout_seconds)
+        if isinstance(self._answer, str):
+            secret = f" (password: {password})" if password else ""
+            return f"Public link, {self._duration()}: {self._answer}{secret}"
+        reason = (
+            _first_line(self._answer) if self._answer else f"no answer in {timeout_seconds:g} s"
+        )
+        self.close()
+        return NO_LINK.format(reason=reason.rstrip(" .:"))
+
+    def watch(self, say: Callable[[str], None]) -> None:
+        """Wait until the link ends, and say so if it ended by itself."""
+        self._thread.join()
+        if isinstance(self._answer, str) and not self._closing.wait(GRACE_SECONDS):
+            say(ENDED)
+
+    def close(self) -> None:
+        """End the tunnel program, whatever it is doing. May be called again."""
+        self._closing.set()
+        if self._tunnel:
+            self._tunnel.kill()
+        self._folder.cleanup()
+
+    def _duration(self) -> str:
+        if self._server:
+            return "for as long as its server keeps it"
+        return f"until {datetime.now() + LONGEST:%A, %d %B %Y, %H:%M} at the latest"
+
+    def _run(self) -> None:
+        try:
+            address = self._start_tunnel()
+            scheme = urlsplit(address).scheme if self._server else "https"
+            self._answer = urlsplit(address)._replace(scheme=scheme).geturl()
+        except Exception as error:  # network, disk, program, platform: each becomes a sentence
+            self._answer = error
+        self._answered.set()
+        if isinstance(self._answer, str):
+            # A full pipe would stop the program; its end is the link's.
+            for _ in self._tunnel.proc.stdout:
+                pass
+
+    def _start_tunnel(self) -> str:
+        host, port, certificate = self._share_server()
+        _check_program()
+        self._tunnel = QuietTunnel(host, port, *self._here, self._token, certificate)
+        self._tunnel.closing = self._closing
+        try:
+            return self._tunnel.start_tunnel()
+        except ChecksumMismatchError as error:
+            Path(tunneling.BINARY_PATH).unlink()  # gradio would leave it there, and run it
+            raise NoLink("the tunnel program came with a wrong checksum; it is deleted") from error
+        except NETWORK_ERRORS as error:
+            raise NoLink(f"the tunnel program cannot be fetched: {_network(error)}") from error
+        except OSError as error:
+            raise NoLink(f"the tunnel program cannot be kept or run: {_disk(error)}") from error
+
+    def _share_server(self) -> tuple[str, int, str | None]:
+        """Host, port and certificate file of a share server: one's own, or of gradio's."""
+        if self._server:
+            check_server(self._server)
+            host, _, port = self._server.rpartition(":")
+            return host, int(port), None
+        try:
+            answer = httpx.get(networking.GRADIO_API_SERVER, timeout=TIMEOUT_SECONDS)
+            answer.raise_for_status()
+        except NETWORK_ERRORS as error:
+            raise NoLink(f"gradio's share server gives no address: {_network(error)}") from error
+        try:
+            (found, *_) = answer.json()
+            certificate = Path(self._folder.name) / "certificate.pem"
+            certificate.write_text(found["root_ca"])
+            return found["host"], int(found["port"]), str(certificate)
+        except (ValueError, KeyError, TypeError) as error:
+            raise NoLink("gradio's share server gives an answer that is no address") from error
+
+
+def open_in_background(link: ShareLink, password: str = "") -> threading.Thread:
+    """Open a link, tell of it and of its end on the terminal, and close it when the app ends."""
+
+    def run() -> None:
+        print(link.open(password=password), flush=True)
+        link.watch(lambda sentence: print(sentence, flush=True))
+
+    # SIGTERM alone would leave the program behind, a public way to whatever takes the port next.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    thread = threading.Thread(target=run, name="share link watch", daemon=True)
     thread.start()
-    deadline = time.monotonic() + timeout_seconds
-    exited = False
-    while thread.is_alive() and time.monotonic() < deadline and not exited:
-        thread.join(0.1)
-        exited = any(t.proc and t.proc.poll() is not None for t in CURRENT_TUNNELS[earlier:])
-    thread.join(1)  # an ended program's last words may still be on their way
-
-    answer = outcome[0] if outcome else None
-    if isinstance(answer, str):
-        return f"Public link, for up to a week: {answer}"
-    _end_programs(CURRENT_TUNNELS[earlier:])
-    if isinstance(answer, Exception):
-        return NO_LINK.format(reason=_reason(answer))
-    ending = "the tunnel program stopped" if exited else f"no answer within {timeout_seconds:g} s"
-    return NO_LINK.format(reason=ending)
+    return thread
 
 
-def _open_tunnel(port: int, token: str, outcome: list[str | Exception]) -> None:
-    from gradio.networking import setup_tunnel
-
-    try:
-        address = setup_tunnel("127.0.0.1", port, token, None, None)
-        outcome.append(urlsplit(address)._replace(scheme="https").geturl())
-    except Exception as error:  # network, disk, program, platform: each becomes a sentence
-        outcome.append(error)
-
-
-def _end_programs(tunnels: Sequence["Tunnel"]) -> None:
-    for tunnel in tunnels:
-        if program := tunnel.proc:
-            tunnel.proc = None  # ends gradio's reading loop, whatever the program prints
-            program.kill()
-            program.wait()
+def _check_program() -> None:
+    """gradio compares checksums after a download only. Raises NoLink for another program."""
+    path, expected = Path(tunneling.BINARY_PATH), tunneling.CHECKSUMS.get(tunneling.BINARY_URL)
+    if path.exists() and expected:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != expected:
+            raise NoLink(f"{path} is not gradio's tunnel program (wrong checksum); delete it")
 
 
-def _reason(error: Exception) -> str:
-    first_line = str(error).partition("\n")[0].rstrip(" .:")
-    return f"{first_line[:1].lower()}{first_line[1:150]}" or type(error).__name__
+def _network(error: Exception) -> str:
+    """What went wrong on the way, and the proxy variable that may be why."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"status {error.response.status_code}"
+    proxy = next((name for name in PROXIES if os.environ.get(name)), None)
+    return _first_line(error) + (f" (through the proxy of {proxy})" if proxy else "")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _disk(error: OSError) -> str:
+    path = f" ({error.filename}; HF_HOME names another folder)" if error.filename else ""
+    return f"{error.strerror or _first_line(error)}{path}"

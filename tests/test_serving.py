@@ -1,6 +1,5 @@
-"""serving/: the worker and its jobs, the share link."""
+"""serving/: the worker and its jobs."""
 
-import threading
 import time
 
 import pytest
@@ -9,7 +8,6 @@ from fakes import FakeGenerator
 from errors import UserError
 from generate import Cancelled, Picture, Request
 from serving.line import MAX_WAITING_JOBS
-from serving.share import THREAD_NAME, open_share_link
 from serving.worker import Step, Unread, Worker
 
 
@@ -126,73 +124,3 @@ def test_when_too_many_wait_the_next_is_turned_away(worker, generator):
     for job in jobs:
         job.cancel()
     generator.release()
-
-
-# The share link: gradio's own tunnel code with a tunnel program of ours
-
-
-@pytest.fixture
-def tunnel_program(tmp_path, monkeypatch):
-    """Make gradio run a shell script as its tunnel program; nothing leaves the machine."""
-    import gradio.networking
-    import gradio.tunneling
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(gradio.networking, "GRADIO_SHARE_SERVER_ADDRESS", "127.0.0.1:9")
-    monkeypatch.setattr(gradio.tunneling, "CURRENT_TUNNELS", [])
-
-    def write(script: str) -> None:
-        program = tmp_path / "frpc"
-        program.write_text(f"#!/bin/sh\n{script}\n")
-        program.chmod(0o755)
-        monkeypatch.setattr(gradio.tunneling, "BINARY_PATH", str(program))
-
-    yield write
-    for tunnel in gradio.tunneling.CURRENT_TUNNELS:
-        tunnel.kill()
-
-
-def tunnels_have_ended() -> bool:
-    from gradio.tunneling import CURRENT_TUNNELS
-
-    threads = [thread.name for thread in threading.enumerate()]
-    return THREAD_NAME not in threads and all(tunnel.proc is None for tunnel in CURRENT_TUNNELS)
-
-
-def test_a_tunnel_that_opens_gives_its_link(tunnel_program):
-    tunnel_program("echo 'start proxy success: http://abc.gradio.live'; exec sleep 60")
-    sentence = open_share_link(7860, "token", timeout_seconds=20)
-    assert sentence == "Public link, for up to a week: https://abc.gradio.live"
-
-
-@pytest.mark.parametrize(
-    ("script", "reason"),
-    [
-        ("exec sleep 60", "no answer within 1 s"),
-        ("exit 3", "the tunnel program stopped"),
-        ("echo login to server failed; exec sleep 60", "could not create share URL"),
-    ],
-)
-def test_a_tunnel_that_fails_is_one_sentence_and_leaves_nothing_running(
-    tunnel_program, script, reason
-):
-    tunnel_program(script)
-    started = time.monotonic()
-    sentence = open_share_link(7860, "token", timeout_seconds=1)
-    assert time.monotonic() - started < 8
-    assert sentence.startswith(f"No public link: {reason}") and "--host 0.0.0.0" in sentence
-    assert "\n" not in sentence
-    until(tunnels_have_ended)
-
-
-def test_without_a_network_the_share_link_is_one_sentence(monkeypatch, tmp_path):
-    import gradio.networking
-    import httpx
-
-    def unreachable(*_, **__):
-        raise httpx.ConnectError("Name or service not known")
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(gradio.networking.httpx, "get", unreachable)
-    sentence = open_share_link(7860, "token", timeout_seconds=5)
-    assert sentence.startswith("No public link: could not get share link") and "\n" not in sentence
