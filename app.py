@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from errors import UserError, exit_with_sentence
@@ -61,14 +62,41 @@ class OpeningGenerator:
         return self._generator.dropped_words(prompt)
 
 
-def build_app(generator: Generator, limits: "Limits | None" = None) -> "gradio.Blocks":
+class OnDemand(OpeningGenerator):
+    """A Generator that is opened when it first draws: in the worker's thread, like all drawing."""
+
+    def __init__(self, model: str, device: str | None, dtype: str | None):
+        super().__init__(model)
+        self._how = device, dtype
+
+    def dropped_words(self, prompt: str) -> str:
+        if not self.ready:
+            self.open(*self._how)
+        return super().dropped_words(prompt)
+
+
+def base_of(run: dict, device: str | None, dtype: str | None) -> OnDemand | None:
+    """The model that run.json says this one was tuned from; None where it is not here."""
+    named = run.get("base_model")
+    here = Path(__file__).resolve().parent / (named or "")
+    if not named:
+        return None
+    try:
+        return OnDemand(str(here) if here.is_dir() else named, device, dtype)
+    except UserError:
+        return None
+
+
+def build_app(
+    generator: Generator, limits: "Limits | None" = None, base: Generator | None = None
+) -> "gradio.Blocks":
     """The page for a generator, or for anything that draws like one. Nothing is started yet."""
     from serving.limits import LimitedWorker, Limits
     from serving.page import Page
     from serving.rest import routes
 
     worker = LimitedWorker(generator, limits or Limits())
-    app = Page(worker).blocks
+    app = Page(worker, base).blocks
     app.routes_beside = routes(worker, lambda: getattr(generator, "ready", True))
     return app
 
@@ -215,7 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"Port {args.port} is taken; using {port}.")
     from serving.limits import PUBLIC, Limits
 
-    app = build_app(generator, PUBLIC if args.share or args.public else Limits())
+    base = base_of(generator.run, args.device, args.dtype)
+    app = build_app(generator, PUBLIC if args.share or args.public else Limits(), base)
     serve(app, args.host, port, password)
     announce(args, port, password)
     if args.share:

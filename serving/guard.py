@@ -46,7 +46,8 @@ class Refusal(UserError):
 
 
 class SecurityHeaders:
-    """ASGI middleware: `SECURITY_HEADERS` on every answer; bodies stream through untouched."""
+    """ASGI middleware: `SECURITY_HEADERS` on every answer that has not its own; bodies stream
+    through untouched."""
 
     def __init__(self, app: ASGIApp):
         self._app = app
@@ -54,7 +55,9 @@ class SecurityHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message):
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)  # the door's are stricter
             await send(message)
 
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)

@@ -6,17 +6,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import gradio as gr
 
 from errors import UserError
 from serving.about import HOW, scores_page
+from serving.compare import Compare
 from serving.guard import client_of
 from serving.messages import LINKED, TITLE, Pace, head, inline, note, summary
 from serving.picture import PROBLEMS, Picture
 from serving.request import BOUNDS, SEEDS, Cancelled, Request
 from serving.restore import request_of
 from serving.worker import Step, Unread, Worker
+
+if TYPE_CHECKING:
+    from generate import Generator
 
 EXAMPLES = (
     "a red creature with blue wings",
@@ -51,8 +56,9 @@ KEPT_SECONDS = 24 * 60 * 60  # how long the server keeps pictures of closed page
 class Page:
     """Lays the page out and follows one drawing at a time for each visitor."""
 
-    def __init__(self, worker: Worker):
-        self._worker = worker
+    def __init__(self, worker: Worker, base: "Generator | None" = None):
+        """`base`: what the model was tuned from; with it there is a tab that compares them."""
+        self._worker, self._base = worker, base
         self.blocks = gr.Blocks(
             title=TITLE, analytics_enabled=False, delete_cache=(3600, KEPT_SECONDS)
         )
@@ -82,6 +88,9 @@ class Page:
                         size="sm",
                         elem_id="dropped",
                     )
+            if self._base:
+                with gr.Tab("Compare"):
+                    Compare(self._worker, self._base, EXAMPLES[0])
             with gr.Tab("Scores"):
                 gr.HTML(scores_page(run), elem_classes="text")
             with gr.Tab("How it works"):

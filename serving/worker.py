@@ -53,9 +53,16 @@ Event = Waiting | Step | Unread | Picture
 class Job:
     """Requests on their way to becoming pictures. Iterate over it once, to follow it."""
 
-    def __init__(self, requests: Sequence[Request], client: str, leave: "Callable[[Job], None]"):
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        client: str,
+        leave: "Callable[[Job], None]",
+        generator: "Generator",
+    ):
         """`leave` is told of the job when it is called off, maybe more than once."""
         self.requests = requests
+        self.generator = generator
         self.client = client
         self.pictures = 0  # drawn so far
         self._leave = leave
@@ -93,11 +100,12 @@ class Job:
         """For the worker: hand an event to whoever follows the job."""
         self._events.put(event)
 
-    def draw(self, generator: "Generator") -> str:
+    def draw(self) -> str:
         """For the worker: draw, and turn everything that happens into events.
 
         Returns "done", "cancelled" or "failed".
         """
+        generator = self.generator
         try:
             if self._on_step(0, 0):
                 return "cancelled"
@@ -150,12 +158,18 @@ class Worker:
         with self._changed:
             return len(self._line)
 
-    def submit(self, requests: Sequence[Request], client: str = "") -> Job:
+    def submit(
+        self,
+        requests: Sequence[Request],
+        client: str = "",
+        generator: "Generator | None" = None,
+    ) -> Job:
         """Queue a job. Jobs of different clients take turns; "" is nobody in particular.
 
-        Raises Busy when too much waits already, or too much of this client's.
+        `generator` draws it instead of the worker's own, in the worker's thread as well. Raises
+        Busy when too much waits already, or too much of this client's.
         """
-        job = Job(requests, client, self._leave)
+        job = Job(requests, client, self._leave, generator or self.generator)
         with self._changed:
             if self._drawing:
                 self._wait_in_line(job)
@@ -188,7 +202,7 @@ class Worker:
             with self._changed:
                 self._changed.wait_for(lambda: self._drawing)
             started = time.monotonic()
-            outcome = self._drawing.draw(self.generator)
+            outcome = self._drawing.draw()
             with self._changed:
                 self.drawing_seconds += time.monotonic() - started
                 self.counts += Counter({outcome: 1, "pictures": self._drawing.pictures})

@@ -64,8 +64,8 @@ class FakeGenerator:
                     "negative_prompt": request.negative_prompt,
                     "steps": request.steps,
                     "guidance_scale": request.guidance_scale,
-                    "width": 64,
-                    "height": 64,
+                    "width": request.width or 64,
+                    "height": request.height or 64,
                     "model": self.name,
                 }
                 image = Image.new("RGB", (64, 64), tuple(colour))

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from fakes import FakeGenerator
 from PIL import Image
+from ports import some_port
 
 import app
 from errors import UserError
@@ -44,7 +45,7 @@ def generator() -> FakeGenerator:
 
 @pytest.fixture(scope="module")
 def url(generator) -> str:
-    port = app.free_port("127.0.0.1", 7960)
+    port = some_port()
     demo = app.build_app(generator)
     app.serve(demo, "127.0.0.1", port)
     yield f"http://127.0.0.1:{port}"
@@ -300,7 +301,7 @@ def test_importing_the_app_is_silent_and_starts_nothing():
 
 def test_a_model_that_does_not_open_ends_the_command_with_a_sentence(tmp_path):
     (tmp_path / "model_index.json").write_text("{")
-    port = app.free_port("127.0.0.1", 7990)
+    port = some_port()
     command = [sys.executable, "app.py", "--model", str(tmp_path), "--port", str(port)]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 2
@@ -310,7 +311,7 @@ def test_a_model_that_does_not_open_ends_the_command_with_a_sentence(tmp_path):
 
 @in_browser
 def test_the_command_draws_with_a_real_model(tiny_model, browser):
-    port = app.free_port("127.0.0.1", 7980)
+    port = some_port()
     command = [sys.executable, "-u", "app.py", "--model", tiny_model, "--port", str(port)]
     server = subprocess.Popen(
         command,

@@ -3,11 +3,15 @@
 import base64
 
 import pytest
+from fakes import FakeGenerator
+from ports import some_port
 from test_app import browser as browser  # fixtures
 from test_app import generate, in_browser, shown_png, status
 from test_app import generator as generator
 from test_app import page as page
 from test_app import url as url
+
+import app
 
 pytestmark = in_browser
 
@@ -125,6 +129,29 @@ def test_everything_is_reached_by_keyboard_and_has_a_name(page):
         && !e.getAttribute('aria-labelledby')).map((e) => e.outerHTML.slice(0, 200))"""
     )
     assert nameless == []
+
+
+def test_the_model_is_compared_with_its_base_at_the_same_seed(browser):
+    own, base = FakeGenerator(), FakeGenerator()
+    base.name = "fake-base"
+    port = some_port()
+    demo = app.build_app(own, base=base)
+    app.serve(demo, "127.0.0.1", port)
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{port}")
+    page.get_by_role("tab", name="Compare").click()
+    page.fill("#compare_prompt textarea", "a cat")
+    page.fill("#compare_seed input", "7")
+    page.click("#compare_button")
+    page.locator("#compare_status", has_text="Seed 7").wait_for()
+    page.locator("#slider img").nth(1).wait_for()
+    assert own.requests == base.requests and own.requests[0].seed == 7
+    assert "fake-base left, fake-model right" in page.inner_text("#slider")
+    page.fill("#compare_prompt textarea", " ")
+    page.click("#compare_button")
+    page.locator("#compare_status", has_text="The prompt is empty").wait_for()
+    page.close()
+    demo.close(verbose=False)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

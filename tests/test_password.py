@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from fakes import FakeGenerator
+from ports import some_port
 from test_app import browser, generate_until, in_browser, status  # noqa: F401  (browser is a fixture)
 
 import app
@@ -48,7 +49,7 @@ def clock() -> Clock:
 def site(clock) -> Iterator[SimpleNamespace]:
     """An app behind a password, by its address and FastAPI application."""
     password = Password(SECRET, Attempts(clock))
-    port = app.free_port("127.0.0.1", 8160)
+    port = some_port()
     demo = app.build_app(FakeGenerator(), PUBLIC)
     app.serve(demo, "127.0.0.1", port, password)
     url = f"http://127.0.0.1:{port}"
@@ -340,7 +341,7 @@ def test_a_public_page_takes_what_is_within_its_limits():
 def test_the_command_lowers_the_limits_for_strangers(monkeypatch, arguments, limits):
     given = []
 
-    def build(_, limits):
+    def build(_, limits, base):
         given.append(limits)
         raise KeyboardInterrupt
 

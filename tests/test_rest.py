@@ -15,6 +15,7 @@ import httpx
 import pytest
 from fakes import FakeGenerator
 from PIL import Image
+from ports import some_port
 from starlette.datastructures import Headers
 
 import app
@@ -35,11 +36,11 @@ class WatchedGenerator(FakeGenerator):
         super().__init__()
         self.inside = self.most_inside = 0
 
-    def pictures(self, *job):
+    def pictures(self, *job, **more):
         self.inside += 1
         self.most_inside = max(self.most_inside, self.inside)
         try:
-            yield from super().pictures(*job)
+            yield from super().pictures(*job, **more)
         finally:
             self.inside -= 1
 
@@ -52,7 +53,7 @@ def generator() -> WatchedGenerator:
 @pytest.fixture(scope="module")
 def demo(generator):
     demo = app.build_app(generator)
-    app.serve(demo, "127.0.0.1", app.free_port("127.0.0.1", 7930))
+    app.serve(demo, "127.0.0.1", some_port())
     yield demo
     demo.close(verbose=False)
 

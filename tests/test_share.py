@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from gradio import networking, tunneling
+from ports import some_port
 
 import app
 from errors import UserError
@@ -299,7 +300,7 @@ app.main({arguments!r})
 
 
 def start_app(program: Path, api: str, *arguments: str) -> tuple[subprocess.Popen, int]:
-    port = app.free_port("127.0.0.1", 8060)
+    port = some_port()
     script = APP.format(
         paths=[str(PROJECT), str(PROJECT / "tests")],
         api=api,

@@ -32,7 +32,7 @@ def small(prompt: str) -> Request:
 def line_of(*clients: str) -> Line:
     line = Line()
     for client in clients:
-        line.add(Job([small(client)], client, lambda job: None))
+        line.add(Job([small(client)], client, lambda job: None, FakeGenerator()))
     return line
 
 
