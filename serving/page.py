@@ -15,7 +15,7 @@ from serving.about import HOW, scores_page
 from serving.compare import Compare
 from serving.guard import client_of
 from serving.messages import LINKED, TITLE, Pace, head, inline, note, summary
-from serving.picture import PROBLEMS, Picture
+from serving.picture import DARK_NOTE, PROBLEMS, Picture
 from serving.request import BOUNDS, SEEDS, Cancelled, Request
 from serving.restore import request_of
 from serving.worker import Step, Unread, Worker
@@ -128,11 +128,16 @@ class Page:
         usual, side = Request("usual"), getattr(self._worker.generator, "size", None) or USUAL_SIZE
         self._preset = gr.Radio(list(PRESETS), value="balanced", label="How", elem_id="preset")
         self._negative_prompt = gr.Textbox("", label="What to avoid", elem_id="negative_prompt")
-        self._num_images = _slider("num_images", "Pictures", 1, usual.num_images)
-        self._steps = _slider("steps", "Steps", 1, usual.steps)
-        self._guidance_scale = _slider("guidance_scale", "Guidance", 0.5, usual.guidance_scale)
-        self._width = _slider("width", "Width", 8, side)
-        self._height = _slider("height", "Height", 8, side)
+        limits = getattr(self._worker, "limits", None)
+        pictures, steps, most = (
+            getattr(limits, name, None) for name in ("num_images", "steps", "side")
+        )
+        self._num_images = _slider("num_images", "Pictures", 1, usual.num_images, pictures)
+        self._steps = _slider("steps", "Steps", 1, usual.steps, steps)
+        guidance = usual.guidance_scale
+        self._guidance_scale = _slider("guidance_scale", "Guidance", 0.5, guidance, None)
+        self._width = _slider("width", "Width", 8, side, most)
+        self._height = _slider("height", "Height", 8, side, most)
         self._seed = gr.Number(0, label="Seed", elem_id="seed")
         self._new_seed = gr.Checkbox(
             True,
@@ -218,6 +223,8 @@ class Page:
                 elif event.problem:
                     unsaid.append(PROBLEMS[event.problem].format(seed=event.seed))
                 else:
+                    if event.is_dark:
+                        unsaid.append(DARK_NOTE.format(seed=event.seed))
                     path = Path(folder) / f"{len(files)}" / event.file_name
                     path.parent.mkdir()
                     event.save(path)
@@ -268,8 +275,10 @@ class Page:
         }
 
 
-def _slider(name: str, label: str, step: float, value: float) -> gr.Slider:
+def _slider(name: str, label: str, step: float, value: float, most: int | None) -> gr.Slider:
+    """`most`: what this page allows; None: what any request may ask for."""
     low, high = BOUNDS[name]
+    high = min(high, most or high)
     return gr.Slider(low, high, value, step=step, label=label, elem_id=name, buttons=[])
 
 

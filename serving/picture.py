@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SAMPLER = "DPM++ 2M"  # what other tools call DPMSolverMultistepScheduler
+DARK = 8  # of 255: no pixel of a picture without light is brighter
+DARK_NOTE = "The picture of seed {seed} is black, and so the model drew it; try other words."
 PROBLEMS = {  # why a picture is not shown, and the way out
     "flagged": "The model's safety checker withheld the picture of seed {seed}; try another seed.",
     "non-finite": "The picture of seed {seed} overflowed; use --dtype fp32 or lower the guidance.",
@@ -39,6 +41,11 @@ class Picture:
         chunks.add_text("parameters", self._parameters())
         chunks.add_text("sd-pokemon", json.dumps(self.settings))
         self.image.save(path, format="PNG", pnginfo=chunks)
+
+    @property
+    def is_dark(self) -> bool:
+        """Whether there is nothing to see, though nothing went wrong."""
+        return self.problem is None and max(high for _, high in self.image.getextrema()) <= DARK
 
     @property
     def file_name(self) -> str:

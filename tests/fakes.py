@@ -26,6 +26,7 @@ class FakeGenerator:
         self.steps: list[int] = []
         self.requests: list[Request] = []
         self.problem: str | None = None
+        self.dark = False
         self.error: Exception | None = None
 
     def hold(self, step: int = 1) -> None:
@@ -68,5 +69,5 @@ class FakeGenerator:
                     "height": request.height or 64,
                     "model": self.name,
                 }
-                image = Image.new("RGB", (64, 64), tuple(colour))
+                image = Image.new("RGB", (64, 64), (3, 2, 1) if self.dark else tuple(colour))
                 yield Picture(image, request.prompt, seed, self.problem, settings)

@@ -41,6 +41,14 @@ def test_what_is_expected_is_shown_while_it_is_drawn_and_gives_way_to_the_pictur
     assert page.locator("#expected img").count() == 0
 
 
+def test_a_black_picture_that_nothing_went_wrong_with_is_shown_and_said_so(page, generator):
+    generator.dark = True
+    generate(page, "a cat at night")
+    assert "is black, and so the model drew it" in status(page, "black")
+    assert shown_png(page)
+    generator.dark = False
+
+
 def test_keys_draw_and_cancel(page, generator):
     generator.hold()
     page.fill("#prompt textarea", "a cat")
