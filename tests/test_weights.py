@@ -1,6 +1,8 @@
 """Weights: which learn, their average, and a folder that opens."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -264,3 +266,26 @@ def test_an_average_elsewhere_is_the_same(tiny_model, tmp_path):
         _, learner = learned(tiny_model, tmp_path, use_ema=True, offload_ema=offloaded, **folder)
         averages.append(learner.ema.shadow)
     assert all(torch.equal(averages[0][name], averages[1][name]) for name in averages[0])
+
+
+def test_weights_laid_out_as_for_a_gpu_learn_and_resume_the_same(tiny_model, tmp_path):
+    """channels_last, which learners on a GPU have; here on the CPU."""
+    config = config_for(
+        tiny_model, tmp_path, use_ema=True, checkpointing_steps=2, max_train_steps=4
+    )
+    run, learner, latents = prepared(config)
+    train(learner, latents, config, run)
+    plain = {name: weight.detach().clone() for name, weight in learner.weights.items()}
+    for options in ({}, {"resume_from_checkpoint": "checkpoint-2"}):
+        other = replace(config, output_dir=str(tmp_path / "other"), **options)
+        run, learner, latents = prepared(other)
+        torch.nn.Module.to(learner.unet, memory_format=torch.channels_last)
+        wide = [w for w in learner.weights.values() if w.ndim == 4 and min(w.shape[1:]) > 1]
+        assert wide and not any(weight.is_contiguous() for weight in wide)
+        train(learner, latents, other, run)
+        for name, weight in learner.weights.items():
+            torch.testing.assert_close(weight.detach(), plain[name], atol=1e-4, rtol=1e-3)
+        learner.save(other.output, {})
+        shutil.rmtree(other.output / "checkpoint-4")
+    saved = load_file(tmp_path / "other" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert all(tensor.is_contiguous() for tensor in saved.values())

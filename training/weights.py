@@ -44,6 +44,8 @@ class Learner(torch.nn.Module):
         self._choose()
         if self.unet.device.type == "cpu" and not config.torch_compile:
             speed_up(self.unet)
+        if self.unet.device.type == "cuda" and not config.shard:  # shards are flat anyway
+            torch.nn.Module.to(self.unet, memory_format=torch.channels_last)
         if config.gradient_checkpointing:
             self._recompute()
         if config.shard:
