@@ -25,12 +25,12 @@ class Compare:
         with gr.Row(elem_id="compare"):
             with gr.Column():
                 self._prompt = gr.Textbox(example, label="Both draw", elem_id="compare_prompt")
-                self._seed = gr.Number(None, label="Seed, or a new one", elem_id="compare_seed")
+                self._seed = gr.Number(0, label="Seed (empty: a new one)", elem_id="compare_seed")
                 self._button = gr.Button("Compare", variant="primary", elem_id="compare_button")
                 self._status = gr.HTML(elem_id="compare_status")
             with gr.Column():
                 self._slider = gr.ImageSlider(
-                    label=f"{base.name} left, {worker.generator.name} right",
+                    show_label=False,
                     interactive=False,
                     format="png",
                     elem_id="slider",
@@ -62,7 +62,11 @@ class Compare:
                         raise UserError(PROBLEMS[event.problem].format(seed=event.seed))
                     else:
                         pictures.append(event.image)
-            yield {self._slider: tuple(pictures), self._status: note(f"Seed {seed}")}
+            sides = f"{self._base.name} left, {self._worker.generator.name} right"
+            yield {
+                self._slider: tuple(pictures),
+                self._status: note(f"Seed {seed} · {sides}"),
+            }
         except Cancelled:
             yield {self._status: note("Cancelled.")}
         except UserError as error:

@@ -154,7 +154,7 @@ def test_the_model_is_compared_with_its_base_at_the_same_seed(browser):
     page.locator("#compare_status", has_text="Seed 7").wait_for()
     page.locator("#slider img").nth(1).wait_for()
     assert own.requests == base.requests and own.requests[0].seed == 7
-    assert "fake-base left, fake-model right" in page.inner_text("#slider")
+    assert "fake-base left, fake-model right" in page.inner_text("#compare_status")
     page.fill("#compare_prompt textarea", " ")
     page.click("#compare_button")
     page.locator("#compare_status", has_text="The prompt is empty").wait_for()
