@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from errors import UserError, exit_with_sentence
 from generate import DEFAULT_MODEL, Generator, Picture
-from serving.pipeline import DTYPES, is_model_folder, model_name, picture_size, read_run
+from serving.pipeline import DTYPES, is_model_folder, model_name, picture_size, read_card, read_run
 
 if TYPE_CHECKING:
     import gradio
@@ -40,7 +40,7 @@ class OpeningGenerator:
         self._model = model
         self.name = model_name(model)
         self.run = read_run(model)
-        self.size = picture_size(model)
+        self.size, self.card = picture_size(model), read_card(model)
         self._generator: Generator | None = None
         self._open = threading.Event()
 

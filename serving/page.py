@@ -93,6 +93,9 @@ class Page:
                     Compare(self._worker, self._base, EXAMPLES[0])
             with gr.Tab("Scores"):
                 gr.HTML(scores_page(run), elem_classes="text")
+            if card := getattr(self._worker.generator, "card", ""):
+                with gr.Tab("The model"):
+                    gr.Markdown(card, elem_classes="text")
             with gr.Tab("How it works"):
                 gr.HTML(HOW, elem_classes="text")
         self._job = gr.State()

@@ -104,6 +104,17 @@ def read_run(model: str) -> dict:
     return run
 
 
+def read_card(model: str) -> str:
+    """The README.md of a model folder as Markdown, without what only the hub reads, and without
+    its pictures. Empty where there is none."""
+    path = Path(model) / "README.md"
+    if not path.is_file():
+        return ""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    return re.sub(r"!\[[^\]]*\]\([^)]*\)|<!--.*?-->", "", text, flags=re.DOTALL).strip()
+
+
 def picture_size(model: str) -> int | None:
     """Pixels a side of what a model folder draws, from its configs alone; None where they do not
     say."""

@@ -17,6 +17,7 @@ class FakeGenerator:
     """
 
     name = "fake-model"
+    card = "# fake-model\n\nDraws <script>nothing</script> but colours."
     run = {"scores": {"held-out": {"clip_score": 31.25}}}  # noqa: RUF012  (a run.json, nobody changes it)
 
     def __init__(self):

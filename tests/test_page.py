@@ -120,17 +120,22 @@ def test_a_bad_link_is_a_sentence(page, url, generator, query, sentence):
 def test_the_other_tabs_tell_of_scores_and_how_it_works(page):
     page.get_by_role("tab", name="Scores").click()
     page.locator("text=31.25").wait_for()
+    page.get_by_role("tab", name="The model").click()
+    page.locator("text=but colours").wait_for()
+    assert page.locator(".text script").count() == 0
     page.get_by_role("tab", name="How it works").click()
     page.locator("text=it starts from nothing but noise").wait_for()
     assert "discriminator" not in page.content()
 
 
 def test_everything_is_reached_by_keyboard_and_has_a_name(page):
+    page.wait_for_selector("body[data-listens]")
+    page.keyboard.press("Tab")
     reached = []
-    for _ in range(25):
+    for _ in range(40):
         page.keyboard.press("Tab")
-        reached.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
-    assert "generate" in reached or page.evaluate("!!document.querySelector('#generate')")
+        reached.append(page.evaluate("document.activeElement.closest('[id]')?.id"))
+    assert {"prompt", "generate", "settings", "dropped"} <= set(reached), reached
     nameless = page.evaluate(
         """() => [...document.querySelectorAll('button, input, textarea')].filter((e) =>
         e.offsetParent && !e.innerText && !e.ariaLabel && !e.title && !e.labels?.length

@@ -8,6 +8,7 @@ from fakes import FakeGenerator
 from errors import UserError
 from generate import Cancelled, Picture, Request
 from serving.line import MAX_WAITING_JOBS
+from serving.pipeline import read_card
 from serving.worker import Step, Unread, Worker
 
 
@@ -124,3 +125,10 @@ def test_when_too_many_wait_the_next_is_turned_away(worker, generator):
     for job in jobs:
         job.cancel()
     generator.release()
+
+
+def test_a_models_card_is_read_without_what_only_the_hub_needs(tmp_path):
+    text = "---\nlicense: x\n---\n# Mine\n\n![a](b.png)\n\nwords\n<!-- written -->\n"
+    (tmp_path / "README.md").write_text(text)
+    assert read_card(str(tmp_path)) == "# Mine\n\n\n\nwords"
+    assert read_card(str(tmp_path / "none")) == ""
