@@ -16,6 +16,7 @@ from training.ema import Ema
 from training.loop import train
 from training.model import load_model
 from training.objective import Objective
+from training.weights import channels_last
 
 
 def loss_of(learner, latents, config) -> torch.Tensor:
@@ -279,7 +280,7 @@ def test_weights_laid_out_as_for_a_gpu_learn_and_resume_the_same(tiny_model, tmp
     for options in ({}, {"resume_from_checkpoint": "checkpoint-2"}):
         other = replace(config, output_dir=str(tmp_path / "other"), **options)
         run, learner, latents = prepared(other)
-        torch.nn.Module.to(learner.unet, memory_format=torch.channels_last)
+        channels_last(learner.unet)
         wide = [w for w in learner.weights.values() if w.ndim == 4 and min(w.shape[1:]) > 1]
         assert wide and not any(weight.is_contiguous() for weight in wide)
         train(learner, latents, other, run)

@@ -45,7 +45,7 @@ class Learner(torch.nn.Module):
         if self.unet.device.type == "cpu" and not config.torch_compile:
             speed_up(self.unet)
         if self.unet.device.type == "cuda" and not config.shard:  # shards are flat anyway
-            torch.nn.Module.to(self.unet, memory_format=torch.channels_last)
+            channels_last(self.unet)
         if config.gradient_checkpointing:
             self._recompute()
         if config.shard:
@@ -239,6 +239,13 @@ def _below(part: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
         name.removeprefix(f"{part}."): tensor
         for name, tensor in tensors.items() if name.startswith(f"{part}.")
     }  # fmt: skip
+
+
+def channels_last(part: torch.nn.Module) -> None:
+    """Lay out the weights of convolutions as a GPU's half-precision kernels want them."""
+    for weight in part.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def shard(part: torch.nn.Module) -> None:
