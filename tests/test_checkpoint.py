@@ -14,7 +14,7 @@ from transformers import CLIPTextModel
 from errors import UserError
 from training import checkpoint
 from training.checkpoint import Checkpoints, find, prune
-from training.files import clear_leftovers, replaced, replaced_files
+from training.files import clear_leftovers, replaced, replaced_files, vanish
 from training.loop import train, what_decides
 from training.objective import Objective
 from training.optimizer import Descent
@@ -267,3 +267,20 @@ def test_a_model_that_was_wholly_replaced_is_the_new_one(tmp_path):
     clear_leftovers(tmp_path)
     assert (tmp_path / "run.json").read_text() == "new"
     assert {path.name for path in tmp_path.iterdir()} == {"model_index.json", "run.json"}
+
+
+def test_no_half_of_what_is_deleted_is_seen(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoint-5"
+    folder.mkdir()
+    (folder / "state.json").touch()
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        vanish(folder)
+    assert not folder.exists()
+    monkeypatch.undo()
+    clear_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from errors import UserError
-from training.files import REHEARSAL, remove, replaced
+from training.files import REHEARSAL, replaced, vanish
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -74,10 +73,10 @@ class Checkpoints:
         files = gathered(self.files())
         if self.run.is_main:
             place = self.config.output / REHEARSAL
-            remove(place)
+            vanish(place)
             save(place, files, {"step": 0}, self.learner.describe)
             reason = what_is_wrong(place)
-            remove(place)
+            vanish(place)
             if reason:
                 raise UserError(
                     f"{self.config.output} does not keep what is written to it ({reason}); "
@@ -210,10 +209,7 @@ def prune(output: Path, limit: int | None) -> None:
     """Delete the oldest checkpoints beyond `limit`. Call it after a new one is safe."""
     if limit is not None:
         for folder in sorted(_all(output), key=_step)[:-limit]:
-            gone = folder.with_name(f".{folder.name}.gone")  # so that no half of one is ever seen
-            remove(gone)
-            folder.rename(gone)
-            shutil.rmtree(gone)
+            vanish(folder)
 
 
 def fingerprint_of(*modules: torch.nn.Module) -> str:

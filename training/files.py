@@ -94,6 +94,15 @@ def _give_back(folder: Path, former: Path) -> None:
     remove(former)
 
 
+def vanish(folder: Path) -> None:
+    """Delete a folder, if it is there, so that no half of it is ever seen."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    remove(gone)
+    if folder.exists():
+        folder.rename(gone)
+        remove(gone)
+
+
 def remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
