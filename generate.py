@@ -7,11 +7,15 @@ The only place that samples. The page, the scorer and the training preview impor
 """
 
 import argparse
+import copy
 import re
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -23,33 +27,37 @@ from errors import UserError, exit_with_sentence
 from serving.picture import PROBLEMS, Picture, free_path
 from serving.pipeline import DTYPES, model_name, open_pipeline, read_run
 from serving.preview import Preview
-from serving.request import BOUNDS, SEEDS, Cancelled, Request
+from serving.request import BOUNDS, SCHEDULERS, SEEDS, Cancelled, Request
 
 if TYPE_CHECKING:
     import torch
     from diffusers import StableDiffusionPipeline
+
+    from serving.denoising import Drawing
 
 PREVIEW_SECONDS = 0.25  # least, from one preview to the next
 DEFAULT_MODEL = str(Path(__file__).resolve().parent / "sd-pokemon-model")
 
 
 class Generator:
-    """Draws requests with one pipeline. Not for two threads at once: the pipeline has state."""
+    """Draws requests with one pipeline. Not for two threads at once, but for `tokens` and
+    `dropped_words`."""
 
     def __init__(self, pipe: "StableDiffusionPipeline", *, name: str, run: dict | None = None):
         """`pipe` is on its device, in its dtype, and left as it is; `run` is its run.json."""
-        # Our own pipeline around the same weights: the caller's keeps the scheduler it has.
-        self.pipe = type(pipe)(**pipe.components, requires_safety_checker=False)
-        self.pipe.set_progress_bar_config(disable=True)  # `on_step` reports instead
+        from serving.denoising import Denoiser
+
+        self.pipe = pipe
+        self.denoiser = Denoiser(pipe)
         self.name = name
         self.run = run or {}
         self.device = str(pipe.device)
         self.dtype = str(pipe.unet.dtype).removeprefix("torch.")
         self.size = pipe.unet.config.sample_size * pipe.vae_scale_factor  # pixels a side
-        # Without the note of which values are defaults, as after saving and loading: else another
-        # class's defaults would take their place, and v-prediction set in memory be lost.
-        self._scheduler_config = dict(pipe.scheduler.config)
-        self._scheduler_config.pop("_use_default_values", None)
+        # On a GPU one call of the UNet for several drawings costs little more than one for each.
+        self.draws_side_by_side = pipe.device.type != "cpu"
+        # Of its own, and for one thread at a time: asking a tokenizer for offsets alters it.
+        self._tokenizer, self._counting = copy.deepcopy(pipe.tokenizer), threading.Lock()
 
     @classmethod
     def load(
@@ -77,7 +85,6 @@ class Generator:
         return {
             "model": self.name,
             "run_id": self.run.get("run_id"),
-            "scheduler": "DPMSolverMultistepScheduler",
             "device": self.device,
             "dtype": self.dtype,
             "versions": {"diffusers": diffusers.__version__, "torch": torch.__version__},
@@ -92,29 +99,70 @@ class Generator:
     ) -> Iterator[Picture]:
         """Draw all requests, yielding pictures in order.
 
-        Neighbours of equal steps, guidance and size share batches. The noise of a picture comes
-        from its own seed on the CPU, so batch and device change nothing but rounding.
+        Neighbours of equal steps, guidance, size and scheduler share batches. The noise of a
+        picture comes from its own seed on the CPU, so batch and device change nothing but rounding.
         `on_step(done, total)` is called after every denoising step of the whole job; when it
         returns True, Cancelled is raised. `on_preview(images)` is given small pictures of what the
         model expects of the batch's pictures by then, a few times a second at most.
         """
+        for event in self.course(requests, on_step, batch_size, on_preview):
+            if isinstance(event, Picture):
+                yield event
+            else:
+                self.step([event])
+
+    def course(
+        self,
+        requests: Sequence[Request],
+        on_step: Callable[[int, int], bool] | None = None,
+        batch_size: int = 8,
+        on_preview: Callable[[list[Image.Image]], None] | None = None,
+    ) -> "Iterator[Drawing | Picture]":
+        """As `pictures`, for who takes the steps himself, of several courses in one: yields a
+        Drawing, which must have taken its next `step` when the iteration goes on, or a Picture."""
         batches = list(self._batches(requests, batch_size))
         total = sum(batch[0][0].steps for batch in batches)
         done, shown = 0, time.monotonic()
-
-        def step_done(pipe, index, timestep, tensors):
-            nonlocal done, shown
-            done += 1
-            if on_preview and time.monotonic() - shown >= PREVIEW_SECONDS:
-                on_preview(self.preview.images(_expected(pipe, tensors["latents"])))
-                shown = time.monotonic()
-            # Raising, not `pipe._interrupt`: that would still decode a picture nobody wants.
-            if on_step and on_step(done, total):
-                raise Cancelled
-            return tensors
-
         for batch in batches:
-            yield from self._draw(batch, step_done)
+            with self._memory_advice():
+                drawing = self.denoiser.begin(batch, *self._size_of(batch[0][0]))
+            while drawing.done < drawing.steps:
+                yield drawing
+                done += 1
+                if on_preview and time.monotonic() - shown >= PREVIEW_SECONDS:
+                    on_preview(self.preview.images(drawing.expected))
+                    shown = time.monotonic()
+                if on_step and on_step(done, total):
+                    raise Cancelled
+            yield from self._finish(batch, drawing)
+
+    def step(self, drawings: "Sequence[Drawing]") -> None:
+        """One step of all, in one call of the UNet; they are of one `shape`.
+
+        Raises UserError where memory does not suffice; then none has taken it.
+        """
+        with self._memory_advice():
+            self.denoiser.step(drawings)
+
+    def stages(
+        self, request: Request, count: int, on_step: Callable[[int, int], bool]
+    ) -> Iterator[Picture]:
+        """How one picture comes to be: `count` times what the decoder makes of what there is so
+        far, from nothing but noise to the finished picture; `settings` tell the steps "done"."""
+        seed, last = request.seed, count - 1
+        shown = {request.steps * place // last for place in range(last)}
+        for event in self.course([replace(request, num_images=1)], on_step):
+            if isinstance(event, Picture):
+                event.settings["done"] = request.steps
+                yield event
+                continue
+            if event.done in shown:
+                with self._memory_advice():
+                    (pixels,) = _pixels(self.denoiser.look(event))
+                unfinished = self._picture(request, seed, pixels, None)
+                unfinished.settings["done"] = event.done
+                yield unfinished
+            self.step([event])
 
     @cached_property
     def preview(self) -> Preview:
@@ -124,12 +172,13 @@ class Generator:
     def _batches(
         self, requests: Sequence[Request], batch_size: int
     ) -> Iterator[list[tuple[Request, int]]]:
-        def shape(job):
+        def kind(job):
             request, _ = job
-            return request.steps, request.guidance_scale, self._size_of(request)
+            size = self._size_of(request)
+            return request.steps, request.guidance_scale, request.scheduler, size
 
         jobs = [(request, seed) for request in requests for seed in request.seeds]
-        for _, group in groupby(jobs, key=shape):
+        for _, group in groupby(jobs, key=kind):
             group = list(group)
             for start in range(0, len(group), batch_size):
                 yield group[start : start + batch_size]
@@ -137,52 +186,24 @@ class Generator:
     def _size_of(self, request: Request) -> tuple[int, int]:
         return request.width or self.size, request.height or self.size
 
-    def _draw(self, batch: list[tuple[Request, int]], step_done: Callable) -> list[Picture]:
+    def _finish(self, batch: list[tuple[Request, int]], drawing: "Drawing") -> Iterator[Picture]:
+        with self._memory_advice():
+            images, flagged, finite = self.denoiser.finish(drawing)
+        pixels = _pixels(images)
+        for i, (request, seed) in enumerate(batch):
+            problem = "flagged" if flagged[i] else None if finite[i] else "non-finite"
+            yield self._picture(request, seed, pixels[i], problem)
+
+    @contextmanager
+    def _memory_advice(self) -> Iterator[None]:
         import torch
 
         try:
-            images, flagged, finite = self._sample(batch, step_done)
+            yield
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"{self.device} ran out of memory. Draw fewer pictures at once, or smaller ones."
             ) from error
-        pixels = (images.nan_to_num() * 255).round().byte().permute(0, 2, 3, 1).numpy()
-        pictures = []
-        for i, (request, seed) in enumerate(batch):
-            problem = "flagged" if flagged[i] else None if finite[i] else "non-finite"
-            pictures.append(self._picture(request, seed, pixels[i], problem))
-        return pictures
-
-    def _sample(self, batch: list[tuple[Request, int]], step_done: Callable) -> tuple:
-        """Images (float N,3,H,W in 0..1), whether each was flagged, whether each is finite."""
-        import torch
-        from diffusers import DPMSolverMultistepScheduler
-
-        request = batch[0][0]
-        width, height = self._size_of(request)
-        finite = torch.ones(len(batch), dtype=torch.bool)
-
-        def check_step(pipe, index, timestep, tensors):
-            if index == request.steps - 1:  # once, because it makes the device wait
-                finite.copy_(tensors["latents"].isfinite().flatten(1).all(1))
-            return step_done(pipe, index, timestep, tensors)
-
-        # A new scheduler each time: it keeps earlier model outputs, which are not this job's.
-        self.pipe.scheduler = DPMSolverMultistepScheduler.from_config(self._scheduler_config)
-        output = self.pipe(
-            prompt=[request.prompt for request, _ in batch],
-            negative_prompt=[request.negative_prompt for request, _ in batch],
-            generator=[torch.Generator("cpu").manual_seed(seed) for _, seed in batch],
-            num_inference_steps=request.steps,
-            guidance_scale=float(request.guidance_scale),
-            width=width,
-            height=height,
-            output_type="pt",
-            callback_on_step_end=check_step,
-        )
-        images = output.images.float().cpu()
-        finite &= images.isfinite().flatten(1).all(1)
-        return images, output.nsfw_content_detected or [False] * len(batch), finite
 
     def _picture(self, request: Request, seed: int, pixels, problem: str | None) -> Picture:
         """`pixels` is uint8 H,W,3."""
@@ -195,26 +216,34 @@ class Generator:
             "guidance_scale": request.guidance_scale,
             "width": width,
             "height": height,
+            "scheduler": request.scheduler,
             **self.settings,
         }
         return Picture(Image.fromarray(pixels), request.prompt, seed, problem, settings)
 
+    def tokens(self, prompt: str) -> tuple[int, int]:
+        """How many tokens the prompt has, and how many the text encoder reads (75 of CLIP's 77:
+        without those of start and end). From any thread."""
+        return len(self._tokenized(prompt)["input_ids"]), self._tokenizer.model_max_length - 2
+
     def dropped_words(self, prompt: str) -> str:
-        """The end of the prompt that the text encoder (77 tokens) does not see; "" for none."""
-        tokenizer = self.pipe.tokenizer
-        tokens = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
-        kept = tokenizer.model_max_length - 2  # without the tokens of start and end
-        if len(tokens["input_ids"]) <= kept:
+        """The end of the prompt that the text encoder does not read; "" for none. From any
+        thread."""
+        offsets = self._tokenized(prompt)["offset_mapping"]
+        read = self._tokenizer.model_max_length - 2
+        if len(offsets) <= read:
             return ""
-        start, _ = tokens["offset_mapping"][kept]  # in the middle of a word, maybe
+        start, _ = offsets[read]  # in the middle of a word, maybe
         return prompt[re.search(r"\S*$", prompt[:start]).start() :].strip()
 
+    def _tokenized(self, prompt: str):
+        with self._counting:
+            return self._tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
 
-def _expected(pipe, latents: "torch.Tensor") -> "torch.Tensor":
-    """The picture that the model expects at this step, without the noise that is still in
-    `latents`, where its scheduler knows it."""
-    outputs = getattr(pipe.scheduler, "model_outputs", None)
-    return outputs[-1] if outputs and outputs[-1] is not None else latents
+
+def _pixels(images: "torch.Tensor"):
+    """float N,3,H,W in 0..1 -> uint8 N,H,W,3."""
+    return (images.nan_to_num() * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 class Destination:
@@ -271,6 +300,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "and the negative prompt off (%(default)s)",
     )
     add("--negative_prompt", default="", metavar="TEXT", help="what to avoid")
+    names = ", ".join(SCHEDULERS)
+    add("--scheduler", default=usual.scheduler, metavar="NAME", help=f"{names} (%(default)s)")
     add("--width", type=int, help=f"pixels, a multiple of 8, {bounds['width']} (the model's own)")
     add("--height", type=int, help="likewise")
     add("--model", default=DEFAULT_MODEL, help="folder or hub id (the bundled sd-pokemon-model)")
@@ -293,6 +324,7 @@ def requests_from(args: argparse.Namespace) -> list[Request]:
             guidance_scale=args.guidance_scale,
             width=args.width,
             height=args.height,
+            scheduler=args.scheduler,
         )
         for prompt in args.prompts
     ]

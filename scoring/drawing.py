@@ -47,6 +47,7 @@ class Job:
             "seed_stride": SEED_STRIDE,
             "steps": self.request.steps,
             "guidance_scale": self.request.guidance_scale,
+            "scheduler": self.request.scheduler,
             "width": generator.size,
             "height": generator.size,
         }

@@ -2,7 +2,7 @@
 
 from dataclasses import MISSING, fields
 
-from serving.request import BOUNDS, MAX_PROMPT_CHARACTERS, Request
+from serving.request import BOUNDS, MAX_PROMPT_CHARACTERS, SCHEDULERS, Request
 
 DESCRIPTIONS = {
     "prompt": "what to draw",
@@ -13,6 +13,7 @@ DESCRIPTIONS = {
     "guidance_scale": "how closely to follow the prompt; 1 for no guidance",
     "width": "pixels, a multiple of 8; without it the model's own",
     "height": "pixels, a multiple of 8; without it the model's own",
+    "scheduler": "how noise is taken away, step by step",
 }
 REFUSALS = {
     "400": "A value, a key or the JSON is not right.",
@@ -27,7 +28,9 @@ PLAIN = {"text/plain": {"schema": {"type": "string"}}}
 
 
 def _property(name: str, default: object) -> dict:
-    if name not in BOUNDS:
+    if name == "scheduler":
+        schema = {"type": "string", "enum": list(SCHEDULERS)}
+    elif name not in BOUNDS:
         schema = {"type": "string", "maxLength": MAX_PROMPT_CHARACTERS}
     else:
         kind = "number" if name == "guidance_scale" else "integer"

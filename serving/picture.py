@@ -12,7 +12,6 @@ from PIL.PngImagePlugin import PngInfo
 if TYPE_CHECKING:
     from PIL import Image
 
-SAMPLER = "DPM++ 2M"  # what other tools call DPMSolverMultistepScheduler
 DARK = 8  # of 255: no pixel of a picture without light is brighter
 DARK_NOTE = "The picture of seed {seed} is black, and so the model drew it; try other words."
 PROBLEMS = {  # why a picture is not shown, and the way out
@@ -59,7 +58,7 @@ class Picture:
         if s["negative_prompt"]:
             lines.append(f"Negative prompt: {s['negative_prompt']}")
         lines.append(
-            f"Steps: {s['steps']}, Sampler: {SAMPLER}, CFG scale: {s['guidance_scale']}, "
+            f"Steps: {s['steps']}, Sampler: {s['scheduler']}, CFG scale: {s['guidance_scale']}, "
             f"Seed: {self.seed}, Size: {s['width']}x{s['height']}, Model: {s['model']}"
         )
         return "\n".join(lines)

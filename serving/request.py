@@ -15,6 +15,15 @@ BOUNDS = {  # inclusive; the page's sliders and the command's help show the same
     "width": (32, 1024),
     "height": (32, 1024),
 }
+SCHEDULERS = {  # by the names that other tools have for them: class of diffusers, options
+    "DPM++ 2M": ("DPMSolverMultistepScheduler", {}),
+    "DPM++ 2M Karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "DPM++ 2M SDE": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "UniPC": ("UniPCMultistepScheduler", {}),
+    "Euler": ("EulerDiscreteScheduler", {}),
+    "Euler a": ("EulerAncestralDiscreteScheduler", {}),
+    "DDIM": ("DDIMScheduler", {}),
+}
 
 
 class Cancelled(Exception):
@@ -37,6 +46,7 @@ class Request:
     guidance_scale: float = 5.0  # 1 = no classifier-free guidance (Ho & Salimans 2022)
     width: int | None = None  # pixels, a multiple of 8; None = the model's own size
     height: int | None = None
+    scheduler: str = "DPM++ 2M"  # a key of SCHEDULERS
 
     def __post_init__(self):
         _check_text("prompt", self.prompt)
@@ -55,6 +65,9 @@ class Request:
                 if pixels % 8:
                     nearest = pixels - pixels % 8
                     raise UserError(f"{name} is {pixels}. Give a multiple of 8, such as {nearest}.")
+        if not isinstance(self.scheduler, str) or self.scheduler not in SCHEDULERS:
+            known = ", ".join(SCHEDULERS)
+            raise UserError(f"There is no scheduler {self.scheduler!r:.40}. Choose one of {known}.")
 
     @property
     def seeds(self) -> list[int]:

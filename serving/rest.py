@@ -91,6 +91,8 @@ def show_api(request: HttpRequest) -> Response:
 
 
 def _range(schema: dict) -> str:
+    if "enum" in schema:
+        return ", ".join(schema["enum"])
     if "minimum" in schema:
         return f"{schema['minimum']} to {schema['maximum']}"
     return f"up to {schema['maxLength']:,} characters"

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from errors import UserError
-from serving.request import Request
+from serving.request import SCHEDULERS, Request
 
 NONE = "This picture carries no settings. Drop a PNG file that was drawn here."
 A1111 = {"Steps": ("steps", int), "CFG scale": ("guidance_scale", float), "Seed": ("seed", int)}
@@ -60,6 +60,10 @@ def _a1111(text: str) -> dict:
         settings |= {
             ours: kind(given[name]) for name, (ours, kind) in A1111.items() if name in given
         }
+        sampler = f"{given.get('Sampler', '')} {given.get('Schedule type', '')}".strip()
+        sampler = sampler.removesuffix(" Automatic")
+        if sampler in SCHEDULERS:  # they have more
+            settings["scheduler"] = sampler
         if "Size" in given:
             width, height = given["Size"].split("x")
             settings |= {"width": int(width), "height": int(height)}

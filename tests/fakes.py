@@ -68,6 +68,7 @@ class FakeGenerator:
                     "guidance_scale": request.guidance_scale,
                     "width": request.width or 64,
                     "height": request.height or 64,
+                    "scheduler": request.scheduler,
                     "model": self.name,
                 }
                 image = Image.new("RGB", (64, 64), (3, 2, 1) if self.dark else tuple(colour))

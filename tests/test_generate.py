@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from runs import config_for, prepared
 
 import generate
 from errors import UserError
-from generate import Cancelled, Generator, Request
+from generate import Cancelled, Generator, Picture, Request
+from serving.request import SCHEDULERS
 from training.loop import train
 
 PROJECT = Path(generate.__file__).parent
@@ -48,6 +50,7 @@ def quick(prompt: str = "a red creature", **options) -> Request:
         *(("guidance_scale", v) for v in (0, 31, float("nan"), float("inf"), True, "5", 1e309)),
         *(("width", v) for v in (24, 33, 1032, 64.0, "64")),
         *(("height", v) for v in (-8, 513, 10**9)),
+        *(("scheduler", v) for v in ("", "ddim", "__class__", None, 3, ["DDIM"])),
     ],
 )
 def test_a_value_that_cannot_be_drawn_is_refused_by_a_sentence(field, value):
@@ -85,24 +88,97 @@ def test_the_batch_changes_nothing_but_rounding(generator):
     assert max(np.abs(a - b).max() for a, b in zip(together, alone, strict=True)) <= 1
 
 
-def test_a_picture_is_the_one_that_diffusers_draws(generator, tiny_model):
-    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_picture_is_the_one_that_diffusers_draws(generator, tiny_model, name, guidance_scale):
+    import diffusers
 
-    pipe = StableDiffusionPipeline.from_pretrained(tiny_model)
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(tiny_model)
     pipe.set_progress_bar_config(disable=True)
-    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+    kind, options = SCHEDULERS[name]
+    pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **options)
     theirs = pipe(
-        "a cat",
-        negative_prompt="blur",
+        ["a cat", "a dog"],
+        negative_prompt=["blur", "blur"],
         num_inference_steps=4,
-        guidance_scale=3.0,
-        generator=torch.Generator("cpu").manual_seed(7),
-    ).images[0]
-    (ours,) = draw(
-        generator,
-        Request("a cat", negative_prompt="blur", seed=7, steps=4, guidance_scale=3.0),
-    )
-    assert np.abs(ours - np.asarray(theirs)).max() <= 1
+        guidance_scale=guidance_scale,
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in (7, 7)],
+    ).images
+    common = {"seed": 7, "steps": 4, "guidance_scale": guidance_scale, "scheduler": name}
+    ours = draw(generator, *(Request(words, "blur", **common) for words in ("a cat", "a dog")))
+    for own, other in zip(ours, theirs, strict=True):
+        assert (own == np.asarray(other)).all()
+
+
+# Side by side
+
+MIXED = [
+    Request("a red cat", seed=1, steps=3, num_images=2),
+    Request("a dog", "blur", seed=2, steps=5, guidance_scale=2.5, scheduler="Euler a"),
+    Request("a cow", seed=3, steps=4, guidance_scale=1, scheduler="DDIM"),
+    Request("a hen", seed=4, steps=2, scheduler="UniPC"),
+]
+
+
+def side_by_side(generator: Generator, requests, late: int) -> dict[int, list]:
+    """The pictures of each request, all drawn together; the last joins `late` steps later."""
+    courses = {place: generator.course([request]) for place, request in enumerate(requests)}
+    pictures, wanting, rounds = {place: [] for place in courses}, {}, 0
+    while courses or wanting:
+        for place in list(courses):
+            if rounds < late and place == len(requests) - 1:
+                continue
+            for event in courses[place]:
+                if not isinstance(event, Picture):
+                    wanting[place] = event
+                    break
+                pictures[place].append(np.asarray(event.image).astype(int))
+            else:
+                courses.pop(place)
+                wanting.pop(place, None)
+        if wanting:
+            generator.step(list(wanting.values()))
+        rounds += 1
+    return pictures
+
+
+def test_drawings_that_share_their_steps_are_those_that_are_drawn_alone(generator):
+    together = side_by_side(generator, MIXED, late=2)
+    for place, request in enumerate(MIXED):
+        alone = draw(generator, request)
+        assert len(alone) == len(together[place]) == request.num_images
+        for one, other in zip(alone, together[place], strict=True):
+            assert np.abs(one - other).max() <= 1
+
+
+def test_drawings_that_share_their_steps_share_the_calls_of_the_unet(generator, monkeypatch):
+    calls, forward = [], generator.pipe.unet.forward
+
+    def counted(sample, *arguments, **options):
+        calls.append(len(sample))
+        return forward(sample, *arguments, **options)
+
+    monkeypatch.setattr(generator.pipe.unet, "forward", counted)
+    side_by_side(generator, MIXED, late=0)
+    # Rows: with guidance two a picture. Those of 2, 3, 4 and 5 steps leave one after the other.
+    assert calls == [9, 9, 7, 3, 2]
+
+
+# On its way
+
+
+def test_a_picture_is_shown_on_its_way_from_noise(generator):
+    request = Request("a cat", seed=7, steps=8)
+    stages = list(generator.stages(request, 5, lambda done, total: False))
+    assert [stage.settings["done"] for stage in stages] == [0, 2, 4, 6, 8]
+    (finished,) = draw(generator, request)
+    distances = [np.abs(np.asarray(s.image).astype(int) - finished).mean() for s in stages]
+    assert distances[-1] == 0 < distances[-2] and distances[0] > 5
+
+
+def test_stages_are_called_off_like_any_drawing(generator):
+    with pytest.raises(Cancelled):
+        list(generator.stages(Request("a cat", steps=8), 5, lambda done, total: done == 3))
 
 
 def test_requests_of_different_steps_guidance_and_size_come_in_order(generator):
@@ -180,6 +256,16 @@ def test_too_little_memory_is_a_sentence(generator, monkeypatch):
     monkeypatch.setattr(generator.pipe.unet, "forward", run_out)
     with pytest.raises(UserError, match="ran out of memory"):
         list(generator.pictures([quick()]))
+
+
+def test_tokens_are_counted_from_any_thread_while_it_draws(generator):
+    prompts = ["a" * length for length in range(1, 90)]
+    with ThreadPoolExecutor(4) as pool:
+        counted = pool.map(generator.tokens, prompts * 5)
+        dropped = pool.map(generator.dropped_words, prompts * 5)
+        draw(generator, quick(steps=20))
+        assert list(counted) == [(length, 75) for length in range(1, 90)] * 5
+        assert [len(words) > 75 for words in dropped] == [n > 75 for n in range(1, 90)] * 5
 
 
 def test_the_words_beyond_77_tokens_are_named(generator):

@@ -13,7 +13,7 @@ from serving.restore import request_of
 
 SETTINGS = {"prompt": "a red creature, with wings", "negative_prompt": "blur\nnoise", "seed": 7,
             "steps": 12, "guidance_scale": 6.5, "width": 64, "height": 96,
-            "model": "m", "dtype": "float32"}  # fmt: skip
+            "scheduler": "UniPC", "model": "m", "dtype": "float32"}  # fmt: skip
 
 
 def png(path, **chunks: str):
@@ -30,7 +30,7 @@ def test_a_picture_of_ours_brings_its_request_back(tmp_path):
     Picture(image, SETTINGS["prompt"], 7, None, SETTINGS).save(tmp_path / "ours.png")
     assert request_of(tmp_path / "ours.png") == Request(
         "a red creature, with wings", "blur\nnoise", seed=7, steps=12, guidance_scale=6.5,
-        width=64, height=96,
+        width=64, height=96, scheduler="UniPC",
     )  # fmt: skip
 
 
@@ -38,8 +38,23 @@ def test_the_settings_of_automatic1111_are_read(tmp_path):
     text = "a cat, sleeping\nNegative prompt: blur\nSteps: 30, Sampler: Euler a, CFG scale: 7, "
     path = png(tmp_path / "theirs.png", parameters=text + "Seed: 42, Size: 512x768, Model: v1-5")
     assert request_of(path) == Request(
-        "a cat, sleeping", "blur", seed=42, steps=30, guidance_scale=7.0, width=512, height=768
-    )
+        "a cat, sleeping", "blur", seed=42, steps=30, guidance_scale=7.0, width=512, height=768,
+        scheduler="Euler a",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sampler", "ours"),
+    [
+        ("Euler, Schedule type: Automatic", "Euler"),
+        ("DPM++ 2M, Schedule type: Karras", "DPM++ 2M Karras"),
+        ("DPM++ 2M Karras", "DPM++ 2M Karras"),
+        ("Restart", "DPM++ 2M"),  # which is not here
+    ],
+)
+def test_a_sampler_of_theirs_is_ours_where_there_is_one(tmp_path, sampler, ours):
+    path = png(tmp_path / "theirs.png", parameters=f"a cat\nSteps: 30, Sampler: {sampler}, Seed: 4")
+    assert request_of(path).scheduler == ours
 
 
 @pytest.mark.parametrize(
@@ -52,6 +67,7 @@ def test_the_settings_of_automatic1111_are_read(tmp_path):
         ({"parameters": "only words"}, "carries no settings"),
         ({"parameters": "a\nSteps: many, Seed: 1"}, "carries no settings"),
         ({"sd_pokemon": json.dumps(SETTINGS | {"steps": 10**9})}, "steps is 1000000000. Give"),
+        ({"sd_pokemon": json.dumps(SETTINGS | {"scheduler": "__class__"})}, "no scheduler '__cla"),
         ({"sd_pokemon": json.dumps(SETTINGS | {"prompt": ["x"]})}, "prompt is of type list"),
         ({"sd_pokemon": json.dumps(SETTINGS | {"guidance_scale": float("nan")})}, "guidance_scale"),
         ({"parameters": "a\nSteps: 5, Size: 99999x99999"}, "width is 99999"),

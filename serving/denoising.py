@@ -1,0 +1,156 @@
+"""From noise to picture, one step at a time: the one place where a UNet is asked what is noise.
+
+Drawings that were begun at different times, with other words, steps, guidance and schedulers, can
+take their next step in one call of the UNet, because it is told the timestep of each row (batching
+by iteration, as Yu et al. 2022 have it for text: "Orca", section 3).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import diffusers
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+
+from serving.request import SCHEDULERS, Request
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+
+class Drawing:
+    """Pictures of equal steps, guidance, size and scheduler, on their way from noise."""
+
+    def __init__(self, request: Request, scheduler, embeddings, noise, options: dict):
+        """`request`: what they have in common. `embeddings`: R,77,D, rows without words first if
+        there is guidance: then R = 2N, else N. `noise`: N,C,h,w. `options`: of the scheduler's
+        steps."""
+        self.steps = request.steps
+        self.done = 0  # steps
+        self.expected = None  # N,C,h,w: what `latents` would be without their noise; None at first
+        self.embeddings = embeddings
+        self.latents = noise * scheduler.init_noise_sigma
+        self._guidance_scale = float(request.guidance_scale)
+        self._scheduler, self._options = scheduler, options
+
+    @property
+    def rows(self) -> int:
+        return len(self.embeddings)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """C,h,w: what Drawings must have in common to take a step together."""
+        return tuple(self.latents.shape[1:])
+
+    @property
+    def timestep(self) -> torch.Tensor:
+        return self._scheduler.timesteps[self.done]
+
+    def inputs(self) -> torch.Tensor:
+        """R,C,h,w: what the UNet sees."""
+        scaled = self._scheduler.scale_model_input(self.latents, self.timestep)
+        return torch.cat([scaled] * (self.rows // len(scaled)))
+
+    def advance(self, output: torch.Tensor) -> None:
+        """Take a step; `output` is R,C,h,w: what the UNet made of `inputs`."""
+        if self.rows > len(self.latents):  # classifier-free guidance (Ho & Salimans 2022, eq. 6)
+            without, with_words = output.chunk(2)
+            output = without + self._guidance_scale * (with_words - without)
+        step = self._scheduler.step(output, self.timestep, self.latents, **self._options)
+        self.latents = step.prev_sample
+        # Multistep schedulers keep what they expected; the others return it.
+        outputs = getattr(self._scheduler, "model_outputs", None)
+        self.expected = outputs[-1] if outputs else step.pred_original_sample
+        self.done += 1
+
+
+class Denoiser:
+    """Begins Drawings with the parts of a pipeline, lets them take steps, decodes them."""
+
+    def __init__(self, pipe: StableDiffusionPipeline):
+        self.pipe = pipe
+        # Without the note of which values are defaults, as after saving and loading: else another
+        # class's defaults would take their place, and v-prediction set in memory be lost.
+        self._scheduler_config = dict(pipe.scheduler.config)
+        self._scheduler_config.pop("_use_default_values", None)
+
+    @torch.no_grad()
+    def begin(self, batch: Sequence[tuple[Request, int]], width: int, height: int) -> Drawing:
+        """Noise for requests with their seeds; they have steps, guidance and scheduler in common.
+
+        The noise of a picture comes from its own seed, on the CPU. `width`, `height`: pixels.
+        """
+        pipe, (request, _) = self.pipe, batch[0]
+        scheduler = self._scheduler(request)
+        without, with_words = reversed(
+            pipe.encode_prompt(
+                [each.prompt for each, _ in batch],
+                pipe.device,
+                1,
+                request.guidance_scale > 1,
+                [each.negative_prompt for each, _ in batch],
+            )
+        )
+        embeddings = with_words if without is None else torch.cat([without, with_words])
+        scale = pipe.vae_scale_factor
+        shape = len(batch), pipe.unet.config.in_channels, height // scale, width // scale
+        generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in batch]
+        noise = randn_tensor(shape, generators, pipe.device, embeddings.dtype)
+        takes_noise = "generator" in inspect.signature(scheduler.step).parameters
+        more = {"generator": generators} if takes_noise else {}
+        return Drawing(request, scheduler, embeddings, noise, more)
+
+    def _scheduler(self, request: Request):
+        """A new one for each Drawing: it keeps earlier outputs of the model."""
+        name, options = SCHEDULERS[request.scheduler]
+        scheduler = getattr(diffusers, name).from_config(self._scheduler_config, **options)
+        scheduler.set_timesteps(request.steps, device=self.pipe.device)
+        return scheduler
+
+    @torch.no_grad()
+    def step(self, drawings: Sequence[Drawing]) -> None:
+        """Let all take their next step, in one call of the UNet. They are of one `shape`."""
+        timestep = drawings[0].timestep
+        if len(drawings) > 1:
+            timestep = torch.cat([d.timestep.float().expand(d.rows) for d in drawings])
+        output = self.pipe.unet(
+            torch.cat([drawing.inputs() for drawing in drawings]),
+            timestep,
+            encoder_hidden_states=torch.cat([drawing.embeddings for drawing in drawings]),
+            return_dict=False,
+        )[0]
+        parts = output.split([drawing.rows for drawing in drawings])
+        for drawing, part in zip(drawings, parts, strict=True):
+            drawing.advance(part)
+
+    @torch.no_grad()
+    def look(self, drawing: Drawing) -> torch.Tensor:
+        """What there is so far, noise and all: float32 N,3,H,W in 0..1, on the CPU."""
+        latents = drawing.inputs()[: len(drawing.latents)]
+        return self._images(self._decode(latents), [False] * len(latents))
+
+    @torch.no_grad()
+    def finish(self, drawing: Drawing) -> tuple[torch.Tensor, list[bool], list[bool]]:
+        """Images (float32 N,3,H,W in 0..1, on the CPU), whether each was flagged by the safety
+        checker (and is black), whether each is finite."""
+        decoded, flagged = self.pipe.run_safety_checker(
+            self._decode(drawing.latents), self.pipe.device, drawing.embeddings.dtype
+        )
+        flagged = flagged or [False] * len(decoded)
+        images = self._images(decoded, flagged)
+        finite = images.isfinite().flatten(1).all(1)
+        finite &= drawing.latents.isfinite().flatten(1).all(1).cpu()
+        return images, flagged, finite.tolist()
+
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.pipe.vae.decode(latents / self.pipe.vae.config.scaling_factor).sample
+
+    def _images(self, decoded: torch.Tensor, flagged: list[bool]) -> torch.Tensor:
+        """-1..1 -> 0..1; what the safety checker gave back is in 0..1 already where it flagged."""
+        made = self.pipe.image_processor.postprocess(
+            decoded, output_type="pt", do_denormalize=[not each for each in flagged]
+        )
+        return made.float().cpu()
