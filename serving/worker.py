@@ -10,11 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from errors import UserError
-from serving.line import Line
+from serving.line import USUAL_SIDE, Line
 from serving.picture import Picture
 from serving.request import Cancelled, Request
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from generate import Generator
+    from serving.denoising import Drawing
+
+TOGETHER = 8  # pictures of the model's own size that take their steps together
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,18 @@ class Job:
         client: str,
         leave: "Callable[[Job], None]",
         generator: "Generator",
+        side_by_side: bool = False,
     ):
-        """`leave` is told of the job when it is called off, maybe more than once."""
+        """`leave` is told of the job when it is called off, maybe more than once. `side_by_side`:
+        the worker takes the steps of its `drawing`, with those of other jobs."""
         self.requests = requests
         self.generator = generator
+        self.side_by_side = side_by_side
         self.client = client
         self.pictures = 0  # drawn so far
+        self.drawing: Drawing | None = None
+        self.outcome = ""  # "done", "cancelled" or "failed"
+        self._course = self._draw()
         self._leave = leave
         self._events = SimpleQueue()  # of Event, an Exception, None at the end
         self._cancelled = threading.Event()
@@ -100,36 +110,40 @@ class Job:
         """For the worker: hand an event to whoever follows the job."""
         self._events.put(event)
 
-    def draw(self) -> str:
-        """For the worker: draw, and turn everything that happens into events.
-
-        Returns "done", "cancelled" or "failed".
-        """
-        generator = self.generator
+    def advance(self) -> bool:
+        """For the worker: go on, as far as it goes without a step that others share, and turn
+        everything that happens into events. False when it is over; then it has an `outcome`."""
         try:
-            if self._on_step(0, 0):
-                return "cancelled"
-            for request in self.requests:
-                if words := generator.dropped_words(request.prompt):
-                    self.tell(Unread(words))
-            for picture in generator.pictures(
-                self.requests, self._on_step, on_preview=self._on_preview
-            ):
+            for event in self._course:
+                if not isinstance(event, Picture):
+                    self.drawing = event
+                    return True
                 self.pictures += 1
-                self.tell(picture)
+                self.tell(event)
+        except Exception as error:
+            self.fail(error)
+        else:
             self._events.put(None)
-            return "done"
-        except Cancelled as end:
-            self._events.put(end)
-            return "cancelled"
-        except UserError as error:
-            self._events.put(error)
-        except Exception:
-            logging.getLogger(__name__).exception("Drawing failed: %s", self.requests)
-            self._events.put(
-                UserError("Drawing failed. Try other settings; the app's terminal says more.")
-            )
-        return "failed"
+            self.outcome = "done"
+        return False
+
+    def fail(self, error: Exception) -> None:
+        """For the worker: end, with a sentence where it was not called off."""
+        self.outcome = "cancelled" if isinstance(error, Cancelled) else "failed"
+        if not isinstance(error, Cancelled | UserError):
+            logging.getLogger(__name__).error("Drawing failed: %s", self.requests, exc_info=error)
+            error = UserError("Drawing failed. Try other settings; the app's terminal says more.")
+        self._events.put(error)
+
+    def _draw(self) -> "Iterator[Picture | Drawing]":
+        generator = self.generator
+        if self._on_step(0, 0):
+            raise Cancelled
+        for request in self.requests:
+            if words := generator.dropped_words(request.prompt):
+                self.tell(Unread(words))
+        draw = generator.course if self.side_by_side else generator.pictures
+        yield from draw(self.requests, self._on_step, on_preview=self._on_preview)
 
     def _on_step(self, done: int, total: int) -> bool:
         self.tell(Step(done, total, self._expected))
@@ -141,20 +155,23 @@ class Job:
 
 
 class Worker:
-    """Draws one job at a time; which one is next, the line says. A job once begun is finished."""
+    """Draws one job at a time, or several side by side where the generator does; which one is next,
+    the line says. A job once begun is finished."""
 
     def __init__(self, generator: "Generator"):
         self.generator = generator
         self.counts = Counter()  # jobs "done", "failed", "cancelled", "refused"; "pictures"
         self.drawing_seconds = 0.0
-        self._drawing: Job | None = None
+        self._drawn: list[Job] = []  # now
+        self._side = getattr(generator, "size", None) or USUAL_SIDE
+        self._room = TOGETHER * self._side**2  # pixels
         self._line = Line()
         self._changed = threading.Condition()
         threading.Thread(target=self._work, name="worker", daemon=True).start()
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait, without the one that is being drawn."""
+        """How many jobs wait, without those that are being drawn."""
         with self._changed:
             return len(self._line)
 
@@ -169,15 +186,28 @@ class Worker:
         `generator` draws it instead of the worker's own, in the worker's thread as well. Raises
         Busy when too much waits already, or too much of this client's.
         """
-        job = Job(requests, client, self._leave, generator or self.generator)
+        generator = generator or self.generator
+        shares = generator is self.generator and getattr(generator, "draws_side_by_side", False)
+        job = Job(requests, client, self._leave, generator, shares)
         with self._changed:
-            if self._drawing:
-                self._wait_in_line(job)
-            else:
-                self._drawing = job
+            if not len(self._line) and self._has_room_for(job):
+                self._drawn.append(job)
                 job.tell(Waiting(0))
                 self._changed.notify()
+            else:
+                self._wait_in_line(job)
         return job
+
+    def _has_room_for(self, job: Job) -> bool:
+        if not self._drawn:
+            return True
+        jobs = [*self._drawn, job]
+        return all(j.side_by_side for j in jobs) and sum(map(self._pixels, jobs)) <= self._room
+
+    def _pixels(self, job: Job) -> int:
+        """How much of it is drawn at once, about."""
+        sides = [(r.width or self._side) * (r.height or self._side) for r in job.requests]
+        return max(sides) * min(TOGETHER, sum(r.num_images for r in job.requests))
 
     def _wait_in_line(self, job: Job) -> None:
         try:
@@ -200,11 +230,38 @@ class Worker:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._drawing)
+                self._changed.wait_for(lambda: self._drawn)
+                jobs = list(self._drawn)
             started = time.monotonic()
-            outcome = self._drawing.draw()
+            self._step([job for job in jobs if job.advance()])
             with self._changed:
                 self.drawing_seconds += time.monotonic() - started
-                self.counts += Counter({outcome: 1, "pictures": self._drawing.pictures})
-                self._drawing = self._line.take()
-                self._tell_places()
+                for job in jobs:
+                    if job.outcome:
+                        self._drawn.remove(job)
+                        self.counts += Counter({job.outcome: 1, "pictures": job.pictures})
+                self._admit()
+
+    def _step(self, jobs: list[Job]) -> None:
+        """The next step of their drawings, those of one shape together."""
+        jobs = sorted(jobs, key=lambda job: job.drawing.shape)
+        for _, group in groupby(jobs, key=lambda job: job.drawing.shape):
+            self._step_together(list(group))
+
+    def _step_together(self, jobs: list[Job]) -> None:
+        before = [job.drawing.done for job in jobs]
+        try:
+            self.generator.step([job.drawing for job in jobs])
+        except Exception as error:
+            if len(jobs) == 1:
+                jobs[0].fail(error)
+                return
+            self._room //= 2  # memory, most probably
+            for job, done in zip(jobs, before, strict=True):
+                if job.drawing.done == done:
+                    self._step_together([job])
+
+    def _admit(self) -> None:
+        while (job := next(iter(self._line), None)) and self._has_room_for(job):
+            self._drawn.append(self._line.take())
+            self._tell_places()

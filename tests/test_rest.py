@@ -126,7 +126,7 @@ def test_a_prompt_becomes_a_png_that_carries_its_settings(url, generator):
 def test_every_key_reaches_the_generator(url, generator):
     values = {
         "prompt": "ein Kätzchen 🐱", "negative_prompt": "blur", "seed": 3, "num_images": 2,
-        "steps": 4, "guidance_scale": 1.5, "width": 64, "height": 128,
+        "steps": 4, "guidance_scale": 1.5, "width": 64, "height": 128, "scheduler": "Euler a",
     }  # fmt: skip
     assert post(url, values).status_code == 200
     assert generator.requests == [Request(**values)]
@@ -197,8 +197,10 @@ def test_the_sentence_is_that_of_the_page_and_of_the_command(url):
     assert error_of(post(url, {})).startswith("The prompt is empty. Say what to draw")
     sentence = error_of(post(url, {"prompt": "a", "steps": 0}))
     assert sentence == "steps is 0. Give a whole number from 1 to 150."
-    sentence = error_of(post(url, {"prompt": "a", "scheduler": "x"}))
-    assert sentence.startswith("There is no 'scheduler'. The keys are prompt, negative_prompt,")
+    sentence = error_of(post(url, {"prompt": "a", "sampler": "x"}))
+    assert sentence.startswith("There is no 'sampler'. The keys are prompt, negative_prompt,")
+    sentence = error_of(post(url, {"prompt": "a", "scheduler": "__class__"}))
+    assert sentence.startswith("There is no scheduler '__class__'. Choose one of DPM++ 2M,")
 
 
 BAD_BODIES = [
@@ -343,7 +345,7 @@ def hang_up_after(url: str, body: dict, condition) -> None:
 def test_who_hangs_up_while_it_is_drawn_stops_it_within_a_step(url, demo, generator):
     generator.hold(3)
     hang_up_after(url, {"prompt": "gone"}, lambda: len(generator.steps) == 2)
-    until(worker_of(demo)._drawing._cancelled.is_set)
+    until(worker_of(demo)._drawn[0]._cancelled.is_set)
     generator.release()
     until(lambda: not generator.inside)
     assert len(generator.steps) == 3
@@ -482,6 +484,8 @@ def test_what_the_description_allows_is_taken_and_what_it_forbids_is_not(url, ge
             good = [low, high]
             bad = [low - step, high + step, str(low)]
             bad += [] if "number" in rule["type"] else [low + 0.5]
+        elif "enum" in rule:
+            good, bad = rule["enum"], ["", rule["enum"][0].lower(), 1]
         else:
             good = ["a" * rule["maxLength"]]
             bad = ["a" * (rule["maxLength"] + 1), 1, *[""] * rule.get("minLength", 0)]

@@ -3,9 +3,11 @@
 import threading
 
 import pytest
+from conftest import tiny_pipeline
 from fakes import FakeGenerator
 
-from generate import Cancelled, Picture, Request
+from errors import UserError
+from generate import Cancelled, Generator, Picture, Request
 from serving.line import LARGEST_COST, MAX_JOBS_OF_CLIENT, MAX_WAITING_JOBS, Busy, Line, cost_of
 from serving.worker import Job, Waiting, Worker
 
@@ -185,3 +187,108 @@ def test_what_became_of_jobs_is_counted(worker, generator, caplog):
     list(worker.submit([small("last")]))  # when it is drawn, the others are counted
     assert worker.counts["failed"] == 1 and worker.counts["pictures"] >= 2
     assert worker.counts["done"] >= 1 and worker.drawing_seconds > 0
+
+
+# Side by side
+
+
+class Shared(Generator):
+    """Draws side by side, as on a GPU; can be held, and counts how many share its steps."""
+
+    def __init__(self):
+        super().__init__(tiny_pipeline(), name="shared")
+        self.draws_side_by_side = True
+        self.go = threading.Event()
+        self.together: list[int] = []
+        self.enough = 99  # drawings for which memory suffices
+
+    def step(self, drawings):
+        assert self.go.wait(30), "held for too long"
+        self.together.append(len(drawings))
+        if len(drawings) > self.enough:
+            raise UserError("cuda ran out of memory.")
+        super().step(drawings)
+
+
+@pytest.fixture
+def shared() -> Shared:
+    return Shared()
+
+
+def pixels(job: Job) -> list[bytes]:
+    return [event.image.tobytes() for event in job if isinstance(event, Picture)]
+
+
+def near(one: bytes, other: bytes) -> bool:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True)) <= 1
+
+
+def test_jobs_of_several_clients_share_their_steps_and_each_gets_its_own(shared):
+    worker = Worker(shared)
+    requests = [
+        Request(f"a {words}", seed=seed, steps=6 + seed, scheduler=scheduler)
+        for seed, (words, scheduler) in enumerate(
+            [("cat", "DDIM"), ("dog", "Euler a"), ("cow", "UniPC")]
+        )
+    ]
+    jobs = [worker.submit([request], f"client {request.seed}") for request in requests]
+    shared.go.set()
+    drawn = [pixels(job) for job in jobs]
+    assert max(shared.together) == 3 and sum(shared.together) == 6 + 7 + 8
+    for request, (picture,) in zip(requests, drawn, strict=True):
+        (alone,) = Generator(tiny_pipeline(), name="alone").pictures([request])
+        assert near(picture, alone.image.tobytes())
+
+
+def test_pictures_of_other_sizes_take_their_steps_by_themselves(shared):
+    worker = Worker(shared)
+    sizes = [(32, 32), (64, 32), (32, 32)]
+    jobs = [worker.submit([Request("a", steps=3, width=w, height=h)]) for w, h in sizes]
+    shared.go.set()
+    assert [len(pixels(job)) for job in jobs] == [1, 1, 1]
+    assert set(shared.together) == {1, 2}
+
+
+def test_no_more_is_drawn_side_by_side_than_there_is_room_for(shared):
+    worker = Worker(shared)
+    jobs = [worker.submit([Request("a", num_images=n, steps=2)]) for n in (4, 3, 2, 1)]
+    assert worker.waiting == 2  # though the last would fit: it has to wait for its turn
+    shared.go.set()
+    assert [len(pixels(job)) for job in jobs] == [4, 3, 2, 1]
+    assert max(shared.together) <= 3
+
+
+def test_who_leaves_does_not_disturb_those_he_shared_steps_with(shared):
+    worker = Worker(shared)
+    gone, stays = (worker.submit([Request(words, steps=5)]) for words in ("gone", "stays"))
+    gone.cancel()
+    shared.go.set()
+    with pytest.raises(Cancelled):
+        list(gone)
+    (alone,) = Generator(tiny_pipeline(), name="alone").pictures([Request("stays", steps=5)])
+    assert near(*pixels(stays), alone.image.tobytes())
+
+
+def test_where_memory_does_not_suffice_for_several_they_are_drawn_one_by_one(shared):
+    shared.enough = 1
+    worker = Worker(shared)
+    jobs = [worker.submit([Request(words, steps=3)]) for words in "abcd"]
+    shared.go.set()
+    assert [len(pixels(job)) for job in jobs] == [1] * 4
+    shared.enough = 0
+    with pytest.raises(UserError, match="ran out of memory"):
+        list(worker.submit([Request("e", steps=3)]))
+    shared.enough = 1
+    assert len(pixels(worker.submit([Request("f", steps=3)]))) == 1
+
+
+def test_another_generator_draws_alone(shared, generator):
+    worker = Worker(shared)
+    first = worker.submit([Request("a", steps=3)])
+    other = worker.submit([small("b")], generator=generator)
+    assert worker.waiting == 1
+    shared.go.set()
+    assert len(pixels(first)) == 1
+    last = worker.submit([Request("c", steps=3)])
+    generator.release()
+    assert len(pixels(other)) == 1 and len(pixels(last)) == 1
