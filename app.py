@@ -53,13 +53,28 @@ class OpeningGenerator:
         self._generator = Generator.load(self._model, device=device, dtype=dtype)
         self._open.set()
 
-    def pictures(self, *job, **more) -> Iterator[Picture]:
+    @property
+    def draws_side_by_side(self) -> bool:
+        return self.ready and self._generator.draws_side_by_side
+
+    def opened(self) -> Generator:
         self._open.wait()
-        return self._generator.pictures(*job, **more)
+        return self._generator
+
+    def pictures(self, *job, **more) -> Iterator[Picture]:
+        return self.opened().pictures(*job, **more)
+
+    def stages(self, *job) -> Iterator[Picture]:
+        return self.opened().stages(*job)
+
+    def course(self, *job, **more) -> Iterator:
+        return self.opened().course(*job, **more)
+
+    def step(self, drawings: Sequence) -> None:
+        self.opened().step(drawings)
 
     def dropped_words(self, prompt: str) -> str:
-        self._open.wait()
-        return self._generator.dropped_words(prompt)
+        return self.opened().dropped_words(prompt)
 
 
 class OnDemand(OpeningGenerator):
@@ -69,10 +84,10 @@ class OnDemand(OpeningGenerator):
         super().__init__(model)
         self._how = device, dtype
 
-    def dropped_words(self, prompt: str) -> str:
+    def opened(self) -> Generator:
         if not self.ready:
             self.open(*self._how)
-        return super().dropped_words(prompt)
+        return super().opened()
 
 
 def base_of(run: dict, device: str | None, dtype: str | None) -> OnDemand | None:

@@ -1,24 +1,8 @@
-"""What the page tells about the model: its scores, its card, and how a picture comes to be."""
+"""What the page tells about the model's scores."""
 
 from __future__ import annotations
 
 from html import escape
-
-HOW = """
-<h2>How it works</h2>
-<p>The model has seen many pictures with words beside them. From each it learned one thing only: to
-tell noise from picture. Noise was poured over the picture, a little or a lot, and the model had to
-say which part of what it saw was noise, with the words as a hint.</p>
-<p>To draw, it starts from nothing but noise, which the seed decides: the same seed is the same
-noise, and with the same words and settings the same picture. It takes away a part of what it
-believes to be noise, looks again, and so on, some twenty times. At first it can see no more than
-large shapes and colours; details come last.</p>
-<p>At each step it guesses twice, with your words and without, and goes further in the direction in
-which the words pull. How far is called guidance: too little and the words hardly count, too much
-and colours burn.</p>
-<p>All this happens on a small, compressed image; a second network, the decoder, turns it into
-pixels at the end. No part of it looks up, cuts out or glues together pictures that it has seen.</p>
-"""
 
 
 def scores_page(run: dict) -> str:

@@ -55,14 +55,16 @@ def head(name: str, run: dict) -> str:
 
 def inline(images) -> str:
     """Small pictures within the page."""
-    drawn = []
-    for image in images:
-        content = BytesIO()
-        image.save(content, "JPEG", quality=80)
-        data = b64encode(content.getvalue()).decode()
-        drawn.append(f'<img src="data:image/jpeg;base64,{data}" alt="">')
+    drawn = [f'<img src="{source(image)}" alt="">' for image in images]
     columns = math.ceil(math.sqrt(len(drawn)))
     return f'<div style="grid-template-columns: repeat({columns}, 1fr)">{"".join(drawn)}</div>'
+
+
+def source(image) -> str:
+    """A picture as an address that holds it."""
+    content = BytesIO()
+    image.save(content, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{b64encode(content.getvalue()).decode()}"
 
 
 def note(text: str, problem: bool = False) -> str:

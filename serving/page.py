@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from errors import UserError
-from serving.about import HOW, scores_page
+from serving.about import scores_page
 from serving.compare import Compare
 from serving.guard import client_of
+from serving.how import How
 from serving.messages import LINKED, TITLE, Pace, head, inline, note, summary
 from serving.picture import DARK_NOTE, PROBLEMS, Picture
 from serving.request import BOUNDS, SEEDS, Cancelled, Request
@@ -96,8 +97,8 @@ class Page:
             if card := getattr(self._worker.generator, "card", ""):
                 with gr.Tab("The model"):
                     gr.Markdown(card, elem_classes="text")
-            with gr.Tab("How it works"):
-                gr.HTML(HOW, elem_classes="text")
+            with gr.Tab("How it works") as tab:
+                How(self._worker, EXAMPLES[0], tab)
         self._job = gr.State()
 
     def _lay_out_question(self) -> None:

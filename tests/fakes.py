@@ -4,6 +4,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from PIL import Image
 
@@ -59,17 +60,26 @@ class FakeGenerator:
                 raise Cancelled
         for request in requests:
             for seed in request.seeds:
-                colour = hashlib.sha256(f"{request.prompt} {seed}".encode()).digest()[:3]
-                settings = {
-                    "prompt": request.prompt,
-                    "seed": seed,
-                    "negative_prompt": request.negative_prompt,
-                    "steps": request.steps,
-                    "guidance_scale": request.guidance_scale,
-                    "width": request.width or 64,
-                    "height": request.height or 64,
-                    "scheduler": request.scheduler,
-                    "model": self.name,
-                }
-                image = Image.new("RGB", (64, 64), (3, 2, 1) if self.dark else tuple(colour))
-                yield Picture(image, request.prompt, seed, self.problem, settings)
+                yield self._picture(request, seed)
+
+    def stages(self, request: Request, count: int, on_step) -> Iterator[Picture]:
+        (picture,) = self.pictures([request], on_step)
+        for place in range(count):
+            done = request.steps * place // (count - 1)
+            yield replace(picture, settings=picture.settings | {"done": done})
+
+    def _picture(self, request: Request, seed: int) -> Picture:
+        colour = hashlib.sha256(f"{request.prompt} {seed}".encode()).digest()[:3]
+        settings = {
+            "prompt": request.prompt,
+            "seed": seed,
+            "negative_prompt": request.negative_prompt,
+            "steps": request.steps,
+            "guidance_scale": request.guidance_scale,
+            "width": request.width or 64,
+            "height": request.height or 64,
+            "scheduler": request.scheduler,
+            "model": self.name,
+        }
+        image = Image.new("RGB", (64, 64), (3, 2, 1) if self.dark else tuple(colour))
+        return Picture(image, request.prompt, seed, self.problem, settings)
