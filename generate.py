@@ -7,11 +7,8 @@ The only place that samples. The page, the scorer and the training preview impor
 """
 
 import argparse
-import copy
-import re
 import secrets
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,9 +21,11 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from errors import UserError, exit_with_sentence
-from serving.picture import PROBLEMS, Picture, free_path
+from serving.destination import Destination
+from serving.picture import PROBLEMS, Picture
 from serving.pipeline import DTYPES, model_name, open_pipeline, read_run
 from serving.preview import Preview
+from serving.reader import Reader
 from serving.request import BOUNDS, SCHEDULERS, SEEDS, Cancelled, Request
 
 if TYPE_CHECKING:
@@ -56,8 +55,7 @@ class Generator:
         self.size = pipe.unet.config.sample_size * pipe.vae_scale_factor  # pixels a side
         # On a GPU one call of the UNet for several drawings costs little more than one for each.
         self.draws_side_by_side = pipe.device.type != "cpu"
-        # Of its own, and for one thread at a time: asking a tokenizer for offsets alters it.
-        self._tokenizer, self._counting = copy.deepcopy(pipe.tokenizer), threading.Lock()
+        self._reader = Reader(pipe.tokenizer)
 
     @classmethod
     def load(
@@ -222,55 +220,17 @@ class Generator:
         return Picture(Image.fromarray(pixels), request.prompt, seed, problem, settings)
 
     def tokens(self, prompt: str) -> tuple[int, int]:
-        """How many tokens the prompt has, and how many the text encoder reads (75 of CLIP's 77:
-        without those of start and end). From any thread."""
-        return len(self._tokenized(prompt)["input_ids"]), self._tokenizer.model_max_length - 2
+        """How many tokens the prompt has, and how many of them are read. From any thread."""
+        return self._reader.tokens(prompt)
 
     def dropped_words(self, prompt: str) -> str:
-        """The end of the prompt that the text encoder does not read; "" for none. From any
-        thread."""
-        offsets = self._tokenized(prompt)["offset_mapping"]
-        read = self._tokenizer.model_max_length - 2
-        if len(offsets) <= read:
-            return ""
-        start, _ = offsets[read]  # in the middle of a word, maybe
-        return prompt[re.search(r"\S*$", prompt[:start]).start() :].strip()
-
-    def _tokenized(self, prompt: str):
-        with self._counting:
-            return self._tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
+        """The end of the prompt that is not read; "" for none. From any thread."""
+        return self._reader.dropped_words(prompt)
 
 
 def _pixels(images: "torch.Tensor"):
     """float N,3,H,W in 0..1 -> uint8 N,H,W,3."""
     return (images.nan_to_num() * 255).round().byte().permute(0, 2, 3, 1).numpy()
-
-
-class Destination:
-    """Where the command's pictures go: the one place that decides on names."""
-
-    def __init__(self, output: str, pictures: int):
-        """Makes the folder, so that a bad path is found before anything is drawn."""
-        self._path = Path(output)
-        self._pictures = pictures
-        is_file = self._path.suffix.lower() == ".png" and not self._path.is_dir()
-        if self._path.suffix.lower() in (".jpg", ".jpeg", ".webp", ".gif", ".bmp"):
-            raise UserError(
-                f"--output {output}: pictures are PNG files, which carry their settings. "
-                "Give a name ending in .png, or a folder."
-            )
-        self._folder = self._path.parent if is_file else self._path
-        self._stem = self._path.stem if is_file else None
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--output {output}: {error.strerror}. Choose another path.") from error
-
-    def path(self, picture: Picture, number: int) -> Path:
-        """The path of picture `number`, counted from 1."""
-        if self._stem is None:
-            return free_path(self._folder / picture.file_name)
-        return self._path if self._pictures == 1 else self._folder / f"{self._stem}-{number}.png"
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:

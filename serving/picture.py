@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import dataclass
-from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,9 +61,3 @@ class Picture:
             f"Seed: {self.seed}, Size: {s['width']}x{s['height']}, Model: {s['model']}"
         )
         return "\n".join(lines)
-
-
-def free_path(path: Path) -> Path:
-    """`path`, or the first of path-2, path-3, ... that is not taken."""
-    numbered = (path.with_stem(f"{path.stem}-{n}") for n in count(2))
-    return next(p for p in chain([path], numbered) if not p.exists())
