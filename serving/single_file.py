@@ -10,6 +10,7 @@ tensors that the file has room for are taken.
 
 import io
 import pickletools
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,8 +37,8 @@ HARMLESS_NAMES = {
     "torch._utils._rebuild_tensor_v2",
     *(f"torch.{kind}Storage" for kind in NUMBERS.split()),
 }
-# FRAME, MEMOIZE, SHORT_BINUNICODE and STACK_GLOBAL are not for weights: PyTorch refuses them. They
-# are followed, so that what a newer pickle wants to call can be named.
+# FRAME, MEMOIZE, SHORT_BINUNICODE and STACK_GLOBAL are of newer protocols, which are refused at the
+# end: followed until then, so that what such a pickle wants to call can be named.
 INSTRUCTIONS = (
     "APPEND APPENDS BINFLOAT BINGET BININT BININT1 BININT2 BINPERSID BINPUT BINUNICODE BUILD "
     "EMPTY_DICT EMPTY_LIST EMPTY_TUPLE FRAME GLOBAL LONG1 LONG_BINGET LONG_BINPUT MARK MEMOIZE "
@@ -45,8 +46,11 @@ INSTRUCTIONS = (
     "TUPLE1 TUPLE2 TUPLE3"
 )
 HARMLESS_INSTRUCTIONS = set(INSTRUCTIONS.split())
-MOST_PICKLED_BYTES = 2**23  # without the tensors; that of Stable Diffusion 1 takes some 2**18
-MOST_NESTED = 1000  # a tuple nested 1,000,000 deep crashes Python when it becomes a key
+PROTOCOL = 2  # of torch.save, and the one that PyTorch reads as weights alone
+MOST_PICKLED_BYTES = 2**23  # without the tensors; 171 kB in a Stable Diffusion 1
+# Python follows every branch of a tuple that becomes a key: deep ones crash it, and tuples of twice
+# the same tuple, and so on, keep it busy for ever. Those of a tensor unfold to some 20.
+MOST_IN_A_TUPLE = 1000
 PICKLES_BEFORE_PYTORCH_1_6 = 5  # one after the other, and then the tensors
 
 
@@ -67,13 +71,14 @@ def read_weights(file: str) -> dict[str, "torch.Tensor"]:
     Stable Diffusion 1 or 2.
     """
     try:
-        weights = _read(Path(file))
+        with warnings.catch_warnings(action="ignore"):
+            weights = _read(Path(file))
     except UserError:
         raise
     except Exception as error:  # zipfile, pickletools, torch and safetensors have their own
+        reason = reason_of(error).partition(". ")[0]
         raise UserError(
-            f"'{file}' cannot be read as weights ({reason_of(error):.100}). Get it anew, or give "
-            "another."
+            f"'{file}' cannot be read as weights ({reason:.100}). Get it anew, or give another."
         ) from error
     missing = [
         part for part, start in PARTS.items() if not any(n.startswith(start) for n in weights)
@@ -158,7 +163,7 @@ def _tensors(content: dict, path: Path) -> dict[str, "torch.Tensor"]:
     for name, tensor in tensors.items():
         # One number can stand for a million, and would be written out when it is copied.
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise UserError(f"'{path}': {name:.80} is larger than its data. Give another model.")
+            raise UserError(f"'{path}': {name!r:.80} is larger than its data. Give another model.")
     return tensors
 
 
@@ -204,16 +209,20 @@ def check_pickle(pickled: io.BytesIO, file: str) -> None:
     Raises UserError where it has an instruction, or names a function or a class, that weights do
     not need.
     """
-    stack, marks, memo = [], [], {}
+    stack, marks, memo, protocol = [], [], {}, 0
     for instruction, argument, _ in pickletools.genops(pickled):
         named = _named(instruction.name, argument, stack)
         if named and named not in HARMLESS_NAMES:
-            raise _refusal(file, f"names {named:.80}")
+            raise _refusal(file, f"names {named!r:.80}")
         if instruction.name not in HARMLESS_INSTRUCTIONS:
             raise _refusal(file, f"has the instruction {instruction.name}")
         _follow(instruction, argument, stack, marks, memo)
-        if stack and not isinstance(stack[-1], str) and stack[-1] > MOST_NESTED:
-            raise _refusal(file, f"is nested more than {MOST_NESTED} deep")
+        if instruction.name.startswith("TUPLE") and stack[-1] > MOST_IN_A_TUPLE:
+            raise _refusal(file, f"has a tuple of more than {MOST_IN_A_TUPLE} things")
+        if instruction.name == "PROTO":
+            protocol = argument
+    if protocol != PROTOCOL:
+        raise _refusal(file, f"has protocol {protocol}")
 
 
 def _named(instruction: str, argument: str, stack: list[str | int]) -> str | None:
@@ -233,7 +242,7 @@ def _follow(
     memo: dict[int, str | int],
 ) -> None:
     """Do to `stack` what the instruction would do to the unpickler's, with a string for a string,
-    and for everything else how deep it is nested."""
+    and for everything else the number of things that it unfolds to, or that they are too many."""
     if instruction.name == "MARK":
         marks.append(len(stack))
     elif instruction.name in ("BINPUT", "LONG_BINPUT"):
@@ -250,11 +259,11 @@ def _follow(
             first = len(stack) - len(takes)
         if first < 0:
             raise ValueError("its pickle takes more than there is")
-        depths = [0 if isinstance(taken, str) else taken for taken in stack[first:]]
+        things = 1 + sum(1 if isinstance(taken, str) else taken for taken in stack[first:])
         del stack[first:]
         if instruction.stack_after:
             is_text = isinstance(argument, str)
-            stack.append(argument if is_text else 1 + max(depths, default=0))
+            stack.append(argument if is_text else min(things, MOST_IN_A_TUPLE + 1))
 
 
 def _refusal(file: str, found: str) -> UserError:
