@@ -7,6 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from errors import UserError, reason_of
+from serving.single_file import (
+    SUFFIXES,
+    is_single_file,
+    layout_beside,
+    layout_on_hub,
+    parts_of,
+    read_weights,
+)
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -27,8 +35,8 @@ def open_pipeline(
     lora_scale: float = 1.0,
     checkpoint: str | None = None,
 ) -> "StableDiffusionPipeline":
-    """Open `model` (a folder, or "owner/name" on the hub), safetensors only. A folder may hold a
-    LoRA that was trained here: its base model is opened with it.
+    """Open `model` (a folder, "owner/name" on the hub, or a single file), safetensors only but for
+    a .ckpt file. A folder may hold a LoRA that was trained here: its base model is opened with it.
 
     `device`: "cpu", "cuda", "cuda:1" or "mps"; None takes the best there is.
     `dtype`: a key of DTYPES; None takes what is fast and safe for the device and the UNet.
@@ -57,7 +65,8 @@ def open_pipeline(
 
 
 def is_model_folder(model: str) -> bool:
-    """False when `model` can only be a hub id; UserError when it can be neither."""
+    """Whether `model` is here, as a folder or a single file; False when it can only be a hub id;
+    UserError when it can be neither."""
     path = Path(model)
     if path.is_dir():
         if not (path / "model_index.json").is_file() and not is_lora_folder(model):
@@ -66,8 +75,14 @@ def is_model_folder(model: str) -> bool:
                 "train_text_to_image.py wrote."
             )
         return True
+    if is_single_file(model):
+        return True
     if path.exists():
-        raise UserError(f"'{model}' is a file. Give the model's folder.")
+        raise UserError(
+            f"'{model}' is no model. Give the model's folder, or a {' or '.join(SUFFIXES)} file."
+        )
+    if path.suffix.lower() in SUFFIXES:
+        raise UserError(f"There is no file '{model}'. Check the path.")
     if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", model):
         raise UserError(
             f"There is no model folder '{model}'. Check the path, or write a model with train.sh."
@@ -82,7 +97,9 @@ def is_lora_folder(model: str) -> bool:
 
 
 def model_name(model: str) -> str:
-    """The folder's own name, or the hub id."""
+    """The folder's own name, the file's without its ending, or the hub id."""
+    if is_single_file(model):
+        return Path(model).stem
     return Path(model).resolve().name if Path(model).is_dir() else model
 
 
@@ -117,8 +134,8 @@ def read_card(model: str) -> str:
 
 def picture_size(model: str) -> int | None:
     """Pixels a side of what a model folder draws, from its configs alone; None where they do not
-    say."""
-    folder = Path(model)
+    say. Those of a single file are beside it, or not here."""
+    folder = layout_beside(model) if is_single_file(model) else Path(model)
     if is_lora_folder(model):
         folder = Path(read_run(model).get("base_model") or "")
     try:
@@ -221,7 +238,36 @@ def _from_lora(folder: str, scale: float, weights: Path) -> "StableDiffusionPipe
     return pipe
 
 
-def _from_pretrained(model: str) -> "StableDiffusionPipeline":
+def _from_single_file(file: str) -> "StableDiffusionPipeline":
+    """The weights of a file in the configs beside it, else in those that the hub has for them."""
+    weights = read_weights(file)
+    beside = layout_beside(file)
+    layout = (
+        str(beside) if beside.is_dir() else _configs_from_hub(layout_on_hub(weights, file), file)
+    )
+    return _from_pretrained(layout, **parts_of(weights, layout, file))
+
+
+def _configs_from_hub(model: str, file: str) -> str:
+    """The folder of a model's configs and tokenizer, without its weights."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        offline = not _hub_answers(model)
+        # The names that diffusers itself asks for.
+        return snapshot_download(
+            model, allow_patterns=["*.json", "*.txt"], local_files_only=offline
+        )
+    except Exception as error:  # as many as there are ways to be without a network
+        raise UserError(
+            f"'{file}' holds weights only, and the hub cannot be reached for the configs and the "
+            f"tokenizer of {model}, which fit them. Check the network, or put the folder of such "
+            f"a model beside the file and call it '{layout_beside(file).name}'."
+        ) from error
+
+
+def _from_pretrained(model: str, **parts) -> "StableDiffusionPipeline":
+    """`parts`: what to take instead of the model's own."""
     import torch
     import transformers
     from diffusers import StableDiffusionPipeline
@@ -232,6 +278,8 @@ def _from_pretrained(model: str) -> "StableDiffusionPipeline":
         log.set_verbosity_error()
         log.disable_progress_bar()
 
+    if is_single_file(model):
+        return _from_single_file(model)
     is_folder = is_model_folder(model)
     offline = is_folder or not _hub_answers(model)
     try:
@@ -239,7 +287,11 @@ def _from_pretrained(model: str) -> "StableDiffusionPipeline":
             kind = StableDiffusionPipeline.load_config(model, local_files_only=offline)
             if kind["_class_name"] == "StableDiffusionPipeline":
                 return StableDiffusionPipeline.from_pretrained(
-                    model, use_safetensors=True, dtype=torch.float32, local_files_only=offline
+                    model,
+                    use_safetensors=True,
+                    dtype=torch.float32,
+                    local_files_only=offline,
+                    **parts,
                 )
     except Exception as error:  # many libraries read the files, each with errors of its own
         if offline and not is_folder:
