@@ -5,17 +5,12 @@ import math
 import time
 from base64 import b64encode
 from io import BytesIO
-from urllib.parse import urlencode
 
+from serving.link import link_to
 from serving.request import Request
 from serving.worker import Event, Waiting
 
 TITLE = "Pocket creatures"
-
-
-LINKED = (  # settings that an address may name
-    "prompt", "negative_prompt", "seed", "num_images", "steps", "guidance_scale", "width", "height",
-)  # fmt: skip
 
 
 class Pace:
@@ -75,6 +70,5 @@ def summary(request: Request, seconds: float) -> str:
     first, last = request.seeds[0], request.seeds[-1]
     seeds = f"Seed {first}" if first == last else f"Seeds {first} to {last}"
     words = f"{seeds} · {request.steps} steps · {seconds:.1f} s"
-    settings = {name: getattr(request, name) for name in LINKED}
-    link = urlencode({name: value for name, value in settings.items() if value not in ("", None)})
-    return f'<p role="status">{words} · <a href="?{html.escape(link)}">link to it</a></p>'
+    link = html.escape(link_to(request))
+    return f'<p role="status">{words} · <a href="{link}">link to it</a></p>'
