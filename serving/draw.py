@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zipfile import ZipFile
 
 import gradio as gr
 
 from errors import UserError
+from serving.examples import CHOOSE, choice_of
 from serving.guard import client_of
+from serving.history import history, remembered
 from serving.limits import Limits
 from serving.link import linked
-from serving.messages import Pace, inline, note, summary
-from serving.picture import DARK_NOTE, PROBLEMS, Picture
-from serving.request import Cancelled
+from serving.messages import KEPT, Pace, inline, note, summary, tokens_read
+from serving.picture import DARK_NOTE, PROBLEMS, Picture, file_stem
+from serving.request import MAX_PROMPT_CHARACTERS, Cancelled
 from serving.restore import request_of
 from serving.settings import Settings
 from serving.worker import Job, Step, Unread, Worker
 
-EXAMPLES = (
+EXAMPLES = (  # where the model brings no pictures of its own
     "a red creature with blue wings",
     "a round green creature with a leaf tail",
     "a pink creature with turquoise butterfly wings",
@@ -57,6 +60,7 @@ class Draw:
             autofocus=True,
             elem_id="prompt",
         )
+        self._tokens = gr.HTML(elem_id="tokens")
         with gr.Row(elem_id="buttons"):
             self._generate = gr.Button("Generate", variant="primary", elem_id="generate", scale=3)
             self._cancel = gr.Button("Cancel", interactive=False, elem_id="cancel", scale=1)
@@ -72,10 +76,16 @@ class Draw:
             visible=False,
             elem_id="gallery",
         )
-        self._status = gr.HTML(elem_id="status")
+        # page.css shows it beside several pictures; one has a button of its own.
+        self._all = gr.DownloadButton("Download all", size="sm", elem_id="all")
+        self._status = gr.HTML(js_on_load=KEPT, elem_id="status")
 
     def _lay_out_more(self) -> None:
-        gr.Examples([[e] for e in EXAMPLES], self._prompt, label="Try", elem_id="try")
+        self._examples = getattr(self._worker.generator, "examples", ())
+        if self._examples:
+            self._chosen = gr.HTML(choice_of(self._examples), js_on_load=CHOOSE, elem_id="examples")
+        else:
+            gr.Examples([[e] for e in EXAMPLES], self._prompt, label="Try", elem_id="try")
         with gr.Accordion("Settings", open=False, elem_id="settings"):
             size = getattr(self._worker.generator, "size", None)
             limits = getattr(self._worker, "limits", Limits())
@@ -86,22 +96,33 @@ class Draw:
             size="sm",
             elem_id="dropped",
         )
+        self._history = history()
 
     def _connect(self) -> None:
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
+        fields = self._settings.inputs
         gr.on(
             [self._generate.click, self._prompt.submit],
             self._draw,
-            self._settings.inputs,
+            fields,
             [
-                self._status, self._expected, self._gallery, self._generate, self._cancel,
-                self._settings.fields["seed"], self._job,
+                self._status, self._expected, self._gallery, self._all, self._history,
+                self._generate, self._cancel, self._settings.fields["seed"], self._job,
             ],
             trigger_mode="once",
             **hidden,
         )  # fmt: skip
         self._cancel.click(_cancel, self._job, None, **hidden)
+        # However it came into the field.
+        self._prompt.change(
+            self._count, self._prompt, self._tokens, trigger_mode="always_last", **hidden
+        )
         self._dropped.upload(self._restore, self._dropped, self.restored, **hidden)
+        self._history.click(self._bring_back, None, self.restored, **hidden)
+        if self._examples:
+            shown = [*self.restored, self._gallery]
+            self._chosen.click(self._show_example, None, shown, **hidden)
+        self._status.click(None, None, self._settings.new_seed, js="() => false", **hidden)
 
     @property
     def restored(self) -> list:
@@ -110,11 +131,42 @@ class Draw:
 
     def follow_link(self, visitor: gr.Request) -> dict:
         """The settings that the page's address names, in the fields; when the page is loaded."""
+        return self._fill(visitor.query_params)
+
+    def _bring_back(self, clicked: gr.EventData) -> dict:
+        """The settings of an earlier drawing, in the fields."""
+        return self._fill(str(_said(clicked, "link")))
+
+    def _fill(self, query: Mapping[str, str] | str) -> dict:
         try:
-            request = linked(visitor.query_params)
+            request = linked(query)
         except UserError as error:
             return {self._status: note(str(error), problem=True)}
         return self._settings.filled(request) if request else {self._status: gr.skip()}
+
+    def _show_example(self, clicked: gr.EventData) -> Iterator[dict]:
+        """A picture that the model brings along, and its settings in the fields."""
+        number = _said(clicked, "number")
+        if not isinstance(number, int) or number not in range(len(self._examples)):
+            return  # nobody clicked: it is made up
+        example = self._examples[number]
+        with TemporaryDirectory() as folder:  # gradio copies the file when it is yielded
+            path = Path(folder) / f"{file_stem(example.request.prompt)}.png"
+            path.write_bytes(example.png)
+            yield self._settings.filled(example.request) | {
+                self._gallery: gr.Gallery([(path, None)], visible=True, columns=1),
+                self._status: summary(example.request),
+            }
+
+    def _count(self, prompt: str) -> str:
+        """How much of the prompt is read; nothing while the model is still being opened."""
+        generator = self._worker.generator
+        if not prompt or not getattr(generator, "ready", True):
+            return ""
+        if len(prompt) > MAX_PROMPT_CHARACTERS:
+            words = f"{len(prompt):,} of {MAX_PROMPT_CHARACTERS:,} characters"
+            return note(words, problem=True)
+        return tokens_read(*generator.tokens(prompt), generator.dropped_words(prompt))
 
     def _restore(self, path: str) -> dict:
         """The settings of a dropped picture, in the fields."""
@@ -143,46 +195,67 @@ class Draw:
                 self._settings.fields["seed"]: request.seed,
                 self._job: job,
             }
-            yield from self._follow(job)
+            yield from self._follow(job, seed_is_new=values[-1] is True)
             yield idle
         except Cancelled:
             yield {self._status: note("Cancelled."), **idle}
         except UserError as error:
             yield {self._status: note(str(error), problem=True), **idle}
 
-    def _follow(self, job: Job) -> Iterator[dict]:
+    def _follow(self, job: Job, seed_is_new: bool) -> Iterator[dict]:
         request = job.requests[0]
         started = time.monotonic()
-        unsaid, files, pace = [], [], Pace()
+        unsaid, drawn, pace = [], [], Pace()
+        for event in job:
+            if isinstance(event, Unread):
+                unsaid.append(f"The prompt is too long; not read: “{event.words}”.")
+            elif not isinstance(event, Picture):
+                update = {self._status: pace.told(event)}
+                if isinstance(event, Step) and event.expected:
+                    update[self._expected] = inline(event.expected)
+                yield update
+            elif event.problem:
+                unsaid.append(PROBLEMS[event.problem].format(seed=event.seed))
+            else:
+                if event.is_dark:
+                    unsaid.append(DARK_NOTE.format(seed=event.seed))
+                drawn.append(event)
+        told = summary(request, time.monotonic() - started, seed_is_new)
         with TemporaryDirectory() as folder:  # gradio copies each file when it is yielded
-            for event in job:
-                if isinstance(event, Unread):
-                    unsaid.append(f"The prompt is too long; not read: “{event.words}”.")
-                elif not isinstance(event, Picture):
-                    update = {self._status: pace.told(event)}
-                    if isinstance(event, Step) and event.expected:
-                        update[self._expected] = inline(event.expected)
-                    yield update
-                elif event.problem:
-                    unsaid.append(PROBLEMS[event.problem].format(seed=event.seed))
-                else:
-                    if event.is_dark:
-                        unsaid.append(DARK_NOTE.format(seed=event.seed))
-                    path = Path(folder) / f"{len(files)}" / event.file_name
-                    path.parent.mkdir()
-                    event.save(path)
-                    files.append((path, f"seed {event.seed}" if request.num_images > 1 else None))
-            seconds = time.monotonic() - started
-            yield {
-                self._gallery: gr.Gallery(
-                    files, visible=bool(files), columns=math.ceil(math.sqrt(len(files) or 1))
-                ),
+            yield self._shown(drawn, Path(folder)) | {
                 self._expected: "",
-                self._status: summary(request, seconds)
-                + "".join(note(each, problem=True) for each in unsaid),
+                self._status: told + "".join(note(each, problem=True) for each in unsaid),
+                self._history: remembered(request, drawn) if drawn else gr.skip(),
             }
+
+    def _shown(self, drawn: Sequence[Picture], folder: Path) -> dict:
+        """Pictures, saved in `folder`, in the gallery; several are one file as well."""
+        several = len(drawn) > 1
+        paths = [folder / picture.file_name for picture in drawn]
+        for picture, path in zip(drawn, paths, strict=True):
+            picture.save(path)
+        names = [f"seed {picture.seed}" if several else None for picture in drawn]
+        together = folder / f"{file_stem(drawn[0].prompt)}.zip" if several else None
+        if together:
+            with ZipFile(together, "w") as archive:  # stored: a PNG gets no smaller
+                for path in paths:
+                    archive.write(path, path.name)
+        return {
+            self._gallery: gr.Gallery(
+                list(zip(paths, names, strict=True)),
+                visible=bool(drawn),
+                columns=math.ceil(math.sqrt(len(drawn) or 1)),
+            ),
+            # As an update: gradio's page changes a plain value when the next event skips it.
+            self._all: gr.DownloadButton(value=together),
+        }
 
 
 def _cancel(job: Job | None) -> None:
     if job:
         job.cancel()
+
+
+def _said(event: gr.EventData, name: str) -> object:
+    """What the page's script says with an event; None where it does not: anybody can make one."""
+    return event._data.get(name) if isinstance(event._data, dict) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from errors import UserError
 from serving.request import Request
@@ -20,8 +20,13 @@ def link_to(request: Request) -> str:
     return f"?{urlencode(named)}"
 
 
-def linked(query: Mapping[str, str]) -> Request | None:
-    """The request that an address asks for; None where it names no setting. Raises UserError."""
+def linked(query: Mapping[str, str] | str) -> Request | None:
+    """The request that an address asks for; None where it names no setting. Raises UserError.
+
+    `query`: its settings, or what `link_to` wrote.
+    """
+    if isinstance(query, str):
+        query = dict(parse_qsl(query.removeprefix("?")))
     given = {name: _read(name, query[name]) for name in LINKED if name in query}
     if not given:
         return None

@@ -30,7 +30,7 @@ class Settings:
             "height": _slider("height", "Height", 8, side, limits.side),
             "seed": gr.Number(0, label="Seed", elem_id="seed"),
         }
-        self._new_seed = gr.Checkbox(
+        self.new_seed = gr.Checkbox(
             True,
             label="New seed each time",
             info="Untick it to draw with the same seed again.",
@@ -38,14 +38,14 @@ class Settings:
         )
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
         # Typing a seed means wanting it.
-        self.fields["seed"].input(None, None, self._new_seed, js="() => false", **hidden)
+        self.fields["seed"].input(None, None, self.new_seed, js="() => false", **hidden)
         presets = f"(name) => ({PRESETS})[name]".replace("'", '"')
         preset.input(None, preset, self.fields["steps"], js=presets, **hidden)
 
     @property
     def inputs(self) -> list:
         """What `request` is made of, in its order."""
-        return [*self.fields.values(), self._new_seed]
+        return [*self.fields.values(), self.new_seed]
 
     def request(self, *values) -> Request:
         """Raises UserError for what cannot be drawn."""
@@ -57,7 +57,7 @@ class Settings:
         """A request in the fields, as an update of the page."""
         given = {name: getattr(request, name) for name in self.fields}
         shown = {self.fields[name]: value for name, value in given.items() if value is not None}
-        return shown | {self._new_seed: False}
+        return shown | {self.new_seed: False}
 
 
 def _slider(
