@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from errors import UserError, exit_with_sentence
 from generate import DEFAULT_MODEL, Generator, Picture
+from serving.examples import examples_of
 from serving.pipeline import DTYPES, is_model_folder, model_name, picture_size, read_card, read_run
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class OpeningGenerator:
         self.name = model_name(model)
         self.run = read_run(model)
         self.size, self.card = picture_size(model), read_card(model)
+        self.examples = examples_of(model)
         self._generator: Generator | None = None
         self._open = threading.Event()
 
@@ -72,6 +74,10 @@ class OpeningGenerator:
 
     def step(self, drawings: Sequence) -> None:
         self.opened().step(drawings)
+
+    def tokens(self, prompt: str) -> tuple[int, int]:
+        self._open.wait()
+        return self._generator.tokens(prompt)
 
     def dropped_words(self, prompt: str) -> str:
         return self.opened().dropped_words(prompt)

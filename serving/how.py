@@ -10,7 +10,7 @@ import gradio as gr
 
 from errors import UserError
 from serving.guard import client_of
-from serving.messages import Pace, note, source
+from serving.messages import Pace, data_uri, note
 from serving.picture import PROBLEMS, Picture
 from serving.request import Cancelled, Request
 from serving.worker import Worker
@@ -104,6 +104,6 @@ def _stage(picture: Picture) -> str:
     done, steps = picture.settings["done"], picture.settings["steps"]
     words = "Nothing but noise" if not done else f"Step {done}" if done < steps else "Finished"
     return (
-        f'<li><img src="{source(picture.image)}" alt="{escape(words)}: {escape(picture.prompt)}">'
+        f'<li><img src="{data_uri(picture.image)}" alt="{escape(words)}: {escape(picture.prompt)}">'
         f"<span>{words}</span></li>"
     )

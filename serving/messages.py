@@ -5,17 +5,20 @@ import math
 import time
 from base64 import b64encode
 from io import BytesIO
-from urllib.parse import urlencode
 
+from serving.link import link_to
 from serving.request import Request
 from serving.worker import Event, Waiting
 
 TITLE = "Pocket creatures"
-
-
-LINKED = (  # settings that an address may name
-    "prompt", "negative_prompt", "seed", "num_images", "steps", "guidance_scale", "width", "height",
-)  # fmt: skip
+KEEP_SEED = ' (<button type="button">keep it</button>)'
+# In the component's own script: tells the page that such a button was pressed.
+KEPT = """element.addEventListener("click", (event) => {
+  const pressed = event.target.closest("button");
+  if (!pressed) return;
+  pressed.replaceWith("kept");
+  trigger("click");
+});"""
 
 
 class Pace:
@@ -55,13 +58,13 @@ def head(name: str, run: dict) -> str:
 
 def inline(images) -> str:
     """Small pictures within the page."""
-    drawn = [f'<img src="{source(image)}" alt="">' for image in images]
+    drawn = [f'<img src="{data_uri(image)}" alt="">' for image in images]
     columns = math.ceil(math.sqrt(len(drawn)))
     return f'<div style="grid-template-columns: repeat({columns}, 1fr)">{"".join(drawn)}</div>'
 
 
-def source(image) -> str:
-    """A picture as an address that holds it."""
+def data_uri(image) -> str:
+    """A picture as an address that holds all of it."""
     content = BytesIO()
     image.save(content, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{b64encode(content.getvalue()).decode()}"
@@ -72,11 +75,24 @@ def note(text: str, problem: bool = False) -> str:
     return f"<p{attributes}>{html.escape(text)}</p>"
 
 
-def summary(request: Request, seconds: float) -> str:
-    """What was drawn, and a link that draws it again."""
+def summary(request: Request, seconds: float | None = None, seed_is_new: bool = False) -> str:
+    """What was drawn, in how many seconds if they are known, and a link that draws it again.
+
+    A new seed gets a button, of which KEPT tells, to draw with it once more.
+    """
     first, last = request.seeds[0], request.seeds[-1]
     seeds = f"Seed {first}" if first == last else f"Seeds {first} to {last}"
-    words = f"{seeds} · {request.steps} steps · {seconds:.1f} s"
-    settings = {name: getattr(request, name) for name in LINKED}
-    link = urlencode({name: value for name, value in settings.items() if value not in ("", None)})
-    return f'<p role="status">{words} · <a href="?{html.escape(link)}">link to it</a></p>'
+    parts = [
+        seeds + KEEP_SEED * seed_is_new,
+        f"{request.steps} steps",
+        *([] if seconds is None else [f"{seconds:.1f} s"]),
+        f'<a href="{html.escape(link_to(request))}">link to it</a>',
+    ]
+    return f'<p role="status">{" · ".join(parts)}</p>'
+
+
+def tokens_read(count: int, most: int, unread: str) -> str:
+    """How much of a prompt the model reads; `unread`: the words beyond that."""
+    if unread:
+        return note(f"Not read: “{unread}”", problem=True)
+    return f"<p>{count} of {most} tokens</p>"

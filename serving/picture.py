@@ -48,8 +48,7 @@ class Picture:
     @property
     def file_name(self) -> str:
         """For example a-red-creature-seed-7.png."""
-        words = re.sub(r"\W+", "-", self.prompt.lower()).strip("-")[:60].rstrip("-")
-        return f"{words or 'picture'}-seed-{self.seed}.png"
+        return f"{file_stem(self.prompt)}-seed-{self.seed}.png"
 
     def _parameters(self) -> str:
         s = self.settings
@@ -61,3 +60,9 @@ class Picture:
             f"Seed: {self.seed}, Size: {s['width']}x{s['height']}, Model: {s['model']}"
         )
         return "\n".join(lines)
+
+
+def file_stem(prompt: str) -> str:
+    """For example a-red-creature."""
+    words = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60].rstrip("-")
+    return words or "picture"

@@ -39,6 +39,9 @@ class FakeGenerator:
         self._held_step = None
         self._go.set()
 
+    def tokens(self, prompt: str) -> tuple[int, int]:
+        return len(prompt), 100
+
     def dropped_words(self, prompt: str) -> str:
         return prompt[100:]
 

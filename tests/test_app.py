@@ -91,6 +91,12 @@ def status(page, words: str) -> str:
     return page.inner_text("#status")
 
 
+def open_settings(page) -> None:
+    """Unfold them, and wait for the last: what is filled in while they appear may be lost."""
+    page.click("#settings > button")
+    page.locator("#new_seed input").wait_for()
+
+
 def generate_until(page, words: str) -> None:
     """Click until the text under the picture holds `words`: gradio takes no click while the end of
     the last drawing is on its way to the page."""
@@ -159,7 +165,7 @@ def test_the_step_is_shown_while_it_is_drawn(page, generator):
 
 @in_browser
 def test_a_bad_request_is_a_sentence_and_never_reaches_the_generator(page, generator):
-    page.click("#settings > button")
+    open_settings(page)
     for field, value, good, sentence in (
         ("#prompt textarea", "  ", "a cat", "The prompt is empty."),
         ("#prompt textarea", "a" * 2001, "a cat", "The prompt has 2,001 characters. Shorten it"),
@@ -181,7 +187,7 @@ def test_the_seed_that_is_shown_gives_the_same_picture_again(page):
     generate(page, "a cat")
     seed = int(status(page, "Seed").split()[1])
     first = shown_png(page)
-    page.click("#settings > button")
+    open_settings(page)
     assert page.input_value("#seed input") == str(seed)
     for other, same in ((seed ^ 1, False), (seed, True)):
         page.fill("#seed input", str(other))  # typing a seed unticks "new seed"
@@ -194,7 +200,7 @@ def test_the_seed_that_is_shown_gives_the_same_picture_again(page):
 
 @in_browser
 def test_every_setting_reaches_the_generator(page, generator):
-    page.click("#settings > button")
+    open_settings(page)
     page.fill("#negative_prompt textarea", "blur")
     for name, value in (("num_images", "4"), ("steps", "7"), ("guidance_scale", "2.5")):
         page.fill(f"#{name} input[type=number]", value)
@@ -235,7 +241,7 @@ def test_closing_the_tab_cancels_the_drawing(page, generator):
 @in_browser
 def test_a_phone_needs_no_sideways_scrolling(page):
     page.set_viewport_size({"width": 375, "height": 740})
-    page.click("#settings > button")
+    open_settings(page)
     generate(page, "a cat with an unbreakably-" + "long" * 30 + "-name")
     status(page, "20 steps")
     assert page.evaluate("document.documentElement.scrollWidth") <= 375

@@ -6,7 +6,7 @@ import pytest
 from fakes import FakeGenerator
 from ports import some_port
 from test_app import browser as browser  # fixtures
-from test_app import generate, in_browser, shown_png, status
+from test_app import generate, in_browser, open_settings, shown_png, status
 from test_app import generator as generator
 from test_app import page as page
 from test_app import url as url
@@ -62,7 +62,7 @@ def test_keys_draw_and_cancel(page, generator):
 
 
 def test_a_preset_sets_the_steps(page, generator):
-    page.click("#settings > button")
+    open_settings(page)
     page.click("#preset label:has-text('fast')")
     page.wait_for_function("document.querySelector('#steps input[type=number]').value === '10'")
     generate(page, "a cat")
@@ -71,7 +71,7 @@ def test_a_preset_sets_the_steps(page, generator):
 
 
 def test_a_dropped_picture_brings_its_settings_back(page, generator):
-    page.click("#settings > button")
+    open_settings(page)
     page.fill("#negative_prompt textarea", "blur")
     page.fill("#seed input", "41")
     page.wait_for_function("!document.querySelector('#new_seed input').checked")

@@ -1,0 +1,261 @@
+"""The tab that draws: a prompt, a button, pictures, and what is known while they come."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from zipfile import ZipFile
+
+import gradio as gr
+
+from errors import UserError
+from serving.examples import CHOOSE, choice_of
+from serving.guard import client_of
+from serving.history import history, remembered
+from serving.limits import Limits
+from serving.link import linked
+from serving.messages import KEPT, Pace, inline, note, summary, tokens_read
+from serving.picture import DARK_NOTE, PROBLEMS, Picture, file_stem
+from serving.request import MAX_PROMPT_CHARACTERS, Cancelled
+from serving.restore import request_of
+from serving.settings import Settings
+from serving.worker import Job, Step, Unread, Worker
+
+EXAMPLES = (  # where the model brings no pictures of its own
+    "a red creature with blue wings",
+    "a round green creature with a leaf tail",
+    "a pink creature with turquoise butterfly wings",
+    "a black pokemon with red wings and a horn",
+    "a big-headed orange monster",
+    "a tall purple creature with two horns and a flame tail",
+)
+
+
+class Draw:
+    """Laid out where it is made, within a page; follows one drawing at a time for each visitor."""
+
+    def __init__(self, worker: Worker):
+        self._worker = worker
+        # A grid: page.css puts `show` beside, or between, the others.
+        with gr.Row(elem_id="sheet"):
+            with gr.Column(elem_id="ask"):
+                self._lay_out_question()
+            with gr.Column(elem_id="show"):
+                self._lay_out_answer()
+            with gr.Column(elem_id="more"):
+                self._lay_out_more()
+        self._job = gr.State()
+        self._connect()
+
+    def _lay_out_question(self) -> None:
+        self._prompt = gr.Textbox(
+            "",
+            label="What shall I draw?",
+            placeholder=EXAMPLES[0],
+            lines=1,
+            max_lines=4,
+            autofocus=True,
+            elem_id="prompt",
+        )
+        self._tokens = gr.HTML(elem_id="tokens")
+        with gr.Row(elem_id="buttons"):
+            self._generate = gr.Button("Generate", variant="primary", elem_id="generate", scale=3)
+            self._cancel = gr.Button("Cancel", interactive=False, elem_id="cancel", scale=1)
+
+    def _lay_out_answer(self) -> None:
+        self._expected = gr.HTML(elem_id="expected")
+        self._gallery = gr.Gallery(
+            format="png",  # webp, the default, would drop the settings in the pictures
+            show_label=False,
+            object_fit="contain",
+            buttons=["download", "fullscreen"],
+            interactive=False,
+            visible=False,
+            elem_id="gallery",
+        )
+        # page.css shows it beside several pictures; one has a button of its own.
+        self._all = gr.DownloadButton("Download all", size="sm", elem_id="all")
+        self._status = gr.HTML(js_on_load=KEPT, elem_id="status")
+
+    def _lay_out_more(self) -> None:
+        self._examples = getattr(self._worker.generator, "examples", ())
+        if self._examples:
+            self._chosen = gr.HTML(choice_of(self._examples), js_on_load=CHOOSE, elem_id="examples")
+        else:
+            gr.Examples([[e] for e in EXAMPLES], self._prompt, label="Try", elem_id="try")
+        with gr.Accordion("Settings", open=False, elem_id="settings"):
+            size = getattr(self._worker.generator, "size", None)
+            limits = getattr(self._worker, "limits", Limits())
+            self._settings = Settings(self._prompt, size, limits)
+        self._dropped = gr.UploadButton(
+            "Take the settings of a picture",  # or drop it anywhere
+            file_types=[".png"],
+            size="sm",
+            elem_id="dropped",
+        )
+        self._history = history()
+
+    def _connect(self) -> None:
+        hidden = {"show_progress": "hidden", "api_visibility": "private"}
+        fields = self._settings.inputs
+        gr.on(
+            [self._generate.click, self._prompt.submit],
+            self._draw,
+            fields,
+            [
+                self._status, self._expected, self._gallery, self._all, self._history,
+                self._generate, self._cancel, self._settings.fields["seed"], self._job,
+            ],
+            trigger_mode="once",
+            **hidden,
+        )  # fmt: skip
+        self._cancel.click(_cancel, self._job, None, **hidden)
+        # However it came into the field.
+        self._prompt.change(
+            self._count, self._prompt, self._tokens, trigger_mode="always_last", **hidden
+        )
+        self._dropped.upload(self._restore, self._dropped, self.restored, **hidden)
+        self._history.click(self._bring_back, None, self.restored, **hidden)
+        if self._examples:
+            shown = [*self.restored, self._gallery]
+            self._chosen.click(self._show_example, None, shown, **hidden)
+        self._status.click(None, None, self._settings.new_seed, js="() => false", **hidden)
+
+    @property
+    def restored(self) -> list:
+        """What `follow_link` updates."""
+        return [self._status, *self._settings.inputs]
+
+    def follow_link(self, visitor: gr.Request) -> dict:
+        """The settings that the page's address names, in the fields; when the page is loaded."""
+        return self._fill(visitor.query_params)
+
+    def _bring_back(self, clicked: gr.EventData) -> dict:
+        """The settings of an earlier drawing, in the fields."""
+        return self._fill(str(_said(clicked, "link")))
+
+    def _fill(self, query: Mapping[str, str] | str) -> dict:
+        try:
+            request = linked(query)
+        except UserError as error:
+            return {self._status: note(str(error), problem=True)}
+        return self._settings.filled(request) if request else {self._status: gr.skip()}
+
+    def _show_example(self, clicked: gr.EventData) -> Iterator[dict]:
+        """A picture that the model brings along, and its settings in the fields."""
+        number = _said(clicked, "number")
+        if not isinstance(number, int) or number not in range(len(self._examples)):
+            return  # nobody clicked: it is made up
+        example = self._examples[number]
+        with TemporaryDirectory() as folder:  # gradio copies the file when it is yielded
+            path = Path(folder) / f"{file_stem(example.request.prompt)}.png"
+            path.write_bytes(example.png)
+            yield self._settings.filled(example.request) | {
+                self._gallery: gr.Gallery([(path, None)], visible=True, columns=1),
+                self._status: summary(example.request),
+            }
+
+    def _count(self, prompt: str) -> str:
+        """How much of the prompt is read; nothing while the model is still being opened."""
+        generator = self._worker.generator
+        if not prompt or not getattr(generator, "ready", True):
+            return ""
+        if len(prompt) > MAX_PROMPT_CHARACTERS:
+            words = f"{len(prompt):,} of {MAX_PROMPT_CHARACTERS:,} characters"
+            return note(words, problem=True)
+        return tokens_read(*generator.tokens(prompt), generator.dropped_words(prompt))
+
+    def _restore(self, path: str) -> dict:
+        """The settings of a dropped picture, in the fields."""
+        try:
+            request = request_of(path)
+        except UserError as error:
+            return {self._status: note(str(error), problem=True)}
+        return self._settings.filled(request) | {
+            self._status: note(f"The settings of that picture are back, with seed {request.seed}."),
+        }
+
+    def _draw(self, visitor: gr.Request, *values) -> Iterator[dict]:
+        """One drawing, as updates of the page; ends, whatever happens, ready for the next."""
+        idle = {
+            self._generate: gr.Button(interactive=True),
+            self._cancel: gr.Button(interactive=False),
+            self._expected: "",
+        }
+        try:
+            request = self._settings.request(*values)
+            client = client_of(visitor.client.host, visitor.session_hash)
+            job = self._worker.submit([request], client)
+            yield {
+                self._generate: gr.Button(interactive=False),
+                self._cancel: gr.Button(interactive=True),
+                self._settings.fields["seed"]: request.seed,
+                self._job: job,
+            }
+            yield from self._follow(job, seed_is_new=values[-1] is True)
+            yield idle
+        except Cancelled:
+            yield {self._status: note("Cancelled."), **idle}
+        except UserError as error:
+            yield {self._status: note(str(error), problem=True), **idle}
+
+    def _follow(self, job: Job, seed_is_new: bool) -> Iterator[dict]:
+        request = job.requests[0]
+        started = time.monotonic()
+        unsaid, drawn, pace = [], [], Pace()
+        for event in job:
+            if isinstance(event, Unread):
+                unsaid.append(f"The prompt is too long; not read: “{event.words}”.")
+            elif not isinstance(event, Picture):
+                update = {self._status: pace.told(event)}
+                if isinstance(event, Step) and event.expected:
+                    update[self._expected] = inline(event.expected)
+                yield update
+            elif event.problem:
+                unsaid.append(PROBLEMS[event.problem].format(seed=event.seed))
+            else:
+                if event.is_dark:
+                    unsaid.append(DARK_NOTE.format(seed=event.seed))
+                drawn.append(event)
+        told = summary(request, time.monotonic() - started, seed_is_new)
+        with TemporaryDirectory() as folder:  # gradio copies each file when it is yielded
+            yield self._shown(drawn, Path(folder)) | {
+                self._expected: "",
+                self._status: told + "".join(note(each, problem=True) for each in unsaid),
+                self._history: remembered(request, drawn) if drawn else gr.skip(),
+            }
+
+    def _shown(self, drawn: Sequence[Picture], folder: Path) -> dict:
+        """Pictures, saved in `folder`, in the gallery; several are one file as well."""
+        several = len(drawn) > 1
+        paths = [folder / picture.file_name for picture in drawn]
+        for picture, path in zip(drawn, paths, strict=True):
+            picture.save(path)
+        names = [f"seed {picture.seed}" if several else None for picture in drawn]
+        together = folder / f"{file_stem(drawn[0].prompt)}.zip" if several else None
+        if together:
+            with ZipFile(together, "w") as archive:  # stored: a PNG gets no smaller
+                for path in paths:
+                    archive.write(path, path.name)
+        return {
+            self._gallery: gr.Gallery(
+                list(zip(paths, names, strict=True)),
+                visible=bool(drawn),
+                columns=math.ceil(math.sqrt(len(drawn) or 1)),
+            ),
+            # As an update: gradio's page changes a plain value when the next event skips it.
+            self._all: gr.DownloadButton(value=together),
+        }
+
+
+def _cancel(job: Job | None) -> None:
+    if job:
+        job.cancel()
+
+
+def _said(event: gr.EventData, name: str) -> object:
+    """What the page's script says with an event; None where it does not: anybody can make one."""
+    return event._data.get(name) if isinstance(event._data, dict) else None

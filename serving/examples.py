@@ -1,0 +1,76 @@
+"""Pictures that a model folder brings along with the words and settings they were drawn with."""
+
+from __future__ import annotations
+
+import html
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from errors import UserError
+from serving.messages import data_uri
+from serving.request import BOUNDS, Request
+from serving.restore import request_of
+
+MOST, MOST_BYTES = 12, 4 * 2**20  # pictures of a model; of each
+SIDE = 128  # pixels of what is shown to choose from
+# In the component's own script: tells the page which picture was clicked.
+CHOOSE = """element.addEventListener("click", (event) => {
+  const chosen = event.target.closest("button");
+  if (chosen) trigger("click", { number: Number(chosen.dataset.number) });
+});"""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A PNG, the request that draws it again, and a small look at it."""
+
+    request: Request
+    png: bytes
+    small: Image.Image  # RGB
+
+
+def examples_of(model: str) -> list[Example]:
+    """Those in `model`/examples, by name; what is no picture with settings is left out, and the
+    log says why."""
+    found = []
+    for path in sorted(Path(model).glob("examples/*.png"))[:MOST]:
+        try:
+            found.append(_example(path))
+        except (OSError, UserError) as error:
+            logging.getLogger(__name__).warning("%s is not shown: %s", path, error)
+    return found
+
+
+def _example(path: Path) -> Example:
+    """Raises UserError, or OSError, for what cannot be shown."""
+    if path.stat().st_size > MOST_BYTES:
+        raise UserError(f"It has more than {MOST_BYTES:,} bytes.")
+    request, png = request_of(path), path.read_bytes()
+    try:
+        with Image.open(BytesIO(png), formats=["PNG"]) as image:
+            if max(image.size) > BOUNDS["width"][1]:
+                raise UserError(f"It has {image.width} x {image.height} pixels.")
+            small = image.convert("RGB")
+    except (ValueError, SyntaxError) as error:  # chunks that are damaged
+        raise UserError("This is no PNG picture.") from error
+    small.thumbnail((SIDE, SIDE))
+    return Example(request, png, small)
+
+
+def choice_of(examples: Sequence[Example]) -> str:
+    """HTML: small pictures, each a button that is called by its words."""
+    buttons = (
+        f'<button type="button" data-number="{number}" title="{_words(each)}">'
+        f'<img src="{data_uri(each.small)}" alt="{_words(each)}"></button>'
+        for number, each in enumerate(examples)
+    )
+    return f'<div role="group" aria-label="Examples">{"".join(buttons)}</div>'
+
+
+def _words(example: Example) -> str:
+    return html.escape(example.request.prompt)

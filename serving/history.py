@@ -1,0 +1,32 @@
+"""The last drawings of a browser: shown on the page, kept by the browser and by nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import gradio as gr
+
+from serving.link import link_to
+from serving.messages import data_uri
+from serving.picture import Picture
+from serving.request import Request
+
+SIDE = 96  # pixels of what is kept of a picture
+# Always there, as the script is part of it; page.css hides it while the list is empty.
+TEMPLATE = """<div role="group" aria-label="Your last drawings">
+<p>Your last drawings <button type="button" aria-label="Forget them">Clear</button></p><ul></ul>
+</div>"""
+
+
+def history() -> gr.HTML:
+    """A strip of pictures; a click is an event with the `link` to what was clicked."""
+    script = Path(__file__).with_name("history.js").read_text(encoding="utf-8")
+    return gr.HTML(html_template=TEMPLATE, js_on_load=script, elem_id="history")
+
+
+def remembered(request: Request, drawn: Sequence[Picture]) -> gr.HTML:
+    """The update by which the strip takes up a drawing."""
+    small = drawn[0].image.copy()
+    small.thumbnail((SIDE, SIDE))
+    return gr.HTML({"link": link_to(request), "words": request.prompt, "picture": data_uri(small)})

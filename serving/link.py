@@ -1,0 +1,45 @@
+"""Settings in the page's own address: a link that fills the page in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, urlencode
+
+from errors import UserError
+from serving.request import Request
+
+LINKED = (  # settings that an address may name
+    "prompt", "negative_prompt", "seed", "num_images", "steps", "guidance_scale", "width", "height",
+)  # fmt: skip
+
+
+def link_to(request: Request) -> str:
+    """What comes after the page's address, from its question mark on."""
+    settings = {name: getattr(request, name) for name in LINKED}
+    named = {name: value for name, value in settings.items() if value not in ("", None)}
+    return f"?{urlencode(named)}"
+
+
+def linked(query: Mapping[str, str] | str) -> Request | None:
+    """The request that an address asks for; None where it names no setting. Raises UserError.
+
+    `query`: its settings, or what `link_to` wrote.
+    """
+    if isinstance(query, str):
+        query = dict(parse_qsl(query.removeprefix("?")))
+    given = {name: _read(name, query[name]) for name in LINKED if name in query}
+    if not given:
+        return None
+    if "prompt" not in given:
+        raise UserError("The link names no prompt.")
+    return Request(**given)
+
+
+def _read(name: str, text: str) -> object:
+    """A setting as an address writes it; what is no number is left to Request to judge."""
+    if name in ("prompt", "negative_prompt"):
+        return text
+    try:
+        return float(text) if name == "guidance_scale" else int(text)
+    except ValueError:
+        return text

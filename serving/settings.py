@@ -1,0 +1,75 @@
+"""The fields of the page that a request is made of, folded away but for the prompt."""
+
+from __future__ import annotations
+
+import secrets
+
+import gradio as gr
+
+from serving.limits import Limits
+from serving.request import BOUNDS, SEEDS, Request
+
+PRESETS = {"fast": 10, "balanced": 20, "best": 40}  # steps
+USUAL_SIZE = 512  # pixels a side, where the model does not say
+
+
+class Settings:
+    """Laid out where it is made; reads requests from its fields and writes them there."""
+
+    def __init__(self, prompt: gr.Textbox, size: int | None, limits: Limits):
+        """`size`: pixels a side that the model draws; `limits`: what sliders end at."""
+        usual, side = Request("usual"), size or USUAL_SIZE
+        preset = gr.Radio(list(PRESETS), value="balanced", label="How", elem_id="preset")
+        self.fields = {  # by their names in Request
+            "prompt": prompt,
+            "negative_prompt": gr.Textbox("", label="What to avoid", elem_id="negative_prompt"),
+            "num_images": _slider("num_images", "Pictures", 1, usual.num_images, limits.num_images),
+            "steps": _slider("steps", "Steps", 1, usual.steps, limits.steps),
+            "guidance_scale": _slider("guidance_scale", "Guidance", 0.5, usual.guidance_scale),
+            "width": _slider("width", "Width", 8, side, limits.side),
+            "height": _slider("height", "Height", 8, side, limits.side),
+            "seed": gr.Number(0, label="Seed", elem_id="seed"),
+        }
+        self.new_seed = gr.Checkbox(
+            True,
+            label="New seed each time",
+            info="Untick it to draw with the same seed again.",
+            elem_id="new_seed",
+        )
+        hidden = {"show_progress": "hidden", "api_visibility": "private"}
+        # Typing a seed means wanting it.
+        self.fields["seed"].input(None, None, self.new_seed, js="() => false", **hidden)
+        presets = f"(name) => ({PRESETS})[name]".replace("'", '"')
+        preset.input(None, preset, self.fields["steps"], js=presets, **hidden)
+
+    @property
+    def inputs(self) -> list:
+        """What `request` is made of, in its order."""
+        return [*self.fields.values(), self.new_seed]
+
+    def request(self, *values) -> Request:
+        """Raises UserError for what cannot be drawn."""
+        *settings, new_seed = map(_whole, values)
+        asked = dict(zip(self.fields, settings, strict=True))
+        return Request(**asked | ({"seed": secrets.randbelow(SEEDS)} if new_seed else {}))
+
+    def filled(self, request: Request) -> dict:
+        """A request in the fields, as an update of the page."""
+        given = {name: getattr(request, name) for name in self.fields}
+        shown = {self.fields[name]: value for name, value in given.items() if value is not None}
+        return shown | {self.new_seed: False}
+
+
+def _slider(
+    name: str, label: str, step: float, value: float, most: float | None = None
+) -> gr.Slider:
+    """`most`: what this page allows; None: what any request may ask for."""
+    low, high = BOUNDS[name]
+    return gr.Slider(
+        low, min(high, most or high), value, step=step, label=label, elem_id=name, buttons=[]
+    )
+
+
+def _whole(value: object) -> object:
+    """Browsers send 7 as 7.0; anything else is left to Request to judge."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
