@@ -10,6 +10,7 @@ from serving.request import Request
 
 LINKED = (  # settings that an address may name
     "prompt", "negative_prompt", "seed", "num_images", "steps", "guidance_scale", "width", "height",
+    "scheduler",
 )  # fmt: skip
 
 
@@ -37,7 +38,7 @@ def linked(query: Mapping[str, str] | str) -> Request | None:
 
 def _read(name: str, text: str) -> object:
     """A setting as an address writes it; what is no number is left to Request to judge."""
-    if name in ("prompt", "negative_prompt"):
+    if name in ("prompt", "negative_prompt", "scheduler"):
         return text
     try:
         return float(text) if name == "guidance_scale" else int(text)

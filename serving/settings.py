@@ -7,7 +7,7 @@ import secrets
 import gradio as gr
 
 from serving.limits import Limits
-from serving.request import BOUNDS, SEEDS, Request
+from serving.request import BOUNDS, SCHEDULERS, SEEDS, Request
 
 PRESETS = {"fast": 10, "balanced": 20, "best": 40}  # steps
 USUAL_SIZE = 512  # pixels a side, where the model does not say
@@ -26,6 +26,9 @@ class Settings:
             "num_images": _slider("num_images", "Pictures", 1, usual.num_images, limits.num_images),
             "steps": _slider("steps", "Steps", 1, usual.steps, limits.steps),
             "guidance_scale": _slider("guidance_scale", "Guidance", 0.5, usual.guidance_scale),
+            "scheduler": gr.Dropdown(
+                list(SCHEDULERS), value=usual.scheduler, label="Scheduler", elem_id="scheduler"
+            ),
             "width": _slider("width", "Width", 8, side, limits.side),
             "height": _slider("height", "Height", 8, side, limits.side),
             "seed": gr.Number(0, label="Seed", elem_id="seed"),
