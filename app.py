@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from serving.password import Password
 
 PORTS_TRIED = 100
-MOST_UPLOADED = "5mb"  # a picture whose settings are wanted
+MOST_UPLOADED = 5 * 2**20  # bytes of a picture whose settings are wanted
 
 
 class OpeningGenerator:
@@ -105,12 +105,14 @@ def serve(app: "gradio.Blocks", host: str, port: int, password: "Password | None
     """Start answering at host:port, in a thread: the page, and the routes beside it."""
     from fastapi.middleware import Middleware
 
-    from serving.guard import SecurityHeaders
+    from serving.gate import Gate
+    from serving.guard import OwnOrigin, SecurityHeaders
     from serving.password import Door
     from serving.theme import CSS, theme
 
     # Else uvicorn takes whatever a visitor writes into X-Forwarded-For for the peer's address.
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
+    inside = [Middleware(Gate, page=app, most_uploaded=MOST_UPLOADED)]
     door = [Middleware(Door, password=password)] if password else []
     with without_proxy():
         server, _, _ = app.launch(
@@ -126,12 +128,12 @@ def serve(app: "gradio.Blocks", host: str, port: int, password: "Password | None
             quiet=True,
             prevent_thread_lock=True,
             # Its routes are found before gradio's own.
-            app_kwargs={"routes": app.routes_beside, "middleware": door},
+            app_kwargs={"routes": app.routes_beside, "middleware": door + inside},
         )
     if password:
         password.gradio_is_starting = False
     # Around all, because gradio puts its own middleware before that of `app_kwargs`.
-    server.middleware_stack = SecurityHeaders(server.middleware_stack)
+    server.middleware_stack = SecurityHeaders(OwnOrigin(server.middleware_stack))
 
 
 @contextmanager
