@@ -5,21 +5,25 @@ no page of ours uses: they fetch addresses, write files, cancel the drawings of 
 that is not known to be used is closed, and what is used gets what it expects.
 """
 
+import json
 import re
 from collections.abc import Awaitable, Callable
+from types import NoneType
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.guard import MAX_BODY_BYTES, Refusal, answer_of, parse_json, read_body
+from serving.guard import MAX_BODY_BYTES, Refusal, answer_of, read_body, read_json
 
 if TYPE_CHECKING:
     import gradio
     from gradio.block_function import BlockFunction
 
 PREFIX = "/gradio_api/"
+CLOSED = re.compile(r"/(login|logout|monitoring)(/.*)?")  # beside the prefix
+UNUSED_KEYS = {"deep_link", "page"}  # of a query: another page, or the state of another visitor
 UPLOAD_SECONDS = 120
 CALL_KEYS = {"data", "event_data", "fn_index", "session_hash", "trigger_id"}
 NOTHING_HERE = "There is nothing at this address. The API is described at /api."
@@ -48,13 +52,17 @@ class Gate:
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-        if not path.startswith(PREFIX):
+        if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
         request = HttpRequest(scope, receive)
         try:
-            body = await self._check(path.removeprefix(PREFIX), request)
-            await self._pass_on(scope, _again(body, receive), send)
+            if CLOSED.fullmatch(path) or UNUSED_KEYS & request.query_params.keys():
+                raise Refusal(404, NOTHING_HERE)
+            if path.startswith(PREFIX):
+                body = await self._check(path.removeprefix(PREFIX), request)
+                receive = _again(body, receive)
+            await self._pass_on(scope, receive, send)
         except ClientDisconnect:
             return
         except Refusal as refusal:
@@ -91,11 +99,10 @@ class Gate:
         return b""
 
     async def _read_call(self, request: HttpRequest) -> bytes:
-        body = await read_body(request)
-        call = parse_json(body)
+        call = await read_json(request)
         if extra := call.keys() - CALL_KEYS:
             raise Refusal(400, f"A call has no {min(extra)!r:.40}. Leave it out.")
-        _check_session(call)
+        _check_call(call, "trigger_id")
         function = self._function(call, queued=request.url.path.endswith("join"))
         values = call.get("data")
         if not isinstance(values, list) or len(values) != len(function.inputs):
@@ -103,7 +110,7 @@ class Gate:
         for number, (block, value) in enumerate(zip(function.inputs, values, strict=True), 1):
             if not self._fits(block, value):
                 raise Refusal(400, f"Value {number} is nothing that the page sends. Reload it.")
-        return body
+        return json.dumps(call).encode()
 
     def _function(self, call: dict, queued: bool) -> "BlockFunction":
         """What a call is for. Raises Refusal: where a line is kept, nobody passes it by."""
@@ -122,17 +129,16 @@ class Gate:
             path = value.get("path") if isinstance(value, dict) else None
             known = isinstance(path, str) and path in self._page.upload_file_set
             return known and path.lower().endswith(".png") and _is_file(value)
-        return not isinstance(value, dict | list)
+        return _is_flat(value)
 
     async def _read_cancel(self, request: HttpRequest) -> bytes:
-        body = await read_body(request)
-        call = parse_json(body)
-        _check_session(call)
+        call = await read_json(request)
+        _check_call(call, "fn_index")
         # gradio would cancel any drawing whose id is known.
         own = self._page._queue.pending_event_ids_session.get(call["session_hash"], ())
         if not isinstance(event := call.get("event_id"), str) or event not in own:
             raise Refusal(404, "No drawing of yours has this id. Perhaps it is done.")
-        return body
+        return json.dumps(call).encode()
 
     async def _read_upload(self, request: HttpRequest) -> bytes:
         # A form's own lines need some room beside the file.
@@ -143,11 +149,21 @@ async def _nothing(_: HttpRequest) -> bytes:
     return b""
 
 
-def _check_session(call: dict) -> None:
-    """Raises Refusal for a name that gradio could take apart wrongly, or that is none."""
+def _check_call(call: dict, number: str) -> None:
+    """Raises Refusal for a session's name that gradio could take apart wrongly, or that is none."""
+    if type(call.get(number, 0)) not in (int, NoneType):
+        raise Refusal(400, f"{number} is no whole number. Reload the page.")
     session = call.get("session_hash")
     if not isinstance(session, str) or not re.fullmatch(r"[A-Za-z0-9-]{1,64}", session):
         raise Refusal(400, "The call names no session. Reload the page.")
+
+
+def _is_flat(value: object) -> bool:
+    """Nothing within something: gradio would search that for files."""
+    inside = value.values() if isinstance(value, dict) else value
+    return not isinstance(value, dict | list) or not any(
+        isinstance(part, dict | list) for part in inside
+    )
 
 
 def _is_file(value: dict) -> bool:

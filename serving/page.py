@@ -13,6 +13,7 @@ import gradio as gr
 from errors import UserError
 from serving.about import HOW, scores_page
 from serving.compare import Compare
+from serving.endpoint import add_endpoint
 from serving.guard import client_of
 from serving.messages import LINKED, TITLE, Pace, head, inline, note, summary
 from serving.picture import DARK_NOTE, PROBLEMS, Picture
@@ -65,6 +66,7 @@ class Page:
         with self.blocks:
             self._lay_out()
             self._connect()
+            add_endpoint(worker)
         # No entrance beside the queue, and no limit in it: the worker keeps the one line.
         self.blocks.queue(api_open=False, default_concurrency_limit=None)
 
@@ -175,6 +177,7 @@ class Page:
                 self._seed, self._job,
             ],
             trigger_mode="once",
+            preprocess=False,  # gradio would turn a list into words and stumble over numbers
             **hidden,
         )  # fmt: skip
         self._cancel.click(_cancel, self._job, None, **hidden)
