@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from serving.password import Password
 
 PORTS_TRIED = 100
-MOST_UPLOADED = "5mb"  # a picture whose settings are wanted
+MOST_UPLOADED = 5 * 2**20  # bytes of a picture whose settings are wanted
 
 
 class OpeningGenerator:
@@ -122,16 +122,27 @@ def build_app(
     return app
 
 
-def serve(app: "gradio.Blocks", host: str, port: int, password: "Password | None" = None) -> None:
-    """Start answering at host:port, in a thread: the page, and the routes beside it."""
+def serve(
+    app: "gradio.Blocks",
+    host: str,
+    port: int,
+    password: "Password | None" = None,
+    mcp: bool = False,
+) -> None:
+    """Start answering at host:port, in a thread: the page, and the routes beside it.
+
+    `mcp`: also as a tool for assistants, at /gradio_api/mcp/.
+    """
     from fastapi.middleware import Middleware
 
-    from serving.guard import SecurityHeaders
+    from serving.gate import Gate
+    from serving.guard import OwnOrigin, SecurityHeaders
     from serving.password import Door
     from serving.theme import CSS, theme
 
     # Else uvicorn takes whatever a visitor writes into X-Forwarded-For for the peer's address.
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
+    inside = [Middleware(Gate, page=app, most_uploaded=MOST_UPLOADED)]
     door = [Middleware(Door, password=password)] if password else []
     with without_proxy():
         server, _, _ = app.launch(
@@ -144,15 +155,20 @@ def serve(app: "gradio.Blocks", host: str, port: int, password: "Password | None
             ssr_mode=False,
             num_workers=0,  # they would give out files at ports of their own, without a password
             max_file_size=MOST_UPLOADED,
+            mcp_server=mcp,
             quiet=True,
             prevent_thread_lock=True,
             # Its routes are found before gradio's own.
-            app_kwargs={"routes": app.routes_beside, "middleware": door},
+            app_kwargs={"routes": app.routes_beside, "middleware": door + inside},
         )
     if password:
         password.gradio_is_starting = False
+    if mcp:
+        from serving.tool import mend
+
+        mend(app, password)
     # Around all, because gradio puts its own middleware before that of `app_kwargs`.
-    server.middleware_stack = SecurityHeaders(server.middleware_stack)
+    server.middleware_stack = SecurityHeaders(OwnOrigin(server.middleware_stack))
 
 
 @contextmanager
@@ -195,6 +211,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--share", action="store_true", help="open a public link as well, for up to a week")
     add("--share_server", metavar="HOST:PORT", help="your own share server (gradio's)")
     add("--public", action="store_true", help="let everybody draw a little, without a password")
+    add("--mcp", action="store_true", help="let assistants draw too, by the protocol MCP")
     return parser.parse_args(arguments)
 
 
@@ -258,6 +275,10 @@ def share(args: argparse.Namespace, app: "gradio.Blocks", password: "Password | 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     password = check_entrance(args)
+    if args.mcp:
+        from serving.tool import check_installed
+
+        check_installed()
     generator = OpeningGenerator(args.model)
     port = free_port(args.host, args.port)
     if port != args.port:
@@ -266,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     base = base_of(generator.run, args.device, args.dtype)
     app = build_app(generator, PUBLIC if args.share or args.public else Limits(), base)
-    serve(app, args.host, port, password)
+    serve(app, args.host, port, password, args.mcp)
     announce(args, port, password)
     if args.share:
         share(args, app, password)

@@ -41,6 +41,7 @@ class Compare:
             [self._prompt, self._seed],
             [self._status, self._slider],
             trigger_mode="once",
+            preprocess=False,
             show_progress="hidden",
             api_visibility="private",
         )

@@ -110,6 +110,7 @@ class Draw:
                 self._generate, self._cancel, self._settings.fields["seed"], self._job,
             ],
             trigger_mode="once",
+            preprocess=False,  # gradio would turn a list into words and stumble over numbers
             **hidden,
         )  # fmt: skip
         self._cancel.click(_cancel, self._job, None, **hidden)

@@ -5,6 +5,7 @@ import json
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from errors import UserError
@@ -63,6 +64,29 @@ class SecurityHeaders:
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
+class OwnOrigin:
+    """ASGI middleware: what a browser sends for a page of another site goes no further.
+
+    Whatever its method: gradio would allow such a page to read the answers as well.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                refuse_foreign_origin(Headers(scope=scope))
+            except Refusal as refusal:
+                return await answer_of(refusal)(scope, receive, send)
+        await self._app(scope, receive, send)
+
+
+def answer_of(refusal: Refusal) -> JSONResponse:
+    """In the form in which the REST API refuses, and which gradio's page shows as well."""
+    return JSONResponse({"error": str(refusal)}, refusal.status)
+
+
 def client_of(host: str | None, session: str | None = None) -> str:
     """Who asks: the peer's address, never a header, which anybody can write.
 
@@ -75,6 +99,8 @@ def client_of(host: str | None, session: str | None = None) -> str:
 
 def refuse_foreign_origin(headers: Headers) -> None:
     """Raises Refusal (403) when a browser sends this for a page of another site."""
+    if headers.get("sec-fetch-site") == "same-origin":  # no script can write this header,
+        return  # and no proxy's other Host spoils it
     host, origin = headers.get("host", "").lower(), headers.get("origin")
     if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
         raise Refusal(403, "A page of another site sent this. Send it from your own program.")
@@ -85,20 +111,20 @@ async def read_json(request: Request) -> dict:
     media_type, _, _ = request.headers.get("content-type", "").partition(";")
     if media_type.strip().lower() != "application/json":
         raise Refusal(415, "The content type is not JSON. Send Content-Type: application/json.")
+    return parse_json(await read_body(request))
+
+
+async def read_body(request: Request, most: int = MAX_BODY_BYTES, seconds: int = 0) -> bytes:
+    """Raises Refusal: 413 over `most` bytes, 408 after `seconds` (0: `BODY_SECONDS`)."""
+    seconds, body = seconds or BODY_SECONDS, bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            body = await _read_body(request)
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most:  # counted, because Content-Length is only a promise
+                    raise Refusal(413, f"The body is over {most // 1024} KiB. Send less.")
     except TimeoutError as error:
-        raise Refusal(408, f"The body took over {BODY_SECONDS} s. Send it in one go.") from error
-    return parse_json(body)
-
-
-async def _read_body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:  # counted, because Content-Length is only a promise
-            raise Refusal(413, f"The body is over {MAX_BODY_BYTES // 1024} KiB. Send less.")
+        raise Refusal(408, f"The body took over {seconds} s. Send it in one go.") from error
     return bytes(body)
 
 

@@ -10,6 +10,7 @@ import gradio as gr
 from serving.about import scores_page
 from serving.compare import Compare
 from serving.draw import EXAMPLES, Draw
+from serving.endpoint import add_endpoint
 from serving.how import How
 from serving.messages import TITLE, head
 from serving.worker import Worker
@@ -32,6 +33,7 @@ class Page:
         )
         with self.blocks:
             self._lay_out()
+            add_endpoint(worker)
         # No entrance beside the queue, and no limit in it: the worker keeps the one line.
         self.blocks.queue(api_open=False, default_concurrency_limit=None)
 

@@ -1,0 +1,93 @@
+"""The one function of the page that programs may call by its name, with gradio_client or MCP:
+
+Client(url).predict("a red creature", seed=7, api_name="/generate")
+"""
+
+import inspect
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import get_type_hints
+
+import gradio as gr
+from anyio import to_thread
+
+from errors import UserError
+from serving.guard import client_of
+from serving.openapi import DESCRIPTIONS
+from serving.picture import PROBLEMS, Picture
+from serving.request import Cancelled, Request
+from serving.rest import KEYS, request_of
+from serving.worker import Event, Job, Step, Unread, Worker
+
+NAME = "generate"
+DESCRIPTION = "Draw pictures from words. Returns PNG files, and the settings that drew them."
+
+
+def add_endpoint(worker: Worker) -> None:
+    """Within a `gr.Blocks`. Its parameters are the fields of Request."""
+    gr.api(_function(worker), api_name=NAME, api_description=DESCRIPTION)
+
+
+def _function(worker: Worker) -> Callable:
+    async def generate(visitor: gr.Request, *values) -> AsyncIterator[tuple[list, dict]]:
+        try:
+            request = request_of(dict(zip(KEYS, values, strict=True)))
+            client = client_of(visitor.client.host, visitor.session_hash)
+            # A generator: gradio leaves it at the first event after its client is gone.
+            async for told in _follow(worker.submit([request], client)):
+                yield told
+        except Cancelled as error:
+            raise gr.Error("The drawing was cancelled.", print_exception=False) from error
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    parameters = _parameters()
+    generate.__signature__ = inspect.Signature(parameters, return_annotation=tuple[list, dict])
+    generate.__annotations__ = {p.name: p.annotation for p in parameters}
+    lines = [f"    {name}: {DESCRIPTIONS.get(name, name)}" for name in KEYS]
+    generate.__doc__ = "\n".join([DESCRIPTION, "", "Args:", *lines])
+    return generate
+
+
+def _parameters() -> list[inspect.Parameter]:
+    """The visitor, then what gradio asks for by name; without a seed it is random."""
+    kind, types = inspect.Parameter.POSITIONAL_OR_KEYWORD, get_type_hints(Request)
+    defaults = {name: getattr(Request, name, inspect.Parameter.empty) for name in KEYS}
+    types["seed"], defaults["seed"] = int | None, None
+    return [
+        inspect.Parameter("visitor", kind, annotation=gr.Request),
+        *(inspect.Parameter(n, kind, default=defaults[n], annotation=types[n]) for n in KEYS),
+    ]
+
+
+async def _follow(job: Job) -> AsyncIterator[tuple[list, dict]]:
+    """How far it is, and at the end the files and the settings, with what went wrong in words."""
+    (request,) = job.requests
+    files, settings, notes = [], {}, []
+    with TemporaryDirectory() as folder:  # gradio copies each file when it is yielded
+        async for event in _events(job):
+            if isinstance(event, Step):
+                yield [], {"step": event.done, "steps": event.total}
+            elif isinstance(event, Unread):
+                notes.append(f"The prompt is too long; not read: “{event.words}”.")
+            elif isinstance(event, Picture):
+                settings |= event.settings
+                if event.problem:
+                    notes.append(PROBLEMS[event.problem].format(seed=event.seed))
+                    continue
+                path = Path(folder) / str(event.seed) / event.file_name
+                path.parent.mkdir()
+                event.save(path)
+                files.append(gr.FileData(path=str(path)).model_dump())
+        yield files, settings | {"seed": request.seed, "seeds": request.seeds, "notes": notes}
+
+
+async def _events(job: Job) -> AsyncIterator[Event]:
+    """Of a job, waited for in a thread that is left behind when somebody cancels."""
+    events = iter(job)
+    try:
+        while event := await to_thread.run_sync(next, events, None, abandon_on_cancel=True):
+            yield event
+    finally:
+        job.cancel()
