@@ -202,7 +202,7 @@ def free_port(host: str, port: int) -> int:
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Draw in the browser.")
     add = parser.add_argument
-    add("--model", default=DEFAULT_MODEL, help="folder or hub id (the bundled sd-pokemon-model)")
+    add("--model", default=DEFAULT_MODEL, help="folder, file or hub id (the bundled one)")
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help=f"{', '.join(DTYPES)} (what suits the device and the model)")
     add("--host", default="127.0.0.1", help="0.0.0.0 shows the page to your network (%(default)s)")

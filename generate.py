@@ -264,7 +264,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--scheduler", default=usual.scheduler, metavar="NAME", help=f"{names} (%(default)s)")
     add("--width", type=int, help=f"pixels, a multiple of 8, {bounds['width']} (the model's own)")
     add("--height", type=int, help="likewise")
-    add("--model", default=DEFAULT_MODEL, help="folder or hub id (the bundled sd-pokemon-model)")
+    add("--model", default=DEFAULT_MODEL, help="folder, file or hub id (the bundled one)")
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help=f"{', '.join(DTYPES)} (what suits the device and the model)")
     add("--batch_size", type=int, default=8, help="pictures drawn at once (%(default)s)")

@@ -70,7 +70,12 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     several = {"nargs": "+", "metavar": "MODEL"}
-    add("--model", default=[DEFAULT_MODEL], help="folders or hub ids (bundled model)", **several)
+    add(
+        "--model",
+        default=[DEFAULT_MODEL],
+        help="folders, files or hub ids (bundled model)",
+        **several,
+    )
     add("--base", help="what to compare with; 'none' (the base that the model's run.json names)")
     add("--checkpoints", action="store_true", help="also score best/ and every checkpoint-*/")
     add("--lora_scale", type=float, nargs="+", help="strengths at which to try a LoRA, such as 0.5")

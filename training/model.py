@@ -46,7 +46,7 @@ def open_base(config) -> StableDiffusionPipeline:
         kind = DiffusionPipeline.load_config(name, **hub)["_class_name"]
         if kind != "StableDiffusionPipeline":
             raise UserError(f"{name} is a {kind}; only a StableDiffusionPipeline can be trained.")
-        hub |= {"variant": config.variant, "dtype": torch.float32}
+        hub |= {"variant": config.variant, "dtype": torch.float32, "use_safetensors": True}
         other = {}
         if config.non_ema_revision:
             theirs = hub | {"revision": config.non_ema_revision}
@@ -54,8 +54,8 @@ def open_base(config) -> StableDiffusionPipeline:
         return StableDiffusionPipeline.from_pretrained(name, **other, **hub)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(
-            f"{name} is neither a Stable Diffusion folder here nor one that the hub gives "
-            f"({type(error).__name__}); check --pretrained_model_name_or_path."
+            f"{name} is neither a Stable Diffusion folder with safetensors here nor one that the "
+            f"hub gives ({type(error).__name__}); check --pretrained_model_name_or_path."
         ) from error
 
 
