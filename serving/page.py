@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import gradio as gr
 
@@ -15,13 +14,11 @@ from serving.about import HOW, scores_page
 from serving.compare import Compare
 from serving.guard import client_of
 from serving.messages import LINKED, TITLE, Pace, head, inline, note, summary
+from serving.models import Rivals
 from serving.picture import DARK_NOTE, PROBLEMS, Picture
 from serving.request import BOUNDS, SEEDS, Cancelled, Request
 from serving.restore import request_of
 from serving.worker import Step, Unread, Worker
-
-if TYPE_CHECKING:
-    from generate import Generator
 
 EXAMPLES = (
     "a red creature with blue wings",
@@ -56,9 +53,9 @@ KEPT_SECONDS = 24 * 60 * 60  # how long the server keeps pictures of closed page
 class Page:
     """Lays the page out and follows one drawing at a time for each visitor."""
 
-    def __init__(self, worker: Worker, base: "Generator | None" = None):
-        """`base`: what the model was tuned from; with it there is a tab that compares them."""
-        self._worker, self._base = worker, base
+    def __init__(self, worker: Worker, rivals: Rivals | None = None):
+        """`rivals`: what a tab compares the model with."""
+        self._worker, self._rivals = worker, rivals
         self.blocks = gr.Blocks(
             title=TITLE, analytics_enabled=False, delete_cache=(3600, KEPT_SECONDS)
         )
@@ -88,9 +85,9 @@ class Page:
                         size="sm",
                         elem_id="dropped",
                     )
-            if self._base:
+            if self._rivals:
                 with gr.Tab("Compare"):
-                    Compare(self._worker, self._base, EXAMPLES[0])
+                    Compare(self._worker, self._rivals, EXAMPLES)
             with gr.Tab("Scores"):
                 gr.HTML(scores_page(run), elem_classes="text")
             if card := getattr(self._worker.generator, "card", ""):
