@@ -17,6 +17,11 @@ from serving.series import Series, address_of
 from serving.votes import CHOICES, SIDES, Pair, Tally, win_rate
 from serving.worker import Worker
 
+ASKED = (
+    "Two pictures of the same words and seed, one by the model and one by its base. "
+    "Say which is better, and you learn whose they are."
+)
+PERCENT = "\N{NO-BREAK SPACE}%"
 BUTTONS = dict(zip(CHOICES, ("Left", "About the same", "Right"), strict=True))
 
 
@@ -48,6 +53,8 @@ class BlindVote:
             )
 
     def _lay_out(self) -> None:
+        kept = " Votes are kept, with their words." if self._rivals.votes.are_kept else ""
+        gr.HTML(f"<p>{ASKED}{kept}</p>", elem_classes="told")
         with gr.Row(elem_id="vote_ask"):
             self._prompt = gr.Textbox(
                 "",
@@ -55,6 +62,7 @@ class BlindVote:
                 placeholder=self._examples[0],
                 elem_id="vote_prompt",
                 scale=3,
+                min_width=280,
             )
             self._button = gr.Button(
                 "Draw a pair", variant="primary", elem_id="vote_draw", scale=1, min_width=140
@@ -65,15 +73,8 @@ class BlindVote:
                 choice: gr.Button(words, interactive=False, elem_id=f"vote_{choice}", min_width=0)
                 for choice, words in BUTTONS.items()
             }
-        self._status = gr.HTML(note(self._question()), elem_id="vote_status", elem_classes="told")
+        self._status = gr.HTML(elem_id="vote_status", elem_classes="told")
         self._pair, self._mine = gr.State(), gr.State(Tally())
-
-    def _question(self) -> str:
-        kept = " Votes are kept, with the words." if self._rivals.votes.are_kept else ""
-        return (
-            "One picture is the model's, one its base's, of the same words and seed. Say which is "
-            f"better, and you learn whose they are.{kept}"
-        )
 
     def _draw(self, visitor: gr.Request, prompt) -> Iterator[dict]:
         """A new pair; ends, whatever happens, ready for the next."""
@@ -123,7 +124,7 @@ class BlindVote:
                 f'<figure><img src="{address}" alt="{side} picture">'
                 f"<figcaption>{side}</figcaption></figure>"
             )
-        return f"<div>{''.join(figures)}</div><p>{escape(prompt)}</p>"
+        return f'<div class="pair">{"".join(figures)}</div><p>{escape(prompt)}</p>'
 
     def _choosable(self, now: bool) -> dict:
         return {button: gr.Button(interactive=now) for button in self._choices.values()}
@@ -142,7 +143,7 @@ class BlindVote:
             f"Seed {pair.seed}.",
             standing(f"Your votes on {model}", mine),
             standing(f"All votes on {model}", self._rivals.votes.tally),
-            "Ties are left out. While an interval holds 50 %, its votes cannot tell.",
+            f"Ties are left out. While an interval holds 50{PERCENT}, its votes cannot tell.",
         ]
         return {
             self._status: "".join(map(note, lines)),
@@ -165,7 +166,7 @@ def standing(whose: str, tally: Tally) -> str:
     rate = win_rate(tally)
     if rate is None:
         return f"{whose}: none that decides{ties}."
-    share, low, high = (f"{each:.0%}".replace("%", " %") for each in rate)
+    share, low, high = (f"{each:.0%}".replace("%", PERCENT) for each in rate)
     decided = tally.wins + tally.losses
     won = f"it won {tally.wins} of {decided}{ties}"
-    return f"{whose}: {won}. Win rate {share}, with 95 % confidence {low} to {high}."
+    return f"{whose}: {won}. Win rate {share}, with 95{PERCENT} confidence {low} to {high}."

@@ -124,17 +124,16 @@ def base_of(run: dict, load: Load) -> OnDemand | None:
 def checkpoints_of(model: str, load: Load) -> list[Variant]:
     """The checkpoints in a model folder, in the order of their steps, and its best/."""
     name, folder = model_name(model), Path(model)
-    steps = sorted(
-        int(place.name[11:])
-        for place in folder.glob("checkpoint-*") if place.is_dir() and place.name[11:].isdecimal()
+    places = (
+        place.name for place in folder.glob("checkpoint-*")
+        if place.is_dir() and place.name[11:].isdecimal()
     )  # fmt: skip
-    steps = spread(steps, MOST_CHECKPOINTS)
-    usual = spread(steps, USUAL_CHECKPOINTS)
+    places = spread(sorted(places, key=lambda place: int(place[11:])), MOST_CHECKPOINTS)
+    usual = spread(places, USUAL_CHECKPOINTS)
     found = []
-    for step in steps:
-        place = f"checkpoint-{step}"
+    for place in places:
         opened = partial(load, model, name=f"{name}/{place}", checkpoint=place)
-        found.append(Variant(place, Passing(place, opened), usual=step in usual))
+        found.append(Variant(place, Passing(place, opened), usual=place in usual))
     if (folder / "best").is_dir():
         opened = partial(load, str(folder / "best"), name=f"{name}/best")
         found.append(Variant("best", Passing("best", opened)))
@@ -154,7 +153,7 @@ def strengths_of(model: str, load: Load) -> list[Variant]:
     return found
 
 
-def spread(values: list[int], most: int) -> list[int]:
+def spread(values: list, most: int) -> list:
     """The first, the last and some between: `most` (at least 2) of them, or all if they are few."""
     if len(values) <= most:
         return values
