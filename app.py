@@ -14,12 +14,13 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 from errors import UserError, exit_with_sentence
 from generate import DEFAULT_MODEL, Generator, Picture
 from serving.examples import examples_of
+from serving.models import Rivals, rivals_of
 from serving.pipeline import DTYPES, is_model_folder, model_name, picture_size, read_card, read_run
 
 if TYPE_CHECKING:
@@ -83,41 +84,17 @@ class OpeningGenerator:
         return self.opened().dropped_words(prompt)
 
 
-class OnDemand(OpeningGenerator):
-    """A Generator that is opened when it first draws: in the worker's thread, like all drawing."""
-
-    def __init__(self, model: str, device: str | None, dtype: str | None):
-        super().__init__(model)
-        self._how = device, dtype
-
-    def opened(self) -> Generator:
-        if not self.ready:
-            self.open(*self._how)
-        return super().opened()
-
-
-def base_of(run: dict, device: str | None, dtype: str | None) -> OnDemand | None:
-    """The model that run.json says this one was tuned from; None where it is not here."""
-    named = run.get("base_model")
-    here = Path(__file__).resolve().parent / (named or "")
-    if not named:
-        return None
-    try:
-        return OnDemand(str(here) if here.is_dir() else named, device, dtype)
-    except UserError:
-        return None
-
-
 def build_app(
-    generator: Generator, limits: "Limits | None" = None, base: Generator | None = None
+    generator: Generator, limits: "Limits | None" = None, rivals: Rivals | None = None
 ) -> "gradio.Blocks":
-    """The page for a generator, or for anything that draws like one. Nothing is started yet."""
+    """The page for a generator, or for anything that draws like one, and for what it is compared
+    with. Nothing is started yet."""
     from serving.limits import LimitedWorker, Limits
     from serving.page import Page
     from serving.rest import routes
 
     worker = LimitedWorker(generator, limits or Limits())
-    app = Page(worker, base).blocks
+    app = Page(worker, rivals).blocks
     app.routes_beside = routes(worker, lambda: getattr(generator, "ready", True))
     return app
 
@@ -212,6 +189,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--share_server", metavar="HOST:PORT", help="your own share server (gradio's)")
     add("--public", action="store_true", help="let everybody draw a little, without a password")
     add("--mcp", action="store_true", help="let assistants draw too, by the protocol MCP")
+    add("--votes", metavar="FILE", help="keep the blind votes: JSON lines, one added by each vote")
     return parser.parse_args(arguments)
 
 
@@ -280,13 +258,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         check_installed()
     generator = OpeningGenerator(args.model)
+    load = partial(Generator.load, device=args.device, dtype=args.dtype)
+    rivals = rivals_of(args.model, load, args.votes)
     port = free_port(args.host, args.port)
     if port != args.port:
         print(f"Port {args.port} is taken; using {port}.")
     from serving.limits import PUBLIC, Limits
 
-    base = base_of(generator.run, args.device, args.dtype)
-    app = build_app(generator, PUBLIC if args.share or args.public else Limits(), base)
+    app = build_app(generator, PUBLIC if args.share or args.public else Limits(), rivals)
     serve(app, args.host, port, password, args.mcp)
     announce(args, port, password)
     if args.share:

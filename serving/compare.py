@@ -1,33 +1,47 @@
-"""The tab that shows the model against its base: the same words and seed, one slider."""
+"""The tab that compares the model with what it was before: by a slider, by votes, in a table."""
 
-import secrets
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 import gradio as gr
 
 from errors import UserError
-from serving.guard import client_of
-from serving.messages import Pace, note
-from serving.picture import PROBLEMS, Picture
-from serving.request import SEEDS, Cancelled, Request
+from serving.blind import BlindVote, shown
+from serving.grid import Grid
+from serving.messages import note
+from serving.models import Rivals
+from serving.picture import Picture
+from serving.request import Cancelled, Request
+from serving.series import Series, seed_of
 from serving.worker import Worker
-
-if TYPE_CHECKING:
-    from generate import Generator
 
 
 class Compare:
     """Laid out where it is made, within a page."""
 
-    def __init__(self, worker: Worker, base: "Generator", example: str):
-        self._worker, self._base = worker, base
+    def __init__(self, worker: Worker, rivals: Rivals, examples: Sequence[str]):
+        if not rivals.base:
+            Grid(worker, rivals, examples)
+            return
+        with gr.Tabs(elem_id="ways"):
+            with gr.Tab("Slider"):
+                Slider(worker, rivals, examples[0])
+            with gr.Tab("Blind vote"):
+                BlindVote(worker, rivals, examples)
+            with gr.Tab("Grid"):
+                Grid(worker, rivals, examples)
+
+
+class Slider:
+    """The model over its base, of the same words and seed."""
+
+    def __init__(self, worker: Worker, rivals: Rivals, example: str):
+        self._worker, self._base = worker, rivals.base
         with gr.Row(elem_id="compare"):
             with gr.Column():
                 self._prompt = gr.Textbox(example, label="Both draw", elem_id="compare_prompt")
                 self._seed = gr.Number(0, label="Seed (empty: a new one)", elem_id="compare_seed")
                 self._button = gr.Button("Compare", variant="primary", elem_id="compare_button")
-                self._status = gr.HTML(elem_id="compare_status")
+                self._status = gr.HTML(elem_id="compare_status", elem_classes="told")
             with gr.Column():
                 self._slider = gr.ImageSlider(
                     show_label=False,
@@ -48,25 +62,19 @@ class Compare:
 
     def _draw(self, visitor: gr.Request, prompt, seed) -> Iterator[dict]:
         """Both pictures, the base's first, as updates of the page."""
+        series, pictures = Series(self._worker, visitor), []
         try:
-            whole = isinstance(seed, float) and seed.is_integer()
-            seed = secrets.randbelow(SEEDS) if seed is None else int(seed) if whole else seed
-            request = Request(prompt, seed=seed)
-            client = client_of(visitor.client.host, visitor.session_hash)
-            pictures = []
+            request = Request(prompt, seed=seed_of(seed))
             for generator in (self._base, self._worker.generator):
-                job, pace = self._worker.submit([request], client, generator), Pace()
-                for event in job:
-                    if not isinstance(event, Picture):
-                        yield {self._status: f"<p>{generator.name}</p>{pace.told(event)}"}
-                    elif event.problem:
-                        raise UserError(PROBLEMS[event.problem].format(seed=event.seed))
+                for event in series.draw([request], generator):
+                    if isinstance(event, Picture):
+                        pictures.append(shown(event))
                     else:
-                        pictures.append(event.image)
+                        yield {self._status: f"<p>{generator.name}</p>{event}"}
             sides = f"{self._base.name} left, {self._worker.generator.name} right"
             yield {
                 self._slider: tuple(pictures),
-                self._status: note(f"Seed {seed} · {sides}"),
+                self._status: note(f"Seed {request.seed} · {sides}") + series.unread,
             }
         except Cancelled:
             yield {self._status: note("Cancelled.")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import gradio as gr
 
@@ -13,10 +12,8 @@ from serving.draw import EXAMPLES, Draw
 from serving.endpoint import add_endpoint
 from serving.how import How
 from serving.messages import TITLE, head
+from serving.models import Rivals
 from serving.worker import Worker
-
-if TYPE_CHECKING:
-    from generate import Generator
 
 SCRIPT = Path(__file__).with_name("page.js")
 KEPT_SECONDS = 24 * 60 * 60  # how long the server keeps pictures of closed pages
@@ -25,9 +22,9 @@ KEPT_SECONDS = 24 * 60 * 60  # how long the server keeps pictures of closed page
 class Page:
     """Lays out the tabs."""
 
-    def __init__(self, worker: Worker, base: Generator | None = None):
-        """`base`: what the model was tuned from; with it there is a tab that compares them."""
-        self._worker, self._base = worker, base
+    def __init__(self, worker: Worker, rivals: Rivals | None = None):
+        """`rivals`: what a tab compares the model with."""
+        self._worker, self._rivals = worker, rivals
         self.blocks = gr.Blocks(
             title=TITLE, analytics_enabled=False, delete_cache=(3600, KEPT_SECONDS)
         )
@@ -43,9 +40,9 @@ class Page:
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Draw"):
                 draw = Draw(self._worker)
-            if self._base:
+            if self._rivals:
                 with gr.Tab("Compare"):
-                    Compare(self._worker, self._base, EXAMPLES[0])
+                    Compare(self._worker, self._rivals, EXAMPLES)
             with gr.Tab("Scores"):
                 gr.HTML(scores_page(generator.run), elem_classes="text")
             if card := getattr(generator, "card", ""):

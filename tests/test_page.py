@@ -12,6 +12,7 @@ from test_app import page as page
 from test_app import url as url
 
 import app
+from serving.models import Rivals
 
 pytestmark = in_browser
 
@@ -148,7 +149,7 @@ def test_the_model_is_compared_with_its_base_at_the_same_seed(browser):
     own, base = FakeGenerator(), FakeGenerator()
     base.name = "fake-base"
     port = some_port()
-    demo = app.build_app(own, base=base)
+    demo = app.build_app(own, rivals=Rivals(base))
     app.serve(demo, "127.0.0.1", port)
     page = browser.new_page()
     page.goto(f"http://127.0.0.1:{port}")

@@ -1,0 +1,172 @@
+"""Two pictures without names: which is better? Only after the vote it is said whose they are."""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from functools import partial
+from html import escape
+
+import gradio as gr
+from PIL import Image
+
+from errors import UserError
+from serving.messages import note
+from serving.models import Rivals
+from serving.picture import PROBLEMS, Picture
+from serving.request import SEEDS, Cancelled, Request
+from serving.series import Series, address_of
+from serving.votes import CHOICES, SIDES, Pair, Tally, win_rate
+from serving.worker import Worker
+
+ASKED = (
+    "Two pictures of the same words and seed, one by the model and one by its base. "
+    "Say which is better, and you learn whose they are."
+)
+PERCENT = "\N{NO-BREAK SPACE}%"
+BUTTONS = dict(zip(CHOICES, ("Left", "About the same", "Right"), strict=True))
+
+
+class BlindVote:
+    """Laid out where it is made, within a page."""
+
+    def __init__(self, worker: Worker, rivals: Rivals, examples: Sequence[str]):
+        """`rivals` has a base."""
+        self._worker, self._rivals, self._examples = worker, rivals, examples
+        self._lay_out()
+        hidden = {"show_progress": "hidden", "api_visibility": "private"}
+        drawn = [self._status, self._pictures, self._button, *self._choices.values(), self._pair]
+        gr.on(
+            [self._button.click, self._prompt.submit],
+            self._draw,
+            self._prompt,
+            drawn,
+            trigger_mode="once",
+            **hidden,
+        )
+        for choice, button in self._choices.items():
+            # The button alone says what was chosen, and the server alone knows the pair.
+            button.click(
+                partial(self._vote, choice),
+                [self._pair, self._mine],
+                [self._status, *self._choices.values(), self._mine],
+                trigger_mode="once",
+                **hidden,
+            )
+
+    def _lay_out(self) -> None:
+        kept = " Votes are kept, with their words." if self._rivals.votes.are_kept else ""
+        gr.HTML(f"<p>{ASKED}{kept}</p>", elem_classes="told")
+        with gr.Row(elem_id="vote_ask"):
+            self._prompt = gr.Textbox(
+                "",
+                label="Both draw (empty: words of ours)",
+                placeholder=self._examples[0],
+                elem_id="vote_prompt",
+                scale=3,
+                min_width=280,
+            )
+            self._button = gr.Button(
+                "Draw a pair", variant="primary", elem_id="vote_draw", scale=1, min_width=140
+            )
+        self._pictures = gr.HTML(elem_id="vote_pictures")
+        with gr.Row(elem_id="vote_buttons"):
+            self._choices = {
+                choice: gr.Button(words, interactive=False, elem_id=f"vote_{choice}", min_width=0)
+                for choice, words in BUTTONS.items()
+            }
+        self._status = gr.HTML(elem_id="vote_status", elem_classes="told")
+        self._pair, self._mine = gr.State(), gr.State(Tally())
+
+    def _draw(self, visitor: gr.Request, prompt) -> Iterator[dict]:
+        """A new pair; ends, whatever happens, ready for the next."""
+        yield {
+            self._button: gr.Button(interactive=False),
+            self._pictures: "",
+            self._pair: None,
+            **self._choosable(False),
+        }
+        idle = {self._button: gr.Button(interactive=True)}
+        try:
+            request = self._request(prompt)
+            series, pictures = Series(self._worker, visitor), []
+            # The base's first, on whichever side it will be: nothing in between tells.
+            for number, generator in enumerate((self._rivals.base, self._worker.generator), 1):
+                for event in series.draw([request], generator):
+                    if isinstance(event, Picture):
+                        pictures.append(shown(event))
+                    else:
+                        yield {self._status: f"<p>Picture {number} of 2</p>{event}"}
+            model_side = secrets.choice(SIDES)
+            left, right = pictures if model_side == "right" else pictures[::-1]
+            yield {
+                self._pictures: self._figures(left, right, request.prompt),
+                self._status: note("Which is better?") + series.unread,
+                self._pair: Pair(request.prompt, request.seed, model_side),
+                **self._choosable(True),
+                **idle,
+            }
+        except Cancelled:
+            yield {self._status: note("Cancelled."), **idle}
+        except UserError as error:
+            yield {self._status: note(str(error), problem=True), **idle}
+
+    def _request(self, prompt: object) -> Request:
+        """The visitor's words, or some of ours, with a new seed."""
+        if isinstance(prompt, str) and not prompt.strip():
+            prompt = secrets.choice(self._examples)
+        return Request(prompt, seed=secrets.randbelow(SEEDS))
+
+    def _figures(self, left: Image.Image, right: Image.Image, prompt: str) -> str:
+        """HTML. Saved only now and in this order, so that no date of a file tells either."""
+        figures = []
+        for side, image in (("Left", left), ("Right", right)):
+            address = address_of("picture.png", image.save, self._pictures)
+            figures.append(
+                f'<figure><img src="{address}" alt="{side} picture">'
+                f"<figcaption>{side}</figcaption></figure>"
+            )
+        return f'<div class="pair">{"".join(figures)}</div><p>{escape(prompt)}</p>'
+
+    def _choosable(self, now: bool) -> dict:
+        return {button: gr.Button(interactive=now) for button in self._choices.values()}
+
+    def _vote(self, choice: str, pair: Pair | None, mine: Tally) -> dict:
+        """Count the vote, name the pictures, and say how the votes stand."""
+        try:
+            outcome = self._rivals.votes.cast(pair, choice)
+        except UserError as error:
+            return {self._status: note(str(error), problem=True)}
+        mine = mine.plus(outcome)
+        model, base = self._worker.generator.name, self._rivals.base.name
+        left, right = (model, base) if pair.model_side == "left" else (base, model)
+        lines = [
+            f"You chose “{BUTTONS[choice].lower()}”. Left: {left}. Right: {right}. "
+            f"Seed {pair.seed}.",
+            standing(f"Your votes on {model}", mine),
+            standing(f"All votes on {model}", self._rivals.votes.tally),
+            f"Ties are left out. While an interval holds 50{PERCENT}, its votes cannot tell.",
+        ]
+        return {
+            self._status: "".join(map(note, lines)),
+            self._mine: mine,
+            **self._choosable(False),
+        }
+
+
+def shown(picture: Picture) -> Image.Image:
+    """Its pixels and nothing else. Raises UserError for a picture that must not be shown."""
+    if picture.problem:
+        raise UserError(PROBLEMS[picture.problem].format(seed=picture.seed))
+    image = picture.image
+    return Image.frombytes(image.mode, image.size, image.tobytes())
+
+
+def standing(whose: str, tally: Tally) -> str:
+    """How votes stand, in words."""
+    ties = f", {tally.ties} {'tie' if tally.ties == 1 else 'ties'}"
+    rate = win_rate(tally)
+    if rate is None:
+        return f"{whose}: none that decides{ties}."
+    share, low, high = (f"{each:.0%}".replace("%", PERCENT) for each in rate)
+    decided = tally.wins + tally.losses
+    won = f"it won {tally.wins} of {decided}{ties}"
+    return f"{whose}: {won}. Win rate {share}, with 95{PERCENT} confidence {low} to {high}."

@@ -1,0 +1,160 @@
+"""A table of pictures: a row for each prompt, a column for each state of the model, one seed."""
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from errors import UserError
+from serving.messages import note
+from serving.models import Rivals, Variant
+from serving.picture import PROBLEMS, Picture
+from serving.request import Cancelled, Request
+from serving.series import Series, address_of, seed_of
+from serving.worker import Worker
+
+if TYPE_CHECKING:
+    from serving.limits import Limits
+
+MOST_PROMPTS = 6
+MOST_COLUMNS = 8
+FINAL = "final"
+
+
+class Grid:
+    """Laid out where it is made, within a page."""
+
+    def __init__(self, worker: Worker, rivals: Rivals, examples: Sequence[str]):
+        self._worker = worker
+        self._columns = {each.name: each for each in columns_of(worker.generator, rivals)}
+        limits: Limits | None = getattr(worker, "limits", None)
+        self._most_prompts = min(MOST_PROMPTS, limits.num_images if limits else MOST_PROMPTS)
+        self._lay_out("\n".join(examples[: self._most_prompts // 2]))
+        hidden = {"show_progress": "hidden", "api_visibility": "private"}
+        self._button.click(
+            self._draw,
+            [self._prompts, self._chosen, self._seed],
+            [self._status, self._table, self._button, self._cancel, self._series],
+            trigger_mode="once",
+            **hidden,
+        )
+        self._cancel.click(_cancel, self._series, None, **hidden)
+
+    def _lay_out(self, prompts: str) -> None:
+        usual = [name for name, column in self._columns.items() if column.usual][:MOST_COLUMNS]
+        with gr.Row():
+            with gr.Column():
+                self._prompts = gr.Textbox(
+                    prompts,
+                    label=f"Rows: a prompt on each line, {self._most_prompts} at most",
+                    lines=self._most_prompts,
+                    max_lines=self._most_prompts,
+                    elem_id="grid_prompts",
+                )
+            with gr.Column():
+                self._chosen = gr.CheckboxGroup(
+                    list(self._columns),
+                    value=usual,
+                    label=f"Columns: {MOST_COLUMNS} at most",
+                    elem_id="grid_columns",
+                )
+                self._seed = gr.Number(0, label="Seed (empty: a new one)", elem_id="grid_seed")
+        with gr.Row(elem_id="grid_buttons"):
+            self._button = gr.Button("Draw all", variant="primary", elem_id="grid_button", scale=3)
+            self._cancel = gr.Button("Cancel", interactive=False, elem_id="grid_cancel", scale=1)
+        self._status = gr.HTML(elem_id="grid_status", elem_classes="told")
+        self._table = gr.HTML(elem_id="grid_table")
+        self._series = gr.State()
+
+    def _draw(self, visitor: gr.Request, prompts, chosen, seed) -> Iterator[dict]:
+        """The table, column by column; ends, whatever happens, ready for the next."""
+        idle = {
+            self._button: gr.Button(interactive=True),
+            self._cancel: gr.Button(interactive=False),
+        }
+        series = Series(self._worker, visitor)
+        try:
+            requests = self._requests(prompts, seed_of(seed))
+            columns = self._columns_among(chosen)
+            yield {
+                self._button: gr.Button(interactive=False),
+                self._cancel: gr.Button(interactive=True),
+                self._series: series,
+            }
+            yield from self._fill(series, requests, columns)
+            yield {self._status: note(_count(requests, columns)) + series.unread, **idle}
+        except Cancelled:
+            yield {self._status: note("Cancelled."), **idle}
+        except UserError as error:
+            yield {self._status: note(str(error), problem=True), **idle}
+
+    def _fill(
+        self, series: Series, requests: list[Request], columns: list[Variant]
+    ) -> Iterator[dict]:
+        cells = {}
+        yield {self._table: table(requests, columns, cells)}
+        for number, column in enumerate(columns, start=1):
+            row = 0
+            for event in series.draw(requests, column.generator):
+                if isinstance(event, Picture):
+                    cells[row, column.name] = self._cell(event, column.name)
+                    row += 1
+                    yield {self._table: table(requests, columns, cells)}
+                else:
+                    place = f"{escape(column.name)}, column {number} of {len(columns)}"
+                    yield {self._status: f"<p>{place}</p>{event}"}
+
+    def _cell(self, picture: Picture, column: str) -> str:
+        if picture.problem:
+            return escape(PROBLEMS[picture.problem].format(seed=picture.seed))
+        address = address_of(picture.file_name, picture.save, self._table)
+        words = escape(f"{picture.prompt}, {column}")
+        return f'<a href="{address}" target="_blank"><img src="{address}" alt="{words}"></a>'
+
+    def _requests(self, prompts: object, seed: object) -> list[Request]:
+        """One a line. Raises UserError for none, too many, or one that cannot be drawn."""
+        Request(prompts, seed=seed)  # the whole text at once: its type, its length, the seed
+        lines = [line.strip() for line in prompts.splitlines() if line.strip()]
+        if len(lines) > self._most_prompts:
+            raise UserError(f"{len(lines)} prompts are too many. Write {self._most_prompts}.")
+        return [Request(line, seed=seed) for line in lines]
+
+    def _columns_among(self, chosen: object) -> list[Variant]:
+        columns = [column for name, column in self._columns.items() if name in (chosen or ())]
+        if not columns:
+            raise UserError("No column is chosen. Tick at least one.")
+        if len(columns) > MOST_COLUMNS:
+            raise UserError(f"{len(columns)} columns are too many. Tick {MOST_COLUMNS}.")
+        return columns
+
+
+def columns_of(own, rivals: Rivals) -> list[Variant]:
+    """From the base, by way of what was learned in between, to the final model and beyond."""
+    base = [Variant("base", rivals.base, 0.0)] if rivals.base else []
+    return sorted([*base, *rivals.variants, Variant(FINAL, own)], key=lambda v: v.strength)
+
+
+def table(
+    requests: Sequence[Request], columns: Sequence[Variant], cells: dict[tuple[int, str], str]
+) -> str:
+    """HTML; `cells` has what is there already, by row and name of the column."""
+    heads = "".join(f'<th scope="col">{escape(column.name)}</th>' for column in columns)
+    rows = []
+    for row, request in enumerate(requests):
+        drawn = "".join(f"<td>{cells.get((row, column.name), '')}</td>" for column in columns)
+        rows.append(f'<tr><th scope="row">{escape(request.prompt)}</th>{drawn}</tr>')
+    return (
+        '<div role="region" aria-label="Pictures, prompts by models" tabindex="0"><table>'
+        f"<thead><tr><td></td>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _count(requests: Sequence[Request], columns: Sequence[Variant]) -> str:
+    pictures = len(requests) * len(columns)
+    return f"Seed {requests[0].seed} · {requests[0].steps} steps · {pictures} pictures"
+
+
+def _cancel(series: Series | None) -> None:
+    if series:
+        series.cancel()

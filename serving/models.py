@@ -1,0 +1,160 @@
+"""The models beside the app's own: its base, its checkpoints, a LoRA at other strengths.
+
+Each is opened when it first draws: in the worker's thread, like all drawing.
+"""
+
+import gc
+import logging
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from errors import UserError
+from serving.pipeline import is_lora_folder, is_model_folder, model_name, read_run
+from serving.votes import Votes
+
+if TYPE_CHECKING:
+    from generate import Generator
+    from serving.picture import Picture
+
+ROOT = Path(__file__).resolve().parent.parent
+MOST_CHECKPOINTS = 12  # to choose from; of more, the first, the last and some between
+USUAL_CHECKPOINTS = 3  # chosen until the visitor chooses
+STRENGTHS = {0.2: False, 0.4: True, 0.7: True, 0.85: False, 1.15: False, 1.3: True, 1.6: False,
+             2.0: False}  # of a LoRA, whether it is chosen until the visitor chooses  # fmt: skip
+Load = Callable[..., "Generator"]  # `Generator.load`, with device and dtype
+
+
+class OnDemand:
+    """A Generator that is opened when it first draws, and stays open."""
+
+    def __init__(self, name: str, load: "Callable[[], Generator]"):
+        self.name = name
+        self._load = load
+        self._generator: Generator | None = None
+
+    def dropped_words(self, prompt: str) -> str:
+        return self._opened().dropped_words(prompt)
+
+    def pictures(self, *job, **more) -> "Iterator[Picture]":
+        return self._opened().pictures(*job, **more)
+
+    def _opened(self) -> "Generator":
+        try:
+            self._generator = self._generator or self._load()
+        except UserError as error:  # its words are for whoever started the app: they hold paths
+            logging.getLogger(__name__).warning("%s", error)
+            raise UserError(
+                f"{self.name} cannot be opened; the app's terminal says why. Leave it out."
+            ) from None
+        return self._generator
+
+
+class Passing(OnDemand):
+    """One that is closed after each job: however many there are, memory holds one at a time."""
+
+    def pictures(self, *job, **more) -> "Iterator[Picture]":
+        try:
+            yield from super().pictures(*job, **more)
+        except Exception as error:
+            # Else the model would live for as long as somebody keeps the error.
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            self._generator = None
+            gc.collect()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A state of the app's model that it can be compared with."""
+
+    name: str
+    generator: "Generator"
+    strength: float = 1.0  # 0: the base, 1: all that was learned
+    usual: bool = True  # chosen until the visitor chooses
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """What the app's model is compared with; false where there is nothing."""
+
+    base: "Generator | None" = None
+    variants: tuple[Variant, ...] = ()
+    votes: Votes = field(default_factory=Votes)
+
+    def __bool__(self) -> bool:
+        return bool(self.base or self.variants)
+
+
+def rivals_of(model: str, load: Load, votes_file: str | None = None) -> Rivals:
+    """What is here of a model's base, checkpoints and strengths. Nothing is opened yet.
+
+    `votes_file`: keeps the votes of blind comparisons. Raises UserError where it cannot, or where
+    there is no base to compare with.
+    """
+    base = base_of(read_run(model), load)
+    variants = (*checkpoints_of(model, load), *strengths_of(model, load))
+    if votes_file is None:
+        return Rivals(base, variants)
+    if base is None:
+        raise UserError(
+            f"--votes is for a model and its base; {model_name(model)} has none here. Leave it out."
+        )
+    return Rivals(base, variants, Votes(votes_file, model_name(model), base.name))
+
+
+def base_of(run: dict, load: Load) -> OnDemand | None:
+    """The model that run.json says this one was tuned from; None where it is not here."""
+    named = run.get("base_model")
+    if not named:
+        return None
+    here = ROOT / named
+    base = str(here) if here.is_dir() else named
+    try:
+        is_model_folder(base)
+    except UserError:
+        return None
+    return OnDemand(model_name(base), partial(load, base))
+
+
+def checkpoints_of(model: str, load: Load) -> list[Variant]:
+    """The checkpoints in a model folder, in the order of their steps, and its best/."""
+    name, folder = model_name(model), Path(model)
+    places = (
+        place.name for place in folder.glob("checkpoint-*")
+        if place.is_dir() and place.name[11:].isdecimal()
+    )  # fmt: skip
+    places = spread(sorted(places, key=lambda place: int(place[11:])), MOST_CHECKPOINTS)
+    usual = spread(places, USUAL_CHECKPOINTS)
+    found = []
+    for place in places:
+        opened = partial(load, model, name=f"{name}/{place}", checkpoint=place)
+        found.append(Variant(place, Passing(place, opened), usual=place in usual))
+    if (folder / "best").is_dir():
+        opened = partial(load, str(folder / "best"), name=f"{name}/best")
+        found.append(Variant("best", Passing("best", opened)))
+    return found
+
+
+def strengths_of(model: str, load: Load) -> list[Variant]:
+    """A LoRA at other strengths than its own; none of what is no LoRA."""
+    if not is_lora_folder(model):
+        return []
+    found = []
+    for strength, usual in STRENGTHS.items():
+        name = f"at {strength:.0%}".replace("%", " %")
+        drawn_by = f"{model_name(model)} x {strength:g}"
+        opened = partial(load, model, name=drawn_by, lora_scale=strength)
+        found.append(Variant(name, Passing(name, opened), strength, usual))
+    return found
+
+
+def spread(values: list, most: int) -> list:
+    """The first, the last and some between: `most` (at least 2) of them, or all if they are few."""
+    if len(values) <= most:
+        return values
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]

@@ -1,0 +1,78 @@
+"""Several drawings of one visitor, one after another: none waits in line before its turn."""
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import gradio as gr
+
+from serving.guard import client_of
+from serving.messages import Pace, note
+from serving.picture import Picture
+from serving.request import SEEDS, Cancelled, Request
+from serving.worker import Job, Unread, Worker
+
+if TYPE_CHECKING:
+    from generate import Generator
+
+
+class Series:
+    """What one click of a visitor asks for, which can be called off as one."""
+
+    def __init__(self, worker: Worker, visitor: gr.Request):
+        self._worker = worker
+        self._client = client_of(visitor.client.host, visitor.session_hash)
+        self._job: Job | None = None
+        self._cancelled = False
+        self._unread: dict[str, None] = {}  # in order, each once
+
+    @property
+    def unread(self) -> str:
+        """HTML: the ends of prompts that no model has read; empty where there are none."""
+        return "".join(
+            note(f"The prompt is too long; not read: “{words}”.", problem=True)
+            for words in self._unread
+        )
+
+    def cancel(self) -> None:
+        """Harmless when all is over."""
+        self._cancelled = True
+        if job := self._job:
+            job.cancel()
+
+    def draw(self, requests: Sequence[Request], generator: "Generator") -> Iterator[str | Picture]:
+        """One job: how it goes on, as HTML, and the pictures as they come.
+
+        Raises Cancelled after `cancel`, and UserError when it cannot be drawn.
+        """
+        self._job = job = self._worker.submit(requests, self._client, generator)
+        pace = Pace()
+        try:
+            if self._cancelled:  # before this job was there to be told
+                raise Cancelled
+            for event in job:
+                if isinstance(event, Unread):
+                    self._unread[event.words] = None
+                else:
+                    yield event if isinstance(event, Picture) else pace.told(event)
+        finally:
+            job.cancel()
+            self._job = None
+
+
+def seed_of(given: object) -> object:
+    """The seed in a field, a new one where it is empty; Request judges what is no whole number."""
+    if given is None:
+        return secrets.randbelow(SEEDS)
+    return int(given) if isinstance(given, float) and given.is_integer() else given
+
+
+def address_of(name: str, save: Callable[[Path], None], holder: gr.HTML) -> str:
+    """Where `holder` finds the file that `save` writes, for as long as the page keeps its files."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        save(path)
+        return f"gradio_api/file={quote(holder.move_resource_to_block_cache(path))}"

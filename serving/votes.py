@@ -1,0 +1,138 @@
+"""Votes on pairs of pictures, the model's and its base's, and how often the model wins."""
+
+import json
+import math
+import threading
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from errors import UserError
+
+SIDES = ("left", "right")
+CHOICES = ("left", "same", "right")
+OUTCOMES = ("wins", "losses", "ties")
+Z = 1.959964  # of the normal distribution, for 95 %
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How votes came out for the model."""
+
+    wins: int = 0
+    losses: int = 0
+    ties: int = 0
+
+    def plus(self, outcome: str) -> "Tally":
+        """With one more vote; `outcome` is one of OUTCOMES."""
+        return replace(self, **{outcome: getattr(self, outcome) + 1})
+
+
+@dataclass(eq=False)
+class Pair:
+    """Two pictures of the same words and seed; `choice`, one of CHOICES, is made once."""
+
+    prompt: str
+    seed: int
+    model_side: str  # one of SIDES
+    choice: str | None = None
+
+
+def outcome_of(model_side: str, choice: str) -> str:
+    """What a choice means for the model: one of OUTCOMES."""
+    if choice == "same":
+        return "ties"
+    return "wins" if choice == model_side else "losses"
+
+
+def win_rate(tally: Tally) -> tuple[float, float, float] | None:
+    """The share of votes that the model won, 0..1, and where it lies with 95 % confidence.
+
+    Ties are left out, so that what is left are yes or no: the interval is Wilson's (1927) for
+    such a share. None where nobody has decided.
+    """
+    count = tally.wins + tally.losses
+    if not count:
+        return None
+    middle = (tally.wins + Z**2 / 2) / (count + Z**2)
+    reach = Z * math.sqrt(tally.wins * tally.losses / count + Z**2 / 4) / (count + Z**2)
+    return tally.wins / count, max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+class Votes:
+    """All votes of this server on one model and its base, in memory or in a file as well."""
+
+    def __init__(self, path: str | None = None, model: str = "", base: str = ""):
+        """`path`: JSON lines, one a vote; those that are there on `model` against `base` count.
+
+        Raises UserError for a file that cannot be written, or a line in it that is no vote.
+        """
+        self.tally = Tally()
+        self._path = Path(path) if path else None
+        self._names = {"model": model, "base": base}
+        self._lock = threading.Lock()
+        if self._path:
+            self._read()
+
+    @property
+    def are_kept(self) -> bool:
+        return self._path is not None
+
+    def cast(self, pair: Pair | None, choice: str) -> str:
+        """Count a vote: one of OUTCOMES. Raises UserError where there is no pair to vote on, for
+        a second vote on the same, and when the file cannot be written."""
+        if pair is None:
+            raise UserError("There is no pair to vote on. Draw one.")
+        with self._lock:
+            if pair.choice:
+                raise UserError("This pair has your vote already. Draw the next one.")
+            if self._path:
+                self._write(pair, choice)
+            pair.choice = choice
+            outcome = outcome_of(pair.model_side, choice)
+            self.tally = self.tally.plus(outcome)
+        return outcome
+
+    def _write(self, pair: Pair, choice: str) -> None:
+        vote = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "prompt": pair.prompt,
+            "seed": pair.seed,
+            **self._names,
+            "model_side": pair.model_side,
+            "choice": choice,
+        }
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(vote) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"Your vote could not be kept ({error.strerror}). Vote again."
+            ) from error
+
+    def _read(self) -> None:
+        try:
+            with self._path.open("ab+") as file:  # now, to know that it can be written
+                file.seek(0)
+                lines = file.read().split(b"\n")
+                if lines[-1]:  # else the next vote would go on in this line
+                    file.write(b"\n")
+        except OSError as error:
+            raise UserError(
+                f"--votes {self._path}: {error.strerror}. Give a file that can be written."
+            ) from error
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                self._count(line, number)
+
+    def _count(self, line: bytes, number: int) -> None:
+        try:
+            vote = json.loads(line)
+            side, choice = vote["model_side"], vote["choice"]
+            names = {name: vote[name] for name in self._names}
+        except (ValueError, TypeError, KeyError, RecursionError):
+            side = choice = names = None
+        if side not in SIDES or choice not in CHOICES:
+            raise UserError(f"{self._path}, line {number} is no vote. Mend or delete the line.")
+        if names == self._names:
+            self.tally = self.tally.plus(outcome_of(side, choice))

@@ -1,0 +1,107 @@
+"""Votes: what they add up to, how sure that is, and what is kept of them."""
+
+import json
+import threading
+
+import pytest
+
+from errors import UserError
+from serving.votes import Pair, Tally, Votes, outcome_of, win_rate
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses"), [(1, 0), (0, 1), (3, 1), (7, 7), (0, 20), (62, 38), (999, 1)]
+)
+def test_the_interval_is_that_of_wilson(wins, losses):
+    from scipy.stats import binomtest
+
+    known = binomtest(wins, wins + losses).proportion_ci(method="wilson")
+    share, low, high = win_rate(Tally(wins, losses, ties=5))
+    assert share == wins / (wins + losses)
+    assert (low, high) == pytest.approx((known.low, known.high), abs=1e-6)
+
+
+def test_there_is_no_rate_where_nobody_has_decided():
+    assert win_rate(Tally(ties=3)) is None
+
+
+@pytest.mark.parametrize(
+    ("side", "choice", "outcome"),
+    [("left", "left", "wins"), ("right", "left", "losses"), ("left", "right", "losses"),
+     ("right", "right", "wins"), ("left", "same", "ties"), ("right", "same", "ties")],
+)  # fmt: skip
+def test_a_choice_counts_for_whoever_is_on_that_side(side, choice, outcome):
+    assert outcome_of(side, choice) == outcome
+
+
+def test_a_pair_counts_once_whoever_hurries():
+    votes, pair, refused = Votes(), Pair("a cat", 1, "left"), []
+    start = threading.Barrier(8)
+
+    def vote():
+        start.wait(30)
+        try:
+            votes.cast(pair, "left")
+        except UserError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=vote) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert votes.tally == Tally(wins=1)
+    assert refused == ["This pair has your vote already. Draw the next one."] * 7
+    with pytest.raises(UserError, match="no pair"):
+        votes.cast(None, "left")
+
+
+def test_a_file_keeps_votes_and_only_those_on_the_same_two_models_count(tmp_path):
+    path = tmp_path / "votes.jsonl"
+    first = Votes(path, "ours", "base")
+    first.cast(Pair("a “cat”\n", 2**32 - 1, "left"), "left")
+    first.cast(Pair("a dog", 2, "right"), "left")
+    Votes(path, "another", "base").cast(Pair("a cat", 3, "left"), "left")
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))  # as an editor may leave it
+    again = Votes(path, "ours", "base")
+    assert again.tally == first.tally == Tally(wins=1, losses=1)
+    again.cast(Pair("a cat", 4, "left"), "same")
+    assert Votes(path, "ours", "base").tally == Tally(1, 1, 1)
+    vote = json.loads(path.read_text().splitlines()[0])
+    assert vote.pop("time").endswith("+00:00")
+    assert vote == {
+        "prompt": "a “cat”\n", "seed": 2**32 - 1, "model": "ours", "base": "base",
+        "model_side": "left", "choice": "left",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"{", b"[]", b"7", b"\xff", b'{"choice": "left", "model_side": "left"}',
+     b'{"choice": "top", "model_side": "left", "model": "a", "base": "b"}',
+     b'{"choice": ["left"], "model_side": {}, "model": "a", "base": "b"}'],
+)  # fmt: skip
+def test_a_line_that_is_no_vote_is_named(tmp_path, line):
+    path = tmp_path / "votes.jsonl"
+    Votes(path, "a", "b").cast(Pair("a cat", 1, "left"), "left")
+    path.write_bytes(path.read_bytes() + b"\n" + line + b"\n")
+    with pytest.raises(UserError, match=r"votes\.jsonl, line 3 is no vote\. Mend or delete"):
+        Votes(path, "a", "b")
+
+
+def test_a_file_that_cannot_be_written_is_a_sentence_at_once(tmp_path):
+    with pytest.raises(UserError, match=r"--votes .*Give a file that can be written"):
+        Votes(tmp_path, "a", "b")
+
+
+def test_a_vote_that_cannot_be_kept_does_not_count_and_may_be_repeated(tmp_path):
+    folder = tmp_path / "votes"
+    folder.mkdir()
+    votes, pair = Votes(folder / "votes.jsonl", "a", "b"), Pair("a cat", 1, "left")
+    (folder / "votes.jsonl").unlink()
+    folder.rmdir()
+    with pytest.raises(UserError, match="could not be kept"):
+        votes.cast(pair, "left")
+    assert votes.tally == Tally()
+    folder.mkdir()
+    assert votes.cast(pair, "left") == "wins"
