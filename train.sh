@@ -26,6 +26,12 @@ if [ -z "${MODEL_NAME:-}" ]; then
         --train_batch_size 64 --max_train_steps 280 \
         --optimizer muon --learning_rate 0.005 --lr_scheduler cosine --lr_warmup_steps 10 \
         --mixed_precision bf16 --use_ema --ema_decay 0.98 --seed 0 \
+        --validation_prompts "a red creature with blue wings" \
+            "a round green creature with a leaf tail" \
+            "a pink creature with turquoise butterfly wings" \
+            "a black pokemon with red wings and a horn" \
+            "a big-headed orange monster" \
+            "a tall purple creature with two horns and a flame tail" \
         --output_dir "$OUTPUT_DIR" "$@"
 
     # 3. Did it get better? Captions that no run has seen, base against fine-tuned.

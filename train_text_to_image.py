@@ -34,9 +34,9 @@ def main(config: Config) -> None:
         if config.with_prior_preservation:
             latents = with_class(latents, model, run, draw=draw)
         learner = WEIGHTS[config.method](model, config)
-        preview, score = previewer(config), scorer(config, run)
+        preview, score = previewer(config, run), scorer(config, run)
         steps, state = train(learner, latents, config, run, preview, score)
-        save_result(learner, latents, config, run, steps, state)
+        save_result(learner, latents, config, run, steps, state, save_colours)
 
 
 def draw(pipe, prompt: str, seeds: list[int]) -> list:
@@ -47,7 +47,7 @@ def draw(pipe, prompt: str, seeds: list[int]) -> list:
     return list(Generator(pipe, name="class").pictures(requests, batch_size=len(seeds)))
 
 
-def previewer(config: Config) -> Callable | None:
+def previewer(config: Config, run) -> Callable | None:
     """What the loop calls to draw the validation prompts; None without prompts."""
     if not config.prompts:
         return None
@@ -59,13 +59,22 @@ def previewer(config: Config) -> Callable | None:
     ]
 
     def preview(pipe, stop: Callable[[], bool]) -> Iterable:
-        generator = Generator(pipe, name=config.output_dir)
+        # Named as the app names the folder: a picture's settings say what draws it again.
+        name = config.output.resolve().name
+        generator = Generator(pipe, name=name, run={"run_id": run.id})
         try:
             yield from generator.pictures(requests, on_step=lambda *_: stop())
         except Cancelled:
             return
 
     return preview
+
+
+def save_colours(pipe, folder) -> None:
+    """Write beside the model how its latents become the app's previews."""
+    from serving.preview import Preview
+
+    Preview.fitted(pipe.vae).save(folder)
 
 
 def scorer(config: Config, run) -> Callable | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
 
 PATCHES, SIDE = 16, 128  # pictures that the matrix is fitted to, and their pixels a side
 SHOWN = 256  # pixels of a preview's longer side
+FILE = "latent_rgb.json"  # in a model's folder
 
 
 class Preview:
@@ -34,6 +37,25 @@ class Preview:
         colours = torch.nn.functional.adaptive_avg_pool2d(pixels, latents.shape[-2:])
         rows = _with_one(latents.movedim(1, -1).flatten(0, -2))  # N*h*w,C+1
         return cls(torch.linalg.lstsq(rows, colours.movedim(1, -1).flatten(0, -2)).solution)
+
+    @classmethod
+    def read(cls, folder: str | Path, channels: int) -> Preview | None:
+        """What `save` left in a model's folder; None where there is nothing that fits a VAE of so
+        many latent channels."""
+        import torch
+
+        try:
+            rows = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
+            weights = torch.tensor(rows, dtype=torch.float32)
+        except (OSError, ValueError, TypeError, RuntimeError, RecursionError):
+            return None
+        fits = weights.shape == (channels + 1, 3) and weights.isfinite().all()
+        return cls(weights) if fits else None
+
+    def save(self, folder: str | Path) -> None:
+        """Write the matrix into a model's folder, so that it need not be fitted again."""
+        rows = ",\n".join(json.dumps(row) for row in self.weights.tolist())
+        (Path(folder) / FILE).write_text(f"[{rows}]\n", encoding="utf-8")
 
     def images(self, latents: torch.Tensor) -> list[Image.Image]:
         """Of latents N,C,h,w, as the UNet has them: N small RGB pictures."""

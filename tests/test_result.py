@@ -1,16 +1,23 @@
 """What a run leaves: model, card, report, and a copy on the hub that cannot cost the model."""
 
 import json
+from dataclasses import replace
+from fnmatch import fnmatch
+from io import BytesIO
 
 import huggingface_hub
 import pytest
+import torch
 from diffusers import StableDiffusionPipeline
-from PIL import Image
+from PIL import Image, ImageChops
 from runs import config_for, fresh_run, prepared, write_metadata
 
 import train_text_to_image
 from errors import UserError
-from training.result import hard_pictures
+from generate import Generator
+from serving.examples import examples_of
+from serving.preview import Preview
+from training.result import hard_pictures, keep_examples
 
 
 class Hub:
@@ -131,3 +138,58 @@ def test_a_caption_that_is_html_is_shown_as_text(tiny_model, tmp_path):
     run(config)
     report = (config.output / "report.html").read_text()
     assert "<script>" not in report and "&lt;script&gt;alert(1)" in report
+
+
+def test_the_final_models_pictures_become_its_examples_and_give_way_to_the_next(
+    hub, tiny_model, tmp_path
+):
+    there = hub()
+    prompts = ("a red creature", "a blue one")
+    config = config_for(tiny_model, tmp_path, validation_prompts=prompts, num_validation_images=2,
+                        push_to_hub=True)  # fmt: skip
+    run(config)
+    examples = examples_of(str(config.output))
+    assert [each.request.prompt for each in examples] == list(prompts)
+    last = config.output / "validation" / "step-000003-2.png"
+    assert examples[1].png == last.read_bytes()
+    with Image.open(BytesIO(examples[0].png)) as picture:
+        settings = json.loads(picture.text["sd-pokemon"])
+    manifest = json.loads((config.output / "run.json").read_text())
+    assert (settings["model"], settings["run_id"]) == ("out", manifest["run_id"])
+    assert not any(fnmatch("examples/00.png", pattern) for pattern in there.ignored)
+
+    redrawn = next(Generator.load(str(config.output)).pictures([examples[1].request])).image
+    shown = Image.open(BytesIO(examples[1].png))
+    assert max(high for _, high in ImageChops.difference(redrawn, shown).getextrema()) <= 2
+
+    run(replace(config, validation_prompts=(), push_to_hub=False))
+    assert not (config.output / "examples").exists()
+
+
+def test_a_black_picture_is_no_example(tiny_model, tmp_path):
+    config = config_for(tiny_model, tmp_path, validation_prompts=("a", "b"))
+    folder = config.output / "validation"
+    folder.mkdir(parents=True)
+    for number, colour in enumerate(("black", "red")):
+        Image.new("RGB", (8, 8), colour).save(folder / f"step-000003-{number}.png")
+    keep_examples(config, 3)
+    (kept,) = (config.output / "examples").iterdir()
+    assert kept.read_bytes() == (folder / "step-000003-1.png").read_bytes()
+
+
+def test_the_colours_of_previews_are_saved_with_the_model(tiny_model, tmp_path):
+    config = config_for(tiny_model, tmp_path)
+    run(config)
+    generator = Generator.load(str(config.output))
+    saved = Preview.read(config.output, channels=4)
+    assert torch.allclose(saved.weights, Preview.fitted(generator.pipe.vae).weights, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[" * 100_000, "{}", "[[1, 2]]", '[["a", "b", "c"]]', "[1, [2]]",
+                "[[0,0,0],[0,0,0],[0,0,0],[0,0,0],[0,0,NaN]]", "[[0,0,0],[0,0,0]]"]
+)  # fmt: skip
+def test_damaged_colours_are_as_if_there_were_none(tmp_path, content):
+    (tmp_path / "latent_rgb.json").write_text(content)
+    assert Preview.read(tmp_path, channels=4) is None
+    assert Preview.read(tmp_path / "nowhere", channels=4) is None

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+from PIL import Image
+
 from errors import UserError, reason_of
 from training.card import model_card
+from training.files import replaced, vanish
 from training.report import Hard, records_of, write_report
 from training.watch import fixed_losses
 
 WRITTEN_HERE = "\n<!-- written by train_text_to_image.py -->\n"
 LOOKED_AT = 200  # pictures whose loss is measured at the end
 FEW, LARGE = 8, 100_000_000  # for a UNet of more parameters than this on a CPU: seconds a picture
+EXAMPLES = 12  # pictures that go with the model
 THUMBNAILS, THUMBNAIL_SIDE = 12, 160  # of the hardest; pixels
 # Of OUTPUT_DIR; the hub gets the model, not how it came to be step by step.
 NOT_UPLOADED = [
@@ -26,10 +32,16 @@ NOT_UPLOADED = [
 ]
 
 
-def save_result(learner, latents, config, run, steps: int, state: dict) -> None:
+Beside = Callable[[object, Path], None]
+
+
+def save_result(
+    learner, latents, config, run, steps: int, state: dict, beside: Beside | None = None
+) -> None:
     """Save the model first, then write the report, then upload: what fails takes nothing along.
 
-    `state`: what is known of the best look and of an early stop.
+    `state`: what is known of the best look and of an early stop. `beside` is given the pipeline
+    and the model's folder, to write there what else it is to hold.
     """
     manifest = run.manifest(latents, steps)
     if state["best"]:
@@ -41,10 +53,33 @@ def save_result(learner, latents, config, run, steps: int, state: dict) -> None:
     run.say(f"The model is in {config.output}.")
     hardest = hard_pictures(learner, latents, config, run)
     if run.is_main:
+        keep_examples(config, steps if state["looked"] == steps else None)
+        if beside:
+            beside(learner.pipe, config.output)
         report = write_report(config.output, manifest, records, hardest, config.prompts)
         run.say(f"What happened is in {report}.")
         if config.push_to_hub:
             upload(config, run)
+
+
+def keep_examples(config, look: int | None) -> None:
+    """Copy what the final model drew at `look` into OUTPUT_DIR/examples, which the app shows: the
+    first picture of each validation prompt, unless it is black because something went wrong."""
+    examples = config.output / "examples"
+    numbers = [place * config.num_validation_images for place in range(len(config.prompts))]
+    drawn = [config.output / "validation" / f"step-{look:06}-{n}.png" for n in numbers if look]
+    kept = [path for path in drawn if path.is_file() and _has_light(path)][:EXAMPLES]
+    if not kept:
+        return vanish(examples)  # those of an earlier model
+    with replaced(examples) as folder:
+        folder.mkdir()
+        for place, path in enumerate(kept):
+            shutil.copy(path, folder / f"{place:02}.png")
+
+
+def _has_light(path: Path) -> bool:
+    with Image.open(path) as image:
+        return max(high for _, high in image.convert("RGB").getextrema()) > 0
 
 
 def ours(folder: Path) -> bool:
