@@ -72,7 +72,10 @@ class Generator:
         `name`: what pictures and scores call it; None: what the folder is called.
         """
         pipe = open_pipeline(model, device, dtype, **parts)
-        return cls(pipe, name=name or model_name(model), run=read_run(model))
+        generator = cls(pipe, name=name or model_name(model), run=read_run(model))
+        if preview := Preview.read(model, pipe.vae.config.latent_channels):
+            generator.preview = preview
+        return generator
 
     @property
     def settings(self) -> dict:
@@ -164,7 +167,8 @@ class Generator:
 
     @cached_property
     def preview(self) -> Preview:
-        """Turns latents into small pictures; fitted to the VAE when it is first wanted."""
+        """Turns latents into small pictures; fitted to the VAE when it is first wanted, unless
+        that was saved with the model."""
         return Preview.fitted(self.pipe.vae)
 
     def _batches(
