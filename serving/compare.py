@@ -1,6 +1,7 @@
 """The tab that compares the model with what it was before: by a slider, by votes, in a table."""
 
 from collections.abc import Iterator, Sequence
+from html import escape
 
 import gradio as gr
 
@@ -70,7 +71,7 @@ class Slider:
                     if isinstance(event, Picture):
                         pictures.append(shown(event))
                     else:
-                        yield {self._status: f"<p>{generator.name}</p>{event}"}
+                        yield {self._status: f"<p>{escape(generator.name)}</p>{event}"}
             sides = f"{self._base.name} left, {self._worker.generator.name} right"
             yield {
                 self._slider: tuple(pictures),

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 import gradio as gr
 
@@ -14,12 +13,8 @@ from serving.request import Cancelled, Request
 from serving.series import Series, address_of, seed_of
 from serving.worker import Worker
 
-if TYPE_CHECKING:
-    from serving.limits import Limits
-
 MOST_PROMPTS = 6
 MOST_COLUMNS = 8
-FINAL = "final"
 
 
 class Grid:
@@ -28,7 +23,7 @@ class Grid:
     def __init__(self, worker: Worker, rivals: Rivals, examples: Sequence[str]):
         self._worker = worker
         self._columns = {each.name: each for each in columns_of(worker.generator, rivals)}
-        limits: Limits | None = getattr(worker, "limits", None)
+        limits = getattr(worker, "limits", None)
         self._most_prompts = min(MOST_PROMPTS, limits.num_images if limits else MOST_PROMPTS)
         self._lay_out("\n".join(examples[: self._most_prompts // 2]))
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
@@ -132,7 +127,7 @@ class Grid:
 def columns_of(own, rivals: Rivals) -> list[Variant]:
     """From the base, by way of what was learned in between, to the final model and beyond."""
     base = [Variant("base", rivals.base, 0.0)] if rivals.base else []
-    return sorted([*base, *rivals.variants, Variant(FINAL, own)], key=lambda v: v.strength)
+    return sorted([*base, *rivals.variants, Variant("final", own)], key=lambda v: v.strength)
 
 
 def table(
@@ -152,7 +147,8 @@ def table(
 
 def _count(requests: Sequence[Request], columns: Sequence[Variant]) -> str:
     pictures = len(requests) * len(columns)
-    return f"Seed {requests[0].seed} · {requests[0].steps} steps · {pictures} pictures"
+    drawn = f"{pictures} picture{'' if pictures == 1 else 's'}"
+    return f"Seed {requests[0].seed} · {requests[0].steps} steps · {drawn}"
 
 
 def _cancel(series: Series | None) -> None:

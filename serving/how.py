@@ -60,7 +60,7 @@ class How:
         self._worker, self._stages = worker, Stages(worker.generator)
         self._example, self._drawn = example, ""  # the example's pictures, for all who come
         gr.HTML(BEFORE, elem_classes="text")
-        self._strip = gr.HTML(elem_id="stages")
+        self._strip = gr.HTML(elem_id="stages", elem_classes="told")
         with gr.Row(elem_id="stages_ask"):
             self._prompt = gr.Textbox(
                 example, label="Show it with other words", max_lines=1, elem_id="stages_prompt"

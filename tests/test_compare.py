@@ -152,7 +152,7 @@ def test_only_the_ticked_columns_are_drawn(grid, bench):
     for name in ("base", "checkpoint-5", "final"):
         grid.click(f"#grid_columns label:has-text('{name}')")
     draw_grid(grid, "a cat")
-    told(grid, "#grid_status", "1 pictures")
+    told(grid, "#grid_status", "1 picture")
     assert bench.opened == ["checkpoint-10"]
     assert bench.base.requests == bench.model.requests == []
 
@@ -300,16 +300,42 @@ def test_all_votes_count_those_of_the_file_and_yours_do_not(browser, tmp_path):
     assert kept[-1]["prompt"] == bench.base.requests[0].prompt
 
 
-def test_a_vote_is_forged_in_vain(vote, bench):
+def sent_by(page) -> list:
+    """What the page asks the server for, from now on."""
     sent = []
-    vote.on("request", lambda request: sent.append(request) if "/queue/join" in request.url else 0)
+    page.on("request", lambda asked: sent.append(asked) if "/queue/join" in asked.url else None)
+    return sent
+
+
+def answer_to(url: str, body: dict) -> str:
+    """All that the server sends to a client of its own who asks this."""
+    assert httpx.post(url, json=body).status_code == 200
+    told, session = "", {"session_hash": body["session_hash"]}
+    with httpx.stream("GET", url.replace("join", "data"), params=session, timeout=60) as events:
+        for line in events.iter_lines():
+            told += line
+            if "process_completed" in line:
+                return told
+    raise AssertionError(f"no end: {told}")
+
+
+def test_what_is_sent_of_a_pair_does_not_name_it(vote):
+    sent = sent_by(vote)
+    vote.click("#vote_draw")
+    vote.wait_for_selector("#vote_left:enabled")
+    told = answer_to(sent[0].url, sent[0].post_data_json | {"session_hash": "stranger"})
+    assert "Left picture" in told
+    assert not [name for name in (*NAMES, "model_side", "choice") if name in told]
+
+
+def test_a_vote_is_forged_in_vain(vote, bench):
+    sent = sent_by(vote)
     vote.click("#vote_draw")
     vote.wait_for_selector("#vote_left:enabled")
     vote.click("#vote_left")
     told(vote, "#vote_status", "You chose")
     tally = bench.rivals.votes.tally
     assert tally.wins + tally.losses == 1
-    url = sent[-1].url.split("/queue/join")[0]
     again = sent[-1].post_data_json
     forged = dict.fromkeys(("prompt", "model_side", "choice"), "left")
     for body, sentence in (
@@ -317,12 +343,7 @@ def test_a_vote_is_forged_in_vain(vote, bench):
         (again | {"session_hash": "stranger"}, "There is no pair to vote on."),
         (again | {"session_hash": "another", "data": [forged, forged]}, "There is no pair"),
     ):
-        assert httpx.post(f"{url}/queue/join", json=body).status_code == 200
-        with httpx.stream(
-            "GET", f"{url}/queue/data", params={"session_hash": body["session_hash"]}, timeout=60
-        ) as events:
-            last = next(line for line in events.iter_lines() if "process_completed" in line)
-        assert sentence in last
+        assert sentence in answer_to(sent[-1].url, body)
     assert bench.rivals.votes.tally == tally
 
 
@@ -369,6 +390,8 @@ def test_the_words_of_grid_and_vote_are_readable_and_all_is_named(browser, bench
         page.get_by_role("tab", name="Blind vote").click()
         page.click("#vote_draw")
         page.wait_for_selector("#vote_left:enabled")
+        # Colours of buttons change gradually.
+        page.wait_for_function("!document.querySelector('#vote_left').getAnimations().length")
         for selector in ("#vote_left", "#vote_pictures figcaption", "#vote_status p"):
             assert contrast(page, selector) >= 4.5, selector
         nameless = page.evaluate(
