@@ -27,8 +27,16 @@ UNUSED_KEYS = {"deep_link", "page"}  # of a query: another page, or the state of
 UPLOAD_SECONDS = 120
 CALL_KEYS = {"data", "event_data", "fn_index", "session_hash", "trigger_id"}
 NOTHING_HERE = "There is nothing at this address. The API is described at /api."
-NO_FILE = "There is no such file. Pictures are kept for a day."
-NO_UPLOAD = "This is no upload. Send one file of a multipart form, in the field files."
+STUMBLES = {  # what gradio raises at bad requests for a route, and what they get instead
+    "file=": (
+        (OSError, ValueError),
+        (404, "There is no such file. Pictures are kept for a day."),
+    ),
+    "upload": (
+        (KeyError, TypeError, ValueError),
+        (400, "This is no upload. Send one file of a multipart form, in the field files."),
+    ),
+}
 
 
 class Gate:
@@ -77,7 +85,7 @@ class Gate:
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises Refusal where gradio stumbles over the name of a file or the form of an upload."""
-        route, answered = scope["path"].partition(PREFIX)[2], False
+        answered = False
 
         async def watched_send(message) -> None:
             nonlocal answered
@@ -86,11 +94,11 @@ class Gate:
 
         try:
             await self._app(scope, receive, watched_send)
-        except (KeyError, OSError, TypeError, ValueError) as error:
-            if answered or not route.startswith(("file=", "upload")):
-                raise
-            status, sentence = (404, NO_FILE) if route.startswith("file=") else (400, NO_UPLOAD)
-            raise Refusal(status, sentence) from error
+        except Exception as error:
+            for route, (kinds, refusal) in STUMBLES.items():
+                if isinstance(error, kinds) and PREFIX + route in scope["path"] and not answered:
+                    raise Refusal(*refusal) from error
+            raise
 
     async def _check_listener(self, request: HttpRequest) -> bytes:
         session = request.query_params.get("session_hash")
