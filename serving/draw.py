@@ -78,12 +78,17 @@ class Draw:
         )
         # page.css shows it beside several pictures; one has a button of its own.
         self._all = gr.DownloadButton("Download all", size="sm", elem_id="all")
-        self._status = gr.HTML(js_on_load=KEPT, elem_id="status")
+        self._status = gr.HTML(js_on_load=KEPT, apply_default_css=False, elem_id="status")
 
     def _lay_out_more(self) -> None:
         self._examples = getattr(self._worker.generator, "examples", ())
         if self._examples:
-            self._chosen = gr.HTML(choice_of(self._examples), js_on_load=CHOOSE, elem_id="examples")
+            self._chosen = gr.HTML(
+                choice_of(self._examples),
+                js_on_load=CHOOSE,
+                apply_default_css=False,
+                elem_id="examples",
+            )
         else:
             gr.Examples([[e] for e in EXAMPLES], self._prompt, label="Try", elem_id="try")
         with gr.Accordion("Settings", open=False, elem_id="settings"):
