@@ -73,8 +73,7 @@ class Draw:
             object_fit="contain",
             buttons=["download", "fullscreen"],
             interactive=False,
-            visible=False,
-            elem_id="gallery",
+            elem_id="gallery",  # page.css hides it while it is empty
         )
         # page.css shows it beside several pictures; one has a button of its own.
         self._all = gr.DownloadButton("Download all", size="sm", elem_id="all")
@@ -159,7 +158,7 @@ class Draw:
             path = Path(folder) / f"{file_stem(example.request.prompt)}.png"
             path.write_bytes(example.png)
             yield self._settings.filled(example.request) | {
-                self._gallery: gr.Gallery([(path, None)], visible=True, columns=1),
+                self._gallery: gr.Gallery([(path, None)], columns=1),
                 self._status: summary(example.request),
             }
 
@@ -248,7 +247,6 @@ class Draw:
         return {
             self._gallery: gr.Gallery(
                 list(zip(paths, names, strict=True)),
-                visible=bool(drawn),
                 columns=math.ceil(math.sqrt(len(drawn) or 1)),
             ),
             # As an update: gradio's page changes a plain value when the next event skips it.
