@@ -73,17 +73,21 @@ class Draw:
             object_fit="contain",
             buttons=["download", "fullscreen"],
             interactive=False,
-            visible=False,
-            elem_id="gallery",
+            elem_id="gallery",  # page.css hides it while it is empty
         )
         # page.css shows it beside several pictures; one has a button of its own.
         self._all = gr.DownloadButton("Download all", size="sm", elem_id="all")
-        self._status = gr.HTML(js_on_load=KEPT, elem_id="status")
+        self._status = gr.HTML(js_on_load=KEPT, apply_default_css=False, elem_id="status")
 
     def _lay_out_more(self) -> None:
         self._examples = getattr(self._worker.generator, "examples", ())
         if self._examples:
-            self._chosen = gr.HTML(choice_of(self._examples), js_on_load=CHOOSE, elem_id="examples")
+            self._chosen = gr.HTML(
+                choice_of(self._examples),
+                js_on_load=CHOOSE,
+                apply_default_css=False,
+                elem_id="examples",
+            )
         else:
             gr.Examples([[e] for e in EXAMPLES], self._prompt, label="Try", elem_id="try")
         with gr.Accordion("Settings", open=False, elem_id="settings"):
@@ -155,7 +159,7 @@ class Draw:
             path = Path(folder) / f"{file_stem(example.request.prompt)}.png"
             path.write_bytes(example.png)
             yield self._settings.filled(example.request) | {
-                self._gallery: gr.Gallery([(path, None)], visible=True, columns=1),
+                self._gallery: gr.Gallery([(path, None)], columns=1),
                 self._status: summary(example.request),
             }
 
@@ -244,7 +248,6 @@ class Draw:
         return {
             self._gallery: gr.Gallery(
                 list(zip(paths, names, strict=True)),
-                visible=bool(drawn),
                 columns=math.ceil(math.sqrt(len(drawn) or 1)),
             ),
             # As an update: gradio's page changes a plain value when the next event skips it.

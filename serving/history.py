@@ -15,14 +15,17 @@ from serving.request import Request
 SIDE = 96  # pixels of what is kept of a picture
 # Always there, as the script is part of it; page.css hides it while the list is empty.
 TEMPLATE = """<div role="group" aria-label="Your last drawings">
-<p>Your last drawings <button type="button" aria-label="Forget them">Clear</button></p><ul></ul>
-</div>"""
+<p>Your last drawings
+<button type="button" aria-label="Clear your last drawings">Clear</button></p>
+<ul></ul></div>"""
 
 
 def history() -> gr.HTML:
     """A strip of pictures; a click is an event with the `link` to what was clicked."""
     script = Path(__file__).with_name("history.js").read_text(encoding="utf-8")
-    return gr.HTML(html_template=TEMPLATE, js_on_load=script, elem_id="history")
+    return gr.HTML(
+        html_template=TEMPLATE, js_on_load=script, apply_default_css=False, elem_id="history"
+    )
 
 
 def remembered(request: Request, drawn: Sequence[Picture]) -> gr.HTML:
