@@ -108,6 +108,7 @@ def serve(app: "gradio.Blocks", host: str, port: int, password: "Password | None
     from serving.guard import SecurityHeaders
     from serving.password import Door
     from serving.theme import CSS, theme
+    from serving.thrift import SESSIONS
 
     # Else uvicorn takes whatever a visitor writes into X-Forwarded-For for the peer's address.
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
@@ -123,6 +124,7 @@ def serve(app: "gradio.Blocks", host: str, port: int, password: "Password | None
             ssr_mode=False,
             num_workers=0,  # they would give out files at ports of their own, without a password
             max_file_size=MOST_UPLOADED,
+            state_session_capacity=SESSIONS,
             quiet=True,
             prevent_thread_lock=True,
             # Its routes are found before gradio's own.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from errors import UserError
+from serving.drawings import Drawings
 from serving.guard import client_of
 from serving.messages import Pace, note
 from serving.picture import PROBLEMS, Picture
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 class Compare:
     """Laid out where it is made, within a page."""
 
-    def __init__(self, worker: Worker, base: "Generator", example: str):
-        self._worker, self._base = worker, base
+    def __init__(self, worker: Worker, base: "Generator", example: str, drawings: Drawings):
+        self._worker, self._base, self._drawings = worker, base, drawings
         with gr.Row(elem_id="compare"):
             with gr.Column():
                 self._prompt = gr.Textbox(example, label="Both draw", elem_id="compare_prompt")
@@ -61,7 +62,7 @@ class Compare:
                     elif event.problem:
                         raise UserError(PROBLEMS[event.problem].format(seed=event.seed))
                     else:
-                        pictures.append(event.image)
+                        pictures.append(self._drawings.keep(event))
             sides = f"{self._base.name} left, {self._worker.generator.name} right"
             yield {
                 self._slider: tuple(pictures),

@@ -4,8 +4,6 @@ import math
 import secrets
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -13,11 +11,13 @@ import gradio as gr
 from errors import UserError
 from serving.about import HOW, scores_page
 from serving.compare import Compare
+from serving.drawings import Drawings
 from serving.guard import client_of
 from serving.messages import LINKED, TITLE, Pace, head, inline, note, summary
 from serving.picture import DARK_NOTE, PROBLEMS, Picture
 from serving.request import BOUNDS, SEEDS, Cancelled, Request
 from serving.restore import request_of
+from serving.thrift import spare_memory_and_time
 from serving.worker import Step, Unread, Worker
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ KEYS = """() => {
   });
   document.body.dataset.listens = "";
 }"""
-KEPT_SECONDS = 24 * 60 * 60  # how long the server keeps pictures of closed pages
+UPLOADS_SECONDS = (60, 600)  # how often files are looked for that were sent so long ago, and go
 
 
 class Page:
@@ -58,10 +58,9 @@ class Page:
 
     def __init__(self, worker: Worker, base: "Generator | None" = None):
         """`base`: what the model was tuned from; with it there is a tab that compares them."""
-        self._worker, self._base = worker, base
-        self.blocks = gr.Blocks(
-            title=TITLE, analytics_enabled=False, delete_cache=(3600, KEPT_SECONDS)
-        )
+        spare_memory_and_time()
+        self._worker, self._base, self._drawings = worker, base, Drawings()
+        self.blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=UPLOADS_SECONDS)
         with self.blocks:
             self._lay_out()
             self._connect()
@@ -90,7 +89,7 @@ class Page:
                     )
             if self._base:
                 with gr.Tab("Compare"):
-                    Compare(self._worker, self._base, EXAMPLES[0])
+                    Compare(self._worker, self._base, EXAMPLES[0], self._drawings)
             with gr.Tab("Scores"):
                 gr.HTML(scores_page(run), elem_classes="text")
             if card := getattr(self._worker.generator, "card", ""):
@@ -214,33 +213,30 @@ class Page:
         request = job.requests[0]
         started = time.monotonic()
         unsaid, files, pace = [], [], Pace()
-        with TemporaryDirectory() as folder:  # gradio copies each file when it is yielded
-            for event in job:
-                if isinstance(event, Unread):
-                    unsaid.append(f"The prompt is too long; not read: “{event.words}”.")
-                elif not isinstance(event, Picture):
-                    update = {self._status: pace.told(event)}
-                    if isinstance(event, Step) and event.expected:
-                        update[self._expected] = inline(event.expected)
-                    yield update
-                elif event.problem:
-                    unsaid.append(PROBLEMS[event.problem].format(seed=event.seed))
-                else:
-                    if event.is_dark:
-                        unsaid.append(DARK_NOTE.format(seed=event.seed))
-                    path = Path(folder) / f"{len(files)}" / event.file_name
-                    path.parent.mkdir()
-                    event.save(path)
-                    files.append((path, f"seed {event.seed}" if request.num_images > 1 else None))
-            seconds = time.monotonic() - started
-            yield {
-                self._gallery: gr.Gallery(
-                    files, visible=bool(files), columns=math.ceil(math.sqrt(len(files) or 1))
-                ),
-                self._expected: "",
-                self._status: summary(request, seconds)
-                + "".join(note(each, problem=True) for each in unsaid),
-            }
+        for event in job:
+            if isinstance(event, Unread):
+                unsaid.append(f"The prompt is too long; not read: “{event.words}”.")
+            elif not isinstance(event, Picture):
+                update = {self._status: pace.told(event)}
+                if isinstance(event, Step) and event.expected:
+                    update[self._expected] = inline(event.expected)
+                yield update
+            elif event.problem:
+                unsaid.append(PROBLEMS[event.problem].format(seed=event.seed))
+            else:
+                if event.is_dark:
+                    unsaid.append(DARK_NOTE.format(seed=event.seed))
+                caption = f"seed {event.seed}" if request.num_images > 1 else None
+                files.append((self._drawings.keep(event), caption))
+        seconds = time.monotonic() - started
+        yield {
+            self._gallery: gr.Gallery(
+                files, visible=bool(files), columns=math.ceil(math.sqrt(len(files) or 1))
+            ),
+            self._expected: "",
+            self._status: summary(request, seconds)
+            + "".join(note(each, problem=True) for each in unsaid),
+        }
 
     def _restore(self, path: str) -> dict:
         """The settings of a dropped picture, in the fields."""
