@@ -134,17 +134,16 @@ def books_after(server: Server) -> dict:
 
 async def one_after_another(server: Server, count: int) -> tuple[clients.Seen, list[dict]]:
     """Drawings by program and page in turn; what the server uses after warm-up and at the end."""
-    seen, used = clients.Seen(), []
-    both = [
-        clients.Program(server.url, 1_000_000, seen),
-        clients.PassingBy(server.url, 1_000_001, seen),
-    ]
+    seen, used, warm_up = clients.Seen(), [], round(WARM_UP * count)
+    program = clients.Program(server.url, 0, seen)
+    visitor = clients.Visitor(server.url, 1, seen)
+    visitor.drawings_of_visit = 1  # so that gradio soon remembers as many visitors as it may
     for number in range(1, count + 1):
-        await both[number % 2].act()
-        if number in (round(WARM_UP * count), count):
+        await (visitor if number % 2 else program).act()
+        if number in (warm_up, count):
+            visitor.drawings_of_visit = clients.Visitor.drawings_of_visit
             used.append({"drawings": number} | server.usage())
-    for client in both:
-        await client.close()
+    await asyncio.gather(program.close(), visitor.close())
     return seen, used
 
 

@@ -221,7 +221,7 @@ class OpenPage:
 class Visitor(Client):
     """Draws on the page."""
 
-    drawings_of_visit = 5  # then the page is opened anew
+    drawings_of_visit = 5  # then somebody else opens the page
     cancels = False  # whether a drawing may end with that
     page: OpenPage | None = None
 
@@ -310,9 +310,3 @@ class Closing(Visitor):
     def is_enough(self, status: str) -> bool:
         waits = "Waiting" in status or "Step" in status
         return waits and self.random.random() < 0.2
-
-
-class PassingBy(Visitor):
-    """Opens the page for one drawing only: each is by somebody new."""
-
-    drawings_of_visit = 1

@@ -4,6 +4,7 @@ import math
 import secrets
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -84,6 +85,7 @@ class Page:
                     self._dropped = gr.UploadButton(
                         "Take the settings of a picture",  # or drop it anywhere
                         file_types=[".png"],
+                        type="binary",  # for each path, gradio would leave an empty file behind
                         size="sm",
                         elem_id="dropped",
                     )
@@ -238,10 +240,10 @@ class Page:
             + "".join(note(each, problem=True) for each in unsaid),
         }
 
-    def _restore(self, path: str) -> dict:
+    def _restore(self, png: bytes) -> dict:
         """The settings of a dropped picture, in the fields."""
         try:
-            request = request_of(path)
+            request = request_of(BytesIO(png))
         except UserError as error:
             return {self._status: note(str(error), problem=True)}
         return self._filled(request) | {

@@ -1,4 +1,4 @@
-"""The load test of the app, in its short form: a small crowd for a few seconds, and few drawings."""
+"""The load test of the app, in short: a small crowd for a few seconds, and few drawings."""
 
 import io
 
