@@ -45,7 +45,7 @@ CROWD = {  # kinds of clients, and the share of each
 }
 WARM_UP = 0.2  # of the drawings, before memory is looked at first
 START_SECONDS = 60
-CALM_SECONDS = 15  # within which those who left are noticed
+CALM_SECONDS = 30  # within which those who left are noticed
 JOIN_SECONDS, GROWTH = 0.25, 0.01  # what is to be met
 SPARE_HANDLES, SPARE_BYTES = 5, 2_000
 MOST_TOLD = 20  # of what is not met
@@ -59,8 +59,11 @@ class Server:
     process: psutil.Process
     folder: Path  # all of its temporary files; its words are in server.log
 
+    def books(self) -> dict:
+        return httpx.get(f"{self.url}/books", timeout=START_SECONDS).json()
+
     def metric(self, name: str) -> float:
-        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        lines = httpx.get(f"{self.url}/metrics", timeout=START_SECONDS).text.splitlines()
         return next(float(line.split()[-1]) for line in lines if line.startswith(name))
 
     def log(self) -> str:
@@ -78,12 +81,10 @@ class Server:
 
 @contextmanager
 def running_server(step_seconds: float) -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as temporary, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        folder = Path(temporary)
-        environment = os.environ | {"TMPDIR": temporary, "GRADIO_TEMP_DIR": str(folder / "gradio")}
+    """A new server, whose temporary files are in a folder of its own."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, port = Path(temporary), some_port()
+        environment = os.environ | {"TMPDIR": temporary, "GRADIO_TEMP_DIR": f"{folder / 'gradio'}"}
         command = [sys.executable, "-m", "benchmarks.load_server"]
         command += ["--port", str(port), "--step_seconds", str(step_seconds)]
         with open(folder / "server.log", "w") as log:
@@ -97,6 +98,12 @@ def running_server(step_seconds: float) -> Iterator[Server]:
         finally:
             started.kill()
             started.wait()
+
+
+def some_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def wait_until_ready(server: Server) -> None:
@@ -129,7 +136,7 @@ def books_after(server: Server) -> dict:
         name: server.metric(f'drawing_jobs_total{{outcome="{name}"}}')
         for name in ("done", "failed", "cancelled", "refused")
     }
-    return httpx.get(f"{server.url}/books").json() | {"ends": ends, "busy": busy}
+    return server.books() | {"ends": ends, "busy": busy}
 
 
 async def one_after_another(server: Server, count: int) -> tuple[clients.Seen, list[dict]]:
@@ -141,16 +148,14 @@ async def one_after_another(server: Server, count: int) -> tuple[clients.Seen, l
     for number in range(1, count + 1):
         await (visitor if number % 2 else program).act()
         if number in (warm_up, count):
-            visitor.drawings_of_visit = clients.Visitor.drawings_of_visit
+            visitor.drawings_of_visit = clients.Visitor.drawings_of_visit  # as usual
             used.append({"drawings": number} | server.usage())
     await asyncio.gather(program.close(), visitor.close())
     return seen, used
 
 
 def _is_busy(server: Server) -> bool:
-    return bool(httpx.get(f"{server.url}/books").json()["inside"]) or bool(
-        server.metric("drawing_jobs_waiting")
-    )
+    return bool(server.books()["inside"] or server.metric("drawing_jobs_waiting"))
 
 
 def _bytes(path: Path) -> int:
