@@ -188,9 +188,8 @@ def unmet(seen: clients.Seen, books: dict, used: list[dict], log: str) -> Iterat
     if "Traceback" in log:
         yield f"The server said: {log[log.index('Traceback') :][:500]}"
     before, after = used
-    for what, spare in (("handles", SPARE_HANDLES), ("temporary_bytes", SPARE_BYTES)):
-        if after[what] > before[what] + spare:
-            yield f"{what} grew from {before[what]:,} to {after[what]:,}."
+    if after["handles"] > before["handles"] + SPARE_HANDLES:
+        yield f"Open files grew from {before['handles']:,} to {after['handles']:,}."
     if after["temporary_bytes"] > MOST_BYTES + SPARE_BYTES:
         yield f"{after['temporary_bytes']:,} bytes are in the temporary folder."
 

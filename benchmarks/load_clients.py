@@ -57,7 +57,9 @@ class Client:
 
     def __init__(self, url: str, number: int, seen: Seen):
         self.seen, self.random = seen, random.Random(number)
-        self.http = httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS)
+        # Shorter than the server's: else it may hang up just when the next request is sent.
+        idle = httpx.Limits(keepalive_expiry=2)
+        self.http = httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS, limits=idle)
         self._number, self._asked = number, 0
 
     async def act(self) -> None:
@@ -238,7 +240,7 @@ class Visitor(Client):
                     self.seen.seconds["page, joined"].append(time.monotonic() - started)
                     joined = True
                     self.once_joined()
-                if isinstance(shown.get("status"), str):
+                if isinstance(shown["status"], str):
                     status = shown["status"]
                 pictures = shown["gallery"].get("value") or pictures
                 if self.is_enough(status):
