@@ -116,6 +116,7 @@ def serve(
     from serving.guard import OwnOrigin, SecurityHeaders
     from serving.password import Door
     from serving.theme import CSS, theme
+    from serving.thrift import SESSIONS
 
     # Else uvicorn takes whatever a visitor writes into X-Forwarded-For for the peer's address.
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
@@ -132,6 +133,7 @@ def serve(
             ssr_mode=False,
             num_workers=0,  # they would give out files at ports of their own, without a password
             max_file_size=MOST_UPLOADED,
+            state_session_capacity=SESSIONS,
             mcp_server=mcp,
             quiet=True,
             prevent_thread_lock=True,

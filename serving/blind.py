@@ -9,11 +9,12 @@ import gradio as gr
 from PIL import Image
 
 from errors import UserError
+from serving.drawings import Drawings
 from serving.messages import note
 from serving.models import Rivals
 from serving.picture import PROBLEMS, Picture
 from serving.request import SEEDS, Cancelled, Request
-from serving.series import Series, address_of
+from serving.series import Series
 from serving.votes import CHOICES, SIDES, Pair, Tally, win_rate
 from serving.worker import Worker
 
@@ -28,9 +29,10 @@ BUTTONS = dict(zip(CHOICES, ("Left", "About the same", "Right"), strict=True))
 class BlindVote:
     """Laid out where it is made, within a page."""
 
-    def __init__(self, worker: Worker, rivals: Rivals, examples: Sequence[str]):
+    def __init__(self, worker: Worker, rivals: Rivals, drawings: Drawings, examples: Sequence[str]):
         """`rivals` has a base."""
-        self._worker, self._rivals, self._examples = worker, rivals, examples
+        self._worker, self._rivals = worker, rivals
+        self._drawings, self._examples = drawings, examples
         self._lay_out()
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
         drawn = [self._status, self._pictures, self._button, *self._choices.values(), self._pair]
@@ -119,7 +121,7 @@ class BlindVote:
         """HTML. Saved only now and in this order, so that no date of a file tells either."""
         figures = []
         for side, image in (("Left", left), ("Right", right)):
-            address = address_of("picture.png", image.save, self._pictures)
+            address = self._drawings.address("picture.png", image.save)
             figures.append(
                 f'<figure><img src="{address}" alt="{side} picture">'
                 f"<figcaption>{side}</figcaption></figure>"

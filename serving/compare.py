@@ -7,6 +7,7 @@ import gradio as gr
 
 from errors import UserError
 from serving.blind import BlindVote, shown
+from serving.drawings import Drawings
 from serving.grid import Grid
 from serving.messages import note
 from serving.models import Rivals
@@ -19,24 +20,24 @@ from serving.worker import Worker
 class Compare:
     """Laid out where it is made, within a page."""
 
-    def __init__(self, worker: Worker, rivals: Rivals, examples: Sequence[str]):
+    def __init__(self, worker: Worker, rivals: Rivals, drawings: Drawings, examples: Sequence[str]):
         if not rivals.base:
-            Grid(worker, rivals, examples)
+            Grid(worker, rivals, drawings, examples)
             return
         with gr.Tabs(elem_id="ways"):
             with gr.Tab("Slider"):
-                Slider(worker, rivals, examples[0])
+                Slider(worker, rivals, drawings, examples[0])
             with gr.Tab("Blind vote"):
-                BlindVote(worker, rivals, examples)
+                BlindVote(worker, rivals, drawings, examples)
             with gr.Tab("Grid"):
-                Grid(worker, rivals, examples)
+                Grid(worker, rivals, drawings, examples)
 
 
 class Slider:
     """The model over its base, of the same words and seed."""
 
-    def __init__(self, worker: Worker, rivals: Rivals, example: str):
-        self._worker, self._base = worker, rivals.base
+    def __init__(self, worker: Worker, rivals: Rivals, drawings: Drawings, example: str):
+        self._worker, self._base, self._drawings = worker, rivals.base, drawings
         with gr.Row(elem_id="compare"):
             with gr.Column():
                 self._prompt = gr.Textbox(example, label="Both draw", elem_id="compare_prompt")
@@ -69,7 +70,8 @@ class Slider:
             for generator in (self._base, self._worker.generator):
                 for event in series.draw([request], generator):
                     if isinstance(event, Picture):
-                        pictures.append(shown(event))
+                        shown(event)
+                        pictures.append(self._drawings.keep(event.file_name, event.save))
                     else:
                         yield {self._status: f"<p>{escape(generator.name)}</p>{event}"}
             sides = f"{self._base.name} left, {self._worker.generator.name} right"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from zipfile import ZipFile
 
 import gradio as gr
 
 from errors import UserError
+from serving.drawings import Drawings
 from serving.examples import CHOOSE, choice_of
 from serving.guard import client_of
 from serving.history import history, remembered
@@ -37,8 +38,8 @@ EXAMPLES = (  # where the model brings no pictures of its own
 class Draw:
     """Laid out where it is made, within a page; follows one drawing at a time for each visitor."""
 
-    def __init__(self, worker: Worker):
-        self._worker = worker
+    def __init__(self, worker: Worker, drawings: Drawings):
+        self._worker, self._drawings = worker, drawings
         # A grid: page.css puts `show` beside, or between, the others.
         with gr.Row(elem_id="sheet"):
             with gr.Column(elem_id="ask"):
@@ -97,6 +98,7 @@ class Draw:
         self._dropped = gr.UploadButton(
             "Take the settings of a picture",  # or drop it anywhere
             file_types=[".png"],
+            type="binary",  # for each path, gradio would leave an empty file behind
             size="sm",
             elem_id="dropped",
         )
@@ -149,19 +151,18 @@ class Draw:
             return {self._status: note(str(error), problem=True)}
         return self._settings.filled(request) if request else {self._status: gr.skip()}
 
-    def _show_example(self, clicked: gr.EventData) -> Iterator[dict]:
+    def _show_example(self, clicked: gr.EventData) -> dict:
         """A picture that the model brings along, and its settings in the fields."""
         number = _said(clicked, "number")
         if not isinstance(number, int) or number not in range(len(self._examples)):
-            return  # nobody clicked: it is made up
+            return {self._status: gr.skip()}  # nobody clicked: it is made up
         example = self._examples[number]
-        with TemporaryDirectory() as folder:  # gradio copies the file when it is yielded
-            path = Path(folder) / f"{file_stem(example.request.prompt)}.png"
-            path.write_bytes(example.png)
-            yield self._settings.filled(example.request) | {
-                self._gallery: gr.Gallery([(path, None)], columns=1),
-                self._status: summary(example.request),
-            }
+        name = f"{file_stem(example.request.prompt)}.png"
+        path = self._drawings.keep(name, lambda path: path.write_bytes(example.png))
+        return self._settings.filled(example.request) | {
+            self._gallery: gr.Gallery([(path, None)], columns=1),
+            self._status: summary(example.request),
+        }
 
     def _count(self, prompt: str) -> str:
         """How much of the prompt is read; nothing while the model is still being opened."""
@@ -173,10 +174,10 @@ class Draw:
             return note(words, problem=True)
         return tokens_read(*generator.tokens(prompt), generator.dropped_words(prompt))
 
-    def _restore(self, path: str) -> dict:
+    def _restore(self, png: bytes) -> dict:
         """The settings of a dropped picture, in the fields."""
         try:
-            request = request_of(path)
+            request = request_of(BytesIO(png))
         except UserError as error:
             return {self._status: note(str(error), problem=True)}
         return self._settings.filled(request) | {
@@ -226,25 +227,25 @@ class Draw:
                     unsaid.append(DARK_NOTE.format(seed=event.seed))
                 drawn.append(event)
         told = summary(request, time.monotonic() - started, seed_is_new)
-        with TemporaryDirectory() as folder:  # gradio copies each file when it is yielded
-            yield self._shown(drawn, Path(folder)) | {
-                self._expected: "",
-                self._status: told + "".join(note(each, problem=True) for each in unsaid),
-                self._history: remembered(request, drawn) if drawn else gr.skip(),
-            }
+        yield self._shown(drawn) | {
+            self._expected: "",
+            self._status: told + "".join(note(each, problem=True) for each in unsaid),
+            self._history: remembered(request, drawn) if drawn else gr.skip(),
+        }
 
-    def _shown(self, drawn: Sequence[Picture], folder: Path) -> dict:
-        """Pictures, saved in `folder`, in the gallery; several are one file as well."""
+    def _shown(self, drawn: Sequence[Picture]) -> dict:
+        """Pictures in the gallery; several are one file as well."""
         several = len(drawn) > 1
-        paths = [folder / picture.file_name for picture in drawn]
-        for picture, path in zip(drawn, paths, strict=True):
-            picture.save(path)
+        paths = [self._drawings.keep(picture.file_name, picture.save) for picture in drawn]
         names = [f"seed {picture.seed}" if several else None for picture in drawn]
-        together = folder / f"{file_stem(drawn[0].prompt)}.zip" if several else None
-        if together:
+
+        def save_all(together: Path) -> None:
             with ZipFile(together, "w") as archive:  # stored: a PNG gets no smaller
                 for path in paths:
                     archive.write(path, path.name)
+
+        name = f"{file_stem(drawn[0].prompt)}.zip" if several else ""
+        together = self._drawings.keep(name, save_all) if several else None
         return {
             self._gallery: gr.Gallery(
                 list(zip(paths, names, strict=True)),

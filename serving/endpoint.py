@@ -5,14 +5,13 @@ Client(url).predict("a red creature", seed=7, api_name="/generate")
 
 import inspect
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import get_type_hints
 
 import gradio as gr
 from anyio import to_thread
 
 from errors import UserError
+from serving.drawings import Drawings
 from serving.guard import client_of
 from serving.openapi import DESCRIPTIONS
 from serving.picture import PROBLEMS, Picture
@@ -24,18 +23,18 @@ NAME = "generate"
 DESCRIPTION = "Draw pictures from words. Returns PNG files, and the settings that drew them."
 
 
-def add_endpoint(worker: Worker) -> None:
+def add_endpoint(worker: Worker, drawings: Drawings) -> None:
     """Within a `gr.Blocks`. Its parameters are the fields of Request."""
-    gr.api(_function(worker), api_name=NAME, api_description=DESCRIPTION)
+    gr.api(_function(worker, drawings), api_name=NAME, api_description=DESCRIPTION)
 
 
-def _function(worker: Worker) -> Callable:
+def _function(worker: Worker, drawings: Drawings) -> Callable:
     async def generate(visitor: gr.Request, *values) -> AsyncIterator[tuple[list, dict]]:
         try:
             request = request_of(dict(zip(KEYS, values, strict=True)))
             client = client_of(visitor.client.host, visitor.session_hash)
             # A generator: gradio leaves it at the first event after its client is gone.
-            async for told in _follow(worker.submit([request], client)):
+            async for told in _follow(worker.submit([request], client), drawings):
                 yield told
         except Cancelled as error:
             raise gr.Error("The drawing was cancelled.", print_exception=False) from error
@@ -61,26 +60,23 @@ def _parameters() -> list[inspect.Parameter]:
     ]
 
 
-async def _follow(job: Job) -> AsyncIterator[tuple[list, dict]]:
+async def _follow(job: Job, drawings: Drawings) -> AsyncIterator[tuple[list, dict]]:
     """How far it is, and at the end the files and the settings, with what went wrong in words."""
     (request,) = job.requests
     files, settings, notes = [], {}, []
-    with TemporaryDirectory() as folder:  # gradio copies each file when it is yielded
-        async for event in _events(job):
-            if isinstance(event, Step):
-                yield [], {"step": event.done, "steps": event.total}
-            elif isinstance(event, Unread):
-                notes.append(f"The prompt is too long; not read: “{event.words}”.")
-            elif isinstance(event, Picture):
-                settings |= event.settings
-                if event.problem:
-                    notes.append(PROBLEMS[event.problem].format(seed=event.seed))
-                    continue
-                path = Path(folder) / str(event.seed) / event.file_name
-                path.parent.mkdir()
-                event.save(path)
+    async for event in _events(job):
+        if isinstance(event, Step):
+            yield [], {"step": event.done, "steps": event.total}
+        elif isinstance(event, Unread):
+            notes.append(f"The prompt is too long; not read: “{event.words}”.")
+        elif isinstance(event, Picture):
+            settings |= event.settings
+            if event.problem:
+                notes.append(PROBLEMS[event.problem].format(seed=event.seed))
+            else:
+                path = drawings.keep(event.file_name, event.save)
                 files.append(gr.FileData(path=str(path)).model_dump())
-        yield files, settings | {"seed": request.seed, "seeds": request.seeds, "notes": notes}
+    yield files, settings | {"seed": request.seed, "seeds": request.seeds, "notes": notes}
 
 
 async def _events(job: Job) -> AsyncIterator[Event]:

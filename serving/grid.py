@@ -6,11 +6,12 @@ from html import escape
 import gradio as gr
 
 from errors import UserError
+from serving.drawings import Drawings
 from serving.messages import note
 from serving.models import Rivals, Variant
 from serving.picture import PROBLEMS, Picture
 from serving.request import Cancelled, Request
-from serving.series import Series, address_of, seed_of
+from serving.series import Series, seed_of
 from serving.worker import Worker
 
 MOST_PROMPTS = 6
@@ -20,8 +21,8 @@ MOST_COLUMNS = 8
 class Grid:
     """Laid out where it is made, within a page."""
 
-    def __init__(self, worker: Worker, rivals: Rivals, examples: Sequence[str]):
-        self._worker = worker
+    def __init__(self, worker: Worker, rivals: Rivals, drawings: Drawings, examples: Sequence[str]):
+        self._worker, self._drawings = worker, drawings
         self._columns = {each.name: each for each in columns_of(worker.generator, rivals)}
         limits = getattr(worker, "limits", None)
         self._most_prompts = min(MOST_PROMPTS, limits.num_images if limits else MOST_PROMPTS)
@@ -103,7 +104,7 @@ class Grid:
     def _cell(self, picture: Picture, column: str) -> str:
         if picture.problem:
             return escape(PROBLEMS[picture.problem].format(seed=picture.seed))
-        address = address_of(picture.file_name, picture.save, self._table)
+        address = self._drawings.address(picture.file_name, picture.save)
         words = escape(f"{picture.prompt}, {column}")
         return f'<a href="{address}" target="_blank"><img src="{address}" alt="{words}"></a>'
 

@@ -9,14 +9,16 @@ import gradio as gr
 from serving.about import scores_page
 from serving.compare import Compare
 from serving.draw import EXAMPLES, Draw
+from serving.drawings import Drawings
 from serving.endpoint import add_endpoint
 from serving.how import How
 from serving.messages import TITLE, head
 from serving.models import Rivals
+from serving.thrift import spare_memory_and_time
 from serving.worker import Worker
 
 SCRIPT = Path(__file__).with_name("page.js")
-KEPT_SECONDS = 24 * 60 * 60  # how long the server keeps pictures of closed pages
+UPLOADS_SECONDS = (60, 600)  # how often files are looked for that were sent so long ago, and go
 
 
 class Page:
@@ -24,13 +26,12 @@ class Page:
 
     def __init__(self, worker: Worker, rivals: Rivals | None = None):
         """`rivals`: what a tab compares the model with."""
-        self._worker, self._rivals = worker, rivals
-        self.blocks = gr.Blocks(
-            title=TITLE, analytics_enabled=False, delete_cache=(3600, KEPT_SECONDS)
-        )
+        spare_memory_and_time()
+        self._worker, self._rivals, self._drawings = worker, rivals, Drawings()
+        self.blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=UPLOADS_SECONDS)
         with self.blocks:
             self._lay_out()
-            add_endpoint(worker)
+            add_endpoint(worker, self._drawings)
         # No entrance beside the queue, and no limit in it: the worker keeps the one line.
         self.blocks.queue(api_open=False, default_concurrency_limit=None)
 
@@ -39,10 +40,10 @@ class Page:
         gr.HTML(head(generator.name, generator.run), elem_id="head")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Draw"):
-                draw = Draw(self._worker)
+                draw = Draw(self._worker, self._drawings)
             if self._rivals:
                 with gr.Tab("Compare"):
-                    Compare(self._worker, self._rivals, EXAMPLES)
+                    Compare(self._worker, self._rivals, self._drawings, EXAMPLES)
             with gr.Tab("Scores"):
                 gr.HTML(scores_page(generator.run), elem_classes="text")
             if card := getattr(generator, "card", ""):

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -16,14 +17,14 @@ NONE = "This picture carries no settings. Drop a PNG file that was drawn here."
 A1111 = {"Steps": ("steps", int), "CFG scale": ("guidance_scale", float), "Seed": ("seed", int)}
 
 
-def request_of(path: str | Path) -> Request:
+def request_of(png: str | Path | BinaryIO) -> Request:
     """What drew the picture in a PNG file: one of ours, or of AUTOMATIC1111.
 
     Its pixels are not looked at. Raises UserError where it is no such file, carries no settings,
     or some that are out of bounds.
     """
     try:
-        with Image.open(path, formats=["PNG"]) as image:  # reads up to the first pixels
+        with Image.open(png, formats=["PNG"]) as image:  # reads up to the first pixels
             chunks = dict(image.info)
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError,
             Image.DecompressionBombError) as error:  # fmt: skip

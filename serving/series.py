@@ -1,11 +1,8 @@
 """Several drawings of one visitor, one after another: none waits in line before its turn."""
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import gradio as gr
 
@@ -68,11 +65,3 @@ def seed_of(given: object) -> object:
     if given is None:
         return secrets.randbelow(SEEDS)
     return int(given) if isinstance(given, float) and given.is_integer() else given
-
-
-def address_of(name: str, save: Callable[[Path], None], holder: gr.HTML) -> str:
-    """Where `holder` finds the file that `save` writes, for as long as the page keeps its files."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        save(path)
-        return f"gradio_api/file={quote(holder.move_resource_to_block_cache(path))}"

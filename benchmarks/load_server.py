@@ -1,0 +1,140 @@
+"""The server of benchmarks/load.py: app.py's own, over a generator that only sleeps and counts.
+
+    python -m benchmarks.load_server --port 7900 --step_seconds 0.05
+
+GET /books says what the server itself has seen of the load; see `Books`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from PIL import Image
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+import app
+import serving.drawings
+import serving.worker
+from serving.line import MAX_JOBS_OF_CLIENT, MAX_WAITING_JOBS, Busy, Line
+from serving.picture import Picture
+from serving.request import Cancelled, Request
+
+SIDE = 64  # pixels of a picture
+MOST_BYTES = 10_000  # of pictures: about 20, so that room has to be made
+
+
+def colour_of(prompt: str, seed: int) -> tuple[int, ...]:
+    """What a picture is painted with: nobody else's has the same."""
+    return tuple(hashlib.sha256(f"{seed} {prompt}".encode()).digest()[:3])
+
+
+class Books:
+    """What the server sees. Written by one thread at a time, under the worker's lock or alone."""
+
+    def __init__(self):
+        self.inside = self.most_inside = 0  # calls of the generator at once
+        self.most_waiting = 0
+        self.outcomes = Counter()  # jobs that met a busy worker: "admitted", "refused"
+        self.wrong: list[str] = []  # admissions and refusals against the rules, as sentences
+
+
+class SleepingGenerator:
+    """Sleeps through every step and paints its pictures in the colours of prompt and seed."""
+
+    name = "sleeping-model"
+    run = {}  # noqa: RUF012  (a run.json, nobody changes it)
+    size = SIDE
+
+    def __init__(self, step_seconds: float, books: Books):
+        self._step_seconds, self._books = step_seconds, books
+
+    def dropped_words(self, prompt: str) -> str:
+        return ""
+
+    def pictures(
+        self, requests: Sequence[Request], on_step=None, batch_size=8, on_preview=None
+    ) -> Iterator[Picture]:
+        books = self._books
+        books.inside += 1
+        books.most_inside = max(books.most_inside, books.inside)
+        try:
+            total = sum(request.steps for request in requests)
+            for done in range(1, total + 1):
+                time.sleep(self._step_seconds)
+                on_preview([Image.new("RGB", (SIDE // 2, SIDE // 2), (done % 256, 80, 80))])
+                if on_step(done, total):
+                    raise Cancelled
+            for request in requests:
+                yield from (self._painted(request, seed) for seed in request.seeds)
+        finally:
+            books.inside -= 1
+
+    def _painted(self, request: Request, seed: int) -> Picture:
+        settings = {
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt,
+            "seed": seed,
+            "steps": request.steps,
+            "guidance_scale": request.guidance_scale,
+            "width": SIDE,
+            "height": SIDE,
+            "model": self.name,
+        }
+        image = Image.new("RGB", (SIDE, SIDE), colour_of(request.prompt, seed))
+        return Picture(image, request.prompt, seed, None, settings)
+
+
+class WatchedLine(Line):
+    """A Line that checks itself against its rules: nobody too many, nobody refused too early.
+
+    The load's jobs are small, so that only numbers count here and never cost.
+    """
+
+    books: Books
+
+    def add(self, job) -> None:
+        waiting = list(self)
+        mine = sum(each.client == job.client for each in waiting)
+        full = len(waiting) >= MAX_WAITING_JOBS or (job.client and mine >= MAX_JOBS_OF_CLIENT)
+        state = f"with {mine} of {job.client}'s jobs and {len(waiting)} in all waiting"
+        try:
+            super().add(job)
+        except Busy:
+            self.books.outcomes["refused"] += 1
+            if not full:
+                self.books.wrong.append(f"A job was refused {state}.")
+            raise
+        self.books.outcomes["admitted"] += 1
+        self.books.most_waiting = max(self.books.most_waiting, len(self))
+        if full:
+            self.books.wrong.append(f"A job was admitted {state}.")
+
+
+def build(step_seconds: float):
+    """The app over a sleeping generator, with a route to its books."""
+    books = Books()
+    WatchedLine.books = books
+    serving.worker.Line = WatchedLine
+    serving.drawings.MOST_BYTES = MOST_BYTES
+    demo = app.build_app(SleepingGenerator(step_seconds, books))
+    demo.routes_beside.append(Route("/books", lambda _: JSONResponse(vars(books))))
+    return demo
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--step_seconds", type=float, required=True)
+    options = parser.parse_args()
+    demo = build(options.step_seconds)
+    app.serve(demo, "127.0.0.1", options.port)
+    demo.block_thread()
+
+
+if __name__ == "__main__":
+    main()

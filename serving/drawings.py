@@ -1,0 +1,61 @@
+"""The pictures that pages show: files in a folder of the app's own, where the oldest make room."""
+
+import secrets
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import quote
+
+import gradio as gr
+
+MOST_BYTES = 2**30  # about 2,500 pictures of 512 x 512 pixels
+KEPT_SECONDS = 24 * 60 * 60  # a page that is open for longer has its pictures, but not their files
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A file, alone in a folder whose name nobody can guess."""
+
+    path: Path
+    size: int  # bytes
+    since: float  # of time.monotonic()
+
+
+class Drawings:
+    """Keeps the newest pictures. Its folder goes when the app ends."""
+
+    def __init__(self):
+        self._folder = TemporaryDirectory(prefix="drawings-")
+        self._kept: deque[Kept] = deque()  # the oldest first
+        self._size = 0
+        self._changing = threading.Lock()
+        # gradio gives them out from where they are. Of others it would make copies, and keep those
+        # for as long as its clock says, however many there are.
+        gr.set_static_paths(self._folder.name)
+
+    def keep(self, name: str, save: Callable[[Path], object]) -> Path:
+        """The path of a file that `save` writes; it is the last to make room for others."""
+        path = Path(self._folder.name).resolve() / secrets.token_hex(16) / name
+        path.parent.mkdir(parents=True)  # systems tidy up their temporary folders
+        save(path)
+        with self._changing:
+            self._kept.append(Kept(path, path.stat().st_size, time.monotonic()))
+            self._size += self._kept[-1].size
+            self._make_room()
+        return path
+
+    def address(self, name: str, save: Callable[[Path], object]) -> str:
+        """As `keep`; where a page finds the file."""
+        return f"gradio_api/file={quote(str(self.keep(name, save)))}"
+
+    def _make_room(self) -> None:
+        too_old = time.monotonic() - KEPT_SECONDS
+        while len(self._kept) > 1 and (self._size > MOST_BYTES or self._kept[0].since < too_old):
+            oldest = self._kept.popleft()
+            self._size -= oldest.size
+            shutil.rmtree(oldest.path.parent, ignore_errors=True)
