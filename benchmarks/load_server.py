@@ -25,7 +25,6 @@ from serving.picture import Picture
 from serving.request import Cancelled, Request
 
 SIDE = 64  # pixels of a picture
-MOST_BYTES = 10_000  # of pictures: about 20, so that room has to be made
 
 
 def colour_of(prompt: str, seed: int) -> tuple[int, ...]:
@@ -115,12 +114,12 @@ class WatchedLine(Line):
             self.books.wrong.append(f"A job was admitted {state}.")
 
 
-def build(step_seconds: float):
+def build(step_seconds: float, most_bytes: int):
     """The app over a sleeping generator, with a route to its books."""
     books = Books()
     WatchedLine.books = books
     serving.worker.Line = WatchedLine
-    serving.drawings.MOST_BYTES = MOST_BYTES
+    serving.drawings.MOST_BYTES = most_bytes
     demo = app.build_app(SleepingGenerator(step_seconds, books))
     demo.routes_beside.append(Route("/books", lambda _: JSONResponse(vars(books))))
     return demo
@@ -130,8 +129,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--step_seconds", type=float, required=True)
+    parser.add_argument("--most_bytes", type=int, required=True, help="of pictures that are kept")
     options = parser.parse_args()
-    demo = build(options.step_seconds)
+    demo = build(options.step_seconds, options.most_bytes)
     app.serve(demo, "127.0.0.1", options.port)
     demo.block_thread()
 
