@@ -24,6 +24,7 @@ from test_rest import HOSTILE_TEXTS, until, worker_of
 
 import app
 from serving.request import BOUNDS
+from serving.worker import Step
 
 ROOT = "/gradio_api"
 JSON = {"Content-Type": "application/json"}
@@ -245,15 +246,15 @@ def test_who_drew_it_can_cancel_it_by_its_id(demo, client, generator):
     values = list((draw.values | {"prompt": "mine"}).values())
     event = call(client, draw.index, values, session).json()["event_id"]
     until(lambda: len(generator.steps) == 2)
-    generator.step_seconds = 0.2
-    generator.release()
+    job = worker_of(demo)._drawing
+    job.tell(Step(2, 20))  # the next event, while the generator is held
     body = {"session_hash": session, "fn_index": draw.index, "event_id": event}
     assert client.post(f"{ROOT}/cancel", json=body).status_code == 200
-    stopped = len(generator.steps)
-    generator.step_seconds = 0
+    assert job._cancelled.is_set()
+    generator.release()
     assert call(client, draw.index, values, session).status_code == 200
     listen(client, session)  # the next one is drawn
-    assert stopped < 12
+    assert generator.steps == [1, 2, 3, *range(1, 21)]
 
 
 # 8: around the queue
@@ -497,12 +498,12 @@ def test_who_goes_in_mid_run_stops_the_drawing_within_a_step(demo, client, gener
         next(lines.iter_lines())
         until(lambda: len(generator.steps) == 2)
     until(lambda: not any(event.alive for job in demo._queue.active_jobs if job for event in job))
-    cancelled = worker_of(demo).counts["cancelled"]
-    generator.step_seconds = 0.2
+    job = worker_of(demo)._drawing
+    job.tell(Step(2, 20))  # the next event, while the generator is held
+    until(job._cancelled.is_set)
     generator.release()
-    until(lambda: worker_of(demo).counts["cancelled"] == cancelled + 1)
-    generator.step_seconds = 0
-    assert len(generator.steps) < 12
+    until(lambda: worker_of(demo)._drawing is not job)
+    assert generator.steps == [1, 2, 3]
 
 
 def test_a_double_click_draws_one_after_the_other(demo, client, generator):
