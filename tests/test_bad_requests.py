@@ -10,6 +10,7 @@ import logging
 import re
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -247,10 +248,12 @@ def test_who_drew_it_can_cancel_it_by_its_id(demo, client, generator):
     event = call(client, draw.index, values, session).json()["event_id"]
     until(lambda: len(generator.steps) == 2)
     job = worker_of(demo)._drawing
-    job.tell(Step(2, 20))  # the next event, while the generator is held
     body = {"session_hash": session, "fn_index": draw.index, "event_id": event}
-    assert client.post(f"{ROOT}/cancel", json=body).status_code == 200
-    assert job._cancelled.is_set()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.post, f"{ROOT}/cancel", json=body)
+        # It comes after the page's next event; here is one, while the generator is held.
+        until(lambda: job.tell(Step(2, 20)) or answer.done(), 30)
+    assert answer.result().status_code == 200 and job._cancelled.is_set()
     generator.release()
     assert call(client, draw.index, values, session).status_code == 200
     listen(client, session)  # the next one is drawn
@@ -499,8 +502,8 @@ def test_who_goes_in_mid_run_stops_the_drawing_within_a_step(demo, client, gener
         until(lambda: len(generator.steps) == 2)
     until(lambda: not any(event.alive for job in demo._queue.active_jobs if job for event in job))
     job = worker_of(demo)._drawing
-    job.tell(Step(2, 20))  # the next event, while the generator is held
-    until(job._cancelled.is_set)
+    # At the next event; here is one, while the generator is held.
+    until(lambda: job.tell(Step(2, 20)) or job._cancelled.is_set(), 30)
     generator.release()
     until(lambda: worker_of(demo)._drawing is not job)
     assert generator.steps == [1, 2, 3]

@@ -174,8 +174,8 @@ def test_a_program_that_ends_leaves_its_drawing_within_a_step(demo, url, generat
             until(lambda: len(generator.steps) == 2)
     until(lambda: not [e for job in demo._queue.active_jobs if job for e in job if e.alive])
     job = worker_of(demo)._drawing
-    job.tell(Step(2, 20))  # the next event, while the generator is held
-    until(job._cancelled.is_set)
+    # At the next event; here is one, while the generator is held.
+    until(lambda: job.tell(Step(2, 20)) or job._cancelled.is_set(), 30)
     generator.release()
     until(lambda: worker_of(demo)._drawing is not job)
     assert generator.steps == [1, 2, 3]
