@@ -10,7 +10,6 @@ import logging
 import re
 import struct
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -239,25 +238,6 @@ def test_a_stranger_can_neither_cancel_nor_read_a_drawing(demo, client, generato
     generator.release()
     assert "mine-seed" in str(listen(client, victim))
     assert len(generator.steps) == 20
-
-
-def test_who_drew_it_can_cancel_it_by_its_id(demo, client, generator):
-    draw, session = function(demo, given="gallery"), uuid4().hex
-    generator.hold(3)
-    values = list((draw.values | {"prompt": "mine"}).values())
-    event = call(client, draw.index, values, session).json()["event_id"]
-    until(lambda: len(generator.steps) == 2)
-    job = worker_of(demo)._drawing
-    body = {"session_hash": session, "fn_index": draw.index, "event_id": event}
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(client.post, f"{ROOT}/cancel", json=body)
-        # It comes after the page's next event; here is one, while the generator is held.
-        until(lambda: job.tell(Step(2, 20)) or answer.done(), 30)
-    assert answer.result().status_code == 200 and job._cancelled.is_set()
-    generator.release()
-    assert call(client, draw.index, values, session).status_code == 200
-    listen(client, session)  # the next one is drawn
-    assert generator.steps == [1, 2, 3, *range(1, 21)]
 
 
 # 8: around the queue
