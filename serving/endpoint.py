@@ -1,4 +1,4 @@
-"""The one function of the page that programs may call by its name, with gradio_client or MCP:
+"""The one function of the page that programs may call by its name, with gradio_client or MCP.
 
 Client(url).predict("a red creature", seed=7, api_name="/generate")
 """

@@ -27,12 +27,12 @@ UNUSED_KEYS = {"deep_link", "page"}  # of a query: another page, or the state of
 UPLOAD_SECONDS = 120
 CALL_KEYS = {"data", "event_data", "fn_index", "session_hash", "trigger_id"}
 NOTHING_HERE = "There is nothing at this address. The API is described at /api."
-STUMBLES = {  # what gradio raises at bad requests for a route, and what they get instead
-    "file=": (
+STUMBLES = {  # what gradio raises at bad requests for a path, and what they get instead
+    r"/(gradio_api/file=|static/|assets/|svelte/).*": (
         (OSError, ValueError),
         (404, "There is no such file. Pictures are kept for a day."),
     ),
-    "upload": (
+    r"/gradio_api/upload": (
         (KeyError, TypeError, ValueError),
         (400, "This is no upload. Send one file of a multipart form, in the field files."),
     ),
@@ -70,7 +70,7 @@ class Gate:
             if path.startswith(PREFIX):
                 body = await self._check(path.removeprefix(PREFIX), request)
                 receive = _again(body, receive)
-            await self._pass_on(scope, receive, send)
+            await self._pass_on(path, scope, receive, send)
         except ClientDisconnect:
             return
         except Refusal as refusal:
@@ -83,7 +83,7 @@ class Gate:
                 return await check(request)
         raise Refusal(404, NOTHING_HERE)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_on(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises Refusal where gradio stumbles over the name of a file or the form of an upload."""
         answered = False
 
@@ -95,8 +95,8 @@ class Gate:
         try:
             await self._app(scope, receive, watched_send)
         except Exception as error:
-            for route, (kinds, refusal) in STUMBLES.items():
-                if isinstance(error, kinds) and PREFIX + route in scope["path"] and not answered:
+            for pattern, (kinds, refusal) in STUMBLES.items():
+                if isinstance(error, kinds) and re.fullmatch(pattern, path, re.S) and not answered:
                     raise Refusal(*refusal) from error
             raise
 
