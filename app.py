@@ -10,7 +10,9 @@ The page answers at once, while the model is still being opened; the first drawi
 import argparse
 import ipaddress
 import os
+import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -254,6 +256,9 @@ def share(args: argparse.Namespace, app: "gradio.Blocks", password: "Password | 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
+    # As Ctrl-C: else temporary folders stay behind, and the program of a public link, which leads
+    # to whatever takes the port next.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     password = check_entrance(args)
     if args.mcp:
         from serving.tool import check_installed

@@ -22,7 +22,7 @@ from PIL import Image
 
 from benchmarks.load_server import SIDE, colour_of
 from serving.line import MAX_JOBS_OF_CLIENT, MAX_WAITING_JOBS
-from serving.request import SEEDS
+from serving.request import SEEDS, Request
 from serving.rest import RETRY_SECONDS
 
 PATIENCE_SECONDS = 120  # what has not come by then is lost
@@ -232,6 +232,7 @@ class Visitor(Client):
             await self._reopen()
         asked, started, status, pictures = self.question(), time.monotonic(), "", []
         values = {"negative_prompt": "", "guidance_scale": 5, "width": SIDE, "height": SIDE}
+        values["scheduler"] = Request("usual").scheduler
         event_id = await self.page.join("generate.click", asked | values | {"new_seed": False})
         updates, joined = self.page.follow("generate.click", event_id), False
         async with asyncio.timeout(PATIENCE_SECONDS), aclosing(updates):

@@ -82,6 +82,7 @@ class SleepingGenerator:
             "guidance_scale": request.guidance_scale,
             "width": SIDE,
             "height": SIDE,
+            "scheduler": request.scheduler,
             "model": self.name,
         }
         image = Image.new("RGB", (SIDE, SIDE), colour_of(request.prompt, seed))

@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING
 from errors import UserError
 from scoring.distances import Distance
 from scoring.memorisation import Memorisation
-from scoring.statistics import (
-    MIN_PROMPTS,
-    bootstrap_interval,
-    verdict,
-    wilson_interval,
-    win_rate,
-)
+from scoring.statistics import MIN_PROMPTS, bootstrap_interval, verdict, win_rate
+from serving.votes import wilson_interval
 
 if TYPE_CHECKING:
     from numpy import ndarray

@@ -42,15 +42,6 @@ def normal_interval(value: float, *variances: float) -> tuple[float, float]:
     return value - reach, value + reach
 
 
-def wilson_interval(hits: float, count: int) -> tuple[float, float]:
-    """Where a share of which `hits` of `count` were seen lies with 95 % confidence (Wilson 1927).
-    At least 1 seen."""
-    z2 = 1.959964**2
-    middle = (hits + z2 / 2) / (count + z2)
-    reach = math.sqrt(z2 * (hits * (count - hits) / count + z2 / 4)) / (count + z2)
-    return max(0.0, middle - reach), min(1.0, middle + reach)
-
-
 def _expanded_tail(count: int, confidence: float) -> float:
     from scipy.special import ndtr, stdtrit
 

@@ -2,7 +2,10 @@
 () => {
   // Ctrl or Cmd with Enter draws, Esc cancels, and a picture may be dropped anywhere.
   document.addEventListener("keydown", (event) => {
-    const press = (id) => document.querySelector(`#${id}:not([disabled])`)?.click();
+    const press = (id) => {
+      const button = document.querySelector(`#${id}:not([disabled])`);
+      if (button?.offsetParent) button.click(); // its tab is open
+    };
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) press("generate");
     if (event.key === "Escape") press("cancel");
   });

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from errors import UserError
-from serving.guard import Refusal, client_of, read_json, refuse_foreign_origin
+from serving.guard import Refusal, client_of, read_json
 from serving.line import MAX_WAITING_JOBS, Busy
 from serving.openapi import DOCUMENT
 from serving.picture import Picture
@@ -123,7 +123,6 @@ class Generate:
         if http.method != "POST":
             sentence = "This address draws what is sent by POST. See /api."
             return _error(sentence, 405, {"Allow": "POST"})
-        refuse_foreign_origin(http.headers)
         request = request_of(await read_json(http))
         job = self._worker.submit([request], client_of(http.client and http.client.host))
         try:

@@ -8,8 +8,6 @@ that is there already, and write a certificate into the current folder.
 import hashlib
 import os
 import re
-import signal
-import sys
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -176,8 +174,6 @@ def open_in_background(link: ShareLink, password: str = "") -> threading.Thread:
         print(link.open(password=password), flush=True)
         link.watch(lambda sentence: print(sentence, flush=True))
 
-    # SIGTERM alone would leave the program behind, a public way to whatever takes the port next.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     thread = threading.Thread(target=run, name="share link watch", daemon=True)
     thread.start()
     return thread

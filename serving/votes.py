@@ -48,15 +48,18 @@ def outcome_of(model_side: str, choice: str) -> str:
 def win_rate(tally: Tally) -> tuple[float, float, float] | None:
     """The share of votes that the model won, 0..1, and where it lies with 95 % confidence.
 
-    Ties are left out, so that what is left are yes or no: the interval is Wilson's (1927) for
-    such a share. None where nobody has decided.
+    Ties are left out, so that what is left are yes or no. None where nobody has decided.
     """
     count = tally.wins + tally.losses
-    if not count:
-        return None
-    middle = (tally.wins + Z**2 / 2) / (count + Z**2)
-    reach = Z * math.sqrt(tally.wins * tally.losses / count + Z**2 / 4) / (count + Z**2)
-    return tally.wins / count, max(0.0, middle - reach), min(1.0, middle + reach)
+    return (tally.wins / count, *wilson_interval(tally.wins, count)) if count else None
+
+
+def wilson_interval(hits: float, count: int) -> tuple[float, float]:
+    """Where a share of which `hits` of `count` were seen lies with 95 % confidence (Wilson 1927).
+    At least 1 seen."""
+    middle = (hits + Z**2 / 2) / (count + Z**2)
+    reach = Z * math.sqrt(hits * (count - hits) / count + Z**2 / 4) / (count + Z**2)
+    return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
 class Votes:

@@ -23,6 +23,7 @@ from test_password import routes
 from test_rest import HOSTILE_TEXTS, until, worker_of
 
 import app
+from serving.models import Rivals
 from serving.request import BOUNDS
 from serving.worker import Step
 
@@ -37,7 +38,7 @@ def generator() -> FakeGenerator:
 
 @pytest.fixture(scope="module")
 def demo(generator):
-    demo = app.build_app(generator, base=FakeGenerator())
+    demo = app.build_app(generator, rivals=Rivals(FakeGenerator()))
     app.serve(demo, "127.0.0.1", some_port())
     yield demo
     demo.close(verbose=False)
@@ -481,11 +482,11 @@ def test_who_goes_in_mid_run_stops_the_drawing_within_a_step(demo, client, gener
         next(lines.iter_lines())
         until(lambda: len(generator.steps) == 2)
     until(lambda: not any(event.alive for job in demo._queue.active_jobs if job for event in job))
-    job = worker_of(demo)._drawing
+    job = worker_of(demo)._drawn[0]
     # At the next event; here is one, while the generator is held.
     until(lambda: job.tell(Step(2, 20)) or job._cancelled.is_set(), 30)
     generator.release()
-    until(lambda: worker_of(demo)._drawing is not job)
+    until(lambda: job not in worker_of(demo)._drawn)
     assert generator.steps == [1, 2, 3]
 
 

@@ -11,9 +11,14 @@ from serving.picture import Picture
 
 
 def picture(seed: int) -> Picture:
-    names = ("negative_prompt", "steps", "guidance_scale", "width", "height", "model")
+    names = ("negative_prompt", "steps", "guidance_scale", "width", "height", "scheduler", "model")
     image = Image.new("RGB", (8, 8), (seed, 0, 0))
     return Picture(image, "a cat", seed, None, dict.fromkeys(names))
+
+
+def keep(kept: Drawings, seed: int):
+    drawn = picture(seed)
+    return kept.keep(drawn.file_name, drawn.save)
 
 
 @pytest.fixture
@@ -22,35 +27,35 @@ def kept() -> Drawings:
 
 
 def test_a_picture_keeps_its_name_and_settings_and_no_two_share_a_folder(kept):
-    first, second = kept.keep(picture(7)), kept.keep(picture(7))
+    first, second = keep(kept, 7), keep(kept, 7)
     assert first.name == second.name == "a-cat-seed-7.png" and first != second
     with Image.open(first) as png:
         assert png.text["parameters"].startswith("a cat\nSteps")
 
 
 def test_the_oldest_make_room_and_leave_nothing_behind(kept, monkeypatch):
-    size = kept.keep(picture(1)).stat().st_size
+    size = keep(kept, 1).stat().st_size
     monkeypatch.setattr(drawings, "MOST_BYTES", 3 * size + 10)
-    paths = [kept.keep(picture(1)) for _ in range(5)]
+    paths = [keep(kept, 1) for _ in range(5)]
     assert [path.exists() for path in paths] == [False, False, True, True, True]
     assert len(list(paths[0].parent.parent.iterdir())) == 3
 
 
 def test_the_picture_just_drawn_stays_however_large_it_is(kept, monkeypatch):
     monkeypatch.setattr(drawings, "MOST_BYTES", 1)
-    before, last = kept.keep(picture(1)), kept.keep(picture(2))
+    before, last = keep(kept, 1), keep(kept, 2)
     assert last.exists() and not before.exists()
 
 
 def test_a_picture_of_yesterday_goes(kept, monkeypatch):
-    old = kept.keep(picture(1))
+    old = keep(kept, 1)
     clock = drawings.time.monotonic() + drawings.KEPT_SECONDS + 1
     monkeypatch.setattr(drawings.time, "monotonic", lambda: clock)
-    assert kept.keep(picture(2)).exists() and not old.exists()
+    assert keep(kept, 2).exists() and not old.exists()
 
 
 def test_a_folder_that_the_system_tidied_away_stops_nothing(kept, monkeypatch):
-    gone = kept.keep(picture(1))
+    gone = keep(kept, 1)
     shutil.rmtree(gone.parent.parent)
     monkeypatch.setattr(drawings, "MOST_BYTES", 1)
-    assert kept.keep(picture(2)).exists()
+    assert keep(kept, 2).exists()

@@ -12,6 +12,7 @@ from test_rest import until, worker_of
 import app
 from generate import Request
 from serving.limits import PUBLIC
+from serving.models import Rivals
 from serving.openapi import DESCRIPTIONS
 from serving.password import Password
 from serving.rest import KEYS
@@ -28,7 +29,7 @@ def generator() -> FakeGenerator:
 @pytest.fixture(scope="module")
 def demo(generator):
     """A public page behind a password: a program passes both."""
-    demo = app.build_app(generator, PUBLIC, FakeGenerator())
+    demo = app.build_app(generator, PUBLIC, Rivals(FakeGenerator()))
     app.serve(demo, "127.0.0.1", some_port(), Password(PASSWORD))
     yield demo
     demo.close(verbose=False)
@@ -173,9 +174,9 @@ def test_a_program_that_ends_leaves_its_drawing_within_a_step(demo, url, generat
             next(lines.iter_lines())
             until(lambda: len(generator.steps) == 2)
     until(lambda: not [e for job in demo._queue.active_jobs if job for e in job if e.alive])
-    job = worker_of(demo)._drawing
+    job = worker_of(demo)._drawn[0]
     # At the next event; here is one, while the generator is held.
     until(lambda: job.tell(Step(2, 20)) or job._cancelled.is_set(), 30)
     generator.release()
-    until(lambda: worker_of(demo)._drawing is not job)
+    until(lambda: job not in worker_of(demo)._drawn)
     assert generator.steps == [1, 2, 3]

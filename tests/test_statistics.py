@@ -2,13 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scoring.statistics import (
-    _expanded_tail,
-    bootstrap_interval,
-    verdict,
-    wilson_interval,
-    win_rate,
-)
+from scoring.statistics import _expanded_tail, bootstrap_interval, verdict, win_rate
+from serving.votes import wilson_interval
 
 
 def test_the_interval_is_scipys_percentile_bootstrap_at_the_expanded_level():

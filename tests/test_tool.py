@@ -14,6 +14,7 @@ from ports import some_port
 import app
 from errors import UserError
 from generate import Request
+from serving.models import Rivals
 from serving.password import Password
 from serving.rest import KEYS
 from serving.tool import check_installed
@@ -31,7 +32,7 @@ def generator() -> FakeGenerator:
 
 @pytest.fixture(scope="module")
 def url(generator):
-    demo, port = app.build_app(generator, base=FakeGenerator()), some_port()
+    demo, port = app.build_app(generator, rivals=Rivals(FakeGenerator())), some_port()
     app.serve(demo, "127.0.0.1", port, Password(PASSWORD), mcp=True)
     yield f"http://127.0.0.1:{port}/gradio_api/mcp/"
     demo.close(verbose=False)
