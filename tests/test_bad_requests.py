@@ -377,10 +377,10 @@ def test_an_uploaded_page_is_never_shown_as_one(client, untouched, name):
 def test_no_name_of_an_upload_leads_out_of_its_folder(client, untouched, name):
     answer = upload(client, b"x", name)
     if answer.status_code != 200:
-        return sentence(answer, 400)
-    (path,) = answer.json()
-    (usual,) = upload(client, b"x").json()
-    assert path.rpartition("/")[0] == usual.rpartition("/")[0]
+        sentence(answer, 400)
+    else:
+        (path,), (usual,) = answer.json(), upload(client, b"x").json()
+        assert path.rpartition("/")[0] == usual.rpartition("/")[0]
 
 
 FORM = b'--a\r\nContent-Disposition: form-data; name="files"%s\r\n\r\nabc\r\n--a--'

@@ -56,7 +56,7 @@ def test_drawing_after_drawing_takes_no_more_memory_files_or_room(results):
 
 def png(prompt: str, seed: int, colour: tuple) -> bytes:
     settings = {"prompt": prompt, "negative_prompt": "", "steps": 1, "guidance_scale": 1}
-    settings |= {"width": 64, "height": 64, "model": "m", "seed": seed}
+    settings |= {"width": 64, "height": 64, "scheduler": "DDIM", "model": "m", "seed": seed}
     content = io.BytesIO()
     image = Image.new("RGB", (load_server.SIDE,) * 2, colour)
     load_server.Picture(image, prompt, seed, None, settings).save(content)
