@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING
 
 from errors import UserError, exit_with_sentence
 from generate import DEFAULT_MODEL, Generator, Picture
-from serving.examples import examples_of
 from serving.models import Rivals, rivals_of
+from serving.page.examples import examples_of
 from serving.pipeline import DTYPES, is_model_folder, model_name, picture_size, read_card, read_run
 
 if TYPE_CHECKING:
     import gradio
 
+    from serving.entrances.password import Password
     from serving.limits import Limits
-    from serving.password import Password
 
 PORTS_TRIED = 100
 MOST_UPLOADED = 5 * 2**20  # bytes of a picture whose settings are wanted
@@ -91,9 +91,9 @@ def build_app(
 ) -> "gradio.Blocks":
     """The page for a generator, or for anything that draws like one, and for what it is compared
     with. Nothing is started yet."""
+    from serving.entrances.rest import routes
     from serving.limits import LimitedWorker, Limits
-    from serving.page import Page
-    from serving.rest import routes
+    from serving.page.tabs import Page
 
     worker = LimitedWorker(generator, limits or Limits())
     app = Page(worker, rivals).blocks
@@ -114,11 +114,11 @@ def serve(
     """
     from fastapi.middleware import Middleware
 
-    from serving.gate import Gate
-    from serving.guard import OwnOrigin, SecurityHeaders
-    from serving.password import Door
-    from serving.theme import CSS, theme
-    from serving.thrift import SESSIONS
+    from serving.entrances.gate import Gate
+    from serving.entrances.guard import OwnOrigin, SecurityHeaders
+    from serving.entrances.password import Door
+    from serving.page.theme import CSS, theme
+    from serving.page.thrift import SESSIONS
 
     # Else uvicorn takes whatever a visitor writes into X-Forwarded-For for the peer's address.
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
@@ -131,7 +131,7 @@ def serve(
             theme=theme(),
             css_paths=CSS,
             footer_links=[],
-            share=False,  # serving/share.py opens the link
+            share=False,  # serving/entrances/share.py opens the link
             ssr_mode=False,
             num_workers=0,  # they would give out files at ports of their own, without a password
             max_file_size=MOST_UPLOADED,
@@ -145,7 +145,7 @@ def serve(
     if password:
         password.gradio_is_starting = False
     if mcp:
-        from serving.tool import mend
+        from serving.entrances.tool import mend
 
         mend(app, password)
     # Around all, because gradio puts its own middleware before that of `app_kwargs`.
@@ -199,12 +199,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def check_entrance(args: argparse.Namespace) -> "Password | None":
     """The password that the page gets. Raises UserError for options that leave it open unsaid."""
-    from serving.password import Password
+    from serving.entrances.password import Password
 
     if args.public and args.password is not None:
         raise UserError("--public asks for no password. Leave out --public or --password.")
     if args.share_server is not None:
-        from serving.share import check_server
+        from serving.entrances.share import check_server
 
         check_server(args.share_server)
         if not args.share:
@@ -247,7 +247,7 @@ def here(host: str) -> str:
 
 def share(args: argparse.Namespace, app: "gradio.Blocks", password: "Password | None") -> None:
     """Open the public link in the background; it tells of itself."""
-    from serving.share import ShareLink, open_in_background
+    from serving.entrances.share import ShareLink, open_in_background
 
     print("Opening a public link ...")
     link = ShareLink(here(args.host), app.server_port, app.share_token, args.share_server)
@@ -261,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     password = check_entrance(args)
     if args.mcp:
-        from serving.tool import check_installed
+        from serving.entrances.tool import check_installed
 
         check_installed()
     generator = OpeningGenerator(args.model)

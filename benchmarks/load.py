@@ -31,8 +31,8 @@ import psutil
 
 from benchmarks import load_clients as clients
 from errors import UserError, exit_with_sentence
-from serving.drawings import MOST_BYTES
 from serving.line import MAX_WAITING_JOBS
+from serving.page.drawings import MOST_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent
 CROWD = {  # kinds of clients, and the share of each

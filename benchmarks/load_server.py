@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 import app
-import serving.drawings
+import serving.page.drawings
 import serving.worker
 from serving.line import MAX_JOBS_OF_CLIENT, MAX_WAITING_JOBS, Busy, Line
 from serving.picture import Picture
@@ -120,7 +120,7 @@ def build(step_seconds: float, most_bytes: int):
     books = Books()
     WatchedLine.books = books
     serving.worker.Line = WatchedLine
-    serving.drawings.MOST_BYTES = most_bytes
+    serving.page.drawings.MOST_BYTES = most_bytes
     demo = app.build_app(SleepingGenerator(step_seconds, books))
     demo.routes_beside.append(Route("/books", lambda _: JSONResponse(vars(books))))
     return demo

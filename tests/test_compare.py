@@ -15,9 +15,9 @@ from test_app import in_browser
 from test_page import contrast
 
 import app
-from serving.grid import table
 from serving.limits import PUBLIC
 from serving.models import Passing, Rivals, Variant
+from serving.page.grid import table
 from serving.request import Request
 from serving.votes import Tally, Votes
 

@@ -17,7 +17,7 @@ from test_app import url as url
 
 import app
 from generate import Request
-from serving.examples import examples_of
+from serving.page.examples import examples_of
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import shutil
 import pytest
 from PIL import Image
 
-from serving import drawings
-from serving.drawings import Drawings
+from serving.page import drawings
+from serving.page.drawings import Drawings
 from serving.picture import Picture
 
 

@@ -1,4 +1,4 @@
-"""serving/endpoint.py as programs use it, through gradio_client."""
+"""serving/entrances/endpoint.py as programs use it, through gradio_client."""
 
 import httpx
 import pytest
@@ -11,11 +11,11 @@ from test_rest import until, worker_of
 
 import app
 from generate import Request
+from serving.entrances.openapi import DESCRIPTIONS
+from serving.entrances.password import Password
+from serving.entrances.rest import KEYS
 from serving.limits import PUBLIC
 from serving.models import Rivals
-from serving.openapi import DESCRIPTIONS
-from serving.password import Password
-from serving.rest import KEYS
 from serving.worker import Step
 
 PASSWORD = "password-of-theirs"

@@ -37,7 +37,7 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
 @pytest.mark.parametrize("folder", sorted(FOLDERS - {"bundled"}))
 def test_a_folder_imports_neither_commands_nor_other_folders_but_those_it_stands_on(folder):
     stands_on = {"scoring": {"serving", "preparing"}, "training": {"preparing"}}.get(folder, set())
-    for path in (ROOT / folder).glob("*.py"):
+    for path in (ROOT / folder).rglob("*.py"):
         strangers = imports(path, top_level_only=True) & (COMMANDS | FOLDERS - {folder} - stands_on)
         assert not strangers, f"{path.relative_to(ROOT)} imports {strangers}"
 
@@ -48,7 +48,7 @@ def test_no_file_in_training_imports_a_command_even_inside_a_function():
 
 
 def test_the_app_needs_no_training_and_no_scoring():
-    for path in [ROOT / "app.py", ROOT / "generate.py", *(ROOT / "serving").glob("*.py")]:
+    for path in [ROOT / "app.py", ROOT / "generate.py", *(ROOT / "serving").rglob("*.py")]:
         assert not imports(path) & {"training", "preparing", "scoring", "datasets", "accelerate"}, (
             path.name
         )
@@ -57,7 +57,7 @@ def test_the_app_needs_no_training_and_no_scoring():
 def test_nothing_breaks_where_bundled_is_deleted():
     for path in [
         *ROOT.glob("*.py"),
-        *(p for f in FOLDERS - {"bundled"} for p in (ROOT / f).glob("*.py")),
+        *(p for f in FOLDERS - {"bundled"} for p in (ROOT / f).rglob("*.py")),
     ]:
         assert "bundled" not in imports(path, top_level_only=True), path.name
 

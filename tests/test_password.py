@@ -1,4 +1,4 @@
-"""serving/password.py and serving/limits.py: the door before the page, and how much is let in."""
+"""The door before the page, and how much is let in."""
 
 import json
 import re
@@ -16,14 +16,14 @@ from test_app import browser, generate_until, in_browser, status  # noqa: F401  
 import app
 from errors import UserError
 from generate import Request
-from serving.limits import PUBLIC, LimitedWorker, Limits
-from serving.password import (
+from serving.entrances.password import (
     FREE_ATTEMPTS,
     LONGEST_WAIT_SECONDS,
     MOST_PEERS,
     Attempts,
     Password,
 )
+from serving.limits import PUBLIC, LimitedWorker, Limits
 
 SECRET = "pässword-of-theirs"
 BEARER = {"Authorization": f"Bearer {SECRET}".encode()}

@@ -20,9 +20,9 @@ from starlette.datastructures import Headers
 
 import app
 from generate import Request
-from serving import guard
-from serving.guard import Refusal, client_of, parse_json, refuse_foreign_origin
-from serving.openapi import DOCUMENT
+from serving.entrances import guard
+from serving.entrances.guard import Refusal, client_of, parse_json, refuse_foreign_origin
+from serving.entrances.openapi import DOCUMENT
 from serving.request import BOUNDS
 from serving.worker import Worker
 
@@ -421,7 +421,7 @@ def test_ready_only_when_the_model_is_open(tiny_model):
     from starlette.applications import Starlette
     from starlette.testclient import TestClient
 
-    from serving.rest import routes
+    from serving.entrances.rest import routes
 
     generator = app.OpeningGenerator(tiny_model)
     client = TestClient(Starlette(routes=routes(Worker(generator), lambda: generator.ready)))

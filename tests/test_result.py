@@ -15,7 +15,7 @@ from runs import config_for, fresh_run, prepared, write_metadata
 import train_text_to_image
 from errors import UserError
 from generate import Generator
-from serving.examples import examples_of
+from serving.page.examples import examples_of
 from serving.preview import Preview
 from training.result import hard_pictures, keep_examples
 

@@ -1,4 +1,4 @@
-"""serving/share.py: gradio's tunnel code with servers and tunnel programs of ours, offline."""
+"""The public link: gradio's tunnel code with servers and tunnel programs of ours, offline."""
 
 import hashlib
 import json
@@ -19,8 +19,8 @@ from ports import some_port
 
 import app
 from errors import UserError
-from serving import share
-from serving.share import ENDED, THREAD_NAME, ShareLink, check_server
+from serving.entrances import share
+from serving.entrances.share import ENDED, THREAD_NAME, ShareLink, check_server
 
 PROJECT = Path(app.__file__).parent
 OPENS = "echo 'start proxy success: http://abc.gradio.live'; exec sleep 60"

@@ -14,10 +14,10 @@ from ports import some_port
 import app
 from errors import UserError
 from generate import Request
+from serving.entrances.password import Password
+from serving.entrances.rest import KEYS
+from serving.entrances.tool import check_installed
 from serving.models import Rivals
-from serving.password import Password
-from serving.rest import KEYS
-from serving.tool import check_installed
 
 pytest.importorskip("mcp", reason="mcp is not installed")
 

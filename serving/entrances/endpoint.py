@@ -11,12 +11,12 @@ import gradio as gr
 from anyio import to_thread
 
 from errors import UserError
-from serving.drawings import Drawings
-from serving.guard import client_of
-from serving.openapi import DESCRIPTIONS
+from serving.entrances.guard import client_of
+from serving.entrances.openapi import DESCRIPTIONS
+from serving.entrances.rest import KEYS, request_of
+from serving.page.drawings import Drawings
 from serving.picture import PROBLEMS, Picture
 from serving.request import Cancelled, Request
-from serving.rest import KEYS, request_of
 from serving.worker import Event, Job, Step, Unread, Worker
 
 NAME = "generate"

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.guard import MAX_BODY_BYTES, Refusal, answer_of, read_body, read_json
+from serving.entrances.guard import MAX_BODY_BYTES, Refusal, answer_of, read_body, read_json
 
 if TYPE_CHECKING:
     import gradio

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from serving.guard import client_of
-from serving.messages import Pace, note
+from serving.entrances.guard import client_of
+from serving.page.messages import Pace, note
 from serving.picture import Picture
 from serving.request import SEEDS, Cancelled, Request
 from serving.worker import Job, Unread, Worker

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from serving.link import link_to
-from serving.messages import data_uri
+from serving.page.link import link_to
+from serving.page.messages import data_uri
 from serving.picture import Picture
 from serving.request import Request
 

@@ -6,14 +6,14 @@ from html import escape
 import gradio as gr
 
 from errors import UserError
-from serving.blind import BlindVote, shown
-from serving.drawings import Drawings
-from serving.grid import Grid
-from serving.messages import note
 from serving.models import Rivals
+from serving.page.blind import BlindVote, shown
+from serving.page.drawings import Drawings
+from serving.page.grid import Grid
+from serving.page.messages import note
+from serving.page.series import Series, seed_of
 from serving.picture import Picture
 from serving.request import Cancelled, Request
-from serving.series import Series, seed_of
 from serving.worker import Worker
 
 

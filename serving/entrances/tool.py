@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import gradio
     from gradio_client import Client
 
-    from serving.password import Password
+    from serving.entrances.password import Password
 
 
 def check_installed() -> None:

@@ -12,17 +12,17 @@ from zipfile import ZipFile
 import gradio as gr
 
 from errors import UserError
-from serving.drawings import Drawings
-from serving.examples import CHOOSE, choice_of
-from serving.guard import client_of
-from serving.history import history, remembered
+from serving.entrances.guard import client_of
 from serving.limits import Limits
-from serving.link import linked
-from serving.messages import KEPT, Pace, inline, note, summary, tokens_read
+from serving.page.drawings import Drawings
+from serving.page.examples import CHOOSE, choice_of
+from serving.page.history import history, remembered
+from serving.page.link import linked
+from serving.page.messages import KEPT, Pace, inline, note, summary, tokens_read
+from serving.page.settings import Settings
 from serving.picture import DARK_NOTE, PROBLEMS, Picture, file_stem
 from serving.request import MAX_PROMPT_CHARACTERS, Cancelled
 from serving.restore import request_of
-from serving.settings import Settings
 from serving.worker import Job, Step, Unread, Worker
 
 EXAMPLES = (  # where the model brings no pictures of its own

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from errors import UserError
-from serving.messages import data_uri
+from serving.page.messages import data_uri
 from serving.request import BOUNDS, Request
 from serving.restore import request_of
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import gradio as gr
 
-from serving.about import scores_page
-from serving.compare import Compare
-from serving.draw import EXAMPLES, Draw
-from serving.drawings import Drawings
-from serving.endpoint import add_endpoint
-from serving.how import How
-from serving.messages import TITLE, head
+from serving.entrances.endpoint import add_endpoint
 from serving.models import Rivals
-from serving.thrift import spare_memory_and_time
+from serving.page.compare import Compare
+from serving.page.draw import EXAMPLES, Draw
+from serving.page.drawings import Drawings
+from serving.page.how import How
+from serving.page.messages import TITLE, head
+from serving.page.scores import scores_page
+from serving.page.thrift import spare_memory_and_time
 from serving.worker import Worker
 
 SCRIPT = Path(__file__).with_name("page.js")

@@ -19,9 +19,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from errors import UserError
-from serving.guard import Refusal, client_of, read_json
+from serving.entrances.guard import Refusal, client_of, read_json
+from serving.entrances.openapi import DOCUMENT
 from serving.line import MAX_WAITING_JOBS, Busy
-from serving.openapi import DOCUMENT
 from serving.picture import Picture
 from serving.request import SEEDS, Cancelled, Request
 from serving.worker import Job, Unread, Worker

@@ -9,12 +9,12 @@ import gradio as gr
 from PIL import Image
 
 from errors import UserError
-from serving.drawings import Drawings
-from serving.messages import note
 from serving.models import Rivals
+from serving.page.drawings import Drawings
+from serving.page.messages import note
+from serving.page.series import Series
 from serving.picture import PROBLEMS, Picture
 from serving.request import SEEDS, Cancelled, Request
-from serving.series import Series
 from serving.votes import CHOICES, SIDES, Pair, Tally, win_rate
 from serving.worker import Worker
 

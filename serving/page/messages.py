@@ -6,7 +6,7 @@ import time
 from base64 import b64encode
 from io import BytesIO
 
-from serving.link import link_to
+from serving.page.link import link_to
 from serving.request import Request
 from serving.worker import Event, Waiting
 

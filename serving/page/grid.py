@@ -6,12 +6,12 @@ from html import escape
 import gradio as gr
 
 from errors import UserError
-from serving.drawings import Drawings
-from serving.messages import note
 from serving.models import Rivals, Variant
+from serving.page.drawings import Drawings
+from serving.page.messages import note
+from serving.page.series import Series, seed_of
 from serving.picture import PROBLEMS, Picture
 from serving.request import Cancelled, Request
-from serving.series import Series, seed_of
 from serving.worker import Worker
 
 MOST_PROMPTS = 6

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from errors import UserError
-from serving.guard import client_of
-from serving.messages import Pace, data_uri, note
+from serving.entrances.guard import client_of
+from serving.page.messages import Pace, data_uri, note
 from serving.picture import PROBLEMS, Picture
 from serving.request import Cancelled, Request
 from serving.worker import Worker
