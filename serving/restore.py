@@ -16,6 +16,9 @@ from serving.request import SCHEDULERS, Request
 NONE = "This picture carries no settings. Drop a PNG file that was drawn here."
 A1111 = {"Steps": ("steps", int), "CFG scale": ("guidance_scale", float), "Seed": ("seed", int)}
 
+# Once schedulers were written by their class.
+CLASSES = {kind: name for name, (kind, options) in SCHEDULERS.items() if not options}
+
 
 def request_of(png: str | Path | BinaryIO) -> Request:
     """What drew the picture in a PNG file: one of ours, or of AUTOMATIC1111.
@@ -46,6 +49,8 @@ def _json(text: str) -> dict:
         raise UserError(NONE) from error
     if not isinstance(settings, dict) or "prompt" not in settings:
         raise UserError(NONE)
+    if isinstance(scheduler := settings.get("scheduler"), str):
+        settings["scheduler"] = CLASSES.get(scheduler, scheduler)
     return settings
 
 

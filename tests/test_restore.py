@@ -34,6 +34,11 @@ def test_a_picture_of_ours_brings_its_request_back(tmp_path):
     )  # fmt: skip
 
 
+def test_a_scheduler_that_is_named_by_its_class_is_known(tmp_path):
+    named = json.dumps(SETTINGS | {"scheduler": "DPMSolverMultistepScheduler"})
+    assert request_of(png(tmp_path / "old.png", sd_pokemon=named)).scheduler == "DPM++ 2M"
+
+
 def test_the_settings_of_automatic1111_are_read(tmp_path):
     text = "a cat, sleeping\nNegative prompt: blur\nSteps: 30, Sampler: Euler a, CFG scale: 7, "
     path = png(tmp_path / "theirs.png", parameters=text + "Seed: 42, Size: 512x768, Model: v1-5")
