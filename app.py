@@ -256,6 +256,7 @@ def share(args: argparse.Namespace, app: "gradio.Blocks", password: "Password | 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # As Ctrl-C: else temporary folders stay behind, and the program of a public link, which leads
     # to whatever takes the port next.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
