@@ -9,9 +9,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import groupby
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from errors import UserError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from generate import Generator
     from serving.denoising import Drawing
 
+TELL_SECONDS = 0.1  # least, from one step that is told of to the next
 TOGETHER = 8  # pictures of the model's own size that take their steps together
 
 
@@ -79,6 +81,7 @@ class Job:
         self._events = SimpleQueue()  # of Event, an Exception, None at the end
         self._cancelled = threading.Event()
         self._expected = ()
+        self._told = -TELL_SECONDS  # when the last event was handed out
 
     def cancel(self) -> None:
         """Leave the line, or stop drawing within one denoising step. Harmless when all is over."""
@@ -100,10 +103,15 @@ class Job:
             self.cancel()
 
     def _next_event(self):
-        event = self._events.get()
-        # Of steps that piled up behind a slow follower, only the last is news.
-        while isinstance(event, Waiting | Step) and not self._events.empty():
-            event = self._events.get()
+        """Of places and steps, the last of a while is news enough; all else comes at once."""
+        event, due = self._events.get(), self._told + TELL_SECONDS
+        with suppress(Empty):
+            while isinstance(event, Waiting | Step):
+                later = self._events.get(timeout=max(0, due - time.monotonic()))
+                if isinstance(event, Step) and isinstance(later, Step) and not later.expected:
+                    later = replace(later, expected=event.expected)
+                event = later
+        self._told = time.monotonic()
         return event
 
     def tell(self, event: Event) -> None:

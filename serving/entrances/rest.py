@@ -51,15 +51,15 @@ drawing_jobs_waiting {waiting}
 def routes(worker: Worker, is_ready: Callable[[], bool]) -> list[Route]:
     """`is_ready`: whether the model is open."""
 
-    def healthz(_: HttpRequest) -> Response:
+    async def healthz(_: HttpRequest) -> Response:
         return PlainTextResponse("ok")
 
-    def readyz(_: HttpRequest) -> Response:
+    async def readyz(_: HttpRequest) -> Response:
         if is_ready():
             return PlainTextResponse("ready")
         return PlainTextResponse("The model is being opened. Try again soon.", 503)
 
-    def metrics(_: HttpRequest) -> Response:
+    async def metrics(_: HttpRequest) -> Response:
         ends = {name: worker.counts[name] for name in ("done", "failed", "cancelled", "refused")}
         text = METRICS.format(
             **ends,

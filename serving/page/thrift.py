@@ -2,8 +2,7 @@
 
 import os
 
-import gradio as gr
-from gradio.blocks import Block
+from gradio.blocks import Block, BlocksConfig
 from gradio.state_holder import SessionState
 
 SESSIONS = 100  # visitors that are remembered, at 80 KB each; 20 can wait, others lose nothing
@@ -15,14 +14,30 @@ def spare_memory_and_time() -> None:
     # Else it keeps the last 10,000 events and after each one makes statistics of all of them.
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
-    # Else it derives this anew at every update of a page, also of those that wait: more than half
-    # of all that a server with many visitors did.
-    described = gr.Gallery(render=False).api_info()
-    gr.Gallery.api_info = lambda _: described
+    BlocksConfig.__copy__ = _copy
     SessionState.__setitem__ = _set_item
 
 
-_gradios_own = SessionState.__setitem__
+class Undescribed(BlocksConfig):
+    """The page as one visit has it.
+
+    gradio describes all of its elements when the visit begins, and each again at each update, for
+    links to the whole state of a page. Here are none, and that was most of what a server with many
+    visitors did.
+    """
+
+    @staticmethod
+    def config_for_block(*_) -> dict:
+        return {}
+
+
+_gradios_copy, _gradios_set_item = BlocksConfig.__copy__, SessionState.__setitem__
+
+
+def _copy(page: BlocksConfig) -> BlocksConfig:
+    made = _gradios_copy(page)
+    made.__class__ = Undescribed
+    return made
 
 
 def _set_item(session: SessionState, key: int, value: object) -> None:
@@ -33,4 +48,4 @@ def _set_item(session: SessionState, key: int, value: object) -> None:
     """
     if isinstance(value, Block):
         value._id = key
-    _gradios_own(session, key, value)
+    _gradios_set_item(session, key, value)
