@@ -5,6 +5,7 @@ touches the pipeline, so that no two jobs can mix.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from generate import Generator
     from serving.denoising import Drawing
 
-TELL_SECONDS = 0.1  # least, from one step that is told of to the next
 TOGETHER = 8  # pictures of the model's own size that take their steps together
 
 
@@ -54,6 +54,7 @@ class Unread:
 
 
 Event = Waiting | Step | Unread | Picture
+PAUSES = {Waiting: 1.0, Step: 0.1}  # seconds, least, before another event of these is told
 
 
 class Job:
@@ -81,7 +82,7 @@ class Job:
         self._events = SimpleQueue()  # of Event, an Exception, None at the end
         self._cancelled = threading.Event()
         self._expected = ()
-        self._told = -TELL_SECONDS  # when the last event was handed out
+        self._told = -math.inf  # when the last event was handed out
 
     def cancel(self) -> None:
         """Leave the line, or stop drawing within one denoising step. Harmless when all is over."""
@@ -104,9 +105,10 @@ class Job:
 
     def _next_event(self):
         """Of places and steps, the last of a while is news enough; all else comes at once."""
-        event, due = self._events.get(), self._told + TELL_SECONDS
+        event = self._events.get()
         with suppress(Empty):
-            while isinstance(event, Waiting | Step):
+            while pause := PAUSES.get(type(event)):
+                due = self._told + pause
                 later = self._events.get(timeout=max(0, due - time.monotonic()))
                 if isinstance(event, Step) and isinstance(later, Step) and not later.expected:
                     later = replace(later, expected=event.expected)
