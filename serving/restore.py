@@ -14,6 +14,8 @@ from errors import UserError
 from serving.request import SCHEDULERS, Request
 
 NONE = "This picture carries no settings. Drop a PNG file that was drawn here."
+# Pictures from before there was a choice of schedulers name the class of the only one.
+FORMER_SCHEDULER, ITS_NAME = "DPMSolverMultistepScheduler", "DPM++ 2M"
 A1111 = {"Steps": ("steps", int), "CFG scale": ("guidance_scale", float), "Seed": ("seed", int)}
 
 
@@ -46,6 +48,8 @@ def _json(text: str) -> dict:
         raise UserError(NONE) from error
     if not isinstance(settings, dict) or "prompt" not in settings:
         raise UserError(NONE)
+    if settings.get("scheduler") == FORMER_SCHEDULER:
+        settings["scheduler"] = ITS_NAME
     return settings
 
 

@@ -1,12 +1,15 @@
 """Settings come back from pictures, ours and others', and from nothing else."""
 
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from errors import UserError
+from generate import DEFAULT_MODEL
+from serving.page.examples import examples_of
 from serving.picture import Picture
 from serving.request import Request
 from serving.restore import request_of
@@ -41,6 +44,17 @@ def test_the_settings_of_automatic1111_are_read(tmp_path):
         "a cat, sleeping", "blur", seed=42, steps=30, guidance_scale=7.0, width=512, height=768,
         scheduler="Euler a",
     )  # fmt: skip
+
+
+def test_a_picture_from_before_there_were_several_schedulers_still_brings_its_request_back(tmp_path):
+    settings = SETTINGS | {"scheduler": "DPMSolverMultistepScheduler"}
+    Picture(Image.new("RGB", (8, 8)), SETTINGS["prompt"], 7, None, settings).save(tmp_path / "1.png")
+    assert request_of(tmp_path / "1.png").scheduler == "DPM++ 2M"
+
+
+def test_the_pictures_that_come_with_the_bundled_model_are_shown():
+    paths = list(Path(DEFAULT_MODEL).glob("examples/*.png"))
+    assert len(examples_of(DEFAULT_MODEL)) == len(paths) > 0
 
 
 @pytest.mark.parametrize(
