@@ -64,5 +64,6 @@ class Picture:
 
 def file_stem(prompt: str) -> str:
     """For example a-red-creature."""
-    words = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60].rstrip("-")
-    return words or "picture"
+    words = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60]
+    # Names end at 255 bytes, and a letter can have four.
+    return words.encode()[:200].decode(errors="ignore").rstrip("-") or "picture"

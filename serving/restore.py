@@ -14,10 +14,9 @@ from errors import UserError
 from serving.request import SCHEDULERS, Request
 
 NONE = "This picture carries no settings. Drop a PNG file that was drawn here."
+# Pictures from before there was a choice of schedulers name the class of the only one.
+FORMER_SCHEDULER, ITS_NAME = "DPMSolverMultistepScheduler", "DPM++ 2M"
 A1111 = {"Steps": ("steps", int), "CFG scale": ("guidance_scale", float), "Seed": ("seed", int)}
-
-# Once schedulers were written by their class.
-CLASSES = {kind: name for name, (kind, options) in SCHEDULERS.items() if not options}
 
 
 def request_of(png: str | Path | BinaryIO) -> Request:
@@ -49,8 +48,8 @@ def _json(text: str) -> dict:
         raise UserError(NONE) from error
     if not isinstance(settings, dict) or "prompt" not in settings:
         raise UserError(NONE)
-    if isinstance(scheduler := settings.get("scheduler"), str):
-        settings["scheduler"] = CLASSES.get(scheduler, scheduler)
+    if settings.get("scheduler") == FORMER_SCHEDULER:
+        settings["scheduler"] = ITS_NAME
     return settings
 
 

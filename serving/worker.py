@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from generate import Generator
     from serving.denoising import Drawing
 
-TOGETHER = 8  # pictures of the model's own size that take their steps together
+TOGETHER = 8  # jobs, and pictures of the model's own size, that take their steps together
 
 
 @dataclass(frozen=True)
@@ -134,16 +134,20 @@ class Job:
             self.fail(error)
         else:
             self._events.put(None)
+            self.drawing = None  # pages keep their last job, which would keep the device's memory
             self.outcome = "done"
         return False
 
     def fail(self, error: Exception) -> None:
         """For the worker: end, with a sentence where it was not called off."""
+        self._course.close()
+        self.drawing = None
         self.outcome = "cancelled" if isinstance(error, Cancelled) else "failed"
         if not isinstance(error, Cancelled | UserError):
             logging.getLogger(__name__).error("Drawing failed: %s", self.requests, exc_info=error)
             error = UserError("Drawing failed. Try other settings; the app's terminal says more.")
-        self._events.put(error)
+        # Anew, because the frames of the error that came hold what was on the device.
+        self._events.put(type(error)(*error.args))
 
     def _draw(self) -> "Iterator[Picture | Drawing]":
         generator = self.generator
@@ -212,7 +216,9 @@ class Worker:
         if not self._drawn:
             return True
         jobs = [*self._drawn, job]
-        return all(j.side_by_side for j in jobs) and sum(map(self._pixels, jobs)) <= self._room
+        if len(jobs) > TOGETHER or not all(j.side_by_side for j in jobs):
+            return False
+        return sum(map(self._pixels, jobs)) <= self._room
 
     def _pixels(self, job: Job) -> int:
         """How much of it is drawn at once, about."""
@@ -261,15 +267,19 @@ class Worker:
     def _step_together(self, jobs: list[Job]) -> None:
         before = [job.drawing.done for job in jobs]
         try:
-            self.generator.step([job.drawing for job in jobs])
+            return self.generator.step([job.drawing for job in jobs])
         except Exception as error:
             if len(jobs) == 1:
-                jobs[0].fail(error)
-                return
-            self._room //= 2  # memory, most probably
-            for job, done in zip(jobs, before, strict=True):
-                if job.drawing.done == done:
-                    self._step_together([job])
+                return jobs[0].fail(error)
+            logging.getLogger(__name__).warning(
+                "%d drawings, one by one: %s", len(jobs), str(error)
+            )
+        # After the error is forgotten, which holds all that was in memory when it came.
+        for job, done in zip(jobs, before, strict=True):
+            if job.drawing.done == done:
+                self._step_together([job])
+        if not any(job.outcome for job in jobs):  # then it was not one of them, but their number
+            self._room //= 2
 
     def _admit(self) -> None:
         while (job := next(iter(self._line), None)) and self._has_room_for(job):

@@ -1,10 +1,13 @@
 """The files of the pictures that pages show."""
 
+import errno
 import shutil
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
+from errors import UserError
 from serving.page import drawings
 from serving.page.drawings import Drawings
 from serving.picture import Picture
@@ -59,3 +62,20 @@ def test_a_folder_that_the_system_tidied_away_stops_nothing(kept, monkeypatch):
     shutil.rmtree(gone.parent.parent)
     monkeypatch.setattr(drawings, "MOST_BYTES", 1)
     assert keep(kept, 2).exists()
+
+
+def test_a_full_disk_is_a_sentence_and_nothing_half_written_stays(kept):
+    folder = keep(kept, 1).parent.parent
+
+    def save(path):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"could not be kept .No space left on device."):
+        kept.keep("a.png", save)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_name_of_long_letters_is_one_that_a_disk_takes(kept):
+    drawn = replace(picture(0), prompt="\N{MATHEMATICAL SCRIPT SMALL A}" * 60, seed=2**32 - 1)
+    assert kept.keep(drawn.file_name, drawn.save).exists()

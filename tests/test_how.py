@@ -43,6 +43,15 @@ def test_other_words_are_shown_and_bad_ones_are_a_sentence(page, generator):
     assert len(generator.requests) == asked
 
 
+def test_words_that_are_not_read_are_named(page, generator):
+    open_tab(page)
+    captions(page)
+    page.fill("#stages_prompt textarea, #stages_prompt input", "a" * 100 + " and the rest")
+    page.click("#stages_button")
+    page.locator("#stages [role=alert]", has_text="not read: “ and the rest”").wait_for()
+    assert page.locator("#stages img").count() == 6
+
+
 def test_a_flagged_picture_is_a_sentence_there_too(page, generator):
     generator.problem = "flagged"
     open_tab(page)

@@ -1,12 +1,15 @@
 """Settings come back from pictures, ours and others', and from nothing else."""
 
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from errors import UserError
+from generate import DEFAULT_MODEL
+from serving.page.examples import examples_of
 from serving.picture import Picture
 from serving.request import Request
 from serving.restore import request_of
@@ -34,11 +37,6 @@ def test_a_picture_of_ours_brings_its_request_back(tmp_path):
     )  # fmt: skip
 
 
-def test_a_scheduler_that_is_named_by_its_class_is_known(tmp_path):
-    named = json.dumps(SETTINGS | {"scheduler": "DPMSolverMultistepScheduler"})
-    assert request_of(png(tmp_path / "old.png", sd_pokemon=named)).scheduler == "DPM++ 2M"
-
-
 def test_the_settings_of_automatic1111_are_read(tmp_path):
     text = "a cat, sleeping\nNegative prompt: blur\nSteps: 30, Sampler: Euler a, CFG scale: 7, "
     path = png(tmp_path / "theirs.png", parameters=text + "Seed: 42, Size: 512x768, Model: v1-5")
@@ -46,6 +44,16 @@ def test_the_settings_of_automatic1111_are_read(tmp_path):
         "a cat, sleeping", "blur", seed=42, steps=30, guidance_scale=7.0, width=512, height=768,
         scheduler="Euler a",
     )  # fmt: skip
+
+
+def test_a_scheduler_that_is_named_by_its_class_is_known(tmp_path):
+    named = json.dumps(SETTINGS | {"scheduler": "DPMSolverMultistepScheduler"})
+    assert request_of(png(tmp_path / "old.png", sd_pokemon=named)).scheduler == "DPM++ 2M"
+
+
+def test_the_pictures_that_come_with_the_bundled_model_are_shown():
+    paths = list(Path(DEFAULT_MODEL).glob("examples/*.png"))
+    assert len(examples_of(DEFAULT_MODEL)) == len(paths) > 0
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Who is drawn next: turns, places in line, and how much may wait."""
 
 import threading
+import time
+import weakref
 
 import pytest
 from conftest import tiny_pipeline
@@ -9,7 +11,7 @@ from fakes import FakeGenerator
 from errors import UserError
 from generate import Cancelled, Generator, Picture, Request
 from serving.line import LARGEST_COST, MAX_JOBS_OF_CLIENT, MAX_WAITING_JOBS, Busy, Line, cost_of
-from serving.worker import Job, Waiting, Worker
+from serving.worker import TOGETHER, Job, Waiting, Worker
 
 LARGEST = Request("large", num_images=16, steps=150, width=1024, height=1024)
 
@@ -201,11 +203,18 @@ class Shared(Generator):
         self.go = threading.Event()
         self.together: list[int] = []
         self.enough = 99  # drawings for which memory suffices
+        self.broken: object = None  # a drawing that cannot go on
+        self.left_behind: list[bool] = []  # at each step after an error, whether its frames live on
+        self._allocated = None
 
     def step(self, drawings):
         assert self.go.wait(30), "held for too long"
         self.together.append(len(drawings))
-        if len(drawings) > self.enough:
+        if self._allocated:
+            self.left_behind.append(self._allocated() is not None)
+        if len(drawings) > self.enough or self.broken in drawings:
+            allocated = threading.Event()
+            self._allocated = weakref.ref(allocated)
             raise UserError("cuda ran out of memory.")
         super().step(drawings)
 
@@ -217,6 +226,14 @@ def shared() -> Shared:
 
 def pixels(job: Job) -> list[bytes]:
     return [event.image.tobytes() for event in job if isinstance(event, Picture)]
+
+
+def wait_for(condition) -> bool:
+    """Whether it comes true within half a minute."""
+    end = time.monotonic() + 30
+    while not (found := condition()) and time.monotonic() < end:
+        time.sleep(0.005)
+    return bool(found)
 
 
 def near(one: bytes, other: bytes) -> bool:
@@ -280,6 +297,58 @@ def test_where_memory_does_not_suffice_for_several_they_are_drawn_one_by_one(sha
         list(worker.submit([Request("e", steps=3)]))
     shared.enough = 1
     assert len(pixels(worker.submit([Request("f", steps=3)]))) == 1
+
+
+def test_what_memory_did_not_suffice_for_is_forgotten_before_the_next_try(shared):
+    shared.enough = 1
+    worker = Worker(shared)
+    jobs = [worker.submit([Request(words, steps=2)]) for words in "ab"]
+    shared.go.set()
+    assert [len(pixels(job)) for job in jobs] == [1, 1]
+    # An error holds the frames that it came through, and they hold what was on the device.
+    assert shared.left_behind and not any(shared.left_behind)
+
+
+def test_one_that_fails_leaves_the_others_as_much_room_as_before(shared):
+    worker = Worker(shared)
+    first, other = (worker.submit([Request(words, steps=9)]) for words in "ab")
+    assert wait_for(lambda: first.drawing)
+    shared.broken = first.drawing
+    shared.go.set()
+    with pytest.raises(UserError, match="ran out of memory"):
+        list(first)
+    assert len(pixels(other)) == 1
+    assert wait_for(lambda: worker.counts["done"] == 1)
+    shared.go.clear()
+    jobs = [worker.submit([Request("c", steps=1)]) for _ in range(TOGETHER)]
+    assert worker.waiting == 0
+    shared.go.set()
+    assert [len(pixels(job)) for job in jobs] == [1] * TOGETHER
+
+
+def test_small_pictures_are_not_drawn_in_any_number_at_once(shared):
+    shared.size = 512
+    worker = Worker(shared)
+    jobs = [worker.submit([Request("a", steps=2, width=32)]) for _ in range(TOGETHER + 1)]
+    assert worker.waiting == 1
+    for job in jobs[2:]:
+        job.cancel()
+    shared.go.set()
+    assert [len(pixels(job)) for job in jobs[:2]] == [1, 1]
+
+
+@pytest.mark.parametrize("ends", ["done", "cancelled", "failed"])
+def test_a_job_that_is_over_keeps_nothing_of_the_model(shared, ends):
+    worker = Worker(shared)
+    job = worker.submit([Request("a", steps=3)])
+    assert wait_for(lambda: job.drawing)
+    drawing = weakref.ref(job.drawing)
+    if ends == "cancelled":
+        job.cancel()
+    if ends == "failed":
+        shared.enough = 0
+    shared.go.set()
+    assert wait_for(lambda: job.outcome == ends and drawing() is None)
 
 
 def test_another_generator_draws_alone(shared, generator):

@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 import gradio as gr
 
+from errors import UserError
+
 MOST_BYTES = 2**30  # about 2,500 pictures of 512 x 512 pixels
 KEPT_SECONDS = 24 * 60 * 60  # a page that is open for longer has its pictures, but not their files
 
@@ -39,12 +41,22 @@ class Drawings:
         gr.set_static_paths(self._folder.name)
 
     def keep(self, name: str, save: Callable[[Path], object]) -> Path:
-        """The path of a file that `save` writes; it is the last to make room for others."""
+        """The path of a file that `save` writes; it is the last to make room for others.
+
+        Raises UserError where the disk does not take it.
+        """
         path = Path(self._folder.name).resolve() / secrets.token_hex(16) / name
-        path.parent.mkdir(parents=True)  # systems tidy up their temporary folders
-        save(path)
+        try:
+            path.parent.mkdir(parents=True)  # systems tidy up their temporary folders
+            save(path)
+            size = path.stat().st_size
+        except OSError as error:
+            shutil.rmtree(path.parent, ignore_errors=True)
+            raise UserError(
+                f"The picture could not be kept ({error.strerror}). Tell whoever runs this page."
+            ) from error
         with self._changing:
-            self._kept.append(Kept(path, path.stat().st_size, time.monotonic()))
+            self._kept.append(Kept(path, size, time.monotonic()))
             self._size += self._kept[-1].size
             self._make_room()
         return path

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from errors import UserError
-from serving.entrances.guard import client_of
-from serving.page.messages import Pace, data_uri, note
+from serving.page.messages import data_uri, note
+from serving.page.series import Series
 from serving.picture import PROBLEMS, Picture
 from serving.request import Cancelled, Request
 from serving.worker import Worker
@@ -76,18 +76,18 @@ class How:
 
     def _draw(self, visitor: gr.Request, prompt: str) -> Iterator[str]:
         """The strip, one picture after the other."""
-        shown, pace = "", Pace()
+        shown, series = "", Series(self._worker, visitor)
         try:
             request = Request(prompt, seed=SEED)
-            client = client_of(visitor.client.host, visitor.session_hash)
-            for event in self._worker.submit([request], client, self._stages):
+            for event in series.draw([request], self._stages):
                 if isinstance(event, Picture):
                     if event.problem:
                         raise UserError(PROBLEMS[event.problem].format(seed=event.seed))
                     shown += _stage(event)
                     yield _strip(shown)
                 elif not shown:
-                    yield pace.told(event)
+                    yield event
+            yield _strip(shown) + series.unread
             if prompt == self._example:
                 self._drawn = _strip(shown)
         except Cancelled:
