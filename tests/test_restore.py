@@ -46,10 +46,10 @@ def test_the_settings_of_automatic1111_are_read(tmp_path):
     )  # fmt: skip
 
 
-def test_a_picture_from_before_there_were_several_schedulers_still_brings_its_request_back(tmp_path):
+def test_a_picture_from_before_there_were_several_schedulers_is_read(tmp_path):
     settings = SETTINGS | {"scheduler": "DPMSolverMultistepScheduler"}
-    Picture(Image.new("RGB", (8, 8)), SETTINGS["prompt"], 7, None, settings).save(tmp_path / "1.png")
-    assert request_of(tmp_path / "1.png").scheduler == "DPM++ 2M"
+    path = png(tmp_path / "former.png", sd_pokemon=json.dumps(settings))
+    assert request_of(path).scheduler == "DPM++ 2M"
 
 
 def test_the_pictures_that_come_with_the_bundled_model_are_shown():
