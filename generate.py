@@ -140,7 +140,8 @@ class Generator:
     def step(self, drawings: "Sequence[Drawing]") -> None:
         """One step of all, in one call of the UNet; they are of one `shape`.
 
-        Raises UserError where memory does not suffice; then none has taken it.
+        Raises UserError where memory does not suffice; a Drawing whose `done` is as before has not
+        taken it.
         """
         with self._memory_advice():
             self.denoiser.step(drawings)

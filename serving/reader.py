@@ -26,5 +26,6 @@ class Reader:
         return prompt[re.search(r"\S*$", prompt[:start]).start() :].strip()
 
     def _tokenized(self, prompt: str):
+        prompt = prompt.encode(errors="replace").decode()  # half a character is no text to it
         with self._lock:
             return self._tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)

@@ -347,6 +347,18 @@ def test_a_vote_is_forged_in_vain(vote, bench):
     assert bench.rivals.votes.tally == tally
 
 
+def test_columns_that_no_page_sends_are_none(grid, bench):
+    sent = sent_by(grid)
+    draw_grid(grid, "a cat")
+    told(grid, "#grid_status", "Seed 7")
+    asked = len(bench.model.requests)
+    prompts, _, seed = sent[0].post_data_json["data"]
+    for number, ticked in enumerate([5, True, None, "base", {"base": 1}, ["nothing of ours"]]):
+        call = {"session_hash": f"stranger{number}", "data": [prompts, ticked, seed]}
+        assert "No column is chosen" in answer_to(sent[0].url, sent[0].post_data_json | call)
+    assert len(bench.model.requests) == asked
+
+
 def test_a_withheld_picture_makes_no_pair(vote, bench):
     bench.model.problem = "flagged"
     vote.click("#vote_draw")

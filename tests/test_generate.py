@@ -268,6 +268,12 @@ def test_tokens_are_counted_from_any_thread_while_it_draws(generator):
         assert [len(words) > 75 for words in dropped] == [n > 75 for n in range(1, 90)] * 5
 
 
+def test_half_a_character_is_a_token_like_others(generator):
+    assert generator.tokens("\ud800") == generator.tokens("?") and not generator.dropped_words(
+        "\ud800"
+    )
+
+
 def test_the_words_beyond_77_tokens_are_named(generator):
     assert generator.dropped_words("a red creature") == ""
     # The tiny tokenizer has one token for each letter: 75 of them are read.

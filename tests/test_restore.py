@@ -46,9 +46,10 @@ def test_the_settings_of_automatic1111_are_read(tmp_path):
     )  # fmt: skip
 
 
-def test_a_scheduler_that_is_named_by_its_class_is_known(tmp_path):
-    named = json.dumps(SETTINGS | {"scheduler": "DPMSolverMultistepScheduler"})
-    assert request_of(png(tmp_path / "old.png", sd_pokemon=named)).scheduler == "DPM++ 2M"
+def test_a_picture_from_before_there_were_several_schedulers_is_read(tmp_path):
+    settings = SETTINGS | {"scheduler": "DPMSolverMultistepScheduler"}
+    path = png(tmp_path / "former.png", sd_pokemon=json.dumps(settings))
+    assert request_of(path).scheduler == "DPM++ 2M"
 
 
 def test_the_pictures_that_come_with_the_bundled_model_are_shown():

@@ -24,7 +24,7 @@ from serving.entrances.openapi import DOCUMENT
 from serving.line import MAX_WAITING_JOBS, Busy
 from serving.picture import Picture
 from serving.request import SEEDS, Cancelled, Request
-from serving.worker import Job, Unread, Worker
+from serving.worker import TOGETHER, Job, Unread, Worker
 
 RETRY_SECONDS = 60  # as the sentence of a full line says
 KEYS = [field.name for field in fields(Request)]
@@ -104,7 +104,7 @@ class Generate:
     def __init__(self, worker: Worker):
         self._worker = worker
         # Each job is followed in a thread, and so many can be under way; gradio has its own.
-        self._followers = CapacityLimiter(MAX_WAITING_JOBS + 1)
+        self._followers = CapacityLimiter(MAX_WAITING_JOBS + TOGETHER)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -33,6 +33,7 @@ class Grid:
             [self._prompts, self._chosen, self._seed],
             [self._status, self._table, self._button, self._cancel, self._series],
             trigger_mode="once",
+            preprocess=False,  # gradio would stumble over what is no list
             **hidden,
         )
         self._cancel.click(_cancel, self._series, None, **hidden)
@@ -117,7 +118,8 @@ class Grid:
         return [Request(line, seed=seed) for line in lines]
 
     def _columns_among(self, chosen: object) -> list[Variant]:
-        columns = [column for name, column in self._columns.items() if name in (chosen or ())]
+        ticked = chosen if isinstance(chosen, list) else ()
+        columns = [column for name, column in self._columns.items() if name in ticked]
         if not columns:
             raise UserError("No column is chosen. Tick at least one.")
         if len(columns) > MOST_COLUMNS:
