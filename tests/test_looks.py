@@ -1,15 +1,12 @@
-"""How the page looks and reads: contrast and names, by axe; keys; nothing that jumps; words."""
+"""How the page looks: contrast and names, by axe; keys alone; nothing that jumps."""
 
-import ast
-import re
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from fakes import FakeGenerator
 from ports import some_port
-from test_app import BROWSER, PATIENCE_MS, generate, in_browser, open_settings, status
+from test_app import PATIENCE_MS, generate, in_browser, open_settings, status
 from test_app import browser as browser  # a fixture
 
 import app
@@ -18,7 +15,6 @@ from serving.models import Rivals, Variant
 from serving.page import words
 from serving.page.examples import examples_of
 
-PAGE = Path(app.__file__).parent / "serving" / "page"
 WIDE, NARROW = {"width": 1200, "height": 900}, {"width": 375, "height": 800}
 SHIFTS = """window.shifted = 0;
 new PerformanceObserver((list) => list.getEntries().forEach((one) => {
@@ -56,9 +52,9 @@ def url(generator):
 
 
 @contextmanager
-def opened(browser, url, size: dict, scheme: str = "light"):
-    """A page of a new visitor. Scripts of ours, as axe, may run although the page's rules say no."""
-    context = browser.browser.new_context(viewport=size, color_scheme=scheme, bypass_csp=True)
+def opened(browser, url, size: dict):
+    """A page of a new visitor, where axe may run although the page's rules allow no such script."""
+    context = browser.browser.new_context(viewport=size, bypass_csp=True)
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     page.add_init_script(SHIFTS)
@@ -156,13 +152,100 @@ def found_by_axe(page) -> list[str]:
 
 
 @in_browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_axe_finds_nothing_serious_and_nothing_scrolls_sideways(browser, url, size, scheme):
-    with opened(browser, url, size, scheme) as page:
+def test_axe_finds_nothing_serious_and_nothing_scrolls_sideways(browser, url, size):
+    with opened(browser, url, size) as page:
         for name, view in VIEWS.items():
-            if name != "draw":
-                open_tab(page, words.DRAW)
+            open_tab(page, words.DRAW)
             view(page)
-            assert found_by_axe(page) == [], name
+            for scheme in ("dark", "light"):
+                page.emulate_media(color_scheme=scheme)
+                page.wait_for_selector("body.dark" if scheme == "dark" else "body:not(.dark)")
+                assert found_by_axe(page) == [], (name, scheme)
             assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], name
+
+
+def shifted(page) -> float:
+    """The sum since the page was opened or this was asked last."""
+    return page.evaluate("[window.shifted, window.shifted = 0][0]")
+
+
+@in_browser
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_nothing_jumps_while_the_page_is_loaded_and_a_picture_drawn(browser, url, generator, size):
+    with opened(browser, url, size) as page:
+        page.wait_for_selector("#examples img")
+        assert shifted(page) < MOST_SHIFTED
+        page.fill("#prompt textarea", "a red creature")
+        page.locator("#tokens", has_text="of 100").wait_for()
+        generator.hold(3)
+        page.click("#generate")
+        page.wait_for_selector("#expected img")
+        # What moves within half a second of a click does not count.
+        page.evaluate("window.since = performance.now()")
+        page.wait_for_function("performance.now() > window.since + 600")
+        generator.release()
+        status(page, "20 steps")
+        page.locator("#gallery .thumbnail-item img").wait_for()
+        page.wait_for_selector("#generate:enabled")
+        assert shifted(page) < MOST_SHIFTED
+
+
+@in_browser
+def test_the_place_of_the_picture_opens_with_the_click_before_the_server_answers(browser, url):
+    with opened(browser, url, NARROW) as page:
+        assert not page.is_visible("#place")
+        page.context.set_offline(True)
+        page.click("#generate")
+        page.locator("#place", has_text=words.NO_PICTURE).wait_for()
+
+
+@in_browser
+def test_how_it_works_keeps_the_place_of_its_pictures(browser, url, generator):
+    for size in (WIDE, NARROW):
+        with opened(browser, url, size) as page:
+            generator.hold(3)
+            open_tab(page, words.HOW)
+            page.fill("#stages_prompt textarea, #stages_prompt input", f"{size}")
+            page.click("#stages_button")
+            before = page.locator("#stages_ask").bounding_box()
+            generator.release()
+            page.locator(f"#stages img[alt^='{words.FINISHED}: {{']").wait_for()
+            assert abs(page.locator("#stages_ask").bounding_box()["y"] - before["y"]) <= 1
+
+
+def tab_to(page, selector: str, name: str = "") -> None:
+    """Press Tab until the focus is there."""
+    there = """([selector, name]) => document.activeElement.matches(selector)
+      && document.activeElement.innerText.includes(name)"""
+    for _ in range(60):
+        if page.evaluate(there, [selector, name]):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"{selector} is not reached")
+
+
+@in_browser
+def test_a_picture_is_drawn_and_seen_by_keys_alone(browser, url, generator):
+    with opened(browser, url, WIDE) as page:
+        press = page.keyboard.press
+        tab_to(page, "#settings > button")
+        press("Enter")
+        tab_to(page, "#steps input[type=range]")
+        for _ in range(3):
+            press("ArrowLeft")
+        page.wait_for_function("document.querySelector('#steps input[type=number]').value === '17'")
+        tab_to(page, "#prompt textarea")
+        page.keyboard.type("a blue cat")
+        tab_to(page, "#generate")
+        press("Space")
+        status(page, "17 steps")
+        assert generator.requests[-1].prompt == "a blue cat"
+        page.wait_for_selector("#generate:enabled")
+        tab_to(page, "#gallery .thumbnail-item")
+        press("Enter")
+        page.locator("#gallery .preview img").first.wait_for()
+        press("Escape")
+        tab_to(page, "[role=tab]", words.SCORES)
+        press("Enter")
+        page.get_by_text("It draws better than its base.").wait_for()

@@ -14,7 +14,7 @@
   // nobody then loses what they are about to touch.
   const asked = () => { document.querySelector("#sheet").dataset.asked = ""; };
   document.addEventListener("click", (event) => {
-    if (event.target.closest("#generate, #examples button")) asked();
+    if (event.target.closest("#generate, #examples")) asked();
   });
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
