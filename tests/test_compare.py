@@ -218,7 +218,7 @@ def test_a_public_page_takes_no_more_rows_than_it_draws_pictures(browser):
         told(page, "#grid_status", "5 prompts are too many. Write 4.")
         page.wait_for_selector("#grid_button:enabled")
         draw_grid(page, "a\nb\nc\nd")
-        told(page, "#grid_status", "16 pictures")
+        told(page, "#grid_status", "pictures: 16")
 
 
 def test_a_picture_that_is_withheld_is_said_so_in_its_cell(grid, bench):

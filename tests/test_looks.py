@@ -202,16 +202,20 @@ def test_the_place_of_the_picture_opens_with_the_click_before_the_server_answers
 
 @in_browser
 def test_how_it_works_keeps_the_place_of_its_pictures(browser, url, generator):
+    below = """document.querySelector("#stages_ask").getBoundingClientRect().top
+      - document.querySelector("#stages").getBoundingClientRect().top"""
     for size in (WIDE, NARROW):
         with opened(browser, url, size) as page:
             generator.hold(3)
             open_tab(page, words.HOW)
             page.fill("#stages_prompt textarea, #stages_prompt input", f"{size}")
             page.click("#stages_button")
-            before = page.locator("#stages_ask").bounding_box()
+            page.locator("#stages p").wait_for()
+            before = page.evaluate(below)
             generator.release()
             page.locator(f"#stages img[alt^='{words.FINISHED}: {{']").wait_for()
-            assert abs(page.locator("#stages_ask").bounding_box()["y"] - before["y"]) <= 1
+            page.wait_for_function("document.querySelectorAll('#stages img').length === 6")
+            assert abs(page.evaluate(below) - before) <= 1
 
 
 def tab_to(page, selector: str, name: str = "") -> None:

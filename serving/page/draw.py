@@ -82,7 +82,9 @@ class Draw:
         )
         # page.css shows it beside several pictures; one has a button of its own.
         self._all = gr.DownloadButton(words.DOWNLOAD_ALL, size="sm", elem_id="all")
-        self._status = gr.HTML(js_on_load=KEPT, apply_default_css=False, elem_id="status")
+        self._status = gr.HTML(
+            js_on_load=KEPT, apply_default_css=False, elem_id="status", elem_classes="told"
+        )
 
     def _lay_out_more(self) -> None:
         self._examples = getattr(self._worker.generator, "examples", ())
