@@ -131,7 +131,7 @@ def colour_at(page, source: str) -> tuple[tuple[int, int, int], dict]:
 
 def test_the_grid_has_a_column_for_each_state_and_a_row_for_each_prompt(grid, bench):
     draw_grid(grid, " a cat \n\na <b>dog</b>\n")
-    assert "Seed 7 · 20 steps · 8 pictures" in told(grid, "#grid_status", "pictures")
+    assert "Seed 7 · 20 steps · pictures: 8" in told(grid, "#grid_status", "pictures")
     heads = grid.locator("#grid_table th[scope=col]").all_inner_texts()
     assert heads == ["base", "checkpoint-5", "checkpoint-10", "final"]
     assert grid.locator("#grid_table th[scope=row]").all_inner_texts() == ["a cat", "a <b>dog</b>"]
@@ -152,7 +152,7 @@ def test_only_the_ticked_columns_are_drawn(grid, bench):
     for name in ("base", "checkpoint-5", "final"):
         grid.click(f"#grid_columns label:has-text('{name}')")
     draw_grid(grid, "a cat")
-    told(grid, "#grid_status", "1 picture")
+    told(grid, "#grid_status", "pictures: 1")
     assert bench.opened == ["checkpoint-10"]
     assert bench.base.requests == bench.model.requests == []
 
@@ -169,7 +169,7 @@ def test_cancel_ends_the_whole_grid_and_closes_the_column(grid, bench):
     bench.release()
     grid.wait_for_selector("#grid_button:enabled")
     draw_grid(grid, "another")
-    told(grid, "#grid_status", "4 pictures")
+    told(grid, "#grid_status", "pictures: 4")
     assert bench.opened == ["checkpoint-5", "checkpoint-5", "checkpoint-10"]
     assert [request.prompt for request in bench.model.requests] == ["another"]
     assert bench.most_open == 1 and len(bench.open) == 0
@@ -218,13 +218,13 @@ def test_a_public_page_takes_no_more_rows_than_it_draws_pictures(browser):
         told(page, "#grid_status", "5 prompts are too many. Write 4.")
         page.wait_for_selector("#grid_button:enabled")
         draw_grid(page, "a\nb\nc\nd")
-        told(page, "#grid_status", "16 pictures")
+        told(page, "#grid_status", "pictures: 16")
 
 
 def test_a_picture_that_is_withheld_is_said_so_in_its_cell(grid, bench):
     bench.base.problem = "flagged"
     draw_grid(grid, "a cat")
-    told(grid, "#grid_status", "4 pictures")
+    told(grid, "#grid_status", "pictures: 4")
     assert "safety checker withheld the picture of seed 7" in grid.inner_text("#grid_table")
     assert grid.locator("#grid_table img").count() == 3
 
@@ -237,7 +237,7 @@ def test_nothing_in_the_table_is_taken_for_html():
 def test_a_phone_scrolls_the_table_and_not_the_page(grid):
     grid.set_viewport_size({"width": 375, "height": 740})
     draw_grid(grid, "a cat with an unbreakably-" + "long" * 30 + "-name")
-    told(grid, "#grid_status", "4 pictures")
+    told(grid, "#grid_status", "pictures: 4")
     assert grid.evaluate("document.documentElement.scrollWidth") <= 375
     inner, outer = grid.locator("#grid_table [role=region]").evaluate(
         "(region) => [region.scrollWidth, region.clientWidth]"
@@ -277,7 +277,7 @@ def test_votes_are_cast_by_keyboard_and_ties_are_left_out(vote, bench):
         vote.keyboard.press("Enter")
         vote.wait_for_selector(f"#vote_{choice}:disabled")
         result = told(vote, "#vote_status", f"of {number - 1}" if number > 1 else "none")
-    assert "1 tie." in result and "Ties are left out." in result
+    assert "ties: 1." in result and "Ties are left out." in result
     assert bench.rivals.votes.tally.ties == 1
     assert bench.rivals.votes.tally.wins + bench.rivals.votes.tally.losses == 1
 
@@ -293,8 +293,8 @@ def test_all_votes_count_those_of_the_file_and_yours_do_not(browser, tmp_path):
         page.wait_for_selector("#vote_same:enabled")
         page.click("#vote_same")
         result = told(page, "#vote_status", "You chose")
-    assert f"Your votes on {NAMES[1]}: none that decides, 1 tie." in result
-    assert f"All votes on {NAMES[1]}: it won 9 of 9, 1 tie." in result
+    assert f"Your votes on {NAMES[1]}: none that decides; ties: 1." in result
+    assert f"All votes on {NAMES[1]}: it won 9 of 9; ties: 1." in result
     kept = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(kept) == 10 and kept[-1]["choice"] == "same"
     assert kept[-1]["prompt"] == bench.base.requests[0].prompt
@@ -387,7 +387,7 @@ def test_a_model_with_checkpoints_alone_has_the_grid_alone(browser, bench):
         assert page.get_by_role("tab", name="Slider").count() == 0
         assert page.get_by_role("tab", name="Blind vote").count() == 0
         draw_grid(page, "a cat")
-        told(page, "#grid_status", "3 pictures")
+        told(page, "#grid_status", "pictures: 3")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -395,7 +395,7 @@ def test_the_words_of_grid_and_vote_are_readable_and_all_is_named(browser, bench
     with served(browser, bench.demo, "Grid") as page:
         page.emulate_media(color_scheme=scheme)
         draw_grid(page, "a cat")
-        told(page, "#grid_status", "4 pictures")
+        told(page, "#grid_status", "pictures: 4")
         for selector in ("#grid_table th[scope=row]", "#grid_table th[scope=col]",
                          "#grid_status p"):  # fmt: skip
             assert contrast(page, selector) >= 4.5, selector

@@ -10,6 +10,7 @@ from PIL import Image
 
 from errors import UserError
 from serving.models import Rivals
+from serving.page import words
 from serving.page.drawings import Drawings
 from serving.page.messages import note
 from serving.page.series import Series
@@ -18,12 +19,7 @@ from serving.request import SEEDS, Cancelled, Request
 from serving.votes import CHOICES, SIDES, Pair, Tally, win_rate
 from serving.worker import Worker
 
-ASKED = (
-    "Two pictures of the same words and seed, one by the model and one by its base. "
-    "Say which is better, and you learn whose they are."
-)
-PERCENT = "\N{NO-BREAK SPACE}%"
-BUTTONS = dict(zip(CHOICES, ("Left", "About the same", "Right"), strict=True))
+BUTTONS = dict(zip(CHOICES, (words.LEFT, words.SAME, words.RIGHT), strict=True))
 
 
 class BlindVote:
@@ -55,25 +51,25 @@ class BlindVote:
             )
 
     def _lay_out(self) -> None:
-        kept = " Votes are kept, with their words." if self._rivals.votes.are_kept else ""
-        gr.HTML(f"<p>{ASKED}{kept}</p>", elem_classes="told")
+        kept = f" {words.VOTES_KEPT}" if self._rivals.votes.are_kept else ""
+        gr.HTML(f"<p>{words.VOTE_ASKED}{kept}</p>", elem_classes="told")
         with gr.Row(elem_id="vote_ask"):
             self._prompt = gr.Textbox(
                 "",
-                label="Both draw (empty: words of ours)",
+                label=words.VOTE_PROMPT,
                 placeholder=self._examples[0],
                 elem_id="vote_prompt",
                 scale=3,
                 min_width=280,
             )
             self._button = gr.Button(
-                "Draw a pair", variant="primary", elem_id="vote_draw", scale=1, min_width=140
+                words.VOTE_DRAW, variant="primary", elem_id="vote_draw", scale=1, min_width=140
             )
         self._pictures = gr.HTML(elem_id="vote_pictures")
         with gr.Row(elem_id="vote_buttons"):
             self._choices = {
-                choice: gr.Button(words, interactive=False, elem_id=f"vote_{choice}", min_width=0)
-                for choice, words in BUTTONS.items()
+                choice: gr.Button(name, interactive=False, elem_id=f"vote_{choice}", min_width=0)
+                for choice, name in BUTTONS.items()
             }
         self._status = gr.HTML(elem_id="vote_status", elem_classes="told")
         self._pair, self._mine = gr.State(), gr.State(Tally())
@@ -96,18 +92,19 @@ class BlindVote:
                     if isinstance(event, Picture):
                         pictures.append(shown(event))
                     else:
-                        yield {self._status: f"<p>Picture {number} of 2</p>{event}"}
+                        place = words.PICTURE_OF_PAIR.format(number=number)
+                        yield {self._status: f"<p>{place}</p>{event}"}
             model_side = secrets.choice(SIDES)
             left, right = pictures if model_side == "right" else pictures[::-1]
             yield {
                 self._pictures: self._figures(left, right, request.prompt),
-                self._status: note("Which is better?") + series.unread,
+                self._status: note(words.WHICH_IS_BETTER) + series.unread,
                 self._pair: Pair(request.prompt, request.seed, model_side),
                 **self._choosable(True),
                 **idle,
             }
         except Cancelled:
-            yield {self._status: note("Cancelled."), **idle}
+            yield {self._status: note(words.CANCELLED), **idle}
         except UserError as error:
             yield {self._status: note(str(error), problem=True), **idle}
 
@@ -120,10 +117,13 @@ class BlindVote:
     def _figures(self, left: Image.Image, right: Image.Image, prompt: str) -> str:
         """HTML. Saved only now and in this order, so that no date of a file tells either."""
         figures = []
-        for side, image in (("Left", left), ("Right", right)):
+        for side, name, image in (
+            (words.LEFT, words.LEFT_PICTURE, left),
+            (words.RIGHT, words.RIGHT_PICTURE, right),
+        ):
             address = self._drawings.address("picture.png", image.save)
             figures.append(
-                f'<figure><img src="{address}" alt="{side} picture">'
+                f'<figure><img src="{address}" alt="{name}">'
                 f"<figcaption>{side}</figcaption></figure>"
             )
         return f'<div class="pair">{"".join(figures)}</div><p>{escape(prompt)}</p>'
@@ -141,11 +141,12 @@ class BlindVote:
         model, base = self._worker.generator.name, self._rivals.base.name
         left, right = (model, base) if pair.model_side == "left" else (base, model)
         lines = [
-            f"You chose “{BUTTONS[choice].lower()}”. Left: {left}. Right: {right}. "
-            f"Seed {pair.seed}.",
-            standing(f"Your votes on {model}", mine),
-            standing(f"All votes on {model}", self._rivals.votes.tally),
-            f"Ties are left out. While an interval holds 50{PERCENT}, its votes cannot tell.",
+            words.CHOSEN.format(
+                choice=BUTTONS[choice].lower(), left=left, right=right, seed=pair.seed
+            ),
+            standing(words.YOUR_VOTES.format(model=model), mine),
+            standing(words.ALL_VOTES.format(model=model), self._rivals.votes.tally),
+            words.TIES_LEFT_OUT.format(half=percent(0.5)),
         ]
         return {
             self._status: "".join(map(note, lines)),
@@ -164,11 +165,15 @@ def shown(picture: Picture) -> Image.Image:
 
 def standing(whose: str, tally: Tally) -> str:
     """How votes stand, in words."""
-    ties = f", {tally.ties} {'tie' if tally.ties == 1 else 'ties'}"
     rate = win_rate(tally)
     if rate is None:
-        return f"{whose}: none that decides{ties}."
-    share, low, high = (f"{each:.0%}".replace("%", PERCENT) for each in rate)
-    decided = tally.wins + tally.losses
-    won = f"it won {tally.wins} of {decided}{ties}"
-    return f"{whose}: {won}. Win rate {share}, with 95{PERCENT} confidence {low} to {high}."
+        return words.NONE_DECIDES.format(whose=whose, ties=tally.ties)
+    share, low, high = map(percent, rate)
+    return words.STANDING.format(
+        whose=whose, wins=tally.wins, decided=tally.wins + tally.losses, ties=tally.ties,
+        share=share, confidence=percent(0.95), low=low, high=high,
+    )  # fmt: skip
+
+
+def percent(share: float) -> str:
+    return words.PERCENT.format(number=round(100 * share))

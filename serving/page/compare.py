@@ -7,6 +7,7 @@ import gradio as gr
 
 from errors import UserError
 from serving.models import Rivals
+from serving.page import words
 from serving.page.blind import BlindVote, shown
 from serving.page.drawings import Drawings
 from serving.page.grid import Grid
@@ -25,11 +26,11 @@ class Compare:
             Grid(worker, rivals, drawings, examples)
             return
         with gr.Tabs(elem_id="ways"):
-            with gr.Tab("Slider"):
+            with gr.Tab(words.SLIDER):
                 Slider(worker, rivals, drawings, examples[0])
-            with gr.Tab("Blind vote"):
+            with gr.Tab(words.VOTE):
                 BlindVote(worker, rivals, drawings, examples)
-            with gr.Tab("Grid"):
+            with gr.Tab(words.GRID):
                 Grid(worker, rivals, drawings, examples)
 
 
@@ -40,11 +41,14 @@ class Slider:
         self._worker, self._base, self._drawings = worker, rivals.base, drawings
         with gr.Row(elem_id="compare"):
             with gr.Column():
-                self._prompt = gr.Textbox(example, label="Both draw", elem_id="compare_prompt")
-                self._seed = gr.Number(0, label="Seed (empty: a new one)", elem_id="compare_seed")
-                self._button = gr.Button("Compare", variant="primary", elem_id="compare_button")
+                self._prompt = gr.Textbox(example, label=words.BOTH_DRAW, elem_id="compare_prompt")
+                self._seed = gr.Number(0, label=words.SEED_OR_NEW, elem_id="compare_seed")
+                self._button = gr.Button(
+                    words.COMPARE_BUTTON, variant="primary", elem_id="compare_button"
+                )
                 self._status = gr.HTML(elem_id="compare_status", elem_classes="told")
             with gr.Column():
+                gr.HTML(words.NO_PICTURES, elem_id="slider_place")
                 self._slider = gr.ImageSlider(
                     show_label=False,
                     interactive=False,
@@ -74,12 +78,14 @@ class Slider:
                         pictures.append(self._drawings.keep(event.file_name, event.save))
                     else:
                         yield {self._status: f"<p>{escape(generator.name)}</p>{event}"}
-            sides = f"{self._base.name} left, {self._worker.generator.name} right"
+            base, model = self._base.name, self._worker.generator.name
+            seed, sides = words.ONE_SEED.format(first=request.seed), words.SIDES
             yield {
                 self._slider: tuple(pictures),
-                self._status: note(f"Seed {request.seed} · {sides}") + series.unread,
+                self._status: note(f"{seed} · {sides.format(base=base, model=model)}")
+                + series.unread,
             }
         except Cancelled:
-            yield {self._status: note("Cancelled.")}
+            yield {self._status: note(words.CANCELLED)}
         except UserError as error:
             yield {self._status: note(str(error), problem=True)}

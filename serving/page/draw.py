@@ -14,6 +14,7 @@ import gradio as gr
 from errors import UserError
 from serving.entrances.guard import client_of
 from serving.limits import Limits
+from serving.page import words
 from serving.page.drawings import Drawings
 from serving.page.examples import CHOOSE, choice_of
 from serving.page.history import history, remembered
@@ -54,7 +55,7 @@ class Draw:
     def _lay_out_question(self) -> None:
         self._prompt = gr.Textbox(
             "",
-            label="What shall I draw?",
+            label=words.PROMPT,
             placeholder=EXAMPLES[0],
             lines=1,
             max_lines=4,
@@ -63,10 +64,13 @@ class Draw:
         )
         self._tokens = gr.HTML(elem_id="tokens")
         with gr.Row(elem_id="buttons"):
-            self._generate = gr.Button("Generate", variant="primary", elem_id="generate", scale=3)
-            self._cancel = gr.Button("Cancel", interactive=False, elem_id="cancel", scale=1)
+            self._generate = gr.Button(
+                words.GENERATE, variant="primary", elem_id="generate", scale=3
+            )
+            self._cancel = gr.Button(words.CANCEL, interactive=False, elem_id="cancel", scale=1)
 
     def _lay_out_answer(self) -> None:
+        gr.HTML(words.NO_PICTURE, elem_id="place")
         self._expected = gr.HTML(elem_id="expected")
         self._gallery = gr.Gallery(
             format="png",  # webp, the default, would drop the settings in the pictures
@@ -77,8 +81,10 @@ class Draw:
             elem_id="gallery",  # page.css hides it while it is empty
         )
         # page.css shows it beside several pictures; one has a button of its own.
-        self._all = gr.DownloadButton("Download all", size="sm", elem_id="all")
-        self._status = gr.HTML(js_on_load=KEPT, apply_default_css=False, elem_id="status")
+        self._all = gr.DownloadButton(words.DOWNLOAD_ALL, size="sm", elem_id="all")
+        self._status = gr.HTML(
+            js_on_load=KEPT, apply_default_css=False, elem_id="status", elem_classes="told"
+        )
 
     def _lay_out_more(self) -> None:
         self._examples = getattr(self._worker.generator, "examples", ())
@@ -90,13 +96,13 @@ class Draw:
                 elem_id="examples",
             )
         else:
-            gr.Examples([[e] for e in EXAMPLES], self._prompt, label="Try", elem_id="try")
-        with gr.Accordion("Settings", open=False, elem_id="settings"):
+            gr.Examples([[e] for e in EXAMPLES], self._prompt, label=words.TRY, elem_id="try")
+        with gr.Accordion(words.SETTINGS, open=False, elem_id="settings"):
             size = getattr(self._worker.generator, "size", None)
             limits = getattr(self._worker, "limits", Limits())
             self._settings = Settings(self._prompt, size, limits)
         self._dropped = gr.UploadButton(
-            "Take the settings of a picture",  # or drop it anywhere
+            words.TAKE_SETTINGS,  # or drop it anywhere
             file_types=[".png"],
             type="binary",  # for each path, gradio would leave an empty file behind
             size="sm",
@@ -170,8 +176,8 @@ class Draw:
         if not prompt or not getattr(generator, "ready", True):
             return ""
         if len(prompt) > MAX_PROMPT_CHARACTERS:
-            words = f"{len(prompt):,} of {MAX_PROMPT_CHARACTERS:,} characters"
-            return note(words, problem=True)
+            told = words.CHARACTERS.format(count=len(prompt), most=MAX_PROMPT_CHARACTERS)
+            return note(told, problem=True)
         return tokens_read(*generator.tokens(prompt), generator.dropped_words(prompt))
 
     def _restore(self, png: bytes) -> dict:
@@ -181,7 +187,7 @@ class Draw:
         except UserError as error:
             return {self._status: note(str(error), problem=True)}
         return self._settings.filled(request) | {
-            self._status: note(f"The settings of that picture are back, with seed {request.seed}."),
+            self._status: note(words.SETTINGS_BACK.format(seed=request.seed)),
         }
 
     def _draw(self, visitor: gr.Request, *values) -> Iterator[dict]:
@@ -204,7 +210,7 @@ class Draw:
             yield from self._follow(job, seed_is_new=values[-1] is True)
             yield idle
         except Cancelled:
-            yield {self._status: note("Cancelled."), **idle}
+            yield {self._status: note(words.CANCELLED), **idle}
         except UserError as error:
             yield {self._status: note(str(error), problem=True), **idle}
 
@@ -214,7 +220,7 @@ class Draw:
         unsaid, drawn, pace = [], [], Pace()
         for event in job:
             if isinstance(event, Unread):
-                unsaid.append(f"The prompt is too long; not read: “{event.words}”.")
+                unsaid.append(words.PROMPT_UNREAD.format(unread=event.words))
             elif not isinstance(event, Picture):
                 update = {self._status: pace.told(event)}
                 if isinstance(event, Step) and event.expected:
@@ -237,7 +243,7 @@ class Draw:
         """Pictures in the gallery; several are one file as well."""
         several = len(drawn) > 1
         paths = [self._drawings.keep(picture.file_name, picture.save) for picture in drawn]
-        names = [f"seed {picture.seed}" if several else None for picture in drawn]
+        names = [words.SEED_OF_PICTURE.format(seed=p.seed) if several else None for p in drawn]
 
         def save_all(together: Path) -> None:
             with ZipFile(together, "w") as archive:  # stored: a PNG gets no smaller

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from errors import UserError
+from serving.page import words
 from serving.page.messages import data_uri
 from serving.request import BOUNDS, Request
 from serving.restore import request_of
@@ -69,7 +70,7 @@ def choice_of(examples: Sequence[Example]) -> str:
         f'<img src="{data_uri(each.small)}" alt="{_words(each)}"></button>'
         for number, each in enumerate(examples)
     )
-    return f'<div role="group" aria-label="Examples">{"".join(buttons)}</div>'
+    return f'<div role="group" aria-label="{words.EXAMPLES}">{"".join(buttons)}</div>'
 
 
 def _words(example: Example) -> str:

@@ -7,6 +7,7 @@ import gradio as gr
 
 from errors import UserError
 from serving.models import Rivals, Variant
+from serving.page import words
 from serving.page.drawings import Drawings
 from serving.page.messages import note
 from serving.page.series import Series, seed_of
@@ -40,11 +41,11 @@ class Grid:
 
     def _lay_out(self, prompts: str) -> None:
         usual = [name for name, column in self._columns.items() if column.usual][:MOST_COLUMNS]
-        with gr.Row():
+        with gr.Row(elem_id="grid_ask"):
             with gr.Column():
                 self._prompts = gr.Textbox(
                     prompts,
-                    label=f"Rows: a prompt on each line, {self._most_prompts} at most",
+                    label=words.GRID_PROMPTS.format(most=self._most_prompts),
                     lines=self._most_prompts,
                     max_lines=self._most_prompts,
                     elem_id="grid_prompts",
@@ -53,13 +54,17 @@ class Grid:
                 self._chosen = gr.CheckboxGroup(
                     list(self._columns),
                     value=usual,
-                    label=f"Columns: {MOST_COLUMNS} at most",
+                    label=words.GRID_COLUMNS.format(most=MOST_COLUMNS),
                     elem_id="grid_columns",
                 )
-                self._seed = gr.Number(0, label="Seed (empty: a new one)", elem_id="grid_seed")
+                self._seed = gr.Number(0, label=words.SEED_OR_NEW, elem_id="grid_seed")
         with gr.Row(elem_id="grid_buttons"):
-            self._button = gr.Button("Draw all", variant="primary", elem_id="grid_button", scale=3)
-            self._cancel = gr.Button("Cancel", interactive=False, elem_id="grid_cancel", scale=1)
+            self._button = gr.Button(
+                words.GRID_DRAW, variant="primary", elem_id="grid_button", scale=3
+            )
+            self._cancel = gr.Button(
+                words.CANCEL, interactive=False, elem_id="grid_cancel", scale=1
+            )
         self._status = gr.HTML(elem_id="grid_status", elem_classes="told")
         self._table = gr.HTML(elem_id="grid_table")
         self._series = gr.State()
@@ -82,7 +87,7 @@ class Grid:
             yield from self._fill(series, requests, columns)
             yield {self._status: note(_count(requests, columns)) + series.unread, **idle}
         except Cancelled:
-            yield {self._status: note("Cancelled."), **idle}
+            yield {self._status: note(words.CANCELLED), **idle}
         except UserError as error:
             yield {self._status: note(str(error), problem=True), **idle}
 
@@ -99,38 +104,41 @@ class Grid:
                     row += 1
                     yield {self._table: table(requests, columns, cells)}
                 else:
-                    place = f"{escape(column.name)}, column {number} of {len(columns)}"
-                    yield {self._status: f"<p>{place}</p>{event}"}
+                    place = words.COLUMN_OF.format(
+                        name=column.name, number=number, count=len(columns)
+                    )
+                    yield {self._status: f"<p>{escape(place)}</p>{event}"}
 
     def _cell(self, picture: Picture, column: str) -> str:
         if picture.problem:
             return escape(PROBLEMS[picture.problem].format(seed=picture.seed))
         address = self._drawings.address(picture.file_name, picture.save)
-        words = escape(f"{picture.prompt}, {column}")
-        return f'<a href="{address}" target="_blank"><img src="{address}" alt="{words}"></a>'
+        name = escape(f"{picture.prompt}, {column}")
+        return f'<a href="{address}" target="_blank"><img src="{address}" alt="{name}"></a>'
 
     def _requests(self, prompts: object, seed: object) -> list[Request]:
         """One a line. Raises UserError for none, too many, or one that cannot be drawn."""
         Request(prompts, seed=seed)  # the whole text at once: its type, its length, the seed
         lines = [line.strip() for line in prompts.splitlines() if line.strip()]
         if len(lines) > self._most_prompts:
-            raise UserError(f"{len(lines)} prompts are too many. Write {self._most_prompts}.")
+            most = self._most_prompts
+            raise UserError(words.TOO_MANY_PROMPTS.format(count=len(lines), most=most))
         return [Request(line, seed=seed) for line in lines]
 
     def _columns_among(self, chosen: object) -> list[Variant]:
         ticked = chosen if isinstance(chosen, list) else ()
         columns = [column for name, column in self._columns.items() if name in ticked]
         if not columns:
-            raise UserError("No column is chosen. Tick at least one.")
+            raise UserError(words.NO_COLUMN)
         if len(columns) > MOST_COLUMNS:
-            raise UserError(f"{len(columns)} columns are too many. Tick {MOST_COLUMNS}.")
+            raise UserError(words.TOO_MANY_COLUMNS.format(count=len(columns), most=MOST_COLUMNS))
         return columns
 
 
 def columns_of(own, rivals: Rivals) -> list[Variant]:
     """From the base, by way of what was learned in between, to the final model and beyond."""
-    base = [Variant("base", rivals.base, 0.0)] if rivals.base else []
-    return sorted([*base, *rivals.variants, Variant("final", own)], key=lambda v: v.strength)
+    base = [Variant(words.BASE, rivals.base, 0.0)] if rivals.base else []
+    return sorted([*base, *rivals.variants, Variant(words.FINAL, own)], key=lambda v: v.strength)
 
 
 def table(
@@ -143,15 +151,14 @@ def table(
         drawn = "".join(f"<td>{cells.get((row, column.name), '')}</td>" for column in columns)
         rows.append(f'<tr><th scope="row">{escape(request.prompt)}</th>{drawn}</tr>')
     return (
-        '<div role="region" aria-label="Pictures, prompts by models" tabindex="0"><table>'
+        f'<div role="region" aria-label="{words.GRID_TABLE}" tabindex="0"><table>'
         f"<thead><tr><td></td>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
 def _count(requests: Sequence[Request], columns: Sequence[Variant]) -> str:
-    pictures = len(requests) * len(columns)
-    drawn = f"{pictures} picture{'' if pictures == 1 else 's'}"
-    return f"Seed {requests[0].seed} · {requests[0].steps} steps · {drawn}"
+    first, pictures = requests[0], len(requests) * len(columns)
+    return words.GRID_DRAWN.format(seed=first.seed, steps=first.steps, pictures=pictures)
 
 
 def _cancel(series: Series | None) -> None:

@@ -39,7 +39,7 @@ function show() {
     const button = document.createElement("button");
     button.type = "button";
     button.title = drawing.words;
-    button.ariaLabel = `Settings of: ${drawing.words}`;
+    button.ariaLabel = list().dataset.named.replace("{prompt}", () => drawing.words);
     button.dataset.link = drawing.link;
     button.append(picture);
     const item = document.createElement("li");

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from serving.page import words
 from serving.page.link import link_to
 from serving.page.messages import data_uri
 from serving.picture import Picture
@@ -14,10 +15,10 @@ from serving.request import Request
 
 SIDE = 96  # pixels of what is kept of a picture
 # Always there, as the script is part of it; page.css hides it while the list is empty.
-TEMPLATE = """<div role="group" aria-label="Your last drawings">
-<p>Your last drawings
-<button type="button" aria-label="Clear your last drawings">Clear</button></p>
-<ul></ul></div>"""
+TEMPLATE = f"""<div role="group" aria-label="{words.LAST_DRAWINGS}">
+<p>{words.LAST_DRAWINGS}
+<button type="button" aria-label="{words.CLEAR_LAST_DRAWINGS}">{words.CLEAR}</button></p>
+<ul data-named="{words.SETTINGS_OF}"></ul></div>"""
 
 
 def history() -> gr.HTML:

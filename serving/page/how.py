@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from errors import UserError
+from serving.page import words
 from serving.page.messages import data_uri, note
 from serving.page.series import Series
 from serving.picture import PROBLEMS, Picture
@@ -20,23 +21,6 @@ if TYPE_CHECKING:
 
 SHOWN = 6  # pictures from noise to picture
 SEED = 1
-BEFORE = """
-<h2>How it works</h2>
-<p>The model has seen many pictures with words beside them. From each it learned one thing only: to
-tell noise from picture. Noise was poured over the picture, a little or a lot, and the model had to
-say which part of what it saw was noise, with the words as a hint.</p>
-<p>To draw, it starts from nothing but noise, which the seed decides: the same seed is the same
-noise, and with the same words and settings the same picture. It takes away a part of what it
-believes to be noise, looks again, and so on, some twenty times. At first it can see no more than
-large shapes and colours; details come last. This is how this model does it:</p>
-"""
-AFTER = """
-<p>At each step it guesses twice, with your words and without, and goes further in the direction in
-which the words pull. How far is called guidance: too little and the words hardly count, too much
-and colours burn.</p>
-<p>All this happens on a small, compressed image; a second network, the decoder, turns it into
-pixels at the end. No part of it looks up, cuts out or glues together pictures that it has seen.</p>
-"""
 
 
 class Stages:
@@ -59,14 +43,14 @@ class How:
     def __init__(self, worker: Worker, example: str, tab: gr.Tab):
         self._worker, self._stages = worker, Stages(worker.generator)
         self._example, self._drawn = example, ""  # the example's pictures, for all who come
-        gr.HTML(BEFORE, elem_classes="text")
+        gr.HTML(f"<h2>{words.HOW}</h2>{_paragraphs(words.HOW_BEFORE)}", elem_classes="text")
         self._strip = gr.HTML(elem_id="stages", elem_classes="told")
         with gr.Row(elem_id="stages_ask"):
             self._prompt = gr.Textbox(
-                example, label="Show it with other words", max_lines=1, elem_id="stages_prompt"
+                example, label=words.HOW_PROMPT, max_lines=1, elem_id="stages_prompt"
             )
-            button = gr.Button("Show", size="sm", scale=0, elem_id="stages_button")
-        gr.HTML(AFTER, elem_classes="text")
+            button = gr.Button(words.HOW_SHOW, scale=0, elem_id="stages_button")
+        gr.HTML(_paragraphs(words.HOW_AFTER), elem_classes="text")
         common = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "once"}
         gr.on([button.click, self._prompt.submit], self._draw, self._prompt, self._strip, **common)
         tab.select(self._first, None, self._strip, **common)
@@ -91,9 +75,13 @@ class How:
             if prompt == self._example:
                 self._drawn = _strip(shown)
         except Cancelled:
-            yield note("Cancelled.")
+            yield note(words.CANCELLED)
         except UserError as error:
             yield note(str(error), problem=True)
+
+
+def _paragraphs(texts: Sequence[str]) -> str:
+    return "".join(f"<p>{text}</p>" for text in texts)
 
 
 def _strip(stages: str) -> str:
@@ -102,8 +90,7 @@ def _strip(stages: str) -> str:
 
 def _stage(picture: Picture) -> str:
     done, steps = picture.settings["done"], picture.settings["steps"]
-    words = "Nothing but noise" if not done else f"Step {done}" if done < steps else "Finished"
-    return (
-        f'<li><img src="{data_uri(picture.image)}" alt="{escape(words)}: {escape(picture.prompt)}">'
-        f"<span>{words}</span></li>"
-    )
+    stage = words.NOISE if not done else words.STEP if done < steps else words.FINISHED
+    stage = stage.format(done=done)
+    seen = escape(words.STAGE.format(stage=stage, prompt=picture.prompt))
+    return f'<li><img src="{data_uri(picture.image)}" alt="{seen}"><span>{stage}</span></li>'

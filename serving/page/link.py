@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlencode
 
 from errors import UserError
+from serving.page import words
 from serving.request import Request
 
 LINKED = (  # settings that an address may name
@@ -32,7 +33,7 @@ def linked(query: Mapping[str, str] | str) -> Request | None:
     if not given:
         return None
     if "prompt" not in given:
-        raise UserError("The link names no prompt.")
+        raise UserError(words.LINK_WITHOUT_PROMPT)
     return Request(**given)
 
 

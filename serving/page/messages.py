@@ -1,4 +1,4 @@
-"""What the page says, as HTML: the one place with words that change while it is used."""
+"""What the page says while it is used, as HTML."""
 
 import html
 import math
@@ -6,17 +6,17 @@ import time
 from base64 import b64encode
 from io import BytesIO
 
+from serving.page import words
 from serving.page.link import link_to
 from serving.request import Request
 from serving.worker import Event, Waiting
 
-TITLE = "Pocket creatures"
-KEEP_SEED = ' (<button type="button">keep it</button>)'
+KEEP_SEED = f' (<button type="button" data-kept="{words.SEED_KEPT}">{words.KEEP_SEED}</button>)'
 # In the component's own script: tells the page that such a button was pressed.
 KEPT = """element.addEventListener("click", (event) => {
   const pressed = event.target.closest("button");
   if (!pressed) return;
-  pressed.replaceWith("kept");
+  pressed.replaceWith(pressed.dataset.kept);
   trigger("click");
 });"""
 
@@ -29,31 +29,30 @@ class Pace:
 
     def told(self, event: Event) -> str:
         if isinstance(event, Waiting):
-            return note(
-                "Starting ..." if not event.ahead else f"Waiting for {event.ahead} before you."
-            )
+            ahead = event.ahead
+            return note(words.WAITING.format(ahead=ahead) if ahead else words.STARTING)
         if not event.total:
-            return note("Getting ready ...")
+            return note(words.GETTING_READY)
         now = time.monotonic()
         self._first = self._first or (event.done, now)
         done, seconds = event.done - self._first[0], now - self._first[1]
-        words = f"Step {event.done} of {event.total}"
+        told = words.STEP_OF.format(done=event.done, total=event.total)
         if done and seconds > 1:
             each = seconds / done
             left = math.ceil(each * (event.total - event.done))
-            words += f" · {each:.1f} s a step · {left} s left"
+            told += f" · {words.PACE.format(each=each, left=left)}"
         bar = f'<progress value="{event.done}" max="{event.total}"></progress>'
-        return f"{bar}<p>{words}</p>"
+        return f"{bar}<p>{told}</p>"
 
 
 def head(name: str, run: dict) -> str:
     """Title, model and, where its run.json has them, its scores."""
     scores = [
-        f"CLIP score {entry['clip_score']:.1f} on {prompts} prompts"
+        words.HEAD_SCORE.format(score=entry["clip_score"], prompts=prompts)
         for prompts, entry in run.get("scores", {}).items()
         if isinstance(entry, dict) and isinstance(entry.get("clip_score"), int | float)
     ]
-    return f"<h1>{TITLE}</h1><p>{html.escape(' · '.join([name, *scores]))}</p>"
+    return f"<h1>{words.TITLE}</h1><p>{html.escape(' · '.join([name, *scores]))}</p>"
 
 
 def inline(images) -> str:
@@ -81,12 +80,12 @@ def summary(request: Request, seconds: float | None = None, seed_is_new: bool = 
     A new seed gets a button, of which KEPT tells, to draw with it once more.
     """
     first, last = request.seeds[0], request.seeds[-1]
-    seeds = f"Seed {first}" if first == last else f"Seeds {first} to {last}"
+    seeds = (words.ONE_SEED if first == last else words.SEEDS).format(first=first, last=last)
     parts = [
         seeds + KEEP_SEED * seed_is_new,
-        f"{request.steps} steps",
-        *([] if seconds is None else [f"{seconds:.1f} s"]),
-        f'<a href="{html.escape(link_to(request))}">link to it</a>',
+        words.STEPS_DONE.format(steps=request.steps),
+        *([] if seconds is None else [words.SECONDS.format(seconds=seconds)]),
+        f'<a href="{html.escape(link_to(request))}">{words.LINK}</a>',
     ]
     return f'<p role="status">{" · ".join(parts)}</p>'
 
@@ -94,5 +93,5 @@ def summary(request: Request, seconds: float | None = None, seed_is_new: bool = 
 def tokens_read(count: int, most: int, unread: str) -> str:
     """How much of a prompt the model reads; `unread`: the words beyond that."""
     if unread:
-        return note(f"Not read: “{unread}”", problem=True)
-    return f"<p>{count} of {most} tokens</p>"
+        return note(words.TOKENS_UNREAD.format(unread=unread), problem=True)
+    return f"<p>{words.TOKENS.format(count=count, most=most)}</p>"

@@ -7,7 +7,14 @@
       if (button?.offsetParent) button.click(); // its tab is open
     };
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) press("generate");
+    if (event.key === "Enter" && event.target.closest("#prompt")) asked();
     if (event.key === "Escape") press("cancel");
+  });
+  // On a phone the place of the picture opens with the click, not when the server has answered:
+  // nobody then loses what they are about to touch.
+  const asked = () => { document.querySelector("#sheet").dataset.asked = ""; };
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("#generate, #examples")) asked();
   });
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from serving.entrances.guard import client_of
+from serving.page import words
 from serving.page.messages import Pace, note
 from serving.picture import Picture
 from serving.request import SEEDS, Cancelled, Request
@@ -30,8 +31,7 @@ class Series:
     def unread(self) -> str:
         """HTML: the ends of prompts that no model has read; empty where there are none."""
         return "".join(
-            note(f"The prompt is too long; not read: “{words}”.", problem=True)
-            for words in self._unread
+            note(words.PROMPT_UNREAD.format(unread=unread), problem=True) for unread in self._unread
         )
 
     def cancel(self) -> None:

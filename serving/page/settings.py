@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 
 import gradio as gr
 
 from serving.limits import Limits
+from serving.page import words
 from serving.request import BOUNDS, SCHEDULERS, SEEDS, Request
 
-PRESETS = {"fast": 10, "balanced": 20, "best": 40}  # steps
+PRESETS = {words.FAST: 10, words.BALANCED: 20, words.BEST: 40}  # steps
 USUAL_SIZE = 512  # pixels a side, where the model does not say
 
 
@@ -19,30 +21,34 @@ class Settings:
     def __init__(self, prompt: gr.Textbox, size: int | None, limits: Limits):
         """`size`: pixels a side that the model draws; `limits`: what sliders end at."""
         usual, side = Request("usual"), size or USUAL_SIZE
-        preset = gr.Radio(list(PRESETS), value="balanced", label="How", elem_id="preset")
+        preset = gr.Radio(list(PRESETS), value=words.BALANCED, label=words.PRESET, elem_id="preset")
         self.fields = {  # by their names in Request
             "prompt": prompt,
-            "negative_prompt": gr.Textbox("", label="What to avoid", elem_id="negative_prompt"),
-            "num_images": _slider("num_images", "Pictures", 1, usual.num_images, limits.num_images),
-            "steps": _slider("steps", "Steps", 1, usual.steps, limits.steps),
-            "guidance_scale": _slider("guidance_scale", "Guidance", 0.5, usual.guidance_scale),
-            "scheduler": gr.Dropdown(
-                list(SCHEDULERS), value=usual.scheduler, label="Scheduler", elem_id="scheduler"
+            "negative_prompt": gr.Textbox(
+                "", label=words.NEGATIVE_PROMPT, elem_id="negative_prompt"
             ),
-            "width": _slider("width", "Width", 8, side, limits.side),
-            "height": _slider("height", "Height", 8, side, limits.side),
-            "seed": gr.Number(0, label="Seed", elem_id="seed"),
+            "num_images": _slider(
+                "num_images", words.NUM_IMAGES, 1, usual.num_images, limits.num_images
+            ),
+            "steps": _slider("steps", words.STEPS, 1, usual.steps, limits.steps),
+            "guidance_scale": _slider("guidance_scale", words.GUIDANCE, 0.5, usual.guidance_scale),
+            "scheduler": gr.Dropdown(
+                list(SCHEDULERS), value=usual.scheduler, label=words.SCHEDULER, elem_id="scheduler"
+            ),
+            "width": _slider("width", words.WIDTH, 8, side, limits.side),
+            "height": _slider("height", words.HEIGHT, 8, side, limits.side),
+            "seed": gr.Number(0, label=words.SEED, elem_id="seed"),
         }
         self.new_seed = gr.Checkbox(
             True,
-            label="New seed each time",
-            info="Untick it to draw with the same seed again.",
+            label=words.NEW_SEED,
+            info=words.NEW_SEED_INFO,
             elem_id="new_seed",
         )
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
         # Typing a seed means wanting it.
         self.fields["seed"].input(None, None, self.new_seed, js="() => false", **hidden)
-        presets = f"(name) => ({PRESETS})[name]".replace("'", '"')
+        presets = f"(name) => ({json.dumps(PRESETS)})[name]"
         preset.input(None, preset, self.fields["steps"], js=presets, **hidden)
 
     @property

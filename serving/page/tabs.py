@@ -8,11 +8,12 @@ import gradio as gr
 
 from serving.entrances.endpoint import add_endpoint
 from serving.models import Rivals
+from serving.page import words
 from serving.page.compare import Compare
 from serving.page.draw import EXAMPLES, Draw
 from serving.page.drawings import Drawings
 from serving.page.how import How
-from serving.page.messages import TITLE, head
+from serving.page.messages import head
 from serving.page.scores import scores_page
 from serving.page.thrift import spare_memory_and_time
 from serving.worker import Worker
@@ -28,7 +29,9 @@ class Page:
         """`rivals`: what a tab compares the model with."""
         spare_memory_and_time()
         self._worker, self._rivals, self._drawings = worker, rivals, Drawings()
-        self.blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=UPLOADS_SECONDS)
+        self.blocks = gr.Blocks(
+            title=words.TITLE, analytics_enabled=False, delete_cache=UPLOADS_SECONDS
+        )
         with self.blocks:
             self._lay_out()
             add_endpoint(worker, self._drawings)
@@ -39,17 +42,17 @@ class Page:
         generator = self._worker.generator
         gr.HTML(head(generator.name, generator.run), elem_id="head")
         with gr.Tabs(elem_id="tabs"):
-            with gr.Tab("Draw"):
+            with gr.Tab(words.DRAW):
                 draw = Draw(self._worker, self._drawings)
             if self._rivals:
-                with gr.Tab("Compare"):
+                with gr.Tab(words.COMPARE):
                     Compare(self._worker, self._rivals, self._drawings, EXAMPLES)
-            with gr.Tab("Scores"):
+            with gr.Tab(words.SCORES):
                 gr.HTML(scores_page(generator.run), elem_classes="text")
             if card := getattr(generator, "card", ""):
-                with gr.Tab("The model"):
+                with gr.Tab(words.MODEL):
                     gr.Markdown(card, elem_classes="text")
-            with gr.Tab("How it works") as tab:
+            with gr.Tab(words.HOW) as tab:
                 How(self._worker, EXAMPLES[0], tab)
         self.blocks.load(
             draw.follow_link,

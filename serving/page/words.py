@@ -1,0 +1,142 @@
+"""All that the page says of its own accord: who translates it translates this file.
+
+What stands in braces is filled in. Sentences about bad input that the commands say as well are
+where it is judged. No gradio.I18n: it translates what a page is laid out with, and no sentence
+that the server sends later.
+"""
+
+TITLE = "Pocket creatures"
+DRAW, COMPARE, SCORES, MODEL, HOW = "Draw", "Compare", "Scores", "The model", "How it works"
+SLIDER, VOTE, GRID = "Slider", "Blind vote", "Grid"  # ways to compare
+
+# Draw
+PROMPT = "What shall I draw?"
+GENERATE = "Generate"
+CANCEL = "Cancel"
+NO_PICTURE = "Your picture appears here."
+DOWNLOAD_ALL = "Download all"
+TRY = "Try"
+EXAMPLES = "Examples"
+SETTINGS = "Settings"
+TAKE_SETTINGS = "Take the settings of a picture"
+LAST_DRAWINGS = "Your last drawings"
+CLEAR = "Clear"
+CLEAR_LAST_DRAWINGS = "Clear your last drawings"
+SETTINGS_OF = "Settings of: {prompt}"
+
+# Settings
+PRESET = "How"
+FAST, BALANCED, BEST = "fast", "balanced", "best"
+NEGATIVE_PROMPT = "What to avoid"
+NUM_IMAGES = "Pictures"
+STEPS = "Steps"
+GUIDANCE = "Guidance"
+SCHEDULER = "Scheduler"
+WIDTH, HEIGHT = "Width", "Height"
+SEED = "Seed"
+NEW_SEED = "New seed each time"
+NEW_SEED_INFO = "Untick it to draw with the same seed again."
+
+# How a drawing goes on
+STARTING = "Starting ..."
+WAITING = "Waiting for {ahead} before you."
+GETTING_READY = "Getting ready ..."
+STEP_OF = "Step {done} of {total}"
+PACE = "{each:.1f} s a step · {left} s left"
+CANCELLED = "Cancelled."
+
+# What has been drawn
+ONE_SEED = "Seed {first}"
+SEEDS = "Seeds {first} to {last}"
+KEEP_SEED, SEED_KEPT = "keep it", "kept"
+STEPS_DONE = "{steps} steps"
+SECONDS = "{seconds:.1f} s"
+LINK = "link to it"
+SEED_OF_PICTURE = "seed {seed}"
+SETTINGS_BACK = "The settings of that picture are back, with seed {seed}."
+LINK_WITHOUT_PROMPT = "The link names no prompt."
+
+# How much of a prompt is read
+TOKENS = "{count} of {most} tokens"
+CHARACTERS = "{count:,} of {most:,} characters"
+TOKENS_UNREAD = "Not read: “{unread}”"
+PROMPT_UNREAD = "The prompt is too long; not read: “{unread}”."
+
+# Compare
+BOTH_DRAW = "Both draw"
+SEED_OR_NEW = "Seed (empty: a new one)"
+COMPARE_BUTTON = "Compare"
+NO_PICTURES = "Your pictures appear here."
+SIDES = "{base} left, {model} right"
+
+# Blind vote
+VOTE_ASKED = (
+    "Two pictures of the same words and seed, one by the model and one by its base. "
+    "Say which is better, and you learn whose they are."
+)
+VOTES_KEPT = "Votes are kept, with their words."
+VOTE_PROMPT = "Both draw (empty: words of ours)"
+VOTE_DRAW = "Draw a pair"
+LEFT, SAME, RIGHT = "Left", "About the same", "Right"
+LEFT_PICTURE, RIGHT_PICTURE = "Left picture", "Right picture"
+PICTURE_OF_PAIR = "Picture {number} of 2"
+WHICH_IS_BETTER = "Which is better?"
+CHOSEN = "You chose “{choice}”. Left: {left}. Right: {right}. Seed {seed}."
+YOUR_VOTES = "Your votes on {model}"
+ALL_VOTES = "All votes on {model}"
+NONE_DECIDES = "{whose}: none that decides; ties: {ties}."
+STANDING = (
+    "{whose}: it won {wins} of {decided}; ties: {ties}. "
+    "Win rate {share}, with {confidence} confidence {low} to {high}."
+)
+TIES_LEFT_OUT = "Ties are left out. While an interval holds {half}, its votes cannot tell."
+PERCENT = "{number}\N{NO-BREAK SPACE}%"
+
+# Grid
+GRID_PROMPTS = "Rows: a prompt on each line, {most} at most"
+GRID_COLUMNS = "Columns: {most} at most"
+GRID_DRAW = "Draw all"
+GRID_TABLE = "Pictures, prompts by models"
+BASE, FINAL = "base", "final"  # the first and the last column
+COLUMN_OF = "{name}, column {number} of {count}"
+GRID_DRAWN = "Seed {seed} · {steps} steps · pictures: {pictures}"
+TOO_MANY_PROMPTS = "{count} prompts are too many. Write {most}."
+NO_COLUMN = "No column is chosen. Tick at least one."
+TOO_MANY_COLUMNS = "{count} columns are too many. Tick {most}."
+
+# Scores
+HEAD_SCORE = "CLIP score {score:.1f} on {prompts} prompts"
+SCORES_OF = "{prompts} prompts: {name}"
+CLIP_SCORE = "CLIP score"
+KEEPING_SCORE = "on what its base knew"
+COPIES = "copies of training pictures"
+BINDING = "two colours on the right things"
+SCORER = "scorer"
+SHARE = "{hits} of {pictures}"
+NOT_MEASURED = (
+    "Nobody has measured this model yet. {command} compares it with its base, and the scores "
+    "appear here."
+)
+
+# How it works
+HOW_BEFORE = (
+    "The model has seen many pictures with words beside them. From each it learned one thing "
+    "only: to tell noise from picture. Noise was poured over the picture, a little or a lot, and "
+    "the model had to say which part of what it saw was noise, with the words as a hint.",
+    "To draw, it starts from nothing but noise, which the seed decides: the same seed is the same "
+    "noise, and with the same words and settings the same picture. It takes away a part of what "
+    "it believes to be noise, looks again, and so on, some twenty times. At first it can see no "
+    "more than large shapes and colours; details come last. This is how this model does it:",
+)
+HOW_AFTER = (
+    "At each step it guesses twice, with your words and without, and goes further in the "
+    "direction in which the words pull. How far is called guidance: too little and the words "
+    "hardly count, too much and colours burn.",
+    "All this happens on a small, compressed image; a second network, the decoder, turns it into "
+    "pixels at the end. No part of it looks up, cuts out or glues together pictures that it has "
+    "seen.",
+)
+HOW_PROMPT = "Show it with other words"
+HOW_SHOW = "Show"
+NOISE, STEP, FINISHED = "Nothing but noise", "Step {done}", "Finished"
+STAGE = "{stage}: {prompt}"  # of a picture that cannot be seen
