@@ -26,7 +26,7 @@ class Garage:
     def __call__(self) -> FakeGenerator:
         self.times += 1
         generator = FakeGenerator()
-        generator.error = self.error
+        generator.error, generator.step_seconds = self.error, 0.003
         self.opened.add(generator)
         return generator
 

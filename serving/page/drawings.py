@@ -14,6 +14,7 @@ from urllib.parse import quote
 import gradio as gr
 
 from errors import UserError
+from serving.page import words
 
 MOST_BYTES = 2**30  # about 2,500 pictures of 512 x 512 pixels
 KEPT_SECONDS = 24 * 60 * 60  # a page that is open for longer has its pictures, but not their files
@@ -52,9 +53,7 @@ class Drawings:
             size = path.stat().st_size
         except OSError as error:
             shutil.rmtree(path.parent, ignore_errors=True)
-            raise UserError(
-                f"The picture could not be kept ({error.strerror}). Tell whoever runs this page."
-            ) from error
+            raise UserError(words.NOT_KEPT.format(reason=error.strerror)) from error
         with self._changing:
             self._kept.append(Kept(path, size, time.monotonic()))
             self._size += self._kept[-1].size

@@ -44,6 +44,7 @@ GETTING_READY = "Getting ready ..."
 STEP_OF = "Step {done} of {total}"
 PACE = "{each:.1f} s a step · {left} s left"
 CANCELLED = "Cancelled."
+NOT_KEPT = "The picture could not be kept ({reason}). Tell whoever runs this page."
 
 # What has been drawn
 ONE_SEED = "Seed {first}"
