@@ -351,6 +351,24 @@ def test_a_job_that_is_over_keeps_nothing_of_the_model(shared, ends):
     assert wait_for(lambda: job.outcome == ends and drawing() is None)
 
 
+def test_a_client_with_many_jobs_side_by_side_delays_another_by_at_most_two(shared):
+    worker, started = Worker(shared), []
+    course = shared.course
+
+    def noted(requests, *job, **more):
+        started.append(requests[0].prompt)
+        return course(requests, *job, **more)
+
+    shared.course = noted
+    greedy = [worker.submit([Request("greedy", steps=3)], "greedy") for _ in range(8)]
+    wait = [worker.submit([Request("greedy", steps=3)], "greedy") for _ in range(4)]
+    modest = worker.submit([Request("modest", steps=3)], "modest")
+    assert worker.waiting == 5
+    shared.go.set()
+    assert all(len(pixels(job)) == 1 for job in [modest, *greedy, *wait])
+    assert started.index("modest") <= 8 + 1  # the eight were there before
+
+
 def test_another_generator_draws_alone(shared, generator):
     worker = Worker(shared)
     first = worker.submit([Request("a", steps=3)])

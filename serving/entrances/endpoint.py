@@ -14,6 +14,7 @@ from errors import UserError
 from serving.entrances.guard import client_of
 from serving.entrances.openapi import DESCRIPTIONS
 from serving.entrances.rest import KEYS, request_of
+from serving.page import words
 from serving.page.drawings import Drawings
 from serving.picture import PROBLEMS, Picture
 from serving.request import Cancelled, Request
@@ -68,7 +69,7 @@ async def _follow(job: Job, drawings: Drawings) -> AsyncIterator[tuple[list, dic
         if isinstance(event, Step):
             yield [], {"step": event.done, "steps": event.total}
         elif isinstance(event, Unread):
-            notes.append(f"The prompt is too long; not read: “{event.words}”.")
+            notes.append(words.PROMPT_UNREAD.format(unread=event.words))
         elif isinstance(event, Picture):
             settings |= event.settings
             if event.problem:
