@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def check_installed() -> None:
     """Raises UserError where the package that speaks the protocol is missing."""
     if find_spec("mcp") is None:
-        raise UserError("--mcp needs a package that is not here. Install it: pip install mcp")
+        raise UserError(
+            "--mcp needs a package that is not here. Install it: pip install 'gradio[mcp]'"
+        )
 
 
 def mend(page: "gradio.Blocks", password: "Password | None") -> None:
