@@ -150,20 +150,22 @@ class Generator:
         self, request: Request, count: int, on_step: Callable[[int, int], bool]
     ) -> Iterator[Picture]:
         """How one picture comes to be: `count` times what the decoder makes of what there is so
-        far, from nothing but noise to the finished picture; `settings` tell the steps "done"."""
-        seed, last = request.seed, count - 1
+        far, from nothing but noise to the finished picture; `settings` tell the steps "done".
+
+        Where the finished one has a problem, it alone: the safety checker sees no other.
+        """
+        seed, last, unfinished = request.seed, count - 1, []
         shown = {request.steps * place // last for place in range(last)}
         for event in self.course([replace(request, num_images=1)], on_step):
             if isinstance(event, Picture):
                 event.settings["done"] = request.steps
-                yield event
+                yield from [event] if event.problem else [*unfinished, event]
                 continue
             if event.done in shown:
                 with self._memory_advice():
                     (pixels,) = _pixels(self.denoiser.look(event))
-                unfinished = self._picture(request, seed, pixels, None)
-                unfinished.settings["done"] = event.done
-                yield unfinished
+                unfinished.append(self._picture(request, seed, pixels, None))
+                unfinished[-1].settings["done"] = event.done
             self.step([event])
 
     @cached_property

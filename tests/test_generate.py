@@ -176,6 +176,14 @@ def test_a_picture_is_shown_on_its_way_from_noise(generator):
     assert distances[-1] == 0 < distances[-2] and distances[0] > 5
 
 
+def test_nothing_on_the_way_to_a_flagged_picture_is_shown(generator, monkeypatch):
+    monkeypatch.setattr(
+        generator.pipe, "run_safety_checker", lambda image, *_: (image, [True] * len(image))
+    )
+    (flagged,) = generator.stages(Request("a cat", steps=8), 5, lambda done, total: False)
+    assert flagged.problem == "flagged"
+
+
 def test_stages_are_called_off_like_any_drawing(generator):
     with pytest.raises(Cancelled):
         list(generator.stages(Request("a cat", steps=8), 5, lambda done, total: done == 3))
