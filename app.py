@@ -79,8 +79,7 @@ class OpeningGenerator:
         self.opened().step(drawings)
 
     def tokens(self, prompt: str) -> tuple[int, int]:
-        self._open.wait()
-        return self._generator.tokens(prompt)
+        return self.opened().tokens(prompt)
 
     def dropped_words(self, prompt: str) -> str:
         return self.opened().dropped_words(prompt)

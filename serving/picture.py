@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from PIL.PngImagePlugin import PngInfo
 
+from errors import UserError
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -39,6 +41,11 @@ class Picture:
         chunks.add_text("parameters", self._parameters())
         chunks.add_text("sd-pokemon", json.dumps(self.settings))
         self.image.save(path, format="PNG", pnginfo=chunks)
+
+    def check(self) -> None:
+        """Raises UserError where it is not to be shown."""
+        if self.problem:
+            raise UserError(PROBLEMS[self.problem].format(seed=self.seed))
 
     @property
     def is_dark(self) -> bool:

@@ -1,4 +1,5 @@
-"""One worker owns the generator: whatever the entrance, pictures are drawn one job at a time.
+"""One worker owns the generator: whatever the entrance, jobs are drawn one at a time, or on a GPU
+some of them side by side.
 
 A job is drawn in the worker's thread and followed from another. Nothing but the worker's thread
 touches the pipeline, so that no two jobs can mix.

@@ -14,7 +14,7 @@ from serving.page import words
 from serving.page.drawings import Drawings
 from serving.page.messages import note
 from serving.page.series import Series
-from serving.picture import PROBLEMS, Picture
+from serving.picture import Picture
 from serving.request import SEEDS, Cancelled, Request
 from serving.votes import CHOICES, SIDES, Pair, Tally, win_rate
 from serving.worker import Worker
@@ -157,8 +157,7 @@ class BlindVote:
 
 def shown(picture: Picture) -> Image.Image:
     """Its pixels and nothing else. Raises UserError for a picture that must not be shown."""
-    if picture.problem:
-        raise UserError(PROBLEMS[picture.problem].format(seed=picture.seed))
+    picture.check()
     image = picture.image
     return Image.frombytes(image.mode, image.size, image.tobytes())
 

@@ -8,7 +8,7 @@ import gradio as gr
 from errors import UserError
 from serving.models import Rivals
 from serving.page import words
-from serving.page.blind import BlindVote, shown
+from serving.page.blind import BlindVote
 from serving.page.drawings import Drawings
 from serving.page.grid import Grid
 from serving.page.messages import note
@@ -74,7 +74,7 @@ class Slider:
             for generator in (self._base, self._worker.generator):
                 for event in series.draw([request], generator):
                     if isinstance(event, Picture):
-                        shown(event)
+                        event.check()
                         pictures.append(self._drawings.keep(event.file_name, event.save))
                     else:
                         yield {self._status: f"<p>{escape(generator.name)}</p>{event}"}

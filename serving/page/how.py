@@ -12,7 +12,7 @@ from errors import UserError
 from serving.page import words
 from serving.page.messages import data_uri, note
 from serving.page.series import Series
-from serving.picture import PROBLEMS, Picture
+from serving.picture import Picture
 from serving.request import Cancelled, Request
 from serving.worker import Worker
 
@@ -65,8 +65,7 @@ class How:
             request = Request(prompt, seed=SEED)
             for event in series.draw([request], self._stages):
                 if isinstance(event, Picture):
-                    if event.problem:
-                        raise UserError(PROBLEMS[event.problem].format(seed=event.seed))
+                    event.check()
                     shown += _stage(event)
                     yield _strip(shown)
                 elif not shown:
