@@ -116,8 +116,8 @@ def serve(
     from serving.entrances.gate import Gate
     from serving.entrances.guard import OwnOrigin, SecurityHeaders
     from serving.entrances.password import Door
+    from serving.page.mends import SESSIONS
     from serving.page.theme import CSS, theme
-    from serving.page.thrift import SESSIONS
 
     # Else uvicorn takes whatever a visitor writes into X-Forwarded-For for the peer's address.
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")

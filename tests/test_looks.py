@@ -245,6 +245,7 @@ def test_a_picture_is_drawn_and_seen_by_keys_alone(browser, url, generator):
         press("Space")
         status(page, "17 steps")
         assert generator.requests[-1].prompt == "a blue cat"
+        page.locator("#gallery .thumbnail-item img").wait_for()
         page.wait_for_selector("#generate:enabled")
         tab_to(page, "#gallery .thumbnail-item")
         press("Enter")

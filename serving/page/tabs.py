@@ -13,9 +13,9 @@ from serving.page.compare import Compare
 from serving.page.draw import EXAMPLES, Draw
 from serving.page.drawings import Drawings
 from serving.page.how import How
+from serving.page.mends import mend_gradio
 from serving.page.messages import head
 from serving.page.scores import scores_page
-from serving.page.thrift import spare_memory_and_time
 from serving.worker import Worker
 
 SCRIPT = Path(__file__).with_name("page.js")
@@ -27,7 +27,7 @@ class Page:
 
     def __init__(self, worker: Worker, rivals: Rivals | None = None):
         """`rivals`: what a tab compares the model with."""
-        spare_memory_and_time()
+        mend_gradio()
         self._worker, self._rivals, self._drawings = worker, rivals, Drawings()
         self.blocks = gr.Blocks(
             title=words.TITLE, analytics_enabled=False, delete_cache=UPLOADS_SECONDS

@@ -1,7 +1,8 @@
-"""What gradio would keep in memory, or work out again and again, although nobody asks for it."""
+"""What gradio would lose, keep in memory, or work out again and again."""
 
 import os
 
+import gradio.utils
 from gradio.blocks import Block, BlocksConfig
 from gradio.state_holder import SessionState
 
@@ -9,8 +10,9 @@ SESSIONS = 100  # visitors that are remembered, at 80 KB each; 20 can wait, othe
 NEVER = "1000000000"
 
 
-def spare_memory_and_time() -> None:
+def mend_gradio() -> None:
     """To be called before the page is laid out."""
+    gradio.utils.diff = _whole
     # Else it keeps the last 10,000 events and after each one makes statistics of all of them.
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
@@ -49,3 +51,13 @@ def _set_item(session: SessionState, key: int, value: object) -> None:
     if isinstance(value, Block):
         value._id = key
     _gradios_set_item(session, key, value)
+
+
+def _whole(old: object, new: object) -> list:
+    """What makes the next update of an element out of its last.
+
+    gradio's own names the parts that differ, and the page edits the last update in place. A page
+    that is too busy to have shown that one yet then shows what is left of it: a picture followed by
+    "nothing new here" was never seen.
+    """
+    return [] if old == new else [["replace", [], new]]
