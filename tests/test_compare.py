@@ -113,7 +113,7 @@ def vote(browser, bench):
 def draw_grid(page, prompts: str) -> None:
     page.fill("#grid_prompts textarea", prompts)
     page.fill("#grid_seed input", "7")
-    page.click("#grid_button")
+    page.click("#grid_draw")
 
 
 def told(page, selector: str, words: str) -> str:
@@ -162,12 +162,12 @@ def test_cancel_ends_the_whole_grid_and_closes_the_column(grid, bench):
     draw_grid(grid, "a cat")
     told(grid, "#grid_status", "checkpoint-5, column 2 of 4")
     told(grid, "#grid_status", "Step 1 of 20")
-    assert grid.is_disabled("#grid_button")
+    assert grid.is_disabled("#grid_draw")
     assert grid.locator("#grid_table img").count() == 1  # what is there already stays
     grid.click("#grid_cancel")
     told(grid, "#grid_status", "Cancelled")
     bench.release()
-    grid.wait_for_selector("#grid_button:enabled")
+    grid.wait_for_selector("#grid_draw:enabled")
     draw_grid(grid, "another")
     told(grid, "#grid_status", "pictures: 4")
     assert bench.opened == ["checkpoint-5", "checkpoint-5", "checkpoint-10"]
@@ -216,7 +216,7 @@ def test_a_public_page_takes_no_more_rows_than_it_draws_pictures(browser):
         assert "4 at most" in page.inner_text("#grid_prompts")
         draw_grid(page, "a\nb\nc\nd\ne")
         told(page, "#grid_status", "5 prompts are too many. Write 4.")
-        page.wait_for_selector("#grid_button:enabled")
+        page.wait_for_selector("#grid_draw:enabled")
         draw_grid(page, "a\nb\nc\nd")
         told(page, "#grid_status", "pictures: 16")
 
@@ -369,7 +369,7 @@ def test_a_withheld_picture_makes_no_pair(vote, bench):
 def test_words_that_are_not_read_are_named(browser, bench):
     with served(browser, bench.demo, "Slider") as page:
         page.fill("#compare_prompt textarea", "a" * 100 + " tail")
-        page.click("#compare_button")
+        page.click("#compare_draw")
         assert "not read: “ tail”" in told(page, "#compare_status", "Seed 0")
 
 
@@ -383,7 +383,7 @@ def test_a_model_with_checkpoints_alone_has_the_grid_alone(browser, bench):
     rivals = Rivals(variants=bench.rivals.variants)
     with served(browser, app.build_app(FakeGenerator(), rivals=rivals), None) as page:
         page.get_by_role("tab", name="Compare").click()
-        page.wait_for_selector("#grid_button")
+        page.wait_for_selector("#grid_draw")
         assert page.get_by_role("tab", name="Slider").count() == 0
         assert page.get_by_role("tab", name="Blind vote").count() == 0
         draw_grid(page, "a cat")
@@ -412,3 +412,27 @@ def test_the_words_of_grid_and_vote_are_readable_and_all_is_named(browser, bench
             && !e.getAttribute('aria-labelledby')).map((e) => e.outerHTML.slice(0, 200))"""
         )
         assert nameless == []
+
+
+@pytest.mark.parametrize(
+    ("way", "name", "status"),
+    [("Slider", "compare", "#compare_status"), ("Blind vote", "vote", "#vote_status"),
+     ("Grid", "grid", "#grid_status")],
+)  # fmt: skip
+def test_keys_draw_and_cancel_wherever_one_draws(browser, bench, way, name, status):
+    with served(browser, bench.demo, way) as page:
+        bench.base.hold()
+        page.keyboard.press("Control+Enter")
+        told(page, status, "Starting")
+        page.wait_for_selector(f"#{name}_cancel:enabled")
+        assert page.is_disabled(f"#{name}_draw")
+        page.keyboard.press("Escape")
+        told(page, status, "Cancelled")
+        page.wait_for_selector(f"#{name}_draw:enabled")
+        assert page.is_disabled(f"#{name}_cancel")
+        bench.base.release()
+        page.click(f"#{name}_draw")
+        page.locator("#slider img, #vote_pictures img, #grid_table img").first.wait_for()
+        page.wait_for_selector(f"#{name}_draw:enabled")
+        called_off = len(bench.base.requests) // 2
+        assert bench.model.requests == bench.base.requests[called_off:]

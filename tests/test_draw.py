@@ -68,13 +68,13 @@ def test_tokens_are_counted_and_unread_words_named_and_nothing_moves(page, url):
 
 
 @in_browser
-def test_while_the_model_is_opened_nothing_is_counted(page, generator):
+def test_what_is_typed_while_the_model_is_opened_is_counted_once_it_is(page, url, generator):
     generator.ready = False
+    page.goto(url)
     generate(page, "a cat")
     status(page, "20 steps")
     assert page.inner_text("#tokens").strip() == ""
     generator.ready = True
-    page.fill("#prompt textarea", "a dog")
     count_of(page, "5 of 100 tokens")
 
 

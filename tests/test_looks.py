@@ -100,7 +100,7 @@ def slider(page) -> None:
 
 def slider_drawn(page) -> None:
     slider(page)
-    page.click("#compare_button")
+    page.click("#compare_draw")
     page.locator("#slider img").nth(1).wait_for()
 
 
@@ -121,7 +121,7 @@ def grid(page) -> None:
 
 def grid_drawn(page) -> None:
     grid(page)
-    page.click("#grid_button")
+    page.click("#grid_draw")
     page.locator("#grid_status", has_text="pictures: 9").wait_for()
 
 
@@ -209,7 +209,7 @@ def test_how_it_works_keeps_the_place_of_its_pictures(browser, url, generator):
             generator.hold(3)
             open_tab(page, words.HOW)
             page.fill("#stages_prompt textarea, #stages_prompt input", f"{size}")
-            page.click("#stages_button")
+            page.click("#stages_draw")
             page.locator("#stages p").wait_for()
             before = page.evaluate(below)
             generator.release()

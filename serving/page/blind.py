@@ -11,11 +11,12 @@ from PIL import Image
 from errors import UserError
 from serving.models import Rivals
 from serving.page import words
+from serving.page.buttons import Buttons
 from serving.page.drawings import Drawings
 from serving.page.messages import note
 from serving.page.series import Series
 from serving.picture import Picture
-from serving.request import SEEDS, Cancelled, Request
+from serving.request import SEEDS, Request
 from serving.votes import CHOICES, SIDES, Pair, Tally, win_rate
 from serving.worker import Worker
 
@@ -31,12 +32,12 @@ class BlindVote:
         self._drawings, self._examples = drawings, examples
         self._lay_out()
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
-        drawn = [self._status, self._pictures, self._button, *self._choices.values(), self._pair]
+        drawn = [self._status, self._pictures, *self._choices.values(), self._pair]
         gr.on(
-            [self._button.click, self._prompt.submit],
+            [self._buttons.draw.click, self._prompt.submit],
             self._draw,
             self._prompt,
-            drawn,
+            [*drawn, *self._buttons.updated],
             trigger_mode="once",
             **hidden,
         )
@@ -59,12 +60,8 @@ class BlindVote:
                 label=words.VOTE_PROMPT,
                 placeholder=self._examples[0],
                 elem_id="vote_prompt",
-                scale=3,
-                min_width=280,
             )
-            self._button = gr.Button(
-                words.VOTE_DRAW, variant="primary", elem_id="vote_draw", scale=1, min_width=140
-            )
+            self._buttons = Buttons(words.VOTE_DRAW, "vote_draw", "vote_cancel")
         self._pictures = gr.HTML(elem_id="vote_pictures")
         with gr.Row(elem_id="vote_buttons"):
             self._choices = {
@@ -75,38 +72,34 @@ class BlindVote:
         self._pair, self._mine = gr.State(), gr.State(Tally())
 
     def _draw(self, visitor: gr.Request, prompt) -> Iterator[dict]:
-        """A new pair; ends, whatever happens, ready for the next."""
+        drawing = self._new_pair(Series(self._worker, visitor), prompt)
+        yield from self._buttons.until_idle(drawing, self._status)
+
+    def _new_pair(self, series: Series, prompt) -> Iterator[dict]:
+        """As updates of the page; the one before cannot be voted on any more."""
         yield {
-            self._button: gr.Button(interactive=False),
             self._pictures: "",
             self._pair: None,
             **self._choosable(False),
+            **self._buttons.busy(series),
         }
-        idle = {self._button: gr.Button(interactive=True)}
-        try:
-            request = self._request(prompt)
-            series, pictures = Series(self._worker, visitor), []
-            # The base's first, on whichever side it will be: nothing in between tells.
-            for number, generator in enumerate((self._rivals.base, self._worker.generator), 1):
-                for event in series.draw([request], generator):
-                    if isinstance(event, Picture):
-                        pictures.append(shown(event))
-                    else:
-                        place = words.PICTURE_OF_PAIR.format(number=number)
-                        yield {self._status: f"<p>{place}</p>{event}"}
-            model_side = secrets.choice(SIDES)
-            left, right = pictures if model_side == "right" else pictures[::-1]
-            yield {
-                self._pictures: self._figures(left, right, request.prompt),
-                self._status: note(words.WHICH_IS_BETTER) + series.unread,
-                self._pair: Pair(request.prompt, request.seed, model_side),
-                **self._choosable(True),
-                **idle,
-            }
-        except Cancelled:
-            yield {self._status: note(words.CANCELLED), **idle}
-        except UserError as error:
-            yield {self._status: note(str(error), problem=True), **idle}
+        request, pictures = self._request(prompt), []
+        # The base's first, on whichever side it will be: nothing in between tells.
+        for number, generator in enumerate((self._rivals.base, self._worker.generator), 1):
+            for event in series.draw([request], generator):
+                if isinstance(event, Picture):
+                    pictures.append(shown(event))
+                else:
+                    place = words.PICTURE_OF_PAIR.format(number=number)
+                    yield {self._status: f"<p>{place}</p>{event}"}
+        model_side = secrets.choice(SIDES)
+        left, right = pictures if model_side == "right" else pictures[::-1]
+        yield {
+            self._pictures: self._figures(left, right, request.prompt),
+            self._status: note(words.WHICH_IS_BETTER) + series.unread,
+            self._pair: Pair(request.prompt, request.seed, model_side),
+            **self._choosable(True),
+        }
 
     def _request(self, prompt: object) -> Request:
         """The visitor's words, or some of ours, with a new seed."""

@@ -5,16 +5,16 @@ from html import escape
 
 import gradio as gr
 
-from errors import UserError
 from serving.models import Rivals
 from serving.page import words
 from serving.page.blind import BlindVote
+from serving.page.buttons import Buttons
 from serving.page.drawings import Drawings
 from serving.page.grid import Grid
 from serving.page.messages import note
 from serving.page.series import Series, seed_of
 from serving.picture import Picture
-from serving.request import Cancelled, Request
+from serving.request import Request
 from serving.worker import Worker
 
 
@@ -43,9 +43,7 @@ class Slider:
             with gr.Column():
                 self._prompt = gr.Textbox(example, label=words.BOTH_DRAW, elem_id="compare_prompt")
                 self._seed = gr.Number(0, label=words.SEED_OR_NEW, elem_id="compare_seed")
-                self._button = gr.Button(
-                    words.COMPARE_BUTTON, variant="primary", elem_id="compare_button"
-                )
+                self._buttons = Buttons(words.COMPARE_BUTTON, "compare_draw", "compare_cancel")
                 self._status = gr.HTML(elem_id="compare_status", elem_classes="told")
             with gr.Column():
                 gr.HTML(words.NO_PICTURES, elem_id="slider_place")
@@ -56,10 +54,10 @@ class Slider:
                     elem_id="slider",
                 )
         gr.on(
-            [self._button.click, self._prompt.submit],
+            [self._buttons.draw.click, self._prompt.submit],
             self._draw,
             [self._prompt, self._seed],
-            [self._status, self._slider],
+            [self._status, self._slider, *self._buttons.updated],
             trigger_mode="once",
             preprocess=False,
             show_progress="hidden",
@@ -67,25 +65,23 @@ class Slider:
         )
 
     def _draw(self, visitor: gr.Request, prompt, seed) -> Iterator[dict]:
-        """Both pictures, the base's first, as updates of the page."""
+        yield from self._buttons.until_idle(self._both(visitor, prompt, seed), self._status)
+
+    def _both(self, visitor: gr.Request, prompt, seed) -> Iterator[dict]:
+        """Two pictures, the base's first, as updates of the page."""
         series, pictures = Series(self._worker, visitor), []
-        try:
-            request = Request(prompt, seed=seed_of(seed))
-            for generator in (self._base, self._worker.generator):
-                for event in series.draw([request], generator):
-                    if isinstance(event, Picture):
-                        event.check()
-                        pictures.append(self._drawings.keep(event.file_name, event.save))
-                    else:
-                        yield {self._status: f"<p>{escape(generator.name)}</p>{event}"}
-            base, model = self._base.name, self._worker.generator.name
-            seed, sides = words.ONE_SEED.format(first=request.seed), words.SIDES
-            yield {
-                self._slider: tuple(pictures),
-                self._status: note(f"{seed} · {sides.format(base=base, model=model)}")
-                + series.unread,
-            }
-        except Cancelled:
-            yield {self._status: note(words.CANCELLED)}
-        except UserError as error:
-            yield {self._status: note(str(error), problem=True)}
+        request = Request(prompt, seed=seed_of(seed))
+        yield self._buttons.busy(series)
+        for generator in (self._base, self._worker.generator):
+            for event in series.draw([request], generator):
+                if isinstance(event, Picture):
+                    event.check()
+                    pictures.append(self._drawings.keep(event.file_name, event.save))
+                else:
+                    yield {self._status: f"<p>{escape(generator.name)}</p>{event}"}
+        base, model = self._base.name, self._worker.generator.name
+        seed, sides = words.ONE_SEED.format(first=request.seed), words.SIDES
+        yield {
+            self._slider: tuple(pictures),
+            self._status: note(f"{seed} · {sides.format(base=base, model=model)}") + series.unread,
+        }

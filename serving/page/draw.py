@@ -15,6 +15,7 @@ from errors import UserError
 from serving.entrances.guard import client_of
 from serving.limits import Limits
 from serving.page import words
+from serving.page.buttons import Buttons
 from serving.page.drawings import Drawings
 from serving.page.examples import CHOOSE, choice_of
 from serving.page.history import history, remembered
@@ -22,9 +23,9 @@ from serving.page.link import linked
 from serving.page.messages import KEPT, Pace, inline, note, summary, tokens_read
 from serving.page.settings import Settings
 from serving.picture import DARK_NOTE, PROBLEMS, Picture, file_stem
-from serving.request import MAX_PROMPT_CHARACTERS, Cancelled
+from serving.request import MAX_PROMPT_CHARACTERS
 from serving.restore import request_of
-from serving.worker import Job, Step, Unread, Worker
+from serving.worker import Step, Unread, Worker
 
 EXAMPLES = (  # where the model brings no pictures of its own
     "a red creature with blue wings",
@@ -49,7 +50,6 @@ class Draw:
                 self._lay_out_answer()
             with gr.Column(elem_id="more"):
                 self._lay_out_more()
-        self._job = gr.State()
         self._connect()
 
     def _lay_out_question(self) -> None:
@@ -63,11 +63,8 @@ class Draw:
             elem_id="prompt",
         )
         self._tokens = gr.HTML(elem_id="tokens")
-        with gr.Row(elem_id="buttons"):
-            self._generate = gr.Button(
-                words.GENERATE, variant="primary", elem_id="generate", scale=3
-            )
-            self._cancel = gr.Button(words.CANCEL, interactive=False, elem_id="cancel", scale=1)
+        self._until_open = gr.Timer(1, active=False)  # seconds
+        self._buttons = Buttons(words.GENERATE, "generate", "cancel")
 
     def _lay_out_answer(self) -> None:
         gr.HTML(words.NO_PICTURE, elem_id="place")
@@ -114,22 +111,23 @@ class Draw:
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
         fields = self._settings.inputs
         gr.on(
-            [self._generate.click, self._prompt.submit],
+            [self._buttons.draw.click, self._prompt.submit],
             self._draw,
             fields,
             [
                 self._status, self._expected, self._gallery, self._all, self._history,
-                self._generate, self._cancel, self._settings.fields["seed"], self._job,
+                self._settings.fields["seed"], *self._buttons.updated,
             ],
             trigger_mode="once",
             preprocess=False,  # gradio would turn a list into words and stumble over numbers
             **hidden,
         )  # fmt: skip
-        self._cancel.click(_cancel, self._job, None, **hidden)
         # However it came into the field.
         self._prompt.change(
             self._count, self._prompt, self._tokens, trigger_mode="always_last", **hidden
         )
+        opened = [self._tokens, self._until_open]
+        self._until_open.tick(self._count_if_open, self._prompt, opened, **hidden)
         self._dropped.upload(self._restore, self._dropped, self.restored, **hidden)
         self._history.click(self._bring_back, None, self.restored, **hidden)
         if self._examples:
@@ -139,12 +137,17 @@ class Draw:
 
     @property
     def restored(self) -> list:
-        """What `follow_link` updates."""
         return [self._status, *self._settings.inputs]
 
-    def follow_link(self, visitor: gr.Request) -> dict:
-        """The settings that the page's address names, in the fields; when the page is loaded."""
-        return self._fill(visitor.query_params)
+    @property
+    def begun(self) -> list:
+        """What `begin` updates."""
+        return [*self.restored, self._until_open]
+
+    def begin(self, visitor: gr.Request) -> dict:
+        """When the page is loaded: the settings that its address names, in the fields."""
+        opening = {} if self._is_open else {self._until_open: gr.Timer(active=True)}
+        return self._fill(visitor.query_params) | opening
 
     def _bring_back(self, clicked: gr.EventData) -> dict:
         """The settings of an earlier drawing, in the fields."""
@@ -173,12 +176,22 @@ class Draw:
     def _count(self, prompt: str) -> str:
         """How much of the prompt is read; nothing while the model is still being opened."""
         generator = self._worker.generator
-        if not prompt or not getattr(generator, "ready", True):
+        if not prompt or not self._is_open:
             return ""
         if len(prompt) > MAX_PROMPT_CHARACTERS:
             told = words.CHARACTERS.format(count=len(prompt), most=MAX_PROMPT_CHARACTERS)
             return note(told, problem=True)
         return tokens_read(*generator.tokens(prompt), generator.dropped_words(prompt))
+
+    @property
+    def _is_open(self) -> bool:
+        return getattr(self._worker.generator, "ready", True)
+
+    def _count_if_open(self, prompt: str) -> dict:
+        """What was typed while the model was being opened."""
+        if not self._is_open:
+            return {self._tokens: gr.skip()}
+        return {self._tokens: self._count(prompt), self._until_open: gr.Timer(active=False)}
 
     def _restore(self, png: bytes) -> dict:
         """The settings of a dropped picture, in the fields."""
@@ -191,31 +204,14 @@ class Draw:
         }
 
     def _draw(self, visitor: gr.Request, *values) -> Iterator[dict]:
-        """One drawing, as updates of the page; ends, whatever happens, ready for the next."""
-        idle = {
-            self._generate: gr.Button(interactive=True),
-            self._cancel: gr.Button(interactive=False),
-            self._expected: "",
-        }
-        try:
-            request = self._settings.request(*values)
-            client = client_of(visitor.client.host, visitor.session_hash)
-            job = self._worker.submit([request], client)
-            yield {
-                self._generate: gr.Button(interactive=False),
-                self._cancel: gr.Button(interactive=True),
-                self._settings.fields["seed"]: request.seed,
-                self._job: job,
-            }
-            yield from self._follow(job, seed_is_new=values[-1] is True)
-            yield idle
-        except Cancelled:
-            yield {self._status: note(words.CANCELLED), **idle}
-        except UserError as error:
-            yield {self._status: note(str(error), problem=True), **idle}
+        drawing = self._one(client_of(visitor.client.host, visitor.session_hash), values)
+        yield from self._buttons.until_idle(drawing, self._status, {self._expected: ""})
 
-    def _follow(self, job: Job, seed_is_new: bool) -> Iterator[dict]:
-        request = job.requests[0]
+    def _one(self, client: str, values: Sequence) -> Iterator[dict]:
+        """One drawing, as updates of the page."""
+        request, seed_is_new = self._settings.request(*values), values[-1] is True
+        job = self._worker.submit([request], client)
+        yield self._buttons.busy(job) | {self._settings.fields["seed"]: request.seed}
         started = time.monotonic()
         unsaid, drawn, pace = [], [], Pace()
         for event in job:
@@ -260,11 +256,6 @@ class Draw:
             # As an update: gradio's page changes a plain value when the next event skips it.
             self._all: gr.DownloadButton(value=together),
         }
-
-
-def _cancel(job: Job | None) -> None:
-    if job:
-        job.cancel()
 
 
 def _said(event: gr.EventData, name: str) -> object:

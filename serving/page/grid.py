@@ -8,11 +8,12 @@ import gradio as gr
 from errors import UserError
 from serving.models import Rivals, Variant
 from serving.page import words
+from serving.page.buttons import Buttons
 from serving.page.drawings import Drawings
 from serving.page.messages import note
 from serving.page.series import Series, seed_of
 from serving.picture import PROBLEMS, Picture
-from serving.request import Cancelled, Request
+from serving.request import Request
 from serving.worker import Worker
 
 MOST_PROMPTS = 6
@@ -28,16 +29,15 @@ class Grid:
         limits = getattr(worker, "limits", None)
         self._most_prompts = min(MOST_PROMPTS, limits.num_images if limits else MOST_PROMPTS)
         self._lay_out("\n".join(examples[: self._most_prompts // 2]))
-        hidden = {"show_progress": "hidden", "api_visibility": "private"}
-        self._button.click(
+        self._buttons.draw.click(
             self._draw,
             [self._prompts, self._chosen, self._seed],
-            [self._status, self._table, self._button, self._cancel, self._series],
+            [self._status, self._table, *self._buttons.updated],
             trigger_mode="once",
             preprocess=False,  # gradio would stumble over what is no list
-            **hidden,
+            show_progress="hidden",
+            api_visibility="private",
         )
-        self._cancel.click(_cancel, self._series, None, **hidden)
 
     def _lay_out(self, prompts: str) -> None:
         usual = [name for name, column in self._columns.items() if column.usual][:MOST_COLUMNS]
@@ -58,43 +58,19 @@ class Grid:
                     elem_id="grid_columns",
                 )
                 self._seed = gr.Number(0, label=words.SEED_OR_NEW, elem_id="grid_seed")
-        with gr.Row(elem_id="grid_buttons"):
-            self._button = gr.Button(
-                words.GRID_DRAW, variant="primary", elem_id="grid_button", scale=3
-            )
-            self._cancel = gr.Button(
-                words.CANCEL, interactive=False, elem_id="grid_cancel", scale=1
-            )
+        self._buttons = Buttons(words.GRID_DRAW, "grid_draw", "grid_cancel")
         self._status = gr.HTML(elem_id="grid_status", elem_classes="told")
         self._table = gr.HTML(elem_id="grid_table")
-        self._series = gr.State()
 
     def _draw(self, visitor: gr.Request, prompts, chosen, seed) -> Iterator[dict]:
-        """The table, column by column; ends, whatever happens, ready for the next."""
-        idle = {
-            self._button: gr.Button(interactive=True),
-            self._cancel: gr.Button(interactive=False),
-        }
-        series = Series(self._worker, visitor)
-        try:
-            requests = self._requests(prompts, seed_of(seed))
-            columns = self._columns_among(chosen)
-            yield {
-                self._button: gr.Button(interactive=False),
-                self._cancel: gr.Button(interactive=True),
-                self._series: series,
-            }
-            yield from self._fill(series, requests, columns)
-            yield {self._status: note(_count(requests, columns)) + series.unread, **idle}
-        except Cancelled:
-            yield {self._status: note(words.CANCELLED), **idle}
-        except UserError as error:
-            yield {self._status: note(str(error), problem=True), **idle}
+        drawing = self._fill(Series(self._worker, visitor), prompts, chosen, seed)
+        yield from self._buttons.until_idle(drawing, self._status)
 
-    def _fill(
-        self, series: Series, requests: list[Request], columns: list[Variant]
-    ) -> Iterator[dict]:
-        cells = {}
+    def _fill(self, series: Series, prompts, chosen, seed) -> Iterator[dict]:
+        """The table, column by column, as updates of the page."""
+        requests = self._requests(prompts, seed_of(seed))
+        columns, cells = self._columns_among(chosen), {}
+        yield self._buttons.busy(series)
         yield {self._table: table(requests, columns, cells)}
         for number, column in enumerate(columns, start=1):
             row = 0
@@ -108,6 +84,7 @@ class Grid:
                         name=column.name, number=number, count=len(columns)
                     )
                     yield {self._status: f"<p>{escape(place)}</p>{event}"}
+        yield {self._status: note(_count(requests, columns)) + series.unread}
 
     def _cell(self, picture: Picture, column: str) -> str:
         if picture.problem:
@@ -159,8 +136,3 @@ def table(
 def _count(requests: Sequence[Request], columns: Sequence[Variant]) -> str:
     first, pictures = requests[0], len(requests) * len(columns)
     return words.GRID_DRAWN.format(seed=first.seed, steps=first.steps, pictures=pictures)
-
-
-def _cancel(series: Series | None) -> None:
-    if series:
-        series.cancel()

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from errors import UserError
 from serving.page import words
-from serving.page.messages import data_uri, note
+from serving.page.buttons import Buttons
+from serving.page.messages import data_uri
 from serving.page.series import Series
 from serving.picture import Picture
-from serving.request import Cancelled, Request
+from serving.request import Request
 from serving.worker import Worker
 
 if TYPE_CHECKING:
@@ -49,34 +49,37 @@ class How:
             self._prompt = gr.Textbox(
                 example, label=words.HOW_PROMPT, max_lines=1, elem_id="stages_prompt"
             )
-            button = gr.Button(words.HOW_SHOW, scale=0, elem_id="stages_button")
+            self._buttons = Buttons(words.HOW_SHOW, "stages_draw", "stages_cancel")
         gr.HTML(_paragraphs(words.HOW_AFTER), elem_classes="text")
         common = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "once"}
-        gr.on([button.click, self._prompt.submit], self._draw, self._prompt, self._strip, **common)
-        tab.select(self._first, None, self._strip, **common)
+        asked, updated = [self._buttons.draw.click, self._prompt.submit], self._buttons.updated
+        gr.on(asked, self._draw, self._prompt, [self._strip, *updated], **common)
+        tab.select(self._first, None, [self._strip, *updated], **common)
 
-    def _first(self, visitor: gr.Request) -> Iterator[str]:
-        yield from iter([self._drawn]) if self._drawn else self._draw(visitor, self._example)
+    def _first(self, visitor: gr.Request) -> Iterator[dict]:
+        if self._drawn:
+            yield {self._strip: self._drawn}
+        else:
+            yield from self._draw(visitor, self._example)
 
-    def _draw(self, visitor: gr.Request, prompt: str) -> Iterator[str]:
-        """The strip, one picture after the other."""
-        shown, series = "", Series(self._worker, visitor)
-        try:
-            request = Request(prompt, seed=SEED)
-            for event in series.draw([request], self._stages):
-                if isinstance(event, Picture):
-                    event.check()
-                    shown += _stage(event)
-                    yield _strip(shown)
-                elif not shown:
-                    yield event
-            yield _strip(shown) + series.unread
-            if prompt == self._example:
-                self._drawn = _strip(shown)
-        except Cancelled:
-            yield note(words.CANCELLED)
-        except UserError as error:
-            yield note(str(error), problem=True)
+    def _draw(self, visitor: gr.Request, prompt: str) -> Iterator[dict]:
+        drawing = self._one_after_the_other(Series(self._worker, visitor), prompt)
+        yield from self._buttons.until_idle(drawing, self._strip)
+
+    def _one_after_the_other(self, series: Series, prompt: str) -> Iterator[dict]:
+        """The pictures of the strip, as updates of the page."""
+        request, shown = Request(prompt, seed=SEED), ""
+        yield self._buttons.busy(series)
+        for event in series.draw([request], self._stages):
+            if isinstance(event, Picture):
+                event.check()
+                shown += _stage(event)
+                yield {self._strip: _strip(shown)}
+            elif not shown:
+                yield {self._strip: event}
+        yield {self._strip: _strip(shown) + series.unread}
+        if prompt == self._example:
+            self._drawn = _strip(shown)
 
 
 def _paragraphs(texts: Sequence[str]) -> str:

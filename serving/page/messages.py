@@ -83,7 +83,7 @@ def summary(request: Request, seconds: float | None = None, seed_is_new: bool = 
     seeds = (words.ONE_SEED if first == last else words.SEEDS).format(first=first, last=last)
     parts = [
         seeds + KEEP_SEED * seed_is_new,
-        words.STEPS_DONE.format(steps=request.steps),
+        words.ONE_STEP_DONE if request.steps == 1 else words.STEPS_DONE.format(steps=request.steps),
         *([] if seconds is None else [words.SECONDS.format(seconds=seconds)]),
         f'<a href="{html.escape(link_to(request))}">{words.LINK}</a>',
     ]

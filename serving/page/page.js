@@ -2,13 +2,13 @@
 () => {
   // Ctrl or Cmd with Enter draws, Esc cancels, and a picture may be dropped anywhere.
   document.addEventListener("keydown", (event) => {
-    const press = (id) => {
-      const button = document.querySelector(`#${id}:not([disabled])`);
-      if (button?.offsetParent) button.click(); // its tab is open
+    const press = (which) => {
+      const buttons = [...document.querySelectorAll(`.buttons :${which}-child:not([disabled])`)];
+      buttons.find((button) => button.offsetParent)?.click(); // its tab is open
     };
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) press("generate");
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) press("first");
     if (event.key === "Enter" && event.target.closest("#prompt")) asked();
-    if (event.key === "Escape") press("cancel");
+    if (event.key === "Escape") press("last");
   });
   // On a phone the place of the picture opens with the click, not when the server has answered:
   // nobody then loses what they are about to touch.

@@ -55,9 +55,9 @@ class Page:
             with gr.Tab(words.HOW) as tab:
                 How(self._worker, EXAMPLES[0], tab)
         self.blocks.load(
-            draw.follow_link,
+            draw.begin,
             None,
-            draw.restored,
+            draw.begun,
             js=SCRIPT.read_text(encoding="utf-8"),
             show_progress="hidden",
             api_visibility="private",
