@@ -70,13 +70,18 @@ def page(browser, url, generator):
     generator.steps.clear()
     generator.requests.clear()
     page = browser.new_page()
-    page.goto(url)
-    page.wait_for_selector("#generate")
+    open_page(page, url)
     yield page
     generator.release()
     generator.problem = None
     generator.step_seconds = 0
     page.close()
+
+
+def open_page(page, url: str) -> None:
+    """Wait until it listens: gradio may lay out once more what was filled in before."""
+    page.goto(url)
+    page.wait_for_selector("body[data-listens]")
 
 
 def generate(page, prompt: str | None = None) -> None:
@@ -113,7 +118,8 @@ def generate_until(page, words: str) -> None:
 
 def shown_png(page, number: int = 0) -> bytes:
     source = page.locator("#gallery .thumbnail-item img").nth(number).get_attribute("src")
-    return page.request.get(source).body()
+    # Again where the server has just closed a connection that was idle.
+    return page.request.get(source, max_retries=2).body()
 
 
 @in_browser
@@ -266,7 +272,7 @@ def test_the_page_works_under_its_content_security_policy(browser, url):
     page = browser.new_page()
     said = []
     page.on("console", lambda message: said.append(message.text))
-    page.goto(url)
+    open_page(page, url)
     generate(page, "a cat")
     status(page, "20 steps")
     page.wait_for_function(
@@ -329,7 +335,7 @@ def test_the_command_draws_with_a_real_model(tiny_model, browser):
     try:
         assert str(port) in server.stdout.readline()  # the page is there, maybe not the model yet
         page = browser.new_page()
-        page.goto(f"http://127.0.0.1:{port}")
+        open_page(page, f"http://127.0.0.1:{port}")
         generate(page, "a red creature")
         status(page, "20 steps")
         with Image.open(io.BytesIO(shown_png(page))) as png:

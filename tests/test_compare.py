@@ -11,7 +11,7 @@ from fakes import FakeGenerator
 from PIL import Image
 from ports import some_port
 from test_app import browser as browser  # a fixture
-from test_app import in_browser
+from test_app import in_browser, open_page
 from test_page import contrast
 
 import app
@@ -82,8 +82,7 @@ def served(browser, demo, way: str | None):
     app.serve(demo, "127.0.0.1", port)
     page = browser.new_page()
     try:
-        page.goto(f"http://127.0.0.1:{port}")
-        page.wait_for_selector("#generate")
+        open_page(page, f"http://127.0.0.1:{port}")
         if way:
             page.get_by_role("tab", name="Compare").click()
             page.get_by_role("tab", name=way).click()
@@ -123,7 +122,8 @@ def told(page, selector: str, words: str) -> str:
 
 def colour_at(page, source: str) -> tuple[tuple[int, int, int], dict]:
     """The colour of a picture on the page, and the text that its file carries."""
-    answer = page.request.get(page.evaluate("path => new URL(path, document.baseURI).href", source))
+    address = page.evaluate("path => new URL(path, document.baseURI).href", source)
+    answer = page.request.get(address, max_retries=2)
     with Image.open(io.BytesIO(answer.body())) as image:
         image.load()
         return image.convert("RGB").getpixel((5, 5)), dict(image.info)
@@ -183,7 +183,7 @@ def test_a_visitor_who_leaves_ends_the_grid(grid, browser, bench):
     grid.close()
     bench.release(step_seconds=0.5)  # the server learns of it while steps are told
     page = browser.new_page()
-    page.goto(address)
+    open_page(page, address)
     page.fill("#prompt textarea", "the next visitor")
     page.click("#generate")
     page.locator("#status", has_text="20 steps").wait_for()
@@ -423,7 +423,6 @@ def test_keys_draw_and_cancel_wherever_one_draws(browser, bench, way, name, stat
     with served(browser, bench.demo, way) as page:
         bench.base.hold()
         page.keyboard.press("Control+Enter")
-        told(page, status, "Starting")
         page.wait_for_selector(f"#{name}_cancel:enabled")
         assert page.is_disabled(f"#{name}_draw")
         page.keyboard.press("Escape")

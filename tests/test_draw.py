@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from ports import some_port
 from test_app import browser as browser  # fixtures
-from test_app import generate, in_browser, open_settings, shown_png, status
+from test_app import generate, in_browser, open_page, open_settings, shown_png, status
 from test_app import generator as generator
 from test_app import page as page
 from test_app import url as url
@@ -55,7 +55,7 @@ def test_tokens_are_counted_and_unread_words_named_and_nothing_moves(page, url):
     before = page.locator("#generate").bounding_box()
     page.fill("#prompt textarea", "a cat")
     count_of(page, "5 of 100 tokens")
-    page.goto(f"{url}?prompt=a+dog+that+came+by+a+link")
+    open_page(page, f"{url}?prompt=a+dog+that+came+by+a+link")
     count_of(page, "25 of 100 tokens")
     page.fill("#prompt textarea", "a" * 100 + "<i>tail</i>")
     count_of(page, "Not read: “<i>tail</i>”")
@@ -70,7 +70,7 @@ def test_tokens_are_counted_and_unread_words_named_and_nothing_moves(page, url):
 @in_browser
 def test_what_is_typed_while_the_model_is_opened_is_counted_once_it_is(page, url, generator):
     generator.ready = False
-    page.goto(url)
+    open_page(page, url)
     generate(page, "a cat")
     status(page, "20 steps")
     assert page.inner_text("#tokens").strip() == ""
@@ -85,7 +85,7 @@ def test_an_example_is_shown_at_once_with_its_settings(browser, examples):
     demo = app.build_app(own)
     app.serve(demo, "127.0.0.1", port)
     page = browser.new_page()
-    page.goto(f"http://127.0.0.1:{port}")
+    open_page(page, f"http://127.0.0.1:{port}")
     page.get_by_role("button", name="a <b>cat</b>").click()
     assert "Seed 5 · 7 steps" in status(page, "Seed")
     assert page.input_value("#prompt textarea") == "a <b>cat</b>"
@@ -122,7 +122,7 @@ def test_what_is_no_example_is_left_out_and_the_log_says_so(examples, tmp_path, 
 
 @in_browser
 def test_several_pictures_are_one_file_as_well_and_one_is_not(page, url):
-    page.goto(f"{url}?prompt=a+cat&num_images=3&seed=8")
+    open_page(page, f"{url}?prompt=a+cat&num_images=3&seed=8")
     count_of(page, "tokens")
     generate(page)
     status(page, "Seeds 8 to 10")
@@ -132,7 +132,7 @@ def test_several_pictures_are_one_file_as_well_and_one_is_not(page, url):
     with ZipFile(download.value.path()) as archive:
         assert archive.namelist() == [f"a-cat-seed-{seed}.png" for seed in (8, 9, 10)]
         assert archive.read("a-cat-seed-9.png") == shown_png(page, 1)
-    page.goto(f"{url}?prompt=a+cat&seed=8")
+    open_page(page, f"{url}?prompt=a+cat&seed=8")
     count_of(page, "tokens")
     generate(page)
     status(page, "Seed 8")
@@ -160,11 +160,13 @@ def test_a_seed_is_kept_by_one_click(page, generator):
 def test_the_browser_remembers_what_it_drew_and_forgets_it_when_told(blank, url, generator):
     page = blank
     assert not page.is_visible("#history")
-    page.goto(f"{url}?prompt=a+%3Cimg+src%3Dx%3E+cat&seed=3&num_images=2&steps=9&negative_prompt=b")
+    open_page(
+        page, f"{url}?prompt=a+%3Cimg+src%3Dx%3E+cat&seed=3&num_images=2&steps=9&negative_prompt=b"
+    )
     count_of(page, "tokens")
     generate(page)
     drawings(page, 1)
-    page.goto(url)
+    open_page(page, url)
     drawings(page, 1)  # after a reload
     page.wait_for_selector("body[data-listens]")
     generate(page, "another")
@@ -202,8 +204,7 @@ def test_whatever_the_browsers_store_is_like_pictures_are_drawn(browser, url, st
     page, errors = browser.new_page(), []
     page.on("pageerror", lambda error: errors.append(error))
     page.add_init_script(STORES[store])
-    page.goto(url)
-    page.wait_for_selector("body[data-listens]")
+    open_page(page, url)
     generate(page, "a cat")
     status(page, "20 steps")
     if store in ("full", "forbidden"):

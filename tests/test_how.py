@@ -2,7 +2,7 @@
 
 from test_app import browser as browser
 from test_app import generator as generator
-from test_app import in_browser
+from test_app import in_browser, open_page
 from test_app import page as page
 from test_app import url as url
 
@@ -24,7 +24,7 @@ def test_a_picture_is_shown_on_its_way_and_drawn_once_for_all_who_come(page, url
         "Nothing but noise", "Step 4", "Step 8", "Step 12", "Step 16", "Finished",
     ]  # fmt: skip
     assert len(generator.requests) == 1
-    page.goto(url)
+    open_page(page, url)
     open_tab(page)
     assert len(captions(page)) == 6 and len(generator.requests) == 1
 

@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from fakes import FakeGenerator
 from ports import some_port
-from test_app import PATIENCE_MS, generate, in_browser, open_settings, status
+from test_app import PATIENCE_MS, generate, in_browser, open_page, open_settings, status
 from test_app import browser as browser  # a fixture
 
 import app
@@ -58,8 +58,7 @@ def opened(browser, url, size: dict):
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     page.add_init_script(SHIFTS)
-    page.goto(url)
-    page.wait_for_selector("body[data-listens]")
+    open_page(page, url)
     try:
         yield page
     finally:

@@ -6,7 +6,7 @@ import pytest
 from fakes import FakeGenerator
 from ports import some_port
 from test_app import browser as browser  # fixtures
-from test_app import generate, in_browser, open_settings, shown_png, status
+from test_app import generate, in_browser, open_page, open_settings, shown_png, status
 from test_app import generator as generator
 from test_app import page as page
 from test_app import url as url
@@ -99,7 +99,7 @@ def test_a_dropped_file_that_is_no_picture_is_a_sentence(page, generator):
 def test_the_link_under_a_picture_draws_it_again(page, generator):
     generate(page, "a red & blue creature")
     status(page, "20 steps")
-    page.goto(page.locator("#status a").evaluate("link => link.href"))
+    open_page(page, page.locator("#status a").evaluate("link => link.href"))
     page.wait_for_function("document.querySelector('#prompt textarea')?.value.length > 0")
     assert page.input_value("#prompt textarea") == "a red & blue creature"
     generate(page)
@@ -113,7 +113,7 @@ def test_the_link_under_a_picture_draws_it_again(page, generator):
      ("?prompt=a&seed=__class__", "seed is '__class__'")],
 )  # fmt: skip
 def test_a_bad_link_is_a_sentence(page, url, generator, query, sentence):
-    page.goto(url + query)
+    open_page(page, url + query)
     status(page, sentence)
     assert generator.requests == []
 
@@ -152,7 +152,7 @@ def test_the_model_is_compared_with_its_base_at_the_same_seed(browser):
     demo = app.build_app(own, rivals=Rivals(base))
     app.serve(demo, "127.0.0.1", port)
     page = browser.new_page()
-    page.goto(f"http://127.0.0.1:{port}")
+    open_page(page, f"http://127.0.0.1:{port}")
     page.get_by_role("tab", name="Compare").click()
     page.fill("#compare_prompt textarea", "a cat")
     page.fill("#compare_seed input", "7")
@@ -172,8 +172,7 @@ def test_the_model_is_compared_with_its_base_at_the_same_seed(browser):
 def test_words_are_readable_by_day_and_by_night(browser, url, scheme):
     page = browser.new_page()
     page.emulate_media(color_scheme=scheme)
-    page.goto(url)
-    page.wait_for_selector("#generate")
+    open_page(page, url)
     for selector in ("#head h1", "#head p", "#prompt label span", "#generate"):
         assert contrast(page, selector) >= 4.5, selector
     page.close()
