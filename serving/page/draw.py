@@ -137,6 +137,7 @@ class Draw:
 
     @property
     def restored(self) -> list:
+        """What brings settings back into the fields updates."""
         return [self._status, *self._settings.inputs]
 
     @property
@@ -253,8 +254,7 @@ class Draw:
                 list(zip(paths, names, strict=True)),
                 columns=math.ceil(math.sqrt(len(drawn) or 1)),
             ),
-            # As an update: gradio's page changes a plain value when the next event skips it.
-            self._all: gr.DownloadButton(value=together),
+            self._all: together,
         }
 
 
