@@ -1,0 +1,1 @@
+"""What every package stands on: it knows no data sets, models, scores or pages."""
