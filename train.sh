@@ -25,7 +25,7 @@ if [ -z "${MODEL_NAME:-}" ]; then
         --train_data_dir "$DATA_DIR" --resolution 128 --center_crop \
         --train_batch_size 64 --max_train_steps 280 \
         --optimizer muon --learning_rate 0.005 --lr_scheduler cosine --lr_warmup_steps 10 \
-        --mixed_precision bf16 --use_ema --ema_decay 0.98 --seed 0 \
+        --mixed_precision auto --use_ema --ema_decay 0.98 --seed 0 \
         --validation_prompts "a red creature with blue wings" \
             "a round green creature with a leaf tail" \
             "a pink creature with turquoise butterfly wings" \

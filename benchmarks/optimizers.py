@@ -19,6 +19,7 @@ import torch
 from bundled import autoencoder
 from bundled.base import drawn, mixed_drawing
 from bundled.fit import schedule
+from core.precision import bf16_autocast
 from errors import exit_with_sentence
 from training.muon import Muon
 
@@ -40,7 +41,7 @@ def final_loss(optimizer: str, rate: float, pictures: torch.Tensor, steps: int) 
     for step in range(steps):
         for group in stepper.param_groups:
             group["lr"] = rate * schedule(step, steps)
-        with torch.autocast("cpu", torch.bfloat16):
+        with bf16_autocast("cpu"):
             loss = autoencoder.reconstruction_loss(vae, autoencoder.crops(pictures, step))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)

@@ -27,6 +27,9 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median, stdev
 
+import torch
+
+from core.precision import fastest_precision
 from errors import UserError, exit_with_sentence
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -245,12 +248,16 @@ def parse() -> argparse.Namespace:
     add("--batch", type=int, help="pictures per step; unset: the preset's")
     add("--steps", type=int, help="of each run; unset: the preset's")
     add("--rounds", type=int, default=3, help="runs of each script")
-    add("--precision", choices=("no", "bf16", "fp16"), default="bf16")
+    add("--precision", choices=("no", "bf16", "fp16"), help="unset: the fastest here")
     add("--both", default="", help="more options for both scripts, in quotes, such as --use_ema")
     add("--ours", default="", help="more options for ours alone, in quotes")
     add("--work", type=Path, default=Path("outputs/benchmark-training"))
     add("--output", type=Path, default=Path("outputs/training.json"))
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.precision = options.precision or fastest_precision(
+        "cuda" if torch.cuda.is_available() else "cpu"
+    )
+    return options
 
 
 if __name__ == "__main__":

@@ -194,7 +194,7 @@ def train_unet(work: Path, steps: int) -> None:
             latents_dir=str(work / "latents"),
             resolution=128,
             center_crop=True,
-            mixed_precision="bf16",
+            mixed_precision="auto",
             train_batch_size=64,
             max_train_steps=steps,
             optimizer="muon",

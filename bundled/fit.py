@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from core.precision import bf16_autocast
 from training import checkpoint
 from training.muon import Muon
 from training.optimizer import moments, start
@@ -27,7 +28,8 @@ def fit(
 ) -> None:
     """Train `model` in place with Muon, a short warm-up and a cosine decay to zero.
 
-    `loss_at(step)` returns the loss of a step, a scalar tensor; it is called under bf16 autocast.
+    `loss_at(step)` returns the loss of a step, a scalar tensor; it is called under bf16
+    autocast where the device is faster in it.
     The state is kept in `folder`: the same call again goes on where it stopped, and does nothing
     when all steps are done.
     """
@@ -48,7 +50,7 @@ def fit(
     for step in range(done, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * schedule(step, steps)
-        with torch.autocast(device, torch.bfloat16):
+        with bf16_autocast(device):
             loss = loss_at(step)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

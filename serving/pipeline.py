@@ -2,10 +2,12 @@
 
 import json
 import re
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.precision import cost_of_bf16, has_bf16
 from errors import UserError, reason_of
 from serving.single_file import (
     SUFFIXES,
@@ -58,6 +60,8 @@ def open_pipeline(
         if checkpoint:
             _put_checkpoint(pipe, Path(model) / checkpoint)
     dtype = dtype or _best_dtype(device, pipe.unet.num_parameters())
+    if dtype == "bf16" and (cost := cost_of_bf16(device, "--dtype fp32")):
+        print(f"warning: {cost}", file=sys.stderr)
     pipe.to(device, getattr(torch, DTYPES[dtype]))
     if dtype != "fp32":
         pipe.unet.to(memory_format=torch.channels_last)
@@ -175,14 +179,11 @@ def checked_device(device: str | None) -> str:
 
 
 def _best_dtype(device: str, unet_parameters: int) -> str:
-    import torch
-
     if unet_parameters < SMALL_UNET_PARAMETERS:
         return "fp32"
     if device != "cpu":
         return "fp16"
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if fast else "fp32"
+    return "bf16" if has_bf16(device) else "fp32"
 
 
 def _checkpoint_file(model: str, checkpoint: str | None) -> Path:

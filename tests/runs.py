@@ -62,6 +62,11 @@ def config_for(model: str, tmp_path: Path, **options) -> Config:
     return Config(**usual | options)
 
 
+# Adam's first steps are nearly the sign of the gradient, also of one that is rounding alone. With
+# these its update is proportional to the gradient, so that what learns the same stays as near.
+PROPORTIONAL = {"adam_epsilon": 1.0, "learning_rate": 0.1, "max_grad_norm": 1e6}
+
+
 def fresh_run(config: Config):
     """A started run; an earlier one in this process is closed, and what accelerate kept of it
     forgotten."""

@@ -15,8 +15,10 @@ from PIL import Image
 from runs import config_for, prepared
 
 import generate
+from core import precision
 from errors import UserError
 from generate import Cancelled, Generator, Picture, Request
+from serving.pipeline import _best_dtype
 from serving.request import SCHEDULERS
 from training.loop import train
 
@@ -422,6 +424,22 @@ def test_bf16_draws_on_the_cpu_when_asked(tiny_model):
     assert exact.dtype == "float32"  # a small UNet stays exact by itself
     (a,), (b,) = draw(generator, quick(seed=3)), draw(exact, quick(seed=3))
     assert 0 < np.abs(a - b).mean() < 8
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_bf16_on_a_processor_without_it_is_drawn_with_a_sentence_on_its_cost(
+    tiny_model, monkeypatch, capsys, units
+):
+    monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: units)
+    Generator.load(tiny_model, device="cpu", dtype="bf16")
+    told = [line for line in capsys.readouterr().err.splitlines() if "no bf16 units" in line]
+    assert len(told) == (not units) and all("--dtype fp32" in line for line in told)
+
+
+@pytest.mark.parametrize(("units", "dtype"), [(True, "bf16"), (False, "fp32")])
+def test_a_large_model_is_drawn_in_the_type_that_is_fast_here(monkeypatch, units, dtype):
+    monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: units)
+    assert _best_dtype("cpu", 859_520_964) == dtype
 
 
 def test_a_lora_is_opened_with_the_base_model_it_was_trained_on(tiny_model, tmp_path):

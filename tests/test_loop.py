@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
-from runs import config_for, prepared
+from runs import PROPORTIONAL, config_for, prepared
 
 from errors import UserError
 from training.config import Config
@@ -83,16 +83,19 @@ def test_a_run_with_muon_resumes_with_the_same_bits_and_not_with_another_optimiz
 
 
 def test_two_passes_of_two_are_one_of_four_but_for_rounding(tiny_model, tmp_path):
-    once = config_for(tiny_model, tmp_path, train_batch_size=4, max_train_steps=1)
+    once = config_for(tiny_model, tmp_path, train_batch_size=4, max_train_steps=1, **PROPORTIONAL)
     twice = replace(
         once,
         train_batch_size=2,
         gradient_accumulation_steps=2,
         output_dir=str(tmp_path / "other"),
     )
-    other = trained(twice)
+    before, other = prepared(once)[1].weights, trained(twice).weights
+    before = {name: weight.detach().clone() for name, weight in before.items()}
+    moved = torch.cat([(other[name] - weight).flatten() for name, weight in before.items()])
+    assert moved.abs().max() > 1e-3
     for name, weight in trained(once).weights.items():
-        torch.testing.assert_close(weight, other.weights[name], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(weight, other[name], atol=1e-6, rtol=1e-5)
     assert log_of(once)[0]["loss"] == pytest.approx(log_of(twice)[0]["loss"], rel=1e-4)
 
 

@@ -1,16 +1,32 @@
+import pytest
 import torch
 
+from core import precision
 from training.muon import Muon, is_matrix, orthogonal
 
 
-def test_an_orthogonal_matrix_has_singular_values_near_one():
+@pytest.fixture(params=["with bf16 units", "without"])
+def processor(request, monkeypatch):
+    monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: request.param != "without")
+    return request.param
+
+
+def test_an_orthogonal_matrix_has_singular_values_near_one(processor):
     torch.manual_seed(0)
     for shape in ((32, 64), (64, 32), (48, 48)):
         values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
         assert values.min() > 0.5 and values.max() < 1.4
 
 
-def test_the_update_keeps_the_singular_vectors_of_the_gradient():
+def test_the_iteration_is_in_the_type_that_is_fast(processor):
+    torch.manual_seed(0)
+    matrix = torch.randn(32, 48)
+    rounded = orthogonal(matrix)
+    assert torch.equal(rounded, rounded.bfloat16().float()) == (processor != "without")
+    assert rounded.dtype == torch.float32
+
+
+def test_the_update_keeps_the_singular_vectors_of_the_gradient(processor):
     torch.manual_seed(0)
     gradient = torch.randn(16, 24)
     u, _, v = torch.linalg.svd(gradient, full_matrices=False)

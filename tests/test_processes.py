@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from runs import config_for, prepared
+from runs import PROPORTIONAL, config_for, prepared
 from safetensors.torch import load_file
 
 from training.loop import train
@@ -66,6 +66,7 @@ def config(tiny_model, tmp_path):
 
 @pytest.mark.parametrize("shard", [False, True])
 def test_two_processes_learn_what_one_does_with_the_doubled_batch(config, tmp_path, shard):
+    config = replace(config, **PROPORTIONAL)
     halves = replace(config, train_batch_size=2, output_dir=str(tmp_path / "two"))
     how = ()
     if shard:
@@ -86,10 +87,10 @@ def test_two_processes_learn_what_one_does_with_the_doubled_batch(config, tmp_pa
         config.output / "checkpoint-4" / "unet" / "diffusion_pytorch_model.safetensors"
     )
     for name, weight in ours.items():
-        torch.testing.assert_close(saved[name], weight, atol=5e-4, rtol=0)
+        torch.testing.assert_close(saved[name], weight, atol=1e-5, rtol=1e-5)
     two, one = weights_of(halves.output), weights_of(config.output)
     for name, weight in one.items():
-        torch.testing.assert_close(two[name], weight, atol=1e-3, rtol=0)
+        torch.testing.assert_close(two[name], weight, atol=1e-5, rtol=1e-5)
     if shard:  # each process encoded some; the file is whole
         (kept,) = (load_file(path) for path in Path(halves.latents_dir).iterdir())
         (shelf,) = latents.shelves

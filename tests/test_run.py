@@ -5,14 +5,17 @@ import sys
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from runs import config_for, fresh_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_text_to_image
+from core import precision
 from errors import UserError
 
 
-def test_out_of_memory_names_the_options_to_change(tiny_model, tmp_path):
+def test_out_of_memory_names_the_options_to_change(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: True)
     run = fresh_run(config_for(tiny_model, tmp_path, use_ema=True))
     with pytest.raises(UserError) as caught, run.memory_advice():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -22,6 +25,36 @@ def test_out_of_memory_names_the_options_to_change(tiny_model, tmp_path):
                    "--gradient_checkpointing", "--use_8bit_adam", "--offload_ema",
                    "--method lora"):  # fmt: skip
         assert option in sentence
+
+
+def test_without_bf16_units_no_bf16_is_advised(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: False)
+    run = fresh_run(config_for(tiny_model, tmp_path))
+    with pytest.raises(UserError, match="ran out of memory") as caught, run.memory_advice():
+        raise torch.OutOfMemoryError
+    assert "--mixed_precision" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("units", "chosen"), [(True, "bf16"), (False, "no")])
+def test_auto_is_the_precision_that_is_fast_on_this_processor(
+    tiny_model, tmp_path, monkeypatch, units, chosen
+):
+    monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: units)
+    run = fresh_run(config_for(tiny_model, tmp_path, mixed_precision="auto"))
+    assert run.config.mixed_precision == run.accelerator.mixed_precision == chosen
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_who_asks_for_bf16_on_a_processor_without_it_is_told_the_cost_before_training(
+    tiny_model, tmp_path, monkeypatch, capsys, units
+):
+    monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: units)
+    config = config_for(tiny_model, tmp_path, mixed_precision="bf16", dry_run=True)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train_text_to_image.main(config)
+    told = [line for line in capsys.readouterr().err.splitlines() if "no bf16 units" in line]
+    assert len(told) == (not units)
+    assert all(line.startswith("warning: ") and "--mixed_precision no" in line for line in told)
 
 
 def test_options_that_are_on_already_are_not_advised(tiny_model, tmp_path):

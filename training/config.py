@@ -108,7 +108,7 @@ class Config:
     ema_decay: float            = option(0.9999,     "decay of the average; less in the first steps", least=0, below=1)
     offload_ema: bool           = option(False,      "keep the average in the memory of the CPU", free=True)
 
-    mixed_precision: str | None         = option(None,  "number type of the passes; unset: as accelerate is configured, else no", (None, "no", "fp16", "bf16"), free=True)
+    mixed_precision: str | None         = option(None,  "number type of the passes; auto: the fastest here; unset: as accelerate is configured, else no", (None, "auto", "no", "fp16", "bf16"), free=True)
     gradient_checkpointing: bool        = option(False, "compute activations twice to save memory", free=True)
     gradient_checkpointing_blocks: str  = option("all", "largest: only the blocks at full resolution, which hold most of the memory", ("all", "largest"), free=True)
     allow_tf32: bool                    = option(False, "faster float32 on Ampere and later GPUs")

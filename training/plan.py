@@ -13,6 +13,7 @@ from itertools import pairwise
 import psutil
 import torch
 
+from core.precision import fastest_precision
 from errors import UserError
 from preparing.report import amount
 from training.footprint import UNREADABLE, BaseModel, Needs
@@ -67,7 +68,8 @@ def plan(config, pictures: int, global_batch: int, processes: int, device: torch
     def peak(kind: str, tried) -> int:
         return base.needs(tried, pictures, kind, processes).peak
 
-    suggestions = suggested(config, partial(peak, device.type), free)
+    half = fastest_precision(device)
+    suggestions = suggested(config, partial(peak, device.type), free, half)
     facts["size"] = f"{base.side(config)} px"
     facts["learns"] += f": {' + '.join(f'{n:,}' for n in needs.learning.values())} parameters"
     facts["memory"] = _listed(needs.memory)
@@ -119,9 +121,9 @@ def disk(config, needs: Needs, steps: int) -> str:
     return words
 
 
-def suggested(config, peak: Callable, room: float) -> tuple[str, ...]:
+def suggested(config, peak: Callable, room: float, half: str) -> tuple[str, ...]:
     """Options that bring the peak down to `room`, a line for each, with the new peak."""
-    steps = ladder(config, peak, room)
+    steps = ladder(config, peak, room, half)
     lines = []
     for (before, _), (after, most) in pairwise(steps):
         word = "and" if lines and before.method == after.method else "or" if lines else "with"
@@ -134,9 +136,10 @@ def suggested(config, peak: Callable, room: float) -> tuple[str, ...]:
 
 def cards(config, peak: Callable) -> str:
     """What the run takes to fit cards of typical sizes, a line for each."""
+    half = fastest_precision("cuda") if torch.cuda.is_available() else "bf16"  # most have it
     lines = []
     for card in CARDS:
-        options, most = ladder(config, peak, card * 1e9)[-1]
+        options, most = ladder(config, peak, card * 1e9, half)[-1]
         words = f"with {_flags(config, options)}" if options != config else "as it is"
         lines.append(f"{card:>5} GB  {words if most <= card * 1e9 else 'too small for it'}")
         if words == "as it is" and most <= card * 1e9:
@@ -144,12 +147,13 @@ def cards(config, peak: Callable) -> str:
     return "\n".join(lines)
 
 
-def ladder(config, peak: Callable, room: float) -> list[tuple]:
+def ladder(config, peak: Callable, room: float, half: str) -> list[tuple]:
     """The options as they are, then changed step by step until `peak` is within `room`; with peaks.
 
-    The cheapest comes first, what does not help is left out. LoRA, another method, starts anew.
+    `half` is the precision to try, "bf16" or "fp16", or "no" where none is fast. The cheapest comes
+    first, what does not help is left out. LoRA, another method, starts anew.
     """
-    half = config.mixed_precision if config.mixed_precision in DTYPES else _half_of_this_machine()
+    half = config.mixed_precision if config.mixed_precision in DTYPES else half
     lora = {"method": "lora", "mixed_precision": half}
     steps = []
     for start in ({}, lora) if config.method != "lora" else ({},):
@@ -179,13 +183,8 @@ def _rungs(config, half: str) -> Iterator[dict]:
             yield smaller | {"gradient_accumulation_steps": passes * part}
     yield {"use_8bit_adam": True}
     yield {"offload_ema": True}
-    if half == "bf16" and not torch.distributed.is_initialized():
+    if half != "fp16" and not torch.distributed.is_initialized():
         yield {"optimizer_in_backward": True}
-
-
-def _half_of_this_machine() -> str:
-    old = torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
-    return "fp16" if old else "bf16"
 
 
 def _flags(before, after) -> str:

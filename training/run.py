@@ -16,11 +16,16 @@ from pathlib import Path
 import diffusers
 import torch
 import transformers
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    ProjectConfiguration,
+    parse_flag_from_env,
+)
 from filelock import FileLock, Timeout
 
+from core.precision import cost_of_bf16, fastest_precision
 from errors import UserError
 from training.fast import keep_memory
 from training.files import clear_leftovers
@@ -76,7 +81,10 @@ class Run:
         """What is going to happen, for the user to read before it does."""
         processes = self.accelerator.num_processes
         planned = plan(self.config, len(images), self.global_batch, processes, self.device)
-        return "\n".join([str(planned), *(f"warning: {warning}" for warning in images.warnings)])
+        warnings = [*images.warnings]
+        if self.config.mixed_precision == "bf16":
+            warnings += filter(None, [cost_of_bf16(self.device, "--mixed_precision no")])
+        return "\n".join([str(planned), *(f"warning: {warning}" for warning in warnings)])
 
     def prepare(self, learner):
         """The learner as it is called: in the precision of the passes, its gradients shared."""
@@ -153,7 +161,9 @@ class Run:
         """Options that need less memory than those of this run, the cheapest first."""
         config = self.config
         if config.mixed_precision == "no":
-            yield "--mixed_precision bf16"
+            fastest = fastest_precision(self.device)
+            if fastest != "no":
+                yield f"--mixed_precision {fastest}"
         if config.train_batch_size > 1:
             passes = config.gradient_accumulation_steps * config.train_batch_size
             yield f"--train_batch_size 1 --gradient_accumulation_steps {passes}"
@@ -179,6 +189,9 @@ def start_run(config) -> Run:
     transformers.utils.logging.disable_progress_bar()
     _refuse_missing_tracker(config.report_to)
     config = _as_accelerate_is_configured(config)
+    if config.mixed_precision == "auto":
+        device = PartialState(parse_flag_from_env("ACCELERATE_USE_CPU")).device
+        config = replace(config, mixed_precision=fastest_precision(device))
     logs = config.output / config.logging_dir
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
