@@ -91,6 +91,33 @@ def test_noise_offset_shifts_whole_channels():
     assert 0.05 < shift.std() < 0.2
 
 
+@pytest.mark.parametrize("prediction_type", TARGETS)
+def test_input_perturbation_moves_what_is_seen_and_not_what_is_asked(prediction_type):
+    seen = []
+
+    def predict(x_t, t, prompt):
+        seen.append(x_t)
+        return TARGETS[prediction_type](X_0, EPS, alpha_bar)  # of eps alone
+
+    objective = objective_of(prediction_type, input_perturbation=0.1)
+    alpha_bar = objective.alpha_bar[T].view(-1, 1, 1, 1)
+    more = objective.perturbation(0, X_0.shape)
+    assert objective(predict, X_0, EPS, T, None, more).max() == 0
+    # Algorithm 1 of the paper: y = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) (eps + gamma xi)
+    noisy = DDPMScheduler().add_noise(X_0, EPS + 0.1 * more, T)
+    torch.testing.assert_close(seen[0], noisy)
+    assert more.mean().abs() < 0.1 and (more.std() - 1).abs() < 0.1
+    assert (seen[0] - DDPMScheduler().add_noise(X_0, EPS, T)).abs().max() > 0.1
+
+
+def test_the_noise_of_the_perturbation_is_another_one_at_each_step():
+    objective = objective_of(seed=5, input_perturbation=0.1)
+    first = objective.perturbation(3, (2, 4, 8, 8))
+    assert torch.equal(first, objective.perturbation(3, (2, 4, 8, 8)))
+    assert not torch.equal(first, objective.perturbation(4, (2, 4, 8, 8)))
+    assert not torch.equal(first, objective.draw(3, (2, 4, 8, 8))[0])
+
+
 def test_the_prediction_type_set_in_memory_counts():
     scheduler = DDPMScheduler()
     scheduler.register_to_config(prediction_type="v_prediction")

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scoring.statistics import _expanded_tail, bootstrap_interval, verdict, win_rate
+from scoring.statistics import (
+    _expanded_tail,
+    bootstrap_interval,
+    normal_interval,
+    verdict,
+    win_rate,
+)
 from serving.votes import wilson_interval
 
 
@@ -54,6 +60,11 @@ def test_six_prompts_hold_it_nearly_as_often():
 def test_the_interval_of_a_share_is_scipys(hits, count):
     expected = stats.binomtest(hits, count).proportion_ci(method="wilson")
     assert wilson_interval(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_the_normal_interval_of_a_sum_of_errors_is_scipys():
+    expected = stats.norm.interval(0.95, loc=2.0, scale=np.sqrt(0.04 + 0.09))
+    assert normal_interval(2.0, 0.04, 0.09) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_same_differences_give_the_same_interval():
