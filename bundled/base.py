@@ -35,6 +35,7 @@ from bundled.creatures import Drawing, draw, draw_thing, write_folder
 from errors import exit_with_sentence
 from training.config import Config
 from training.dataset import CaptionedImages
+from training.model import write_pipeline
 
 BUNDLED = Path(__file__).resolve().parent
 LATENT_SIZE = 16  # 128 px through a VAE that reduces by 8
@@ -54,7 +55,7 @@ def main() -> None:
     text_encoder.train(
         pipe.text_encoder, pipe.tokenizer, texts, options.text_steps, work / "text", options.device
     )
-    pipe.to("cpu").save_pretrained(work / "untrained")
+    write_pipeline(pipe.to("cpu"), work / "untrained")
     train_unet(work, options.unet_steps)
     publish(work / "trained", BUNDLED / "base-model")
     scorer.train(

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from errors import UserError
-from serving.pipeline import is_lora_folder, is_model_folder, model_name, read_run
+from serving.pipeline import is_model_folder, model_name, read_run
 from serving.votes import Votes
+from serving.weights import is_lora_folder
 
 if TYPE_CHECKING:
     from generate import Generator

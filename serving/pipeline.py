@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.precision import cost_of_bf16, has_bf16
-from errors import UserError, reason_of
+from errors import UserError
 from serving.single_file import (
     SUFFIXES,
     is_single_file,
@@ -17,12 +17,18 @@ from serving.single_file import (
     parts_of,
     read_weights,
 )
+from serving.weights import (
+    is_lora_folder,
+    lora_file,
+    put_checkpoint,
+    put_lora,
+    unsaid_strength,
+)
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-LORA_FILE = "pytorch_lora_weights.safetensors"  # as diffusers calls it
 RUN = {"run_id": str, "base_model": str, "steps": int, "options": dict, "dataset": dict,
        "scores": dict}  # fmt: skip
 # A smaller UNet is drawn in fp32: exact, and measured faster than bf16 on a CPU.
@@ -54,11 +60,11 @@ def open_pipeline(
     if dtype == "fp16" and device == "cpu":
         raise UserError("fp16 is slow and inexact on a CPU. Choose --dtype bf16 or --dtype fp32.")
     if is_lora_folder(model):
-        pipe = _from_lora(model, lora_scale, _checkpoint_file(model, checkpoint))
+        pipe = _from_lora(model, lora_scale, checkpoint)
     else:
         pipe = _from_pretrained(model)
         if checkpoint:
-            _put_checkpoint(pipe, Path(model) / checkpoint)
+            put_checkpoint(pipe, Path(model) / checkpoint)
     dtype = dtype or _best_dtype(device, pipe.unet.num_parameters())
     if dtype == "bf16" and (cost := cost_of_bf16(device, "--dtype fp32")):
         print(f"warning: {cost}", file=sys.stderr)
@@ -92,12 +98,6 @@ def is_model_folder(model: str) -> bool:
             f"There is no model folder '{model}'. Check the path, or write a model with train.sh."
         )
     return False
-
-
-def is_lora_folder(model: str) -> bool:
-    """Whether `model` is a folder that holds a LoRA and no whole model."""
-    folder = Path(model)
-    return (folder / LORA_FILE).is_file() and not (folder / "model_index.json").is_file()
 
 
 def model_name(model: str) -> str:
@@ -186,38 +186,10 @@ def _best_dtype(device: str, unet_parameters: int) -> str:
     return "bf16" if has_bf16(device) else "fp32"
 
 
-def _checkpoint_file(model: str, checkpoint: str | None) -> Path:
-    """The LoRA's weights: the final ones, or those of a checkpoint."""
-    if checkpoint is None:
-        return Path(model) / LORA_FILE
-    average = Path(model) / checkpoint / "ema" / LORA_FILE
-    return average if average.is_file() else Path(model) / checkpoint / LORA_FILE
-
-
-def _put_checkpoint(pipe: "StableDiffusionPipeline", folder: Path) -> None:
-    """Put the weights that learned, or their average, into the pipeline."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        for name in ("unet", "text_encoder"):
-            found = sorted(folder.glob(f"{name}_ema/*.safetensors")) or sorted(
-                folder.glob(f"{name}/*.safetensors")
-            )
-            for path in found:
-                getattr(pipe, name).load_state_dict(load_file(path))
-            if name == "unet" and not found:
-                raise FileNotFoundError(f"no weights in {folder}")
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(
-            f"Checkpoint {folder} does not fit its model ({type(error).__name__}). Delete it, or "
-            "leave --checkpoints out."
-        ) from error
-
-
-def _from_lora(folder: str, scale: float, weights: Path) -> "StableDiffusionPipeline":
+def _from_lora(folder: str, scale: float, checkpoint: str | None) -> "StableDiffusionPipeline":
     """The base model that run.json names, with the LoRA added into its weights."""
-    base = read_run(folder).get("base_model")
+    run = read_run(folder)
+    base = run.get("base_model")
     if not base:
         raise UserError(
             f"'{folder}' holds a LoRA, but no run.json that names its base model. Train it with "
@@ -227,15 +199,8 @@ def _from_lora(folder: str, scale: float, weights: Path) -> "StableDiffusionPipe
         pipe = _from_pretrained(base)
     except UserError as error:
         raise UserError(f"'{folder}' is a LoRA of '{base}'. {error}") from error
-    try:
-        pipe.load_lora_weights(str(weights.parent), weight_name=weights.name)
-    except Exception as error:  # diffusers, peft and safetensors have errors of their own
-        raise UserError(
-            f"{weights} does not fit its base model, or is damaged ({reason_of(error):.100}). "
-            "Train it anew, or give another."
-        ) from error
-    pipe.fuse_lora(lora_scale=scale)
-    pipe.unload_lora_weights()
+    weights = lora_file(folder, checkpoint)
+    put_lora(pipe, weights, scale * unsaid_strength(weights, checkpoint, run))
     return pipe
 
 

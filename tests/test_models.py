@@ -7,10 +7,10 @@ from functools import partial
 import pytest
 from fakes import FakeGenerator
 
+from core.layouts import LORA_FILE
 from errors import UserError
 from generate import Generator, Request
 from serving.models import OnDemand, Passing, checkpoints_of, rivals_of, spread, strengths_of
-from serving.pipeline import LORA_FILE
 from serving.request import Cancelled
 from serving.worker import Worker
 

@@ -459,7 +459,9 @@ def test_checkpoints_that_are_there_already_leave_room_for_the_next(v1_4, card, 
     assert "20.00 kB the 2 that stay" in planning.disk(run, needs, 1000)
 
 
-@pytest.mark.parametrize("changed", [{"use_ema": True}, {"optimizer": "muon"}])
+@pytest.mark.parametrize(
+    "changed", [{"use_ema": True}, {"optimizer": "muon"}, {"method": "lora", "save_dtype": "fp16"}]
+)
 def test_the_disk_holds_what_was_planned(tiny_model, tmp_path, changed):
     AcceleratorState._reset_state(reset_partial_state=True)
     config = config_for(tiny_model, tmp_path, checkpointing_steps=3, **changed)

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from huggingface_hub import ModelCardData
 
+from core.layouts import KOHYA_FILE
 from preparing.plot import figure, label
 from preparing.report import amount
 from training.config import Config
@@ -20,6 +21,7 @@ TOLD = (  # options that a model card always names
     "method", "resolution", "train_batch_size", "gradient_accumulation_steps", "learning_rate",
     "optimizer", "lr_scheduler", "seed",
 )  # fmt: skip
+KOHYA = f"\n\n`{KOHYA_FILE}` is the LoRA for AUTOMATIC1111, ComfyUI and kohya's scripts."
 
 
 def model_card(manifest: dict, records: list[dict], prompts: tuple[str, ...]) -> str:
@@ -109,6 +111,7 @@ def _usage(options: dict, base: str, prompts: tuple[str, ...]) -> str:
         "```python\nfrom diffusers import StableDiffusionPipeline\n\n"
         f"pipe = StableDiffusionPipeline.from_pretrained({whole})\n{load}"
         f'pipe({words}).images[0].save("picture.png")\n```'
+        f"{KOHYA if options.get('method') == 'lora' else ''}"
     )
 
 

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from errors import UserError
@@ -44,7 +45,7 @@ class Checkpoints:
             return {}
         state = state_of(folder)
         refuse_changes(folder, state["same"], self.same)
-        load(folder, self.files())
+        load(folder, self.files(), self.files(older=True))
         scaler = self.run.accelerator.scaler
         if scaler and state["scaler"]:
             scaler.load_state_dict(state["scaler"])
@@ -84,9 +85,9 @@ class Checkpoints:
                 )
         self.run.accelerator.wait_for_everyone()
 
-    def files(self) -> Files:
-        """All that learning goes on from, as a checkpoint's files."""
-        return self.learner.files() | {"optimizer.safetensors": self.descent.moments()}
+    def files(self, older: bool = False) -> Files:
+        """All that learning goes on from, as a checkpoint's files, or as `older` ones."""
+        return self.learner.files(older) | {"optimizer.safetensors": self.descent.moments()}
 
 
 def save(
@@ -109,24 +110,39 @@ def state_of(folder: Path) -> dict:
 
 
 @torch.no_grad()
-def load(folder: Path, files: Files) -> None:
-    """Put a checkpoint back into the tensors of `files`, in place.
+def load(folder: Path, *layouts: Files) -> None:
+    """Put a checkpoint back, in place, into the tensors of the first of `layouts` that it fits.
 
     Raises `UserError` if it is damaged or of other weights.
     """
     if reason := what_is_wrong(folder):
         raise UserError(f"{folder} is damaged ({reason}); resume from another, or start anew.")
-    for name, tensors in files.items():
-        path = folder / name
-        saved = load_file(path) if path.exists() else {}
-        shapes = [{key: value.shape for key, value in each.items()} for each in (saved, tensors)]
-        if shapes[0] != shapes[1]:
-            raise UserError(
-                f"{folder} cannot be resumed: in {name} other weights learned than now. Use the "
-                "same model and options, or start anew in another --output_dir."
-            )
+    misfits = [_misfit(folder, files) for files in layouts]
+    if None not in misfits:
+        raise UserError(
+            f"{folder} cannot be resumed: in {misfits[0]} other weights learned than now. Use the "
+            "same model and options, or start anew in another --output_dir."
+        )
+    for name, tensors in layouts[misfits.index(None)].items():
+        saved = load_file(folder / name) if tensors else {}
         for key, tensor in tensors.items():
             put(saved[key], tensor)
+
+
+def _misfit(folder: Path, files: Files) -> str | None:
+    """The first of `files` that the checkpoint has not, or with other names or shapes."""
+    for name, tensors in files.items():
+        if shapes_in(folder / name) != {key: list(value.shape) for key, value in tensors.items()}:
+            return name
+    return None
+
+
+def shapes_in(path: Path) -> dict[str, list[int]]:
+    """The shape of each tensor of a file; none where there is no file."""
+    if not path.exists():
+        return {}
+    with safe_open(path, "pt") as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
 
 
 def refuse_changes(folder: Path, then: dict, now: dict) -> None:

@@ -102,15 +102,15 @@ class BaseModel:
         gradients, copies, activations, at_once = trace.passing(config, sharers, processes)
         half = f"weights in {config.mixed_precision}"
         passing = {"gradients": gradients, half: copies, "activations": activations}
-        saved = learning if config.method == "lora" else 0
+        saved = 2 * learning if config.method == "lora" else 0  # in two layouts, in float32
         if config.method == "full" or config.merge_lora:
-            saved += sum(self.bytes.values())
+            saved += sum(self.bytes.values()) * DTYPES[config.save_dtype].itemsize // 4
         return Needs(
             learning={part: trace.learning(part) for part, _ in trace.learner.named_children()},
             memory={name: count for name, count in (lasting | passing).items() if count},
             peaks=self.peaks(config, pictures, device, lasting, at_once),
             checkpoint=learning + state + average,
-            model=saved * DTYPES[config.save_dtype].itemsize // 4,
+            model=saved,
         )
 
     def peaks(

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
 
+from core.layouts import LORA_FILE, hub_names
 from errors import UserError
 from training.checkpoint import fingerprint_of
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -60,16 +61,26 @@ def open_base(config) -> StableDiffusionPipeline:
 
 
 def write_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
-    """Save a whole pipeline so that it opens in float32 unless another type is asked for.
+    """Save a whole pipeline so that transformers 4 and 5 open the same, in float32 unless another
+    type is asked for.
 
-    Left to itself, transformers opens its parts in the type of their files and diffusers does not:
-    half a pipeline in fp16, which does not draw.
+    Left to itself, transformers 5 opens its parts in the type of their files and diffusers does
+    not: half a pipeline in fp16, which does not draw.
     """
-    pipe.save_pretrained(folder)
+    with hub_names(pipe.components):
+        pipe.save_pretrained(folder)
     for path in folder.glob("*/config.json"):
         config = json.loads(path.read_text())
         if "dtype" in config:
             path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
+    for path in folder.glob("tokenizer/tokenizer.json"):
+        write_vocabulary(path)
+
+
+def write_vocabulary(tokenizer: Path) -> None:
+    """Beside a tokenizer.json, which is all that transformers 5 writes, vocab.json and merges.txt,
+    without which transformers 4 opens no CLIPTokenizer."""
+    Tokenizer.from_file(str(tokenizer)).model.save(str(tokenizer.parent))
 
 
 def merged_pipeline(config, lora: Path) -> StableDiffusionPipeline:

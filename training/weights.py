@@ -7,24 +7,17 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from torch.distributed.device_mesh import init_device_mesh
 
+from core.layouts import KOHYA_FILE, LORA_FILE, hub_name
 from errors import UserError
 from training.checkpoint import Files, gathered, local
 from training.ema import Ema
 from training.fast import speed_up
 from training.files import replaced_files
-from training.model import (
-    DTYPES,
-    LORA_FILE,
-    merged_pipeline,
-    open_base,
-    part_in,
-    refuse_non_finite,
-    write_pipeline,
-)
+from training.lora import alpha_of, diffusers_names, in_kohya_layout, write_lora
+from training.model import DTYPES, merged_pipeline, open_base, part_in, write_pipeline
 
 LORA_OF_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
 
@@ -91,11 +84,14 @@ class Learner(torch.nn.Module):
         norms = torch._foreach_norm([local(weight.detach()) for weight in self.weights.values()])
         return bool(torch.stack(norms).isfinite().all())
 
-    def files(self) -> Files:
-        """The weights and their average, live, as a checkpoint's files."""
-        files = self._files(self.weights)
+    def files(self, older: bool = False) -> Files:
+        """The weights and their average, live, as a checkpoint's files.
+
+        `older`: as those that earlier versions wrote.
+        """
+        files = self._files(self.weights, older)
         if self.ema:
-            averages = self._files(self.ema.shadow)
+            averages = self._files(self.ema.shadow, older)
             files |= {_of_average(path): tensors for path, tensors in averages.items()}
         return files
 
@@ -111,7 +107,7 @@ class Learner(torch.nn.Module):
         if torch.distributed.is_initialized() and torch.distributed.get_rank():
             return
         with replaced_files(Path(folder), last="run.json") as staged:
-            self._save(staged, weights)
+            self._save(staged, weights, manifest)
             for name, text in (notes or {}).items():
                 (staged / name).write_text(text)
             (staged / "run.json").write_text(json.dumps(manifest, indent=2) + "\n")
@@ -138,12 +134,13 @@ class FullWeights(Learner):
     def _choose(self) -> None:
         self.requires_grad_(True)
 
-    def _files(self, weights: dict[str, torch.Tensor]) -> Files:
-        """As `from_pretrained` opens them: unet/ and text_encoder/."""
+    def _files(self, weights: dict[str, torch.Tensor], older: bool) -> Files:
+        """As `from_pretrained` of any version opens them: unet/ and text_encoder/."""
         names = {"unet": "diffusion_pytorch_model", "text_encoder": "model"}
         files = {}
         for name, weight in weights.items():
             part, _, inner = name.partition(".")
+            inner = inner if older else hub_name(part, inner)
             files.setdefault(f"{part}/{names[part]}.safetensors", {})[inner] = weight
         return files
 
@@ -156,7 +153,7 @@ class FullWeights(Learner):
             else:
                 part.config.save_pretrained(path.parent)
 
-    def _save(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    def _save(self, folder: Path, weights: dict[str, torch.Tensor], manifest: dict) -> None:
         """A whole pipeline."""
         dtype = DTYPES[self.config.save_dtype]
         base = open_base(self.config).components if self.config.shard else self.pipe.components
@@ -197,38 +194,25 @@ class LoraWeights(Learner):
                 weight.data = weight.data.float()
 
     def _lora(self, targets: list[str]) -> LoraConfig:
-        alpha = self.config.lora_alpha or self.config.rank
         return LoraConfig(
             r=self.config.rank,
-            lora_alpha=alpha,
+            lora_alpha=alpha_of(self.config),
             init_lora_weights="gaussian",
             target_modules=targets,
         )
 
-    def _files(self, weights: dict[str, torch.Tensor]) -> Files:
-        """As `pipe.load_lora_weights` opens them."""
-        plain = {name.replace(".default.", "."): name for name in weights}
-        theirs = convert_state_dict_to_diffusers(plain)
-        return {LORA_FILE: {name: weights[own] for name, own in theirs.items()}}
+    def _files(self, weights: dict[str, torch.Tensor], older: bool) -> Files:
+        """As `pipe.load_lora_weights` opens them, to the bit and at their own strength."""
+        if older:
+            return {LORA_FILE: diffusers_names(weights)}
+        return {KOHYA_FILE: in_kohya_layout(weights, self.config)}
 
     def describe(self, folder: Path) -> None:
         """A checkpoint's matrices are described by their names."""
 
-    def _save(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
-        """The matrices in diffusers' format; with --merge_lora also a whole pipeline."""
-        ((_, tensors),) = self._files(weights).items()
-        refuse_non_finite("LoRA", tensors, torch.float32)
-        parts = {part: _below(part, tensors) for part in ("unet", "text_encoder")}
-        about = {
-            f"{name}_lora_adapter_metadata": _lora_metadata(part)
-            for name, part in self.named_children()
-        }
-        self.pipe.save_lora_weights(
-            folder,
-            unet_lora_layers=parts["unet"],
-            text_encoder_lora_layers=parts["text_encoder"] or None,
-            **about,
-        )
+    def _save(self, folder: Path, weights: dict[str, torch.Tensor], manifest: dict) -> None:
+        """The matrices in diffusers' layout and in kohya's; with --merge_lora also a pipeline."""
+        write_lora(folder, weights, self.unet, self.config, manifest)
         if self.config.merge_lora:
             write_pipeline(merged_pipeline(self.config, folder), folder)
 
@@ -256,13 +240,6 @@ def shard(part: torch.nn.Module) -> None:
     blocks = [*getattr(part, "down_blocks", ()), *getattr(part, "up_blocks", ())]
     for module in [*blocks, part]:
         fully_shard(module, mesh=mesh)
-
-
-def _lora_metadata(part: torch.nn.Module) -> dict:
-    config = part.peft_config["default"].to_dict()
-    return {
-        key: sorted(v) if isinstance(v, set) else v for key, v in config.items() if v is not None
-    }
 
 
 def _of_average(path: str) -> str:
