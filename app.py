@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from core.terminal import say
 from errors import UserError, exit_with_sentence
 from generate import DEFAULT_MODEL, Generator, Picture
 from serving.models import Rivals, rivals_of
@@ -231,12 +232,12 @@ def is_loopback(host: str) -> bool:
 
 def announce(args: argparse.Namespace, port: int, password: "Password | None") -> None:
     """Where the page is, and who can draw there."""
-    print(f"The page is at http://{here(args.host)}:{port}")
+    say(f"The page is at http://{here(args.host)}:{port}")
     if password:
-        print(f"Password: {password.text if password.made_up else 'the one you gave'}", flush=True)
+        say(f"Password: {password.text if password.made_up else 'the one you gave'}")
     if not is_loopback(args.host):
         who, how = (" who knows it", "") if password else ("", ", without a password")
-        print(f"Everyone in your network{who} can open it and draw{how}.")
+        say(f"Everyone in your network{who} can open it and draw{how}.")
 
 
 def here(host: str) -> str:
@@ -248,7 +249,7 @@ def share(args: argparse.Namespace, app: "gradio.Blocks", password: "Password | 
     """Open the public link in the background; it tells of itself."""
     from serving.entrances.share import ShareLink, open_in_background
 
-    print("Opening a public link ...")
+    say("Opening a public link ...")
     link = ShareLink(here(args.host), app.server_port, app.share_token, args.share_server)
     open_in_background(link, password.text if password and password.made_up else "")
 
@@ -269,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rivals = rivals_of(args.model, load, args.votes)
     port = free_port(args.host, args.port)
     if port != args.port:
-        print(f"Port {args.port} is taken; using {port}.")
+        say(f"Port {args.port} is taken; using {port}.")
     from serving.limits import PUBLIC, Limits
 
     app = build_app(generator, PUBLIC if args.share or args.public else Limits(), rivals)
@@ -278,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.share:
         share(args, app, password)
     generator.open(args.device, args.dtype)
-    print(f"{generator.name} is ready. Stop with Ctrl+C.")
+    say(f"{generator.name} is ready. Stop with Ctrl+C.")
     app.block_thread()
 
 

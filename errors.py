@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Callable
 
+from core.terminal import complain
+
 
 class UserError(Exception):
     """Bad input. The message is one sentence: what is wrong, where, and what to do."""
@@ -24,5 +26,5 @@ def reason_of(error: Exception) -> str:
 
 
 def _fail(sentence: str, code: int) -> int:
-    print(sentence, file=sys.stderr)
+    complain(" ".join(sentence.splitlines()))
     return code

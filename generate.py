@@ -8,7 +8,6 @@ The only place that samples. The page, the scorer and the training preview impor
 
 import argparse
 import secrets
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from core.terminal import complain, shown
 from errors import UserError, exit_with_sentence
 from serving.destination import Destination
 from serving.picture import PROBLEMS, Picture
@@ -306,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     generator = Generator.load(args.model, device=args.device, dtype=args.dtype)
     for request in requests:
         if dropped := generator.dropped_words(request.prompt):
-            print(f"warning: the prompt is too long; not read: '{dropped}'", file=sys.stderr)
+            complain(f"warning: the prompt is too long; not read: '{dropped}'")
     unsaved = draw_and_save(generator, requests, destination, args.batch_size)
     if unsaved:
         raise UserError(" ".join(unsaved))
@@ -334,7 +334,7 @@ def draw_and_save(
                 continue
             path = destination.path(picture, number)
             picture.save(path)
-            bar.write(f"{path}  (seed {picture.seed})")
+            bar.write(shown(f"{path}  (seed {picture.seed})"))
     return unsaved
 
 

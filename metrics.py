@@ -12,7 +12,6 @@ same noise.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from core.inputs import is_folder
+from core.terminal import complain, say
 from errors import UserError, exit_with_sentence
 from generate import DEFAULT_MODEL, Generator, Request
 from preparing.report import amount
@@ -186,18 +187,18 @@ def pictures_of(
         return drawn_again(run), []
     for name, prompt in (("train_data_dir", None), ("instance_data_dir", "instance_prompt")):
         place = trained.get(name)
-        if place and Path(place).is_dir():
+        if isinstance(place, str) and place and is_folder(place):
             share = trained.get("held_out")
             share = share if isinstance(share, float) and 0 <= share < 1 else 0.0
+            words = trained.get(prompt)
             training, held_out = data.read_pictures(
-                place, held_out=share, prompt=trained.get(prompt) if prompt else None
+                place, held_out=share, prompt=words if isinstance(words, str) else None
             )
             learned = run.get("dataset", {}).get("pictures")
             if learned != len(training):
-                print(
+                complain(
                     f"warning: {place} now has {len(training)} training pictures, and the model "
-                    f"learned from {learned}: style, distances and copies are of those of now.",
-                    file=sys.stderr,
+                    f"learned from {learned}: style, distances and copies are of those of now."
                 )
             return (place, training), held_out
     return None, []
@@ -297,10 +298,9 @@ def warn_of_truncation(scorer: Scorer, prompts: Sequence[str]) -> None:
     cut = sum(map(scorer.truncates, prompts))
     if cut:
         length = scorer.tokenizer.context_length
-        print(
+        complain(
             f"warning: {cut} of {len(prompts)} prompts are longer than the {length} tokens "
-            "that the scorer reads; their ends do not count.",
-            file=sys.stderr,
+            "that the scorer reads; their ends do not count."
         )
 
 
@@ -310,17 +310,17 @@ def tell(options: argparse.Namespace, measured: Measured) -> None:
     model, best = found[-1], best_of(found)
     last = against[-1] if against else None
     if last:
-        print(comparison_table(model.following, last.base.following, last.following), end="\n\n")
+        say(comparison_table(model.following, last.base.following, last.following), end="\n\n")
     else:
-        print(score_table(model.following), end="\n\n")
-    print(results_table(found), end="\n\n")
+        say(score_table(model.following), end="\n\n")
+    say(results_table(found), end="\n\n")
     told = sentences(found, against, best)
     if measured.reference is None and options.data != "none":
         told.append(
             "Without its training pictures nothing is known of style, distances and memorisation; "
             "--data FOLDER names them."
         )
-    print(*told, sep="\n")
+    say("\n".join(told))
     if options.output:
         content = {
             "models": [as_json(result) for result in found],

@@ -18,9 +18,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from core.inputs import is_file, is_folder, is_there
+from core.terminal import complain, say
 from errors import UserError, exit_with_sentence
 from generate import DEFAULT_MODEL
-from preparing.captions import token_counter
+from preparing.captions import resolution_of, token_counter
 from preparing.check import examine
 from preparing.ledger import Ledger
 from preparing.output import MANIFEST, Output, restore, unchanged
@@ -38,13 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         restore(options.output)
         made_from = identity(options)
         if unchanged(options.output, made_from):
-            print(f"{options.output} is up to date.")
+            say(f"{options.output} is up to date.")
             return
     source = open_source(options.source, reading(options))
     with closing(source), Ledger() as ledger:
         if options.check:
             examine(source, ledger, **looking(options, source))
-            say(ledger, options)
+            tell(ledger, options)
             sys.exit(1 if ledger.count(fault=True) else 0)
         prepare(source, ledger, options, made_from)
 
@@ -57,12 +59,12 @@ def identity(options: argparse.Namespace) -> dict:
 
 def prepare(source: Source, ledger: Ledger, options: argparse.Namespace, made_from: dict) -> None:
     """Write the data set, unless a row would break training."""
-    if options.output.exists() and not options.overwrite:
+    if is_there(options.output) and not options.overwrite:
         raise UserError(
             f"--output: {options.output} exists and was made from something else; name another "
             "folder or add --overwrite."
         )
-    if options.output.exists() and not (options.output / MANIFEST).is_file():
+    if is_there(options.output) and not is_file(options.output / MANIFEST):
         raise UserError(
             f"--overwrite: {options.output} was not written by prepare_dataset.py; delete it "
             "yourself or name another folder."
@@ -79,23 +81,25 @@ def prepare(source: Source, ledger: Ledger, options: argparse.Namespace, made_fr
             **looking(options, source),
         )
         faults = ledger.count(fault=True)
-        say(ledger, options)
+        tell(ledger, options)
+        if ledger.broken_off:  # --skip_faulty would leave out rows that nobody has seen
+            complain("Nothing was written: the data break off; mend that first.")
+            sys.exit(1)
         if faults and not options.skip_faulty:
-            print(
-                "Nothing was written: mend the faults, or leave these rows out with "
-                "--skip_faulty.", file=sys.stderr,
-            )  # fmt: skip
+            complain(
+                "Nothing was written: mend the faults, or leave these rows out with --skip_faulty."
+            )
             sys.exit(1)
         if not output.counts["train"]:
             raise UserError(f"{source.name} has no row that can be learned from.")
         write_report(output.staged / "report.html", source.name, ledger)
         output.publish(made_from | {"pictures": output.counts}, options.overwrite)
     held = f" and {output.counts['test']:,} held out" if output.counts["test"] else ""
-    print(f"{output.counts['train']:,} pictures{held} are in {options.output}; look at "
-          f"{options.output / 'report.html'}.")  # fmt: skip
+    say(f"{output.counts['train']:,} pictures{held} are in {options.output}; look at "
+        f"{options.output / 'report.html'}.")  # fmt: skip
     if held and not options.shards:
-        print(f"For diffusers' own script name {options.output / 'train'}: it would learn from "
-              "the pictures that are held out as well.")  # fmt: skip
+        say(f"For diffusers' own script name {options.output / 'train'}: it would learn from "
+            "the pictures that are held out as well.")  # fmt: skip
 
 
 def reading(options: argparse.Namespace) -> Reading:
@@ -111,7 +115,7 @@ def reading(options: argparse.Namespace) -> Reading:
 def looking(options: argparse.Namespace, source) -> dict:
     """What `examine` is told, beside how pictures are written."""
     return {
-        "resolution": options.resolution,
+        "resolution": options.resolution or resolution_of(options.model),
         "count_tokens": token_counter(options.model),
         "wrap": partial(tqdm, total=source.total, unit=" pictures", dynamic_ncols=True,
                         disable=None),
@@ -121,18 +125,22 @@ def looking(options: argparse.Namespace, source) -> dict:
 
 def lasting(options: argparse.Namespace) -> dict:
     """The options that decide what is written."""
-    passing = {"source", "output", "check", "report", "overwrite", "model"}
+    passing = {"source", "output", "check", "report", "overwrite", "model", "resolution"}
     return {name: str(value) for name, value in vars(options).items() if name not in passing}
 
 
-def say(ledger: Ledger, options: argparse.Namespace) -> None:
-    """Faults, warnings and figures in the terminal; the report where one was asked for."""
-    for fault, title in ((True, "fault"), (False, "warning")):
-        for finding in ledger.findings(fault, SHOWN):
-            print(f"{title}: {finding}", file=sys.stderr)
-        if (more := ledger.count(fault) - SHOWN) > 0:
-            print(f"{title}: and {more:,} more; --report FILE shows {LISTED:,}", file=sys.stderr)
-    print(summary(ledger))
+def tell(ledger: Ledger, options: argparse.Namespace) -> None:
+    """Faults, kinds of warnings and figures in the terminal; the report where one was asked for."""
+    told = (
+        ("fault", map(str, ledger.findings(True, SHOWN)), ledger.count(True)),
+        ("warning", ledger.kinds(False, SHOWN), ledger.count_kinds(False)),
+    )
+    for title, lines, count in told:
+        for line in lines:
+            complain(f"{title}: {line}")
+        if count > SHOWN:
+            complain(f"{title}: and {count - SHOWN:,} more; --report FILE shows {LISTED:,}")
+    say(summary(ledger))
     if options.report:
         write_report(options.report, options.source, ledger)
 
@@ -148,7 +156,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--image_key", metavar="NAME", help="column of the file names (guessed)")
     add("--caption_key", metavar="NAME", help="column of the captions (guessed)")
     add("--images", type=Path, metavar="DIR", help="folder of the pictures (that of the table)")
-    add("--encoding", default="utf-8", help="of CSV and JSON lines (%(default)s)")
+    add("--encoding", default="utf-8", help="of tables and captions (%(default)s)")
     add("--dataset_config_name", metavar="NAME", help="configuration of a hub data set")
     add("--max_side", type=int, default=usual.max_side, help="longest side, pixels (%(default)s)")
     add(
@@ -164,8 +172,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--shards", type=int, metavar="N", help="write N Parquet files instead of a folder")
     add("--skip_faulty", action="store_true", help="leave faulty rows out")
     add("--overwrite", action="store_true", help="replace an output that is there")
-    add("--resolution", type=int, default=512, help="of the training (%(default)s)")
-    add("--model", default=DEFAULT_MODEL, help="whose tokenizer counts (the bundled one)")
+    add("--resolution", type=int, help="of the training, pixels (the model's own)")
+    add("--model", default=DEFAULT_MODEL, help="that is going to be trained (the bundled one)")
     add("--report", type=Path, metavar="FILE", help="with --check: write a page to look at")
     options = parser.parse_args(arguments)
     check(options)
@@ -180,7 +188,7 @@ def check(options: argparse.Namespace) -> None:
         raise UserError("Say what to do: --output DIR writes a data set, --check looks only.")
     if options.report and options.output:
         raise UserError("--report goes with --check; --output writes DIR/report.html by itself.")
-    if options.report and not options.report.absolute().parent.is_dir():
+    if options.report and not is_folder(options.report.absolute().parent):
         raise UserError(f"--report: {options.report.parent} is no folder; name one that is there.")
     for place in (options.source, options.images):
         if options.output and place and _overlap(options.output, Path(place)):
@@ -189,10 +197,9 @@ def check(options: argparse.Namespace) -> None:
                 "touched, so name a folder elsewhere."
             )
     for name, low, high in (("max_side", 64, 16384), ("quality", 1, 100), ("resolution", 8, 8192)):
-        if not low <= getattr(options, name) <= high:
-            raise UserError(
-                f"--{name} is {getattr(options, name)}; it must be from {low} to {high}."
-            )
+        value = getattr(options, name)
+        if value is not None and not low <= value <= high:
+            raise UserError(f"--{name} is {value}; it must be from {low} to {high}.")
     if not 0 <= options.held_out < 1:
         raise UserError(f"--held_out is {options.held_out}; it must be at least 0 and below 1.")
     if options.shards is not None and not 1 <= options.shards <= 10_000:
@@ -212,7 +219,7 @@ def check(options: argparse.Namespace) -> None:
 def _overlap(one: Path, other: Path) -> bool:
     """Whether two places are the same, or one lies in the other; a hub id is no place."""
     one, other = one.resolve(), other.resolve()
-    return other.exists() and (one == other or one in other.parents or other in one.parents)
+    return is_there(other) and (one == other or one in other.parents or other in one.parents)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from statistics import mean
 
+from core.terminal import complain
 from errors import exit_with_sentence
 from training.config import Config
 from training.dataset import CaptionedImages
@@ -94,7 +95,7 @@ def command() -> None:
     try:
         main(Config.from_arguments(about=__doc__))
     except Stopped as stop:
-        print(stop, file=sys.stderr)
+        complain(stop)
         sys.exit(SAVED_AND_STOPPED)
 
 

@@ -22,6 +22,7 @@ from PIL import Image
 from bundled import anatomy
 from bundled.canvas import BACKGROUNDS, PALETTE, Canvas, lighter, vary
 from bundled.objects import Thing
+from core.terminal import say
 from errors import UserError, exit_with_sentence
 
 LOOKS = ("pokemon", "plain")
@@ -244,7 +245,7 @@ def main() -> None:
         raise UserError(f"--count: {options.count} pictures cannot be drawn. Ask for at least 1.")
     first = options.seed * 1_000_000  # so that the sets of two seeds share no picture
     drawings = (draw(options.look, first + i) for i in range(options.count))
-    print(f"{write_folder(options.output, drawings)} pictures in {options.output}")
+    say(f"{write_folder(options.output, drawings)} pictures in {options.output}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from core.precision import bf16_autocast
+from core.terminal import say
 from training import checkpoint
 from training.muon import Muon
 from training.optimizer import moments, start
@@ -63,8 +64,8 @@ def fit(
                 )
             checkpoint.save(folder, files, {"step": step + 1})
             rate = (step + 1 - first) / (time.monotonic() - started)
-            print(f"{folder.name}: step {step + 1}/{steps}, loss {loss.item():.4f}, "
-                  f"{rate:.2f} steps/s", flush=True)  # fmt: skip
+            say(f"{folder.name}: step {step + 1}/{steps}, loss {loss.item():.4f}, "
+                f"{rate:.2f} steps/s")  # fmt: skip
     model.eval()
 
 

@@ -1,7 +1,12 @@
-"""Captions as a text encoder reads them: how many tokens, and what it never sees."""
+"""What of a model matters to its data: the tokens of a caption that it reads, its size."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from core.bounded_json import read
+from core.inputs import is_folder
+from core.model_files import check_files, picture_side
 from errors import UserError, reason_of
 from preparing.check import CountTokens
 
@@ -14,6 +19,7 @@ def token_counter(model: str, revision: str | None = None) -> CountTokens:
     """
     from transformers import CLIPTokenizer
 
+    check_files(model)
     try:
         tokenizer = CLIPTokenizer.from_pretrained(model, subfolder="tokenizer", revision=revision)
         if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what comes of no files
@@ -36,3 +42,22 @@ def token_counter(model: str, revision: str | None = None) -> CountTokens:
         return counted
 
     return count
+
+
+def resolution_of(model: str, revision: str | None = None) -> int | None:
+    """Pixels a side of what a model folder or hub id draws, and so of what it learns from; None
+    where its configs cannot be had or do not say."""
+    try:
+        return picture_side(*(_config(model, part, revision) for part in ("unet", "vae")))
+    except (OSError, ValueError):
+        return None
+
+
+def _config(model: str, part: str, revision: str | None) -> object:
+    """The config of a part of a model, here or on the hub."""
+    from huggingface_hub import hf_hub_download
+
+    path = Path(model) / part / "config.json"
+    if not is_folder(model):
+        path = hf_hub_download(model, "config.json", subfolder=part, revision=revision)
+    return read(path)

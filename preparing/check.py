@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,12 @@ from itertools import islice
 
 from PIL import Image
 
+from core.inputs import fault_of
+from core.printable import is_blank, is_text, printable, quoted
 from errors import UserError
-from preparing.ledger import Facts, Finding, Ledger, readable
+from preparing.folders import entries_below
+from preparing.ledger import Facts, Finding, Ledger
+from preparing.limits import CAPTION_CHARACTERS, CAPTIONS
 from preparing.pictures import (
     File,
     Picture,
@@ -25,9 +30,10 @@ from preparing.pictures import (
     perceptual_hash,
     small,
 )
-from preparing.rows import PICTURE_SUFFIXES, Row, files_below
+from preparing.rows import PICTURE_SUFFIXES, Row
 from preparing.sources import Source
 
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 NO_CAPTION = {"na", "n/a", "nan", "null", "none", "nil", "-", "?"}
 LEAST_SIDE = 8  # pixels: what is smaller is one latent, a colour
 MOST_LOST = 0.5  # share of a picture that a square crop may cut off without a word
@@ -94,8 +100,8 @@ def examine(
             counted = [next(counts) for _ in several]
             facts = replace(each.facts, tokens=max((count for count, _ in counted), default=0))
             unread = [
-                _finding(each.row, number, f"the caption has {count} tokens and {lost!r} is not "
-                         "read; shorten it", fault=False)
+                _finding(each.row, number, f"the caption has {count} tokens and {quoted(lost)} is "
+                         "not read; shorten it", fault=False)
                 for count, lost in counted if lost
             ]  # fmt: skip
             ledger.add(number, facts, (*each.findings, *unread))
@@ -107,16 +113,19 @@ def examine(
 
 
 def _rows(source: Source, ledger: Ledger) -> Iterator[Row]:
-    """The rows; where the source breaks off among them, that is one fault more."""
+    """The rows; where the source breaks off among them, that is a fault, but none of a row."""
     seen = False
     try:
         for row in source.rows():
-            yield row
+            if row.breaks_off:
+                ledger.note_end(Finding(row.where, row.fault, True))
+            else:
+                yield row
             seen = True
     except UserError as error:
         if not seen:
             raise
-        ledger.note(Finding(source.name, str(error), True))
+        ledger.note_end(Finding(source.name, str(error), True))
 
 
 def _ahead(look: Callable, items: Iterator) -> Iterator:
@@ -192,11 +201,11 @@ def _opened(row: Row, shape: Shape | None) -> tuple[bytes, Picture | None, list[
         picture = opened(content, shape)
     except FileNotFoundError as error:
         hint = str(error) if str(error).startswith(",") else ""
-        faults.append(f"there is no file {row.picture!r}{hint}; add it or delete the row")
+        faults.append(f"there is no file {quoted(row.picture)}{hint}; add it or delete the row")
     except OSError as error:
-        faults.append(f"{row.picture!r} cannot be read ({error.strerror or error})")
+        faults.append(f"{quoted(row.picture)} {fault_of(error)}; mend it or delete the row")
     except Unreadable as error:
-        faults.append(f"{row.picture!r} {error}")
+        faults.append(f"{quoted(row.picture)} {error}")
     return content, picture, [fault for fault in faults if fault]
 
 
@@ -214,26 +223,22 @@ def caption_fault(caption: object) -> str | None:
     texts = caption if isinstance(caption, list | tuple) else [caption]
     if caption is None or not texts:
         return "has no caption; write one or delete the row"
+    if len(texts) > CAPTIONS:
+        return f"has {len(texts):,} captions; leave at most {CAPTIONS:,}"
     for text in texts:
         if not isinstance(text, str):
-            return f"the caption {caption!r} is not a text; put it in words"
-        if not text.strip():
+            return f"the caption {quoted(caption)} is not a text; put it in words"
+        if is_blank(text):
             return "the caption is blank; write one or delete the row"
-        if readable(text) != text:
-            return f"the caption {readable(text)!r} holds what is no character; type it anew"
+        if not is_text(text):
+            return f"the caption {quoted(text)} holds what is no character; type it anew"
         if text.strip().lower() in NO_CAPTION:
-            return f"the caption {text!r} stands for none; write one or delete the row"
-        if _is_number(text):
-            return f"the caption {text!r} is a number; put it in words"
+            return f"the caption {quoted(text)} stands for none; write one or delete the row"
+        if NUMBER.fullmatch(text.strip()):
+            return f"the caption {quoted(text)} is a number; put it in words"
+        if len(text) > CAPTION_CHARACTERS:
+            return f"the caption has {len(text):,} characters; leave at most {CAPTION_CHARACTERS:,}"
     return None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def texts_of(caption: object) -> tuple[str, ...]:
@@ -259,6 +264,8 @@ def _oddities(picture: Picture, resolution: int | None) -> Iterator[tuple[str, b
             f"{written_side} of its shorter side are left, fewer than --resolution {resolution}"
         )
         yield f"{size}, and {advice}; raise --max_side", False
+    if picture.note:
+        yield picture.note, False
     if picture.frames > 1:
         yield f"the picture moves: the first of its {picture.frames} frames is used", False
 
@@ -274,17 +281,17 @@ def _note_loose_files(source: Source, ledger: Ledger) -> None:
     next(ledger.ask("CREATE INDEX by_picture ON rows (picture, part)"), None)
     known = "SELECT EXISTS (SELECT 1 FROM rows WHERE picture IN (?, ?) AND part = ?)"
     for folder, split in source.folders:
-        for path in files_below(folder):
+        for path in entries_below(folder):
             name = path.relative_to(folder)
             suffix = path.suffix.lower()
             if source.pairs and suffix == ".txt":
-                if not any(path.with_suffix(s).exists() or path.with_suffix(s.upper()).exists()
-                           for s in PICTURE_SUFFIXES):  # fmt: skip
+                suffixes = (*PICTURE_SUFFIXES, *map(str.upper, PICTURE_SUFFIXES))
+                if not any(os.path.lexists(path.with_suffix(each)) for each in suffixes):
                     sentence = "there is no picture beside this caption; add it or delete the file"
                     ledger.note(Finding(name.as_posix(), sentence, fault=False))
             elif suffix in PICTURE_SUFFIXES and not source.pairs:
                 names = (name.as_posix(), name.with_suffix("").as_posix())
-                if not ledger.one(known, *map(readable, names), split):
+                if not ledger.one(known, *map(printable, names), split):
                     sentence = "no row names this picture, so nothing is learned from it"
                     ledger.note(Finding(name.as_posix(), sentence, fault=False))
 
@@ -303,11 +310,13 @@ def _note_duplicates(ledger: Ledger) -> None:
             advice = "have one picture and different captions; keep one row with a list of captions"
         else:
             advice = "are the same, picture and caption; keep one"
-        ledger.note(Finding(others[0], f"{named} {advice}", False, places[1][0]))
+        ledger.note(Finding(others[0], f"{named} {advice}", False, places[1][0], advice))
         if splits > 1:
-            ledger.note(Finding(others[0], f"{named} are in the training set and in the held-out "
-                                "one, where they would be scored as new; delete one", False,
-                                places[1][0]))  # fmt: skip
+            advice = (
+                "are in the training set and in the held-out one, where they would be scored as "
+                "new; delete one"
+            )
+            ledger.note(Finding(others[0], f"{named} {advice}", False, places[1][0], advice))
     for first, second in ledger.alike():
         question = "SELECT place, split FROM rows WHERE row = ?"
         (other, split), (place, here) = (next(ledger.ask(question, n)) for n in (first, second))
@@ -315,15 +324,13 @@ def _note_duplicates(ledger: Ledger) -> None:
 
 
 def _alike(row: int, place: str, other: str, one_split: bool) -> Finding:
-    what = f"the picture looks like that of {other}"
-    if not one_split:
-        return Finding(place, f"{what}, and one of them is held out; delete one", False, row)
-    return Finding(place, f"{what}; keep the better one", False, row)
+    advice = "; keep the better one" if one_split else ", and one of them is held out; delete one"
+    return Finding(place, f"the picture looks like that of {other}{advice}", False, row, advice)
 
 
 def _note_size(source: Source, ledger: Ledger) -> None:
     rows = ledger.one("SELECT COUNT(*) FROM rows WHERE split = 'train'")
-    if rows == 0:
+    if rows == 0 and not ledger.broken_off:
         ledger.note(Finding(source.name, "has no rows; name the pictures that are there", True))
     elif rows == 1:
         sentence = "has one picture, which the model will learn by heart; add more"

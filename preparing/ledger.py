@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, fields
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
+
+from core.printable import printable, shortened
 
 BANDS = 4  # of 16 bits: hashes that differ in fewer bits than there are bands share one whole band
 TINT_DISTANCE = 6  # of 255: the hash sees light and dark, not colours
 CROWD = (
     100  # pictures that share a band, beyond which it says nothing and they are not compared by it
 )
+EXAMPLES = 3  # places that are named of several findings of a kind, beside the first
+PLACE_CHARACTERS = 100  # of each
+# Findings with their number among those of a kind, how many these are, and where they begin.
+KINDS = """
+    SELECT place, sentence, fault, row, kind, rowid AS number, MIN(rowid) OVER same AS first,
+        COUNT(*) OVER same AS many, ROW_NUMBER() OVER (PARTITION BY kind ORDER BY rowid) AS nth
+    FROM findings WHERE fault = ? WINDOW same AS (PARTITION BY kind)
+"""
+VARIED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\d[\d,.]*""")
 
 
 @dataclass(frozen=True)
@@ -23,6 +37,7 @@ class Finding:
     sentence: str
     fault: bool  # it would break training, or teach nothing; otherwise a warning
     row: int | None = None  # number of the row in the ledger
+    kind: str = ""  # the same for others like it; "": the sentence, but for its quotes and numbers
 
     def __str__(self) -> str:
         return f"{self.where}: {self.sentence}"
@@ -52,13 +67,15 @@ class Ledger:
     """Rows and findings in a temporary database, to be asked in SQL."""
 
     def __init__(self):
+        self.broken_off = False  # whether there may be rows beyond those that were found
         self._folder = tempfile.TemporaryDirectory(prefix="ledger-")
         self._db = sqlite3.connect(Path(self._folder.name) / "ledger.sqlite")
         self._db.executescript("""
             PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE;
             CREATE TABLE rows (row INTEGER PRIMARY KEY, place, picture, split, part, content,
                 caption, look, tint, width, height, tokens, bytes_before, bytes_after, thumbnail);
-            CREATE TABLE findings (place TEXT, sentence TEXT, fault INTEGER, row INTEGER);
+            CREATE TABLE findings (place TEXT, sentence TEXT, fault INTEGER, row INTEGER,
+                kind TEXT);
         """)
 
     def __enter__(self) -> Ledger:
@@ -69,16 +86,23 @@ class Ledger:
         self._folder.cleanup()
 
     def add(self, row: int, facts: Facts, findings: Iterable[Finding] = ()) -> None:
-        values = (readable(v) if isinstance(v, str) else v for v in astuple(facts))
+        values = (printable(v) if isinstance(v, str) else v for v in astuple(facts))
         self._db.execute(f"INSERT INTO rows VALUES (?{', ?' * len(fields(Facts))})", (row, *values))
         for finding in findings:
             self.note(finding)
 
     def note(self, finding: Finding) -> None:
+        where, sentence = printable(finding.where), printable(finding.sentence)
+        kind = finding.kind or VARIED.sub("#", sentence)
         self._db.execute(
-            "INSERT INTO findings VALUES (?, ?, ?, ?)",
-            (readable(finding.where), readable(finding.sentence), finding.fault, finding.row),
+            "INSERT INTO findings VALUES (?, ?, ?, ?, ?)",
+            (where, sentence, finding.fault, finding.row, kind),
         )
+
+    def note_end(self, finding: Finding) -> None:
+        """Note that the data break off, for which no row can be left out."""
+        self.note(finding)
+        self.broken_off = True
 
     def ask(self, question: str, *values) -> Iterator[tuple]:
         """Rows of an SQL query over `rows` and `findings`, one at a time."""
@@ -89,13 +113,26 @@ class Ledger:
         return self._db.execute(question, values).fetchone()[0]
 
     def findings(self, fault: bool, limit: int = -1) -> Iterator[Finding]:
-        """Faults, or warnings, in the order in which they were found."""
-        question = "SELECT * FROM findings WHERE fault = ? ORDER BY rowid LIMIT ?"
-        for where, sentence, is_fault, row in self.ask(question, fault, limit):
-            yield Finding(where, sentence, bool(is_fault), row)
+        """Faults, or warnings, in the order in which they were found. Where there are more than
+        `limit`, each kind has its share."""
+        chosen = f"SELECT * FROM ({KINDS}) ORDER BY nth, number LIMIT ?"
+        question = f"SELECT place, sentence, fault, row, kind FROM ({chosen}) ORDER BY number"
+        for where, sentence, is_fault, row, kind in self.ask(question, fault, limit):
+            yield Finding(where, sentence, bool(is_fault), row, kind)
+
+    def kinds(self, fault: bool, limit: int | None = None) -> Iterator[str]:
+        """A line for each kind of fault, or of warning: the first of them, and where others are."""
+        question = f"SELECT place, sentence, first, many FROM ({KINDS}) WHERE nth <= ?"
+        rows = self.ask(f"{question} ORDER BY first, nth", fault, EXAMPLES + 1)
+        for _, several in islice(groupby(rows, itemgetter(2)), limit):
+            (place, sentence, _, many), *others = several
+            yield f"{place}: {sentence}{_more_like_it(many - 1, [row[0] for row in others])}"
 
     def count(self, fault: bool) -> int:
         return self.one("SELECT COUNT(*) FROM findings WHERE fault = ?", fault)
+
+    def count_kinds(self, fault: bool) -> int:
+        return self.one("SELECT COUNT(DISTINCT kind) FROM findings WHERE fault = ?", fault)
 
     def alike(self) -> Iterator[tuple[int, int]]:
         """Pairs of rows, the earlier first, whose files differ and whose pictures look the same:
@@ -128,9 +165,11 @@ class Ledger:
         """, BANDS, TINT_DISTANCE)  # fmt: skip
 
 
-def readable(text: str) -> str:
-    """The text with question marks for what is no character: bytes in names that are not UTF-8."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def _more_like_it(count: int, places: list[str]) -> str:
+    if not count:
+        return ""
+    named = ", ".join(shortened(place, PLACE_CHARACTERS) for place in places)
+    return f" ({count:,} more like it: {named}{', ...' * (count > len(places))})"
 
 
 def _differing_bits(a: int, b: int) -> int:

@@ -7,10 +7,13 @@ import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
+from core.bounded_json import JSONFault, read
+from core.printable import printable
 from errors import UserError
 from preparing.check import texts_of
+from preparing.folders import MANIFEST
 from preparing.pictures import File
-from preparing.rows import MANIFEST, Row
+from preparing.rows import Row
 
 SHARD_BYTES = 4 * 2**20  # pictures of a shard that wait in memory before a row group is written
 
@@ -53,7 +56,7 @@ class Output:
         texts = texts_of(row.caption)
         caption = texts[0] if len(texts) == 1 else list(texts)
         try:
-            self._kind.add(split, number, file, caption, row.picture)
+            self._kind.add(split, number, file, caption, printable(row.picture))
         except OSError as error:
             raise UserError(f"{self.target} cannot be written: {error.strerror}.") from error
 
@@ -187,9 +190,13 @@ class _Shard:
 
 
 def unchanged(target: Path, manifest: dict) -> bool:
-    """Whether `target` was made from the same input with the same options."""
+    """Whether `target` was made from the same input with the same options; options that it noted
+    and that are no longer asked for decide nothing."""
     try:
-        kept = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        kept = read(target / MANIFEST)
+    except (OSError, JSONFault):
         return False
+    if not isinstance(kept, dict) or not isinstance(options := kept.get("options"), dict):
+        return False
+    kept["options"] = {name: options.get(name) for name in manifest["options"]}
     return all(kept.get(name) == value for name, value in manifest.items())

@@ -22,13 +22,16 @@ TURNS = {  # what its values ask for; from 5 on the sides are swapped
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SRGB = ImageCms.createProfile("sRGB")
+SRGB, LAB = (ImageCms.createProfile(name) for name in ("sRGB", "LAB"))
+DEEP = ("I", "F")  # begin the modes of one channel of more than 8 bits
+NEARLY_BLACK = 4096  # of 65,535: what 12 bits hold
 
 # A large picture is no attack here: what is too large to be read still raises an error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 DAMAGED = "cannot be read as a picture; it is damaged or of another kind"
+TOO_MUCH = "takes more memory than there is; reduce it"
 
 
 class Unreadable(Exception):
@@ -59,6 +62,7 @@ class Picture:
     size: tuple[int, int]  # width and height once it is upright, before it is reduced
     frames: int
     rgb: Image.Image
+    note: str | None  # what may have been meant otherwise
     file: File | None  # None where nothing is to be written
 
 
@@ -69,11 +73,15 @@ def opened(content: bytes, shape: Shape | None = None) -> Picture:
     """
     image, size = decoded(content, shape.max_side if shape else None)
     try:
-        count = frames(image)
+        count, note = frames(image), _note_on_depth(image)
         rgb, file = written(image, content, shape) if shape else (upright_rgb(image), None)
+    except Unreadable:
+        raise
+    except MemoryError as error:
+        raise Unreadable(TOO_MUCH) from error
     except Exception as error:  # rare modes and broken tags fail in many ways
         raise Unreadable(DAMAGED) from error
-    return Picture(size, count, rgb, file)
+    return Picture(size, count, rgb, note, file)
 
 
 def decoded(content: bytes, max_side: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
@@ -95,6 +103,8 @@ def decoded(content: bytes, max_side: int | None = None) -> tuple[Image.Image, t
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise Unreadable(f"has more than {limit:.0f} million pixels; reduce it") from None
+    except MemoryError as error:
+        raise Unreadable(TOO_MUCH) from error
     except Exception as error:  # what Pillow raises depends on the format and on the damage
         if content.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
             raise Unreadable("is a web page, not a picture; download it again") from error
@@ -103,18 +113,24 @@ def decoded(content: bytes, max_side: int | None = None) -> tuple[Image.Image, t
 
 
 def upright_rgb(image: Image.Image, background: str = "white") -> Image.Image:
-    """RGB as the eye sees it: EXIF rotation applied, transparency put on `background`, 16 bits
-    reduced to 8, colours of another profile brought to sRGB. What is so already is not copied."""
+    """RGB as the eye sees it: EXIF rotation applied, transparency put on `background`, channels
+    reduced to 8 bits, colours of another profile brought to sRGB. What is so already is not copied.
+
+    Raises `Unreadable` for numbers that are no colours.
+    """
     profile = image.info.get("icc_profile")
     turn = TURNS.get(image.getexif().get(ORIENTATION))
+    if image.mode.startswith(DEEP):
+        image = _in_8_bits(image)
     if turn is not None:
         image = image.transpose(turn)
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     if image.has_transparency_data:
+        image = image.convert("LA") if image.mode == "La" else image
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
         image = image.convert("RGB")
+    if image.mode == "LAB":
+        return ImageCms.profileToProfile(image, LAB, SRGB, outputMode="RGB")
     if profile and image.mode in ("RGB", "CMYK"):
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -122,6 +138,39 @@ def upright_rgb(image: Image.Image, background: str = "white") -> Image.Image:
         except (ImageCms.PyCMSError, OSError):
             return image.convert("RGB")  # a broken profile is as good as none
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """One channel of integers or fractions as L, or LA where one number is transparent.
+
+    White is 65,535, or less where all numbers are: 255, and of fractions 1. The file does not say.
+    """
+    numbers = np.asarray(image)  # H,W of uint16, int32 or float32
+    low, high = numbers.min(), numbers.max()
+    if not (low >= 0 and high <= 65_535):  # nor are they where one is no number
+        raise Unreadable(
+            f"holds numbers from {low:g} to {high:g}, which are no colours; bring them to 0 to 255"
+        )
+    whites = (1, 255, 65_535) if image.mode == "F" else (255, 65_535)
+    white = next(each for each in whites if high <= each)
+    # Rounded down, as Pillow does with the deep channels of a coloured picture.
+    scaled = np.multiply(numbers, 255 / white, dtype=np.float32, casting="unsafe")
+    grey = Image.fromarray((scaled + np.float32(1e-3)).astype(np.uint8))
+    if isinstance(clear := image.info.get("transparency"), int):
+        grey.putalpha(Image.fromarray(np.where(numbers == clear, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _note_on_depth(image: Image.Image) -> str | None:
+    """A sentence where 16 bits hold so little that fewer may have been meant."""
+    if not image.mode.startswith("I;16"):
+        return None
+    high = int(np.asarray(image).max())
+    if 0 < high <= 255:
+        return f"of 16 bits no number is above {high}: white is taken to be 255"
+    if high < NEARLY_BLACK:
+        return f"of 16 bits no number is above {high:,}: it is nearly black; brighten it"
+    return None
 
 
 def written(image: Image.Image, content: bytes, shape: Shape) -> tuple[Image.Image, File]:

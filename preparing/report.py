@@ -10,6 +10,7 @@ from html import escape
 from itertools import pairwise
 from pathlib import Path
 
+from core.printable import UNSEEN
 from errors import UserError
 from preparing.ledger import Ledger
 
@@ -107,9 +108,9 @@ def write_page(path: Path, pieces: Iterable[str]) -> None:
     partial = path.parent / f"{path.stem}.html.partial"
     try:
         try:
-            # File names may hold bytes that are no characters; they are shown as question marks.
-            with open(partial, "w", encoding="utf-8", errors="replace") as file:
-                file.writelines(pieces)
+            # Texts of strangers: what cannot be written, or turns what follows, is shown as a code.
+            with open(partial, "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.writelines(piece.translate(UNSEEN) for piece in pieces)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)

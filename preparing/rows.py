@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import chain, count, islice
+from functools import lru_cache, partial
+from itertools import chain, islice
 from pathlib import Path
 
-from errors import UserError, reason_of
-from preparing.ledger import readable
+from core.bounded_json import Broken, JSONFault, Scanner, loads
+from core.inputs import Unfit, read_bytes
+from core.printable import is_text, quoted
+from errors import UserError
+from preparing.cells import Entry, csv_rows
+from preparing.folders import entries_below
+from preparing.limits import CAPTION_CHARACTERS, PICTURE_BYTES, ROW_CHARACTERS
+from preparing.text import TextFault, lines, opened_text, undecodable
 
 # What columns are called, the usual name first.
 PICTURE_COLUMNS = ("file_name", "image_path", "image", "filename", "path", "file", "image_id")
@@ -21,8 +26,6 @@ PICTURE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
 )  # fmt: skip
 LOOKED_AT = 100  # entries from whose fields the columns are chosen
-MANIFEST = ".prepared.json"  # of a data set that prepare_dataset.py wrote; hidden: it is no data
-SPARE = "\0spare"  # csv's name for cells beyond the header's last
 
 
 @dataclass(frozen=True)
@@ -35,59 +38,33 @@ class Row:
     caption: object
     fault: str | None = None  # what is wrong with the row itself, before its picture is looked at
     split: str = "train"  # or "test"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What a table says in one place, not yet understood: its fields, or why it has none."""
-
-    where: str
-    fields: dict
-    fault: str | None = None
+    breaks_off: bool = False  # its table does, here: what follows is not known
 
 
 def json_lines(path: Path, encoding: str = "utf-8") -> Iterator[Entry]:
     """An entry for each line that is not blank."""
-    for number, line in enumerate(_lines(path, encoding), 1):
+    for number, line in enumerate(lines(path, encoding), 1):
         if not line.strip():
             continue
         where = f"{path.name}, row {number}"
-        if fault := _undecodable(line, encoding):
+        if fault := undecodable(line, encoding):
             yield Entry(where, {}, fault)
             continue
         try:
-            fields = json.loads(line.strip())
-        except (ValueError, RecursionError) as error:
-            reason = str(error).replace("line 1 ", "")
-            yield Entry(where, {}, f"line {number} is not a JSON object: {reason}")
+            fields = loads(line.strip(), ROW_CHARACTERS)
+        except JSONFault as error:
+            yield _broken_line(where, number, line, str(error))
             continue
         fault = None if isinstance(fields, dict) else f"line {number} is not a JSON object"
         yield Entry(where, fields if fault is None else {}, fault)
 
 
-def csv_rows(path: Path, encoding: str = "utf-8") -> Iterator[Entry]:
-    """An entry for each row below the header; commas, semicolons or tabs between the cells."""
-    with open(path, encoding=_encoding(path, encoding), errors="surrogateescape") as file:
-        header = file.readline()
-    mark = max(",;\t", key=header.count)
-    lines = _lines(path, encoding)
-    rows = csv.DictReader(lines, delimiter=mark, restkey=SPARE)
-    for number in count(1):
-        try:
-            fields = next(rows, None)
-        except csv.Error as error:  # from here on nobody knows where a row ends
-            fault = f"cannot be read ({error}), nor what follows; is a double quote left open?"
-            yield Entry(f"{path.name}, row {number}", {}, fault)
-            return
-        if fields is None:
-            return
-        fault = _undecodable("".join(str(value) for value in fields.values()), encoding)
-        if spare := fields.pop(SPARE, None):
-            fault = fault or (
-                f"has {len(spare)} more cells than the header; put a text that holds {mark!r} "
-                "in double quotes"
-            )
-        yield Entry(f"{path.name}, row {number}", fields, fault)
+def _broken_line(where: str, number: int, line: str, reason: str) -> Entry:
+    """A last line without an end is what is left of a longer file."""
+    reason = reason.replace("is no JSON", "is not a JSON object").replace("line 1 ", "")
+    breaks_off = len(line) <= ROW_CHARACTERS and line[-1] not in "\r\n"
+    advice = "; the file breaks off here: fetch it whole, or delete the line" * breaks_off
+    return Entry(where, {}, f"line {number} {reason}{advice}", breaks_off)
 
 
 def catalogue(path: Path, encoding: str = "utf-8") -> Iterator[Entry]:
@@ -96,74 +73,49 @@ def catalogue(path: Path, encoding: str = "utf-8") -> Iterator[Entry]:
     Where the entries are named, as in {"dress-7": {...}}, the name stands for a missing picture.
     Where the file breaks off, the last entry says so. Raises `UserError` for what is no JSON.
     """
-    import ijson
-
-    with open(path, "rb") as file:
-        start = file.read(3)
-        file.seek(begin := 3 if start == b"\xef\xbb\xbf" else 0)
-        first = None
+    with opened_text(path, encoding) as file:
+        document = Scanner(file)
         try:
-            first = next((event for _, event, _ in ijson.parse(file)), None) if start else None
-            file.seek(begin)
-            if first == "start_array":
-                for number, value in enumerate(ijson.items(file, "item", use_float=True), 1):
-                    yield _entry(f"{path.name}, entry {number}", value)
-            elif first == "start_map":
-                for name, value in ijson.kvitems(file, "", use_float=True):
-                    yield from _named(path.name, name, value)
+            if document.peek() == "[":
+                for number, _ in enumerate(document.elements(), 1):
+                    yield _entry(f"{path.name}, entry {number}", document, encoding)
+            elif document.peek() == "{":
+                for name in document.names():
+                    yield from _named(path.name, name, document, encoding)
             else:
-                raise UserError(f"{path} is neither a list nor an object of entries.")
-        except ijson.JSONError as error:
-            reason = reason_of(error)
-            if first is None:
-                raise UserError(f"{path} is no JSON ({reason}); mend the file.") from error
-            fault = f"is no whole JSON ({reason}); mend the file, what follows cannot be read"
-            yield Entry(path.name, {}, fault)
+                raise UserError(f"{path} is neither a list nor an object of entries in JSON.")
+            document.end()
+        except Broken as error:
+            fault = f"{error}; mend the file, what follows cannot be read"
+            yield Entry(path.name, {}, fault, breaks_off=True)
 
 
-def _named(file: str, name: str, value: object) -> Iterator[Entry]:
-    if isinstance(value, list):
-        for number, item in enumerate(value, 1):
-            yield _entry(f"{file}, {name!r} entry {number}", item)
-    elif isinstance(value, str):
-        yield Entry(f"{file}, entry {name!r}", {"image_id": name, "text": value})
-    else:
-        entry = _entry(f"{file}, entry {name!r}", value)
-        yield Entry(entry.where, {"image_id": name, **entry.fields}, entry.fault)
+def _named(file: str, name: str, document: Scanner, encoding: str) -> Iterator[Entry]:
+    """What stands under a name: an entry, a caption, or a list of entries."""
+    if document.peek() == "[":
+        for number, _ in enumerate(document.elements(), 1):
+            yield _entry(f"{file}, {quoted(name)} entry {number}", document, encoding)
+        return
+    is_caption = document.peek() == '"'
+    entry = _entry(f"{file}, entry {quoted(name)}", document, encoding, is_caption)
+    yield Entry(entry.where, {"image_id": name, **entry.fields}, entry.fault)
 
 
-def _entry(where: str, value: object) -> Entry:
+def _entry(where: str, document: Scanner, encoding: str, is_caption: bool = False) -> Entry:
+    """The next value of the document: fields, or a caption alone."""
+    try:
+        value = document.value()
+    except Broken:
+        raise
+    except JSONFault as error:
+        return Entry(where, {}, f"{error}; mend it or delete the entry")
+    if fault := undecodable(document.raw, encoding):
+        return Entry(where, {}, fault)
+    if is_caption:
+        return Entry(where, {"text": value})
     if isinstance(value, dict):
         return Entry(where, value)
     return Entry(where, {}, f"is {json.dumps(value)[:40]} and not an object of fields")
-
-
-def _lines(path: Path, encoding: str) -> Iterator[str]:
-    with open(
-        path, encoding=_encoding(path, encoding), errors="surrogateescape", newline=""
-    ) as file:
-        yield from file
-
-
-def _encoding(path: Path, encoding: str) -> str:
-    """`encoding`, unless the file begins with a mark that tells another."""
-    with open(path, "rb") as file:
-        start = file.read(3)
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return "utf-16"
-    return "utf-8-sig" if start == b"\xef\xbb\xbf" else encoding
-
-
-def _undecodable(text: str, encoding: str) -> str | None:
-    """A sentence where bytes of `text` are no characters; they were read as lone surrogates."""
-    for character in text:
-        if "\udc80" <= character <= "\udcff":
-            byte = ord(character) - 0xDC00
-            return (
-                f"is not in {encoding.upper()} (byte 0x{byte:02x}); save the file as UTF-8 or "
-                "name its --encoding, such as latin-1"
-            )
-    return None
 
 
 TABLES = {".jsonl": json_lines, ".csv": csv_rows, ".json": catalogue}
@@ -196,7 +148,7 @@ def rows_of(
         )
     for entry in chain(first, entries):
         picture, caption = (entry.fields.get(name) for name in columns)
-        name, fault = _file_name(picture, columns[0])
+        name, fault = _file_name(picture, columns[0], pictures)
         yield Row(
             entry.where,
             name,
@@ -204,6 +156,7 @@ def rows_of(
             caption,
             entry.fault or fault,
             split,
+            entry.breaks_off,
         )
 
 
@@ -219,22 +172,34 @@ def known_column(
     return found
 
 
-def _file_name(value: object, column: str) -> tuple[str, str | None]:
+def _file_name(value: object, column: str, folder: Path) -> tuple[str, str | None]:
     """The name of a picture within its folder, and what is wrong with it."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)  # catalogues number their pictures
     if value is None or (isinstance(value, str) and not value.strip()):
         return "", f"has no {column!r}: name its picture or delete the row"
     if not isinstance(value, str):
-        return "", f"{column!r} is {value!r} and not the name of a file"
+        return "", f"{column!r} is {quoted(value)} and not the name of a file"
     name = value.strip().replace("\\", "/")
-    if readable(name) != name:
-        return name, f"{readable(name)!r} holds what is no character; rename the file"
+    if not is_text(name):
+        return name, f"{quoted(name)} holds what is no character; rename the file"
     if "://" in name or name.startswith("data:"):
-        return name, f"{name!r} is an address; download the picture and name its file"
-    if name.startswith("/") or ".." in name.split("/") or name[1:2] == ":":
-        return name, f"{name!r} leads out of the folder; name a file within it"
+        return name, f"{quoted(name)} is an address; download the picture and name its file"
+    drive = name[1:2] == ":"
+    if name.startswith("/") or ".." in name.split("/") or drive:
+        if not drive and (inside := _inside(name, folder)):
+            return name, f"{quoted(name)} is {quoted(inside)} in this folder; write that"
+        return name, f"{quoted(name)} leads out of the folder; name a file within it"
     return name.removeprefix("./"), None
+
+
+def _inside(name: str, folder: Path) -> str | None:
+    """The plain name of what a path leads to in the folder; None where it leads elsewhere."""
+    for root in (folder.absolute(), folder.resolve()):
+        target = Path(os.path.normpath(root / name))
+        if target != root and target.is_relative_to(root):
+            return target.relative_to(root).as_posix()
+    return None
 
 
 class _Content:
@@ -244,21 +209,29 @@ class _Content:
         self.folder, self.name = folder, name
 
     def __call__(self) -> bytes:
-        """Raises FileNotFoundError, with a hint where only the case of letters differs."""
+        """Raises FileNotFoundError, with a hint where only the case of letters differs, and
+        `Unfit` for what is no file."""
         path = self.folder / self.name
         try:
-            return path.read_bytes()
+            return content_of(path)
         except ValueError:  # no file can have such a name: a zero byte, half a character
             raise FileNotFoundError from None
-        except (FileNotFoundError, IsADirectoryError):
+        except (FileNotFoundError, Unfit) as error:
             names = _names_in(path.parent)
             for suffix in PICTURE_SUFFIXES:
                 guess = names.get(path.name.lower() + suffix, "")
                 if guess and guess.startswith(path.name):  # A17.JPG for A17, but not for a17
-                    return path.with_name(guess).read_bytes()
+                    return content_of(path.with_name(guess))
+            if isinstance(error, Unfit):
+                raise
             other = names.get(path.name.lower())
-            hint = f", only {other!r}: upper and lower case differ" if other else ""
+            hint = f", only {quoted(other)}: upper and lower case differ" if other else ""
             raise FileNotFoundError(hint) from None
+
+
+def content_of(path: Path) -> bytes:
+    """The bytes of a picture's file. Raises OSError; `Unfit` for what is none, or too large."""
+    return read_bytes(path, PICTURE_BYTES)
 
 
 @lru_cache(maxsize=4)  # a folder is listed once, however many of its pictures are missing
@@ -269,33 +242,25 @@ def _names_in(folder: Path) -> dict[str, str]:
 
 def text_pairs(folder: Path, encoding: str = "utf-8") -> Iterator[Row]:
     """Pictures with a text file of the same name beside them, in the order of their names."""
-    for path in files_below(folder):
+    for path in entries_below(folder):
         if path.suffix.lower() in PICTURE_SUFFIXES:
             name = path.relative_to(folder).as_posix()
-            note = path.with_suffix(".txt")
-            if note.is_file():
-                text = "".join(_lines(note, encoding))
-                fault = _undecodable(text, encoding)
-                caption = " ".join(text.split())
-                yield Row(f"{name}, caption {note.name}", name, path.read_bytes, caption, fault)
+            note, content = path.with_suffix(".txt"), partial(content_of, path)
+            if os.path.lexists(note):
+                caption, fault = _caption_in(note, encoding)
+                yield Row(f"{name}, caption {note.name}", name, content, caption, fault)
             else:
                 fault = f"has no caption file {note.name!r}; write one or move the picture away"
-                yield Row(name, name, path.read_bytes, None, fault)
+                yield Row(name, name, content, None, fault)
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """All files of a folder and its folders in the order of their names.
-
-    Hidden ones are left out, and folders that prepare_dataset.py wrote beside their source.
-    """
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries)  # names alone: there may be a million
-    for name in names:
-        if name.startswith(".") or name == "__MACOSX":
-            continue
-        path = folder / name
-        if path.is_dir():
-            if not (path / MANIFEST).exists():
-                yield from files_below(path)
-        elif path.is_file():
-            yield path
+def _caption_in(note: Path, encoding: str) -> tuple[str | None, str | None]:
+    """The text of a caption file on one line, and what is wrong with it."""
+    try:
+        with opened_text(note, encoding) as file:
+            text = file.read(CAPTION_CHARACTERS + 1)
+    except TextFault as error:
+        return None, error.fault
+    if len(text) > CAPTION_CHARACTERS:
+        return None, f"has more than {CAPTION_CHARACTERS:,} characters; shorten it"
+    return " ".join(text.split()), undecodable(text, encoding)

@@ -16,18 +16,21 @@ from itertools import chain
 from lzma import LZMAError
 from pathlib import Path
 
+from core.inputs import fault_of, is_file, is_folder, is_there, opened
 from errors import UserError
 from preparing import tables
+from preparing.folders import entries_below, files_below
 from preparing.ledger import Finding
 from preparing.rows import (
     PICTURE_SUFFIXES,
     TABLES,
     Row,
     catalogue,
-    files_below,
+    content_of,
     rows_of,
     text_pairs,
 )
+from preparing.text import count_lines
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, LZMAError, OSError)
@@ -88,7 +91,7 @@ def _stamp(files: Iterable[Path], identity: str = "") -> str:
 def stamp(place: str, reading: Reading) -> str:
     """The stamp of the source at `place`; an archive is not unpacked for it."""
     path = Path(place)
-    if path.is_file():
+    if is_file(path):
         files = [path, *(files_below(reading.images) if reading.images else ())]
         if path.name.lower().endswith(ARCHIVES):
             return _stamp(files)
@@ -102,13 +105,13 @@ def open_source(place: str, reading: Reading) -> Source:
     Raises `UserError` where there is nothing that can be read.
     """
     path = Path(place)
-    if path.is_dir():
+    if is_folder(path):
         if reading.images:
             raise UserError(
                 f"--images is for a table alone; {path} is a folder: give its table as SOURCE."
             )
         return _folder(path, reading)
-    if path.is_file():
+    if is_file(path):
         name = path.name.lower()
         if name.endswith(ARCHIVES):
             return _archive(path, reading)
@@ -120,7 +123,9 @@ def open_source(place: str, reading: Reading) -> Source:
             f"{path} is of no known kind; give a folder, a {', '.join(TABLES)} or .parquet file, "
             f"or an archive ({', '.join(ARCHIVES)})."
         )
-    if path.exists() or place.count("/") != 1 or place.startswith((".", "/", "~")):
+    if is_there(path):
+        raise UserError(f"{path} {_unfit(path)}; give a folder, a table or an archive.")
+    if place.count("/") != 1 or place.startswith((".", "/", "~")):
         raise UserError(f"{place} does not exist; check the path.")
     try:
         return tables.from_hub(place, reading)
@@ -128,14 +133,24 @@ def open_source(place: str, reading: Reading) -> Source:
         raise UserError(f"There is no file or folder {place}. {error}") from error
 
 
+def _unfit(path: Path) -> str:
+    """What a sentence says of what is neither a file nor a folder."""
+    try:
+        opened(path).close()
+    except OSError as error:
+        return fault_of(error)
+    return "has just appeared"
+
+
 def _folder(folder: Path, reading: Reading) -> Source:
     if any((folder / name).exists() for name in ("state.json", "dataset_dict.json")):
         return tables.from_disk(folder, reading)
-    parts = [(folder, "train")] if any((folder / name).exists() for name in METADATA) else []
+    here = any(is_there(folder / name) for name in METADATA)
+    parts = [(folder, "train")] if here else []
     parts = parts or [(folder / name, split) for name, split in tables.SPLITS.items()]
     found = [
         (part / name, split) for part, split in parts for name in METADATA
-        if (part / name).exists()
+        if is_there(part / name)
     ]  # fmt: skip
     if any(split == "train" for _, split in found):
         return _image_folder(folder, found, reading)
@@ -153,7 +168,7 @@ def _folder(folder: Path, reading: Reading) -> Source:
         return Source(
             str(folder),
             partial(text_pairs, folder, reading.encoding),
-            sum(path.suffix.lower() in PICTURE_SUFFIXES for path in files_below(folder)),
+            sum(path.suffix.lower() in PICTURE_SUFFIXES for path in entries_below(folder)),
             folders=((folder, "train"),),
             pairs=True,
             files=partial(files_below, folder),
@@ -165,12 +180,12 @@ def pictures_alone(folder: Path, caption: str) -> Source:
     """Pictures without captions of their own, all called the same: for DreamBooth."""
 
     def rows() -> Iterator[Row]:
-        for path in files_below(folder):
+        for path in entries_below(folder):
             if path.suffix.lower() in PICTURE_SUFFIXES:
                 name = path.relative_to(folder).as_posix()
-                yield Row(name, name, path.read_bytes, caption)
+                yield Row(name, name, partial(content_of, path), caption)
 
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UserError(f"The picture folder {folder} does not exist; check the path.")
     return Source(str(folder), rows, files=partial(files_below, folder))
 
@@ -227,7 +242,7 @@ def _columns(reading: Reading) -> tuple[str | None, str | None]:
 
 def _table(path: Path, reading: Reading, name: str | None = None) -> Source:
     folder = reading.images or path.parent
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UserError(f"The picture folder {folder} does not exist; check --images.")
     return Source(
         name or str(path),
@@ -252,8 +267,7 @@ def _count(path: Path, reading: Reading) -> int:
     """Rows of a table; a CSV may have fewer, where texts hold line breaks."""
     if path.suffix.lower() == ".json":
         return sum(1 for _ in catalogue(path, reading.encoding))
-    with open(path, "rb") as file:
-        lines = sum(1 for line in file if line.strip())
+    lines = count_lines(path)
     return lines - 1 if path.suffix.lower() == ".csv" else lines
 
 

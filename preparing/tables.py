@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from errno import EIO
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
 
+from core.inputs import opened
+from core.model_files import check_files
 from errors import UserError, reason_of
-from preparing.rows import CAPTION_COLUMNS, Row, known_column
+from preparing.rows import CAPTION_COLUMNS, Row, content_of, known_column
 
 IMAGE_COLUMNS = ("image", "img", "picture")
 SPLITS = {"train": "train", "test": "test", "validation": "test", "held_out": "test"}
@@ -30,6 +33,7 @@ def from_disk(folder: Path, reading):
     """What `datasets`' save_to_disk wrote."""
     from datasets import load_from_disk
 
+    check_files(folder)
     try:
         table = load_from_disk(str(folder))
     except Exception as error:  # of as many kinds as there are ways to damage such a folder
@@ -90,11 +94,12 @@ def _stored(pictures, index: int) -> bytes:
     return _bytes_of(picture)
 
 
-def _bytes_of(picture: dict | None) -> bytes:
-    picture = picture or {}
-    if picture.get("bytes") or not picture.get("path"):
-        return picture.get("bytes") or b""
-    return Path(picture["path"]).read_bytes()
+def _bytes_of(picture: object) -> bytes:
+    """The file of a picture as `datasets` keeps it: bytes, or where they are."""
+    content, path = (picture or {}).get("bytes"), (picture or {}).get("path")
+    if isinstance(path, str) and not content:
+        return content_of(Path(path))
+    return content if isinstance(content, bytes) else b""
 
 
 def _known_columns(place: str, columns: list[str], reading) -> tuple[str, str]:
@@ -121,11 +126,20 @@ def parquet_rows(parts: list[tuple[Path, str]], reading) -> Iterator[Row]:
             raise _no_pictures(image, str(path), reading)
         number = 0
         for group in range(file.num_row_groups):
-            texts = file.read_row_group(group, columns=[caption]).column(0).to_pylist()
-            for index, text in enumerate(texts):
+            for index, text in enumerate(_captions(file, group, caption, path, number)):
                 number += 1
                 content = partial(_parquet_picture, path, group, image, index)
                 yield Row(f"{path.name}, row {number}", "picture", content, text, split=split)
+
+
+def _captions(file, group: int, column: str, path: Path, before: int) -> list:
+    """The captions of a row group. Raises `UserError`; `before`: rows that were read until then."""
+    try:
+        return file.read_row_group(group, columns=[column]).column(0).to_pylist()
+    except Exception as error:  # Arrow's kinds are as many as there are ways to damage a file
+        raise UserError(
+            f"{path} cannot be read beyond row {before} ({reason_of(error)}); fetch it again."
+        ) from error
 
 
 def _parquet(path: Path):
@@ -133,16 +147,20 @@ def _parquet(path: Path):
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
+        return pyarrow.parquet.ParquetFile(opened(path))
+    except (pyarrow.ArrowException, OSError) as error:
         raise UserError(
             f"{path} is no whole Parquet file ({reason_of(error)}); fetch it again."
         ) from error
 
 
 def _parquet_picture(path: Path, group: int, column: str, index: int) -> bytes:
-    with READING:  # several rows of a new group are asked for at once: it is read for all of them
-        picture = _row_group(path, group, column)[index].as_py()
+    """Raises OSError where the file is damaged there."""
+    try:
+        with READING:  # several rows of a new group are asked for at once: it is read for all
+            picture = _row_group(path, group, column)[index].as_py()
+    except Exception as error:  # as above
+        raise OSError(EIO, reason_of(error), str(path)) from error
     return picture if isinstance(picture, bytes) else _bytes_of(picture)
 
 

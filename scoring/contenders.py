@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.inputs import is_folder
+from core.terminal import complain
 from errors import UserError
 from serving.pipeline import is_model_folder, model_name, read_run
 from serving.weights import is_lora_folder
@@ -104,7 +105,7 @@ def _base(model: str, base: str | None, load: Load) -> Generator | None:
         return None
     here = ROOT / named
     try:
-        return load(str(here) if here.is_dir() else named)
+        return load(str(here) if is_folder(here) else named)
     except UserError as error:
-        print(f"note: compared with no base: {error}", file=sys.stderr)
+        complain(f"note: compared with no base: {error}")
         return None

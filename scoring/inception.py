@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from errors import UserError
+from core.inputs import Unfit, fault_of, opened
+from errors import UserError, reason_of
 
 if TYPE_CHECKING:
     import torch
@@ -35,12 +36,13 @@ class Inception:
         from torchvision.models import inception_v3
 
         try:
+            opened(path).close()  # load_file would wait for ever for a pipe
             weights = load_file(Path(path))
             aux = any(name.startswith("AuxLogits.") for name in weights)
             model = inception_v3(weights=None, aux_logits=aux, init_weights=False)
             model.load_state_dict(weights)
         except (OSError, SafetensorError, RuntimeError) as error:
-            reason = str(error).strip().partition("\n")[0]
+            reason = fault_of(error) if isinstance(error, Unfit) else reason_of(error)
             raise UserError(
                 f"--inception {path} does not hold torchvision's inception_v3 as safetensors "
                 f"({reason:.120}). Convert its weights, or leave it out."

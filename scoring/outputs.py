@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from core.inputs import is_folder
 from errors import UserError
 
 DRAWING = (  # options that say what is drawn, and how
@@ -19,7 +20,7 @@ def check_destinations(options: argparse.Namespace, usual: argparse.Namespace) -
     that mean nothing together."""
     if options.pictures:
         _refuse_drawing_options(options, usual)
-    if options.write_run and not Path(options.model[0]).is_dir():
+    if options.write_run and not is_folder(options.model[0]):
         raise UserError(f"--write_run needs a model folder; '{options.model[0]}' is none.")
     if options.write_run and options.lora_scale:
         raise UserError("--write_run keeps the scores of a whole LoRA. Leave out --lora_scale.")
@@ -46,7 +47,7 @@ def _rehearse(what: str, path: Path) -> None:
     """Write a file beside `path` and delete it again; raise a UserError where that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
+        if is_folder(path):
             raise UserError(f"{what} is a folder. Give a file name.")
         trial = path.with_name(f"{path.name}.unfinished")
         trial.touch()
@@ -63,3 +64,5 @@ def write_json(path: Path, content: dict) -> None:
         unfinished.replace(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}. Make room.") from error
+    except ValueError as error:  # of an earlier content, which was not written here
+        raise UserError(f"{path} holds numbers that are not finite. Mend or delete it.") from error

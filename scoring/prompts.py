@@ -5,6 +5,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.bounded_json import JSONFault, loads
+from core.inputs import TEXT_BYTES, fault_of, read_text
+from core.printable import is_blank
 from errors import UserError
 
 # For the bundled model: all its colours, shapes and parts, words in the manner of its captions.
@@ -89,10 +92,11 @@ def read_prompts(source: str) -> PromptSet:
             f"Unknown prompts '{source}'. Choose {', '.join(SETS)} or a .txt or .jsonl file."
         )
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UserError(f"Cannot read the prompts of {path}: {reason}.") from error
+        text = read_text(path, TEXT_BYTES, "utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path} {fault_of(error)}. Give a file of prompts.") from error
+    except UnicodeError as error:
+        raise UserError(f"{path} is not UTF-8 text. Save it as UTF-8.") from error
     prompts = tuple(READERS[path.suffix](path, text))
     if not prompts:
         raise UserError(f"{path} holds no prompt. Write one a line.")
@@ -123,7 +127,7 @@ def _things() -> tuple[str, ...]:
 
 
 def _lines(path: Path, text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in text.splitlines() if not is_blank(line)]
 
 
 def _texts(path: Path, text: str) -> list[str]:
@@ -133,11 +137,11 @@ def _texts(path: Path, text: str) -> list[str]:
 
 def _text(path: Path, number: int, row: str) -> str:
     try:
-        values = json.loads(row)
-    except ValueError as error:
-        raise UserError(f"{path}, row {number}: not JSON. Mend or delete the row.") from error
+        values = loads(row)
+    except JSONFault as error:
+        raise UserError(f"{path}, row {number} {error}. Mend or delete the row.") from error
     caption = values.get("text") if isinstance(values, dict) else None
-    if not isinstance(caption, str) or not caption.strip():
+    if not isinstance(caption, str) or is_blank(caption):
         raise UserError(
             f'{path}, row {number}: no caption under "text". Add one or delete the row.'
         )

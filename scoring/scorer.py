@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.inputs import is_file, is_folder
+from core.model_files import check_files
 from errors import UserError, reason_of
 
 if TYPE_CHECKING:
@@ -144,11 +146,12 @@ def weights_sha256(model: "torch.nn.Module") -> str:
 
 
 def _open_folder(folder: Path) -> tuple:
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UserError(f"Scorer folder {folder} is not there. Try --scorer {VIT_B_16}.")
     for file in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / file).is_file():
+        if not is_file(folder / file):
             raise UserError(f"Scorer folder {folder} has no {file}. Add it or try another folder.")
+    check_files(folder)
     return _open(f"{LOCAL_DIR}{folder}", f"{LOCAL_DIR}{folder}")
 
 

@@ -3,6 +3,7 @@
 from itertools import chain, count
 from pathlib import Path
 
+from core.inputs import is_folder
 from errors import UserError
 from serving.picture import Picture
 
@@ -14,7 +15,7 @@ class Destination:
         """Makes the folder, so that a bad path is found before anything is drawn."""
         self._path = Path(output)
         self._pictures = pictures
-        is_file = self._path.suffix.lower() == ".png" and not self._path.is_dir()
+        is_file = self._path.suffix.lower() == ".png" and not is_folder(self._path)
         if self._path.suffix.lower() in (".jpg", ".jpeg", ".webp", ".gif", ".bmp"):
             raise UserError(
                 f"--output {output}: pictures are PNG files, which carry their settings. "

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.inputs import is_folder
 from errors import UserError
 from serving.pipeline import is_model_folder, model_name, read_run
 from serving.votes import Votes
@@ -114,7 +115,7 @@ def base_of(run: dict, load: Load) -> OnDemand | None:
     if not named:
         return None
     here = ROOT / named
-    base = str(here) if here.is_dir() else named
+    base = str(here) if is_folder(here) else named
     try:
         is_model_folder(base)
     except UserError:

@@ -1,13 +1,16 @@
 """Open a model folder or hub id as a pipeline, on the device and in the dtype that suit it."""
 
-import json
 import re
-import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.bounded_json import JSONFault, read
+from core.inputs import CARD_BYTES, fault_of, is_file, is_folder, is_there, opened
+from core.model_files import check_files, picture_side
 from core.precision import cost_of_bf16, has_bf16
+from core.printable import quoted
+from core.terminal import complain
 from errors import UserError
 from serving.single_file import (
     SUFFIXES,
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 RUN = {"run_id": str, "base_model": str, "steps": int, "options": dict, "dataset": dict,
        "scores": dict}  # fmt: skip
+# Neither part may hold what begins another, so that time stays linear in the text.
+MARKDOWN_IMAGE = re.compile(r"!\[[^\[\]]*+\]\([^()]*+(?:\([^()]*+\)[^()]*+)?\)")
 # A smaller UNet is drawn in fp32: exact, and measured faster than bf16 on a CPU.
 SMALL_UNET_PARAMETERS = 100_000_000
 
@@ -67,7 +72,7 @@ def open_pipeline(
             put_checkpoint(pipe, Path(model) / checkpoint)
     dtype = dtype or _best_dtype(device, pipe.unet.num_parameters())
     if dtype == "bf16" and (cost := cost_of_bf16(device, "--dtype fp32")):
-        print(f"warning: {cost}", file=sys.stderr)
+        complain(f"warning: {cost}")
     pipe.to(device, getattr(torch, DTYPES[dtype]))
     if dtype != "fp32":
         pipe.unet.to(memory_format=torch.channels_last)
@@ -78,8 +83,8 @@ def is_model_folder(model: str) -> bool:
     """Whether `model` is here, as a folder or a single file; False when it can only be a hub id;
     UserError when it can be neither."""
     path = Path(model)
-    if path.is_dir():
-        if not (path / "model_index.json").is_file() and not is_lora_folder(model):
+    if is_folder(path):
+        if not is_file(path / "model_index.json") and not is_lora_folder(model):
             raise UserError(
                 f"'{model}' is no model folder: it has no model_index.json. Give a folder that "
                 "train_text_to_image.py wrote."
@@ -87,7 +92,7 @@ def is_model_folder(model: str) -> bool:
         return True
     if is_single_file(model):
         return True
-    if path.exists():
+    if is_there(path):
         raise UserError(
             f"'{model}' is no model. Give the model's folder, or a {' or '.join(SUFFIXES)} file."
         )
@@ -104,24 +109,25 @@ def model_name(model: str) -> str:
     """The folder's own name, the file's without its ending, or the hub id."""
     if is_single_file(model):
         return Path(model).stem
-    return Path(model).resolve().name if Path(model).is_dir() else model
+    return Path(model).resolve().name if is_folder(model) else model
 
 
 def read_run(model: str) -> dict:
     """The run.json of a model folder: how it was trained. Empty where there is none."""
     path = Path(model) / "run.json"
-    if not path.is_file():
+    if not is_file(path):
         return {}
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}). Mend or delete it.") from error
+        run = read(path)
+    except (OSError, JSONFault) as error:
+        fault = fault_of(error) if isinstance(error, OSError) else error
+        raise UserError(f"{path} {fault}. Mend or delete it.") from error
     if not isinstance(run, dict):
         raise UserError(f"{path} holds no JSON object. Mend or delete it.")
     run = {name: value for name, value in run.items() if value is not None}
     for name, kind in RUN.items():
         if not isinstance(run.get(name, kind()), kind):
-            raise UserError(f"{path}: {name} is {run[name]!r:.40}. Mend or delete it.")
+            raise UserError(f"{path}: {name} is {quoted(run[name], 40)}. Mend or delete it.")
     return run
 
 
@@ -129,11 +135,18 @@ def read_card(model: str) -> str:
     """The README.md of a model folder as Markdown, without what only the hub reads, and without
     its pictures. Empty where there is none."""
     path = Path(model) / "README.md"
-    if not path.is_file():
+    if not is_file(path):
         return ""
-    text = path.read_text(encoding="utf-8", errors="replace")
+    with opened(path) as file:
+        text = file.read(CARD_BYTES).decode(errors="replace").replace("\r\n", "\n")
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
-    return re.sub(r"!\[[^\]]*\]\([^)]*\)|<!--.*?-->", "", text, flags=re.DOTALL).strip()
+    return MARKDOWN_IMAGE.sub("", _without_comments(text)).strip()
+
+
+def _without_comments(text: str) -> str:
+    """HTML without its comments; one that is never closed goes on to the end."""
+    first, *others = text.split("<!--")
+    return first + "".join(part.partition("-->")[2] for part in others)
 
 
 def picture_size(model: str) -> int | None:
@@ -143,12 +156,8 @@ def picture_size(model: str) -> int | None:
     if is_lora_folder(model):
         folder = Path(read_run(model).get("base_model") or "")
     try:
-        unet, vae = (
-            json.loads((folder / part / "config.json").read_text(encoding="utf-8"))
-            for part in ("unet", "vae")
-        )
-        return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
-    except (OSError, ValueError, KeyError, TypeError):
+        return picture_side(*(read(folder / part / "config.json") for part in ("unet", "vae")))
+    except (OSError, ValueError):
         return None
 
 
@@ -247,6 +256,7 @@ def _from_pretrained(model: str, **parts) -> "StableDiffusionPipeline":
     if is_single_file(model):
         return _from_single_file(model)
     is_folder = is_model_folder(model)
+    check_files(model)
     offline = is_folder or not _hub_answers(model)
     try:
         with warnings.catch_warnings(action="ignore"):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from core.bounded_json import read
+
 if TYPE_CHECKING:
     import torch
 
@@ -45,9 +47,9 @@ class Preview:
         import torch
 
         try:
-            rows = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
+            rows = read(Path(folder) / FILE)
             weights = torch.tensor(rows, dtype=torch.float32)
-        except (OSError, ValueError, TypeError, RuntimeError, RecursionError):
+        except (OSError, ValueError, TypeError, RuntimeError):
             return None
         fits = weights.shape == (channels + 1, 3) and weights.isfinite().all()
         return cls(weights) if fits else None

@@ -3,6 +3,7 @@
 import unicodedata
 from dataclasses import dataclass
 
+from core.printable import is_blank
 from errors import UserError
 
 SEEDS = 2**32
@@ -51,7 +52,7 @@ class Request:
     def __post_init__(self):
         _check_text("prompt", self.prompt)
         _check_text("negative prompt", self.negative_prompt)
-        if not self.prompt.strip():
+        if is_blank(self.prompt):
             raise UserError(
                 "The prompt is empty. Say what to draw, for example: a red creature with wings."
             )

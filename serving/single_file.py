@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.inputs import is_file
 from errors import UserError, reason_of
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ PICKLES_BEFORE_PYTORCH_1_6 = 5  # one after the other, and then the tensors
 
 def is_single_file(model: str) -> bool:
     """Whether `model` is a file here that may hold a whole model, by its name."""
-    return Path(model).suffix.lower() in SUFFIXES and Path(model).is_file()
+    return Path(model).suffix.lower() in SUFFIXES and is_file(model)
 
 
 def layout_beside(file: str) -> Path:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from core.bounded_json import loads
+from core.inputs import special_kind
 from errors import UserError
 
 SIDES = ("left", "right")
@@ -114,6 +116,8 @@ class Votes:
             ) from error
 
     def _read(self) -> None:
+        if kind := special_kind(self._path):
+            raise UserError(f"--votes {self._path} is no file but {kind}. Give another.")
         try:
             with self._path.open("ab+") as file:  # now, to know that it can be written
                 file.seek(0)
@@ -130,10 +134,10 @@ class Votes:
 
     def _count(self, line: bytes, number: int) -> None:
         try:
-            vote = json.loads(line)
+            vote = loads(line)
             side, choice = vote["model_side"], vote["choice"]
             names = {name: vote[name] for name in self._names}
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError):
             side = choice = names = None
         if side not in SIDES or choice not in CHOICES:
             raise UserError(f"{self._path}, line {number} is no vote. Mend or delete the line.")

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.inputs import is_file
 from core.layouts import KOHYA_FILE, LORA_FILE, own_name
+from core.model_files import check_files
 from errors import UserError, reason_of
 
 if TYPE_CHECKING:
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 def is_lora_folder(model: str) -> bool:
     """Whether `model` is a folder that holds a LoRA and no whole model."""
     folder = Path(model)
-    return (folder / LORA_FILE).is_file() and not (folder / "model_index.json").is_file()
+    return is_file(folder / LORA_FILE) and not is_file(folder / "model_index.json")
 
 
 def lora_file(model: str, checkpoint: str | None) -> Path:
@@ -52,6 +54,7 @@ def put_checkpoint(pipe: "StableDiffusionPipeline", folder: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_files(folder)
     try:
         for name in ("unet", "text_encoder"):
             found = sorted(folder.glob(f"{name}_ema/*.safetensors")) or sorted(

@@ -80,6 +80,38 @@ def test_no_path_of_one_machine_is_in_the_tree():
             assert not found, f"{path.relative_to(ROOT)}: {found.group()}"
 
 
+def names_in(path: Path) -> set[str]:
+    """Names that a file uses: print, json.loads."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found.add(f"{node.value.id}.{node.attr}")
+    return found
+
+
+def test_one_place_prints():
+    """There every line is bounded and visible, whatever file name or caption it quotes."""
+    for path in tracked("*.py"):
+        if path.relative_to(ROOT).parts[0] not in ("tests", "benchmarks"):
+            assert "print" not in names_in(path), f"{path.relative_to(ROOT)}: use core.terminal"
+
+
+OWN_JSON = {  # that the same process has just written, or whose bounds are those of a request
+    "bundled/base.py", "preparing/output.py", "training/model.py", "serving/restore.py",
+    "serving/entrances/guard.py", "core/bounded_json.py",
+}  # fmt: skip
+
+
+def test_json_from_outside_is_read_within_bounds():
+    for path in tracked("*.py"):
+        name = path.relative_to(ROOT).as_posix()
+        if name not in OWN_JSON and name.split("/")[0] not in ("tests", "benchmarks"):
+            found = names_in(path) & {"json.load", "json.loads", "ijson"}
+            assert not found, f"{name}: use core.bounded_json"
+
+
 def test_conda_users_get_the_same_versions():
     assert "-r requirements.txt" in (ROOT / "env.yaml").read_text()
     pinned = (ROOT / "requirements.txt").read_text()

@@ -60,7 +60,7 @@ def test_the_captions_of_a_data_set_can_be_prompts(tmp_path):
         ("blank.txt", b"\n  \n", "holds no prompt"),
         ("empty.jsonl", b"", "holds no prompt"),
         ("latin.txt", "né".encode("latin-1"), "not UTF-8"),
-        ("bad.jsonl", b'{"text": "a"}\n{"text": ', "row 2: not JSON"),
+        ("bad.jsonl", b'{"text": "a"}\n{"text": ', "row 2 is no JSON"),
         ("none.jsonl", b'{"text": null}', 'row 1: no caption under "text"'),
         ("blank.jsonl", b'{"text": "a"}\n\n{"text": " "}', "row 3: no caption"),
         ("number.jsonl", b"7", "row 1: no caption"),

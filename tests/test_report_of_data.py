@@ -174,7 +174,7 @@ def test_the_histograms_count_every_row_that_has_the_value(ledger, tmp_path):
 
 
 def test_file_names_that_are_no_text_do_not_stop_the_report(ledger, tmp_path):
-    assert "photos?" in page(ledger, tmp_path, name="photos\udcff")
+    assert r"photos\xff" in page(ledger, tmp_path, name="photos\udcff")
 
 
 def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left(ledger, tmp_path):

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from huggingface_hub import ModelCardData
 
 from core.layouts import KOHYA_FILE
+from core.printable import UNSEEN
 from preparing.plot import figure, label
 from preparing.report import amount
 from training.config import Config
@@ -45,7 +46,8 @@ def model_card(manifest: dict, records: list[dict], prompts: tuple[str, ...]) ->
         "in what it draws.",
     )
     text = "\n\n".join(part for part in parts if part) + "\n"
-    return text.encode("utf-8", "replace").decode("utf-8")  # a prompt may hold broken characters
+    # A prompt may hold anything: what cannot be written, or turns what follows, is shown as a code.
+    return text.translate(UNSEEN).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _front_matter(manifest: dict) -> str:

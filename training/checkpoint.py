@@ -17,6 +17,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from core.bounded_json import read
+from core.terminal import say
 from errors import UserError
 from training.files import REHEARSAL, replaced, vanish
 
@@ -106,7 +108,7 @@ def save(
 
 def state_of(folder: Path) -> dict:
     """What a checkpoint holds beside tensors."""
-    return json.loads((folder / STATE).read_text())
+    return read(folder / STATE)
 
 
 @torch.no_grad()
@@ -159,7 +161,7 @@ def refuse_changes(folder: Path, then: dict, now: dict) -> None:
         )
 
 
-def find(output: Path, wanted: str | None, say: Callable[[str], None] = print) -> Path | None:
+def find(output: Path, wanted: str | None, say: Callable[[str], None] = say) -> Path | None:
     """The folder to resume from; None to start afresh.
 
     A damaged checkpoint is passed over with a word to the user for an older whole one. Raises
@@ -204,7 +206,7 @@ def _named(output: Path, wanted: str, found: list[Path]) -> Path:
 def what_is_wrong(folder: Path) -> str | None:
     """Why a checkpoint is not what was written; None where it is."""
     try:
-        written = json.loads((folder / MANIFEST).read_text())
+        written = read(folder / MANIFEST)
         if not written:
             return f"{MANIFEST} is empty"
         for name, about in written.items():

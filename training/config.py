@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
+from core.printable import is_blank
 from errors import UserError
 
 SCHEDULES = (
@@ -154,7 +155,7 @@ class Config:
         """What options of the data must not be together, and what to do about it."""
         named = [self.train_data_dir, self.dataset_name, self.instance_data_dir]
         subject = self.instance_prompt is not None
-        blank = any(not prompt.strip() for prompt in self.prompts)
+        blank = any(map(is_blank, self.prompts))
         beyond = self.resolution and self.resolution % 8
         yield (
             not self.pretrained_model_name_or_path,
@@ -168,11 +169,11 @@ class Config:
         yield bool(beyond), f"--resolution is {self.resolution}; it must be a multiple of 8."
         yield blank, "--validation_prompts has a blank prompt; give every prompt some words."
         yield (
-            self.instance_data_dir is not None and not (subject and self.instance_prompt.strip()),
+            self.instance_data_dir is not None and (not subject or is_blank(self.instance_prompt)),
             "--instance_data_dir has pictures without captions: add --instance_prompt WORDS.",
         )
         yield (
-            self.with_prior_preservation and not (subject and self.class_prompt),
+            self.with_prior_preservation and (not subject or is_blank(self.class_prompt or "")),
             "--with_prior_preservation needs --instance_prompt and --class_prompt.",
         )
         yield (

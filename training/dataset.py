@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from core.inputs import is_folder
 from errors import UserError
 from preparing import tables
-from preparing.captions import token_counter
+from preparing.captions import resolution_of, token_counter
 from preparing.check import CountTokens, examine, texts_of, uncounted
 from preparing.ledger import Finding, Ledger
 from preparing.pictures import decoded, upright_rgb
@@ -203,14 +204,15 @@ def _checked(source: Source, place: str, config) -> tuple[list[Row], list[tuple]
         examine(
             replace(source, rows=lambda: iter(rows)),
             ledger,
-            resolution=config.resolution,
+            resolution=config.resolution
+            or resolution_of(config.pretrained_model_name_or_path, config.revision),
             count_tokens=_token_counter(config),
             held_out=config.held_out,
         )
         if faults := ledger.count(fault=True):
             raise UserError(_listed(place, ledger.findings(True, FAULTS_SHOWN), faults))
-        warnings = [str(warning) for warning in ledger.findings(False, FAULTS_SHOWN)]
-        if (more := ledger.count(fault=False) - FAULTS_SHOWN) > 0:
+        warnings = list(ledger.kinds(False, FAULTS_SHOWN))
+        if (more := ledger.count_kinds(False) - FAULTS_SHOWN) > 0:
             warnings.append(f"and {more:,} more; prepare_dataset.py --check lists them")
         facts = "SELECT row, split, caption, content, width, height FROM rows ORDER BY row"
         return rows, list(ledger.ask(facts)), warnings
@@ -227,11 +229,11 @@ def _source(config) -> Source:
     )
     if config.instance_data_dir:
         return pictures_alone(Path(config.instance_data_dir), config.instance_prompt)
-    if config.train_data_dir and not Path(config.train_data_dir).is_dir():
+    if config.train_data_dir and not is_folder(config.train_data_dir):
         raise UserError(
             f"The data folder {config.train_data_dir} does not exist; check --train_data_dir."
         )
-    if Path(config.data).is_dir():
+    if is_folder(config.data):
         source = open_source(config.data, reading)
     else:
         source = tables.from_hub(config.data, reading)

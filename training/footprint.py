@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel
 
+from core.model_files import check_files
 from training.fast import speed_up
 from training.latents import pictures_at_once
 from training.model import DTYPES
@@ -49,6 +50,7 @@ class BaseModel:
 
     def __init__(self, config):
         name = config.pretrained_model_name_or_path
+        check_files(name)
         hub = {"revision": config.revision, "cache_dir": config.cache_dir}
         index = DiffusionPipeline.load_config(name, **hub)
         if index["_class_name"] != "StableDiffusionPipeline":

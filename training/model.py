@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
 from core.layouts import LORA_FILE, hub_names
+from core.model_files import check_files
 from errors import UserError
 from training.checkpoint import fingerprint_of
 
@@ -42,6 +43,7 @@ def load_model(config, run) -> StableDiffusionPipeline:
 def open_base(config) -> StableDiffusionPipeline:
     """The base model as it is, in float32, on the CPU."""
     name = config.pretrained_model_name_or_path
+    check_files(name)
     hub = {"revision": config.revision, "cache_dir": config.cache_dir}
     try:
         kind = DiffusionPipeline.load_config(name, **hub)["_class_name"]

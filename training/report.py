@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from html import escape
 from pathlib import Path
 from textwrap import shorten
 
+from core.bounded_json import JSONFault, loads
 from preparing.pictures import Shape, Unreadable, opened
 from preparing.plot import figure, label
 from preparing.report import STYLE as PAGE_STYLE
@@ -72,11 +72,20 @@ def records_of(path: Path) -> list[dict]:
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
-                record = json.loads(line)
-                found[int(record["step"]), "loss" not in record] = record
-            except (ValueError, TypeError, KeyError):
+                record = loads(line)
+            except JSONFault:
                 continue
+            if _is_record(record):
+                found[record["step"], "loss" not in record] = record
     return [found[key] for key in sorted(found)]
+
+
+def _is_record(value: object) -> bool:
+    """Whether it is a line as a run logs it, whoever wrote it."""
+    if not isinstance(value, dict) or not isinstance(value.get("step"), int):
+        return False
+    epoch = value.get("epoch", 0.0)
+    return abs(value["step"]) < 2**53 and isinstance(epoch, int | float)
 
 
 def write_report(

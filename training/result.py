@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from core.inputs import TEXT_BYTES, is_there, read_text
 from errors import UserError, reason_of
 from training.card import model_card
 from training.files import replaced, vanish
@@ -85,7 +86,10 @@ def _has_light(path: Path) -> bool:
 def ours(folder: Path) -> bool:
     """Whether the folder's README.md may be replaced: there is none, or it is an earlier card."""
     card = folder / "README.md"
-    return not card.exists() or WRITTEN_HERE in card.read_text(encoding="utf-8", errors="replace")
+    try:
+        return WRITTEN_HERE in read_text(card, TEXT_BYTES, errors="replace")
+    except OSError:  # none, or something that is no file
+        return not is_there(card)
 
 
 def hard_pictures(learner, latents, config, run) -> list[Hard]:

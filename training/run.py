@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +25,7 @@ from accelerate.utils import (
 from filelock import FileLock, Timeout
 
 from core.precision import cost_of_bf16, fastest_precision
+from core.terminal import complain
 from errors import UserError
 from training.fast import keep_memory
 from training.files import clear_leftovers
@@ -117,7 +117,7 @@ class Run:
     def say(self, text: str) -> None:
         """To the terminal, once however many processes there are."""
         if self.is_main:
-            print(text, file=sys.stderr, flush=True)
+            complain(text)
 
     def log(self, record: dict) -> None:
         """One line of OUTPUT_DIR/log.jsonl, and its numbers to the tracker."""

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from preparing.rows import PICTURE_SUFFIXES, files_below
+from preparing.folders import files_below
+from preparing.rows import PICTURE_SUFFIXES
 from preparing.sources import pictures_alone
 from training.dataset import CaptionedImages
 from training.latents import Batch, Latents, encode_once

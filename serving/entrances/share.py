@@ -19,6 +19,7 @@ import httpx
 from gradio import networking, tunneling
 from gradio.exceptions import ChecksumMismatchError
 
+from core.terminal import say
 from errors import UserError
 
 TIMEOUT_SECONDS = 30
@@ -171,8 +172,8 @@ def open_in_background(link: ShareLink, password: str = "") -> threading.Thread:
     """Open a link, tell of it and of its end on the terminal, and close it when the app ends."""
 
     def run() -> None:
-        print(link.open(password=password), flush=True)
-        link.watch(lambda sentence: print(sentence, flush=True))
+        say(link.open(password=password))
+        link.watch(say)
 
     thread = threading.Thread(target=run, name="share link watch", daemon=True)
     thread.start()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from core.inputs import read_bytes
 from errors import UserError
 from serving.page import words
 from serving.page.messages import data_uri
@@ -49,9 +50,8 @@ def examples_of(model: str) -> list[Example]:
 
 def _example(path: Path) -> Example:
     """Raises UserError, or OSError, for what cannot be shown."""
-    if path.stat().st_size > MOST_BYTES:
-        raise UserError(f"It has more than {MOST_BYTES:,} bytes.")
-    request, png = request_of(path), path.read_bytes()
+    png = read_bytes(path, MOST_BYTES)
+    request = request_of(BytesIO(png))
     try:
         with Image.open(BytesIO(png), formats=["PNG"]) as image:
             if max(image.size) > BOUNDS["width"][1]:

@@ -23,9 +23,9 @@ def scores_page(run: dict) -> str:
 def _scores(name: str, entry: dict) -> str:
     """The verdict in sentences, and the numbers behind it."""
     rows = [(words.CLIP_SCORE, f"{entry['clip_score']:.2f}")]
-    kept, memory, binding = (
+    kept, memory, binding, identity = (
         entry[key] if isinstance(entry.get(key), dict) else {}
-        for key in ("keeping", "memorisation", "binding")
+        for key in ("keeping", "memorisation", "binding", "identity")
     )
     if isinstance(kept.get("clip_score"), int | float):
         rows.append((words.KEEPING_SCORE, f"{kept['clip_score']:.2f}"))
@@ -33,12 +33,13 @@ def _scores(name: str, entry: dict) -> str:
         rows.append((words.COPIES, _share(memory, "copies")))
     if binding:
         rows.append((words.BINDING, _share(binding, "right")))
-    rows.append((words.SCORER, str((entry.get("identity") or {}).get("scorer", ""))))
+    rows.append((words.SCORER, str(identity.get("scorer", ""))))
     cells = "".join(
         f'<tr><th scope="row">{escape(label)}</th><td>{escape(text)}</td></tr>'
         for label, text in rows
     )
-    told = "".join(f"<p>{escape(str(one))}</p>" for one in entry.get("verdict") or ())
+    verdict = entry["verdict"] if isinstance(entry.get("verdict"), list) else []
+    told = "".join(f"<p>{escape(str(one))}</p>" for one in verdict)
     title = escape(words.SCORES_OF.format(prompts=entry.get("prompts", ""), name=name))
     return f"<h2>{title}</h2>{told}<table>{cells}</table>"
 

@@ -1,0 +1,209 @@
+"""JSON from outside: bounded in length, nesting and digits, and a large file a value at a time."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from json.decoder import JSONDecodeError
+from pathlib import Path
+from typing import TextIO
+
+from core.inputs import read_bytes
+
+DIGITS = 300  # of a number: as many as a float can hold
+DEPTH = 100  # lists and objects in each other
+VALUE_CHARACTERS = 16 * 2**20  # of a line, or of an entry of a large file
+FILE_BYTES = 64 * 2**20  # of a file that is read whole
+CHUNK = 2**18  # characters
+LONGEST_WORD = 16  # characters of a literal or an escape that the end of a chunk may cut
+
+LONG_NUMBER = re.compile(rf"(?<![0-9])[0-9]{{{DIGITS + 1}}}")
+STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+SPACE = re.compile(r"[ \t\r\n]*+")
+
+
+class JSONFault(ValueError):
+    """JSON that is not read; its text is what a sentence says of it."""
+
+
+class Broken(JSONFault):
+    """Nobody knows where the next value begins."""
+
+
+def loads(text: str | bytes, most: int = VALUE_CHARACTERS) -> object:
+    """The value of a JSON text. Raises `JSONFault`."""
+    if len(text) > most:
+        raise JSONFault(f"has more than {most:,} characters")
+    if isinstance(text, bytes):
+        try:
+            text = text.decode(json.detect_encoding(text))
+        except UnicodeError as error:
+            raise JSONFault(f"is no JSON: {error.reason}") from error
+    decoder = _Decoder(text)
+    try:
+        value = decoder.decode(text)
+    except RecursionError as error:
+        raise JSONFault(_TOO_DEEP) from error
+    except JSONDecodeError as error:
+        raise JSONFault(f"is no JSON: {error}") from error
+    decoder.check(text)
+    return value
+
+
+def read(path: str | Path, most: int = FILE_BYTES) -> object:
+    """The value of a JSON file. Raises `JSONFault`, and OSError as `read_bytes` does."""
+    return loads(read_bytes(path, most), most)
+
+
+def check_bounds(text: str) -> None:
+    """Raise `JSONFault` where JSON is nested too deep, or a number in it has too many digits."""
+    if LONG_NUMBER.search(text) and LONG_NUMBER.search(STRING.sub("", text)):
+        raise JSONFault(f"holds a number of more than {DIGITS:,} digits")
+    _refuse_depth(text)
+
+
+class Scanner:
+    """A JSON document in a text file, of which one value at a time is in memory.
+
+    `raw` is the text of the last value. All methods raise `Broken` where the document is no JSON
+    from here on; after a plain `JSONFault` the next value can be read.
+    """
+
+    def __init__(self, file: TextIO):
+        self.raw = ""
+        self._file, self._text, self._at, self._line = file, "", 0, 1
+        self._decoder = _Decoder("")
+
+    def peek(self) -> str:
+        """The next character that is not white space; "" at the end."""
+        while True:
+            self._at = SPACE.match(self._text, self._at).end()
+            if self._at < len(self._text) or not self._more():
+                return self._text[self._at : self._at + 1]
+
+    def elements(self) -> Iterator[None]:
+        """Stops before each value of a list; it is to be read before the next."""
+        self._take("[")
+        if self.peek() == "]":
+            return self._take("]")
+        yield
+        while self.peek() == ",":
+            self._take(",")
+            yield
+        self._take("]")
+
+    def names(self) -> Iterator[str]:
+        """The names in an object, each before its value, which is to be read before the next."""
+        self._take("{")
+        if self.peek() == "}":
+            return self._take("}")
+        yield self._name()
+        while self.peek() == ",":
+            self._take(",")
+            yield self._name()
+        self._take("}")
+
+    def end(self) -> None:
+        """Nothing may follow."""
+        if self.peek():
+            raise self._broken("something follows after its end")
+
+    def value(self) -> object:
+        """The next value, whole."""
+        self.peek()
+        while True:
+            value, end, error = self._tried()
+            whole = error is None and end + len("e+1") <= len(self._text)  # of 2e+1, 2 is no end
+            if not whole and len(self._text) - self._at > VALUE_CHARACTERS:
+                raise self._broken(f"one value has more than {VALUE_CHARACTERS:,} characters")
+            if whole or self._is_final(error) or not self._more():
+                break
+        if error is not None:
+            raise self._broken(error.msg, error.pos)
+        self.raw, self._at = self._text[self._at : end], end
+        self._decoder.check(self.raw)
+        return value
+
+    def _name(self) -> str:
+        if self.peek() != '"':
+            raise self._broken("a name in double quotes is missing")
+        name = self.value()
+        self._take(":")
+        return name
+
+    def _take(self, mark: str) -> None:
+        if self.peek() != mark:
+            raise self._broken(f"{mark!r} is missing" if self.peek() else "it breaks off")
+        self._at += 1
+
+    def _tried(self) -> tuple[object, int, JSONDecodeError | None]:
+        """The value that the text begins with, where it ends, and why there is none."""
+        try:
+            return *self._decoder.raw_decode(self._text, self._at), None
+        except JSONDecodeError as error:
+            return None, 0, error
+        except RecursionError as error:
+            raise self._broken(_TOO_DEEP) from error
+
+    def _is_final(self, error: JSONDecodeError | None) -> bool:
+        """Whether more text would not mend it."""
+        if error is None or error.msg.startswith("Unterminated"):
+            return False
+        return error.pos < len(self._text) - LONGEST_WORD
+
+    def _more(self) -> bool:
+        """Read on; false at the end. As much again as there is, so that time stays linear."""
+        chunk = self._file.read(max(CHUNK, len(self._text) - self._at))
+        if chunk:
+            self._line += self._text.count("\n", 0, self._at)
+            self._text, self._at = self._text[self._at :] + chunk, 0
+            self._decoder = _Decoder(self._text)
+        return bool(chunk)
+
+    def _broken(self, reason: str, place: int | None = None) -> Broken:
+        place = self._at if place is None else place
+        line = self._line + self._text.count("\n", 0, place)
+        return Broken(f"is no whole JSON (line {line}: {reason})")
+
+
+_TOO_DEEP = f"is nested more than {DEPTH} deep"
+
+
+class _Decoder(json.JSONDecoder):
+    """Decodes like any other, but that a number of too many digits is remembered, not converted:
+    that takes quadratic time, and some libraries do not survive it."""
+
+    def __init__(self, text: str):
+        """`text`: what is to be decoded; only where it has such a number is each looked at."""
+        look = {"parse_int": self._integer, "parse_float": self._decimal}
+        super().__init__(**look if LONG_NUMBER.search(text) else {})
+        self._longest = 0
+
+    def check(self, raw: str) -> None:
+        """Raise `JSONFault` where what was decoded from `raw` is beyond the bounds."""
+        longest, self._longest = self._longest, 0
+        if longest > DIGITS:
+            raise JSONFault(f"holds a number of {longest:,} digits; at most {DIGITS:,} are read")
+        _refuse_depth(raw)
+
+    def _integer(self, digits: str) -> int:
+        self._longest = max(self._longest, len(digits))
+        return int(digits) if len(digits) <= DIGITS else 0
+
+    def _decimal(self, digits: str) -> float:
+        self._longest = max(self._longest, len(digits))
+        return float(digits) if len(digits) <= DIGITS else 0.0
+
+
+def _refuse_depth(raw: str) -> None:
+    """Raise `JSONFault` for JSON that is nested deeper than DEPTH."""
+    if raw.count("[") + raw.count("{") <= DEPTH:
+        return
+    import numpy as np
+
+    marks = np.frombuffer(STRING.sub("", raw).encode("utf-8", "replace"), np.uint8)
+    opens = (marks == ord("[")) | (marks == ord("{"))
+    steps = opens.astype(np.int8) - ((marks == ord("]")) | (marks == ord("}")))
+    if steps.cumsum(dtype=np.int32).max(initial=0) > DEPTH:
+        raise JSONFault(_TOO_DEEP)
