@@ -20,7 +20,8 @@ from bundled.text_encoder import SHARPNESS, SPREAD, phrases, told
 
 BATCH = 64
 RAREST = 2.5e-4  # share of captions: each of a thousand nouns is above it
-BEFORE = 6  # words back that the state of a word tells
+BEFORE = 5  # words back that the state of a word tells
+ASKED_WORDS = 160  # of a batch, about what stands before them
 UNTOLD = -100  # the value of a slot of which a caption says nothing; cross_entropy skips it
 
 
@@ -51,15 +52,19 @@ class Readout(torch.nn.Module):
                 loss = loss + F.cross_entropy(logits, truth, ignore_index=UNTOLD)
         return loss
 
-    def local_loss(self, states, ids, lengths) -> torch.Tensor:
-        """Of states of all words, N,T,D: the token that stands 0 to BEFORE-1 places before."""
-        within = torch.arange(ids.shape[1], device=ids.device) <= lengths.unsqueeze(1)
-        loss = 0
-        for back, head in enumerate(self.before):
-            inside = within[:, back:]
-            logits = head(states[:, back:][inside]).float() * SHARPNESS
-            loss = loss + F.cross_entropy(logits, ids[:, : ids.shape[1] - back][inside])
-        return loss
+    def local_loss(self, states, ids, lengths, rng: Random) -> torch.Tensor:
+        """Of states of some words of a batch, N,T,D: the token that stands 0 to BEFORE-1 places
+        before; before the first one stands the start."""
+        places = torch.arange(ids.shape[1], device=ids.device)
+        words = torch.nonzero((places > 0) & (places <= lengths.unsqueeze(1)))
+        rows, columns = words[rng.sample(range(len(words)), ASKED_WORDS)].unbind(1)
+        return sum(
+            F.cross_entropy(
+                head(states[rows, columns]).float() * SHARPNESS,
+                ids[rows, (columns - back).clamp(min=0)],
+            )
+            for back, head in enumerate(self.before)
+        )
 
 
 def train(
@@ -86,6 +91,7 @@ def train(
             max_length=tokenizer.model_max_length, return_tensors="pt",
         ).input_ids.to(device)  # fmt: skip
         ends = (ids == tokenizer.eos_token_id).int().argmax(1)
+        ids = ids[:, : rng.randint(int(ends.max()) + 1, ids.shape[1])]  # padding costs time
         asked = torch.tensor([
             [end, *(rng.randint(end, ids.shape[1] - 1) for _ in range(SPREAD))]
             for end in ends.tolist()
@@ -100,7 +106,7 @@ def train(
         states = text_encoder(ids)[0]
         summary = states[torch.arange(BATCH).unsqueeze(1), asked.to(device)]
         loss = readout.summary_loss(summary, truth.to(device), values.to(device))
-        return loss + readout.local_loss(states, ids, ends)
+        return loss + readout.local_loss(states, ids, ends, rng)
 
     fit(model, loss_at, steps=steps, learning_rate=0.01, folder=folder)
 

@@ -7,8 +7,11 @@ no scene for training shows them, so that a model can be asked for what it has n
 
 from __future__ import annotations
 
+import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from random import Random
 
 import numpy as np
@@ -197,9 +200,14 @@ def random_background(icons: Icons, items: tuple[Item, ...], rng: Random) -> str
 def stands_out(icons: Icons, item: Item, background: str) -> bool:
     mean = icons.things[item.thing].mean
     if item.colour:
-        mean = lab(np.array([PALETTE[item.colour]], dtype=float))[0]
-    behind = lab(np.array([GROUNDS[background]], dtype=float))[0]
-    return float(np.linalg.norm(behind - mean)) >= CONTRAST
+        mean = lab_of(PALETTE[item.colour])
+    return math.dist(lab_of(GROUNDS[background]), mean) >= CONTRAST
+
+
+@cache
+def lab_of(colour: tuple[int, int, int]) -> tuple[float, float, float]:
+    """The L*a*b* of a colour of the palette."""
+    return tuple(lab(np.array([colour], dtype=float))[0].tolist())
 
 
 def ground(name: str, rng: Random) -> tuple[int, int, int]:
@@ -244,10 +252,22 @@ def paste(canvas: Image.Image, picture: Image.Image, box, size: str, rng: Random
 
 def draw_scene(icons: Icons, seed: int, stage: int, captions: int = 1) -> Drawn:
     """The drawing number `seed` for training in a stage: nothing held out is in it."""
+    paint, caption = _scene(icons, seed, stage)
+    image = paint()
+    return Drawn(image, tuple(caption() for _ in range(captions)))
+
+
+def scene_captions(icons: Icons, seed: int, stage: int, count: int) -> tuple[Caption, ...]:
+    """Captions of scene number `seed`, which is not painted; not those of its drawing."""
+    _, caption = _scene(icons, seed, stage)
+    return tuple(caption() for _ in range(count))
+
+
+def _scene(icons: Icons, seed: int, stage: int) -> tuple[Callable, Callable]:
+    """What paints scene number `seed`, once, and what captions it, anew at each call."""
     rng = Random(f"scene {seed}")
     kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
-    image, caption = DRAW.get(kind, _things)(icons, kind, known_in(icons, stage), rng)
-    return Drawn(image, tuple(caption() for _ in range(captions)))
+    return KIND_OF.get(kind, _things)(icons, kind, known_in(icons, stage), rng)
 
 
 def known_in(icons: Icons, stage: int) -> range:
@@ -259,27 +279,34 @@ def _things(icons: Icons, kind: str, known: range, rng: Random):
     scene = random_scene(icons, known, kind, rng)
     while scene.held_out(icons):
         scene = random_scene(icons, known, kind, rng)
-    return scene.draw(icons, rng), lambda: scene.caption(icons, rng)
+    return lambda: scene.draw(icons, rng), lambda: scene.caption(icons, rng)
 
 
 def _shape(icons: Icons, kind: str, known: range, rng: Random):
     """A plain shape, or a house or castle with a roof of its own colour."""
     thing = replace(objects.Thing.random(rng), name=rng.choice(SHAPES))
-    return thing.draw(rng), lambda: Caption(thing.caption(rng), {"places": "one"})
+    return lambda: thing.draw(rng), lambda: Caption(thing.caption(rng), {"places": "one"})
 
 
 def _creature(icons: Icons, kind: str, known: range, rng: Random):
     creature = Creature.random(rng)
-    return creature.draw("plain", rng), lambda: Caption(*creature_caption(creature, rng))
+    return (
+        lambda: creature.draw("plain", rng),
+        lambda: Caption(*creature_caption(creature, rng)),
+    )
 
 
 def _creatures(icons: Icons, kind: str, known: range, rng: Random):
     """Two or three creatures of one kind."""
     creature, count = Creature.random(rng), rng.choice((2, 3))
-    canvas = Image.new("RGB", (SIZE, SIZE), BACKGROUNDS[creature.background])
-    for box in spread((0.0, 0.0, 1.0, 1.0), count, rng):
-        paste_creature(canvas, creature, box, rng)
-    return canvas, lambda: Caption(*creatures_caption(creature, count, rng))
+
+    def paint() -> Image.Image:
+        canvas = Image.new("RGB", (SIZE, SIZE), BACKGROUNDS[creature.background])
+        for box in spread((0.0, 0.0, 1.0, 1.0), count, rng):
+            paste_creature(canvas, creature, box, rng)
+        return canvas
+
+    return paint, lambda: Caption(*creatures_caption(creature, count, rng))
 
 
 def _beside(icons: Icons, kind: str, known: range, rng: Random):
@@ -291,17 +318,20 @@ def _beside(icons: Icons, kind: str, known: range, rng: Random):
         item = random_item(icons, known, rng, 0.4)
         scene = replace(scene, items=(item,))
     placed = replace(scene, relation=rng.choice(("beside", "above")))
-    boxes = placed.boxes(rng)
-    canvas = Image.new("RGB", (SIZE, SIZE), BACKGROUNDS[creature.background])
-    paste_creature(canvas, creature, boxes[not first], rng)
-    paste(canvas, icons.picture(item.thing, item.colour), boxes[first], "", rng)
+
+    def paint() -> Image.Image:
+        boxes = placed.boxes(rng)
+        canvas = Image.new("RGB", (SIZE, SIZE), BACKGROUNDS[creature.background])
+        paste_creature(canvas, creature, boxes[not first], rng)
+        paste(canvas, icons.picture(item.thing, item.colour), boxes[first], "", rng)
+        return canvas
 
     def caption() -> Caption:
         told = [Caption(*short_creature(creature, rng)), item.told(icons, rng)]
-        return placed_caption(told if first else told[::-1], placed.relation,
-                              creature.background, rng)  # fmt: skip
+        told = told if first else told[::-1]
+        return placed_caption(told, placed.relation, creature.background, rng)
 
-    return canvas, caption
+    return paint, caption
 
 
 def paste_creature(canvas: Image.Image, creature: Creature, box, rng: Random) -> None:
@@ -312,5 +342,4 @@ def paste_creature(canvas: Image.Image, creature: Creature, box, rng: Random) ->
     canvas.paste(small, (round((left + right - side) / 2), round((top + bottom - side) / 2)))
 
 
-# Each paints a picture and says how to caption it, anew at each call.
-DRAW = {"creature": _creature, "creatures": _creatures, "beside": _beside, "shape": _shape}
+KIND_OF = {"creature": _creature, "creatures": _creatures, "beside": _beside, "shape": _shape}

@@ -26,7 +26,7 @@ from bundled import reading
 from bundled.base import BUNDLED, drawn, train_tokenizer
 from bundled.creatures import draw, write_folder
 from bundled.icons import Icons, build
-from bundled.scenes import Caption, Drawn, draw_scene
+from bundled.scenes import Caption, Drawn, draw_scene, scene_captions
 from errors import exit_with_sentence
 from training.config import Config
 
@@ -48,9 +48,9 @@ class Stage:
 
 
 STAGES = (
-    Stage(1, 60_000, 8_000, 64, 0.008),
-    Stage(2, 90_000, 6_000, 128, 0.008),
-    Stage(3, 120_000, 10_000, 128, 0.008, "cosine"),
+    Stage(1, 60_000, 5_000, 96, 0.008),
+    Stage(2, 90_000, 6_000, 96, 0.008),
+    Stage(3, 120_000, 10_000, 96, 0.008, "cosine"),
 )
 
 
@@ -72,7 +72,7 @@ def parse() -> argparse.Namespace:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--base", type=Path, default=BUNDLED / "base-model", help="the model to go on from")
     add("--text_pictures", type=int, default=40_000, help="scenes whose captions teach words")
-    add("--text_steps", type=int, default=2_000)
+    add("--text_steps", type=int, default=600)
     add("--stages", type=int, default=len(STAGES), help="how many of them to run")
     return parser.parse_args()
 
@@ -104,7 +104,7 @@ def text_captions(icons: Path, count: int) -> list[Caption]:
 
 
 def _told(icons: Path, index: int) -> tuple[Caption, ...]:
-    return scene(icons, len(STAGES), 50_000_000 + index).told
+    return scene_captions(Icons.load(icons), 50_000_000 + index, len(STAGES), CAPTIONS)
 
 
 def scene(icons: Path, stage: int, seed: int) -> Drawn:
