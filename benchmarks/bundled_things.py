@@ -35,6 +35,7 @@ BARS = {  # what the bundled model should reach; None: told, not asked
     "count": 0.75,
 }  # fmt: skip
 WORDS = {"beside": "{} left of {}", "above": "{} above {}", None: "{}"}
+HALVES = ("left", "right", "top", "bottom")
 EVERYDAY = Path(__file__).parent.parent / "bundled" / "everyday_prompts.txt"
 
 
@@ -111,22 +112,22 @@ def judged(judge: Judge, several: list[Case], pictures: list[Image.Image]) -> di
     """Shares of what the prompts name that the pictures show."""
     hits = {name: [] for name in BARS}
     asked = [(number, part) for number, case in enumerate(several)
-             for part in PLACES[case.scene.relation]]  # fmt: skip
+             for part in (HALVES if case.kind == "two" else ("whole",))]  # fmt: skip
     images, parts = [pictures[number] for number, _ in asked], [part for _, part in asked]
-    seen = {}
-    for (number, _), found in zip(asked, judge.things(images, parts), strict=True):
-        seen.setdefault(number, []).append(found)
+    seen = dict(zip(asked, judge.things(images, parts), strict=True))
     counts = judge.counts(pictures)
     for number, case in enumerate(several):
-        wanted, found = case.scene.items, seen[number]
+        wanted, whole = case.scene.items, seen.get((number, "whole"))
         if case.kind == "thing":
-            hits["thing"].append(found[0][0] == wanted[0].thing)
+            hits["thing"].append(whole[0] == wanted[0].thing)
         elif case.kind == "colour":
-            hits["colour of a thing"].append(found[0] == (wanted[0].thing, wanted[0].colour))
+            hits["colour of a thing"].append(whole == (wanted[0].thing, wanted[0].colour))
         elif case.kind == "two":
-            things, named = [thing for thing, _ in found], [item.thing for item in wanted]
-            hits["their places"].append(things == named)
-            hits["two things"].append(sorted(things) == sorted(named) or things == named)
+            named = [item.thing for item in wanted]
+            found = {relation: [seen[number, part][0] for part in PLACES[relation]]
+                     for relation in ("beside", "above")}  # fmt: skip
+            hits["their places"].append(found[case.scene.relation] == named)
+            hits["two things"].append(sorted(named) in map(sorted, found.values()))
         else:
             hits["count"].append(counts[number] == wanted[0].count)
     return {name: float(np.mean(values)) for name, values in hits.items()}
