@@ -21,6 +21,7 @@ from bundled import objects
 from bundled.canvas import BACKGROUNDS, PALETTE, SIZE, lighter, vary
 from bundled.creatures import Creature
 from bundled.icons import Icons
+from bundled.layout import WHOLE, Box, boxes, paste, spread
 from bundled.pixels import lab
 from bundled.words import (
     RELATIONS,
@@ -35,7 +36,6 @@ from bundled.words import (
 HELD_OUT_SHARE = 25  # one combination in so many
 HELD_OUT_SEEDS = range(800_000_000, 801_000_000)  # scenes for judging alone
 CONTRAST = 30  # least distance in L*a*b* between a thing and its background
-GAP = 0.03  # between two things, a fraction of the side
 
 # What a scene shows, and how often.
 KINDS = {"one": 46, "several": 10, "two": 22, "creature": 13, "creatures": 3, "beside": 3,
@@ -115,22 +115,13 @@ class Scene:
     def draw(self, icons: Icons, rng: Random) -> Image.Image:
         """Paint it: RGB, 128 x 128."""
         canvas = Image.new("RGB", (SIZE, SIZE), ground(self.background, rng))
-        for item, box in zip(self.items, self.boxes(rng), strict=True):
+        for item, box in zip(self.items, boxes(self.relation, rng), strict=True):
             picture = icons.picture(item.thing, item.colour)
             if rng.random() < 0.15 and item.size == "":
                 picture = picture.rotate(rng.uniform(-14, 14), Image.Resampling.BICUBIC)
             for place in spread(box, item.count, rng):
                 paste(canvas, picture, place, item.size, rng)
         return canvas
-
-    def boxes(self, rng: Random) -> list[tuple[float, float, float, float]]:
-        """The part of the picture that each item has: left, top, right, bottom in 0..1."""
-        if not self.relation:
-            return [(0.0, 0.0, 1.0, 1.0)]
-        cut = rng.uniform(0.47, 0.53)
-        if self.relation == "beside":
-            return [(0.0, 0.0, cut - GAP / 2, 1.0), (cut + GAP / 2, 0.0, 1.0, 1.0)]
-        return [(0.0, 0.0, 1.0, cut - GAP / 2), (0.0, cut + GAP / 2, 1.0, 1.0)]
 
     def caption(self, icons: Icons, rng: Random) -> Caption:
         """What is there, in words: nearly always all of it."""
@@ -215,41 +206,6 @@ def ground(name: str, rng: Random) -> tuple[int, int, int]:
     return GROUNDS[name] if name == "white" else vary(GROUNDS[name], rng, 5)
 
 
-def spread(box, count: int, rng: Random) -> list[tuple[float, float, float, float]]:
-    """`count` boxes that share `box` without overlap: along its longer side, or three as a
-    triangle."""
-    left, top, right, bottom = box
-    width, height = right - left, bottom - top
-    if count == 1:
-        return [box]
-    if count == 3 and width == height and rng.random() < 0.6:
-        middle, half = left + width / 2, top + height / 2
-        upper = (left + width / 4, top, right - width / 4, half)
-        lower = [(left, half, middle, bottom), (middle, half, right, bottom)]
-        return [upper, *lower] if rng.random() < 0.5 else [
-            (upper[0], half, upper[2], bottom), *((x, top, y, half) for x, _, y, _ in lower)
-        ]  # fmt: skip
-    if width > height or (width == height and rng.random() < 0.75):
-        return [(left + width * i / count, top, left + width * (i + 1) / count, bottom)
-                for i in range(count)]  # fmt: skip
-    return [(left, top + height * i / count, right, top + height * (i + 1) / count)
-            for i in range(count)]  # fmt: skip
-
-
-def paste(canvas: Image.Image, picture: Image.Image, box, size: str, rng: Random) -> None:
-    """Put an RGBA picture somewhere into `box`, in 0..1, as large as `size` says."""
-    left, top, right, bottom = (part * SIZE for part in box)
-    room = min(right - left, bottom - top)
-    share = {"small": (0.34, 0.44), "": (0.62, 0.80), "big": (0.88, 0.96)}[size]
-    if room < SIZE:  # a part of the picture is filled more than all of it
-        share = (0.80, 0.96)
-    side = round(room * rng.uniform(*share))
-    small = picture.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    x = left + (right - left - side) * rng.uniform(0.3, 0.7)
-    y = top + (bottom - top - side) * rng.uniform(0.3, 0.7)
-    canvas.paste(small, (round(x), round(y)), small)
-
-
 def draw_scene(icons: Icons, seed: int, stage: int, captions: int = 1) -> Drawn:
     """The drawing number `seed` for training in a stage: nothing held out is in it."""
     paint, caption = _scene(icons, seed, stage)
@@ -302,7 +258,7 @@ def _creatures(icons: Icons, kind: str, known: range, rng: Random):
 
     def paint() -> Image.Image:
         canvas = Image.new("RGB", (SIZE, SIZE), BACKGROUNDS[creature.background])
-        for box in spread((0.0, 0.0, 1.0, 1.0), count, rng):
+        for box in spread(WHOLE, count, rng):
             paste_creature(canvas, creature, box, rng)
         return canvas
 
@@ -320,10 +276,10 @@ def _beside(icons: Icons, kind: str, known: range, rng: Random):
     placed = replace(scene, relation=rng.choice(("beside", "above")))
 
     def paint() -> Image.Image:
-        boxes = placed.boxes(rng)
+        places = boxes(placed.relation, rng)
         canvas = Image.new("RGB", (SIZE, SIZE), BACKGROUNDS[creature.background])
-        paste_creature(canvas, creature, boxes[not first], rng)
-        paste(canvas, icons.picture(item.thing, item.colour), boxes[first], "", rng)
+        paste_creature(canvas, creature, places[not first], rng)
+        paste(canvas, icons.picture(item.thing, item.colour), places[first], "", rng)
         return canvas
 
     def caption() -> Caption:
@@ -334,7 +290,7 @@ def _beside(icons: Icons, kind: str, known: range, rng: Random):
     return paint, caption
 
 
-def paste_creature(canvas: Image.Image, creature: Creature, box, rng: Random) -> None:
+def paste_creature(canvas: Image.Image, creature: Creature, box: Box, rng: Random) -> None:
     """The whole drawing of a creature, which has the canvas's background, into a box."""
     left, top, right, bottom = (part * SIZE for part in box)
     side = int(min(right - left, bottom - top))
