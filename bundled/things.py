@@ -1,9 +1,10 @@
 """A base model that knows hundreds of things, in stages: the recipe.
 
+    pip install resvg-py
     npm install --prefix DIR --ignore-scripts @iconify-json/fluent-emoji-flat emojibase-data
     python -m bundled.things --work DIR
 
-goes on from `bundled/base-model`: it renders the icons that the first command brings, teaches the
+goes on from `bundled/base-model`: it renders the icons that the second command brings, teaches the
 text encoder their names, and trains the UNet in three stages of more and more things. Everything
 lies in DIR; the same command goes on where it was stopped.
 """
