@@ -115,7 +115,7 @@ def plain_captions(folder: Path, count: int) -> list[tuple[str, ...]]:
     ).captions
 
 
-def train_tokenizer(captions: list[str]) -> CLIPTokenizer:
+def train_tokenizer(captions: list[str], size: int = VOCABULARY) -> CLIPTokenizer:
     """A byte-pair CLIP tokenizer: words of captions and common English whole, any text by bytes."""
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Sequence(
@@ -129,7 +129,7 @@ def train_tokenizer(captions: list[str]) -> CLIPTokenizer:
     bpe.decoder = decoders.ByteLevel()
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, initial_alphabet=letters, end_of_word_suffix="</w>",
+        vocab_size=size, initial_alphabet=letters, end_of_word_suffix="</w>",
         show_progress=False,
     )  # fmt: skip
     # Python's own language reference stands for common English; captions count for more.

@@ -8,6 +8,7 @@ from PIL import Image
 from bundled.canvas import PALETTE, darker, lighter
 
 COLOURS = tuple(PALETTE)
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 
 
 def shades() -> tuple[np.ndarray, list[str]]:
@@ -37,12 +38,17 @@ def lab(rgb: np.ndarray) -> np.ndarray:
     """sRGB 0..255, N,3 -> CIE L*a*b* (D65), in which distances are near to what eyes see."""
     linear = rgb / 255
     linear = np.where(linear > 0.04045, ((linear + 0.055) / 1.055) ** 2.4, linear / 12.92)
-    matrix = [
-        [0.4124, 0.3576, 0.1805],
-        [0.2126, 0.7152, 0.0722],
-        [0.0193, 0.1192, 0.9505],
-    ]
-    xyz = linear @ np.array(matrix).T / (0.95047, 1.0, 1.08883)
+    xyz = linear @ TO_XYZ.T / (0.95047, 1.0, 1.08883)
     cube = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     x, y, z = cube.T
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+
+
+def rgb(values: np.ndarray) -> np.ndarray:
+    """CIE L*a*b*, N,3 -> sRGB uint8 N,3; what no screen shows is cut."""
+    y = (values[:, 0] + 16) / 116
+    cube = np.stack([y + values[:, 1] / 500, y, y - values[:, 2] / 200], axis=1)
+    xyz = np.where(cube > 0.206893, cube**3, (cube - 16 / 116) / 7.787) * (0.95047, 1.0, 1.08883)
+    linear = np.clip(xyz @ np.linalg.inv(TO_XYZ).T, 0, 1)
+    signal = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
+    return np.round(signal * 255).astype(np.uint8)

@@ -71,11 +71,11 @@ def train(
     fit(model, loss_at, steps=steps, learning_rate=0.01, folder=folder)
 
 
-def phrases(captions: list[str]) -> dict[str, float]:
+def phrases(captions: list[str], rarest: float = RAREST) -> dict[str, float]:
     """Runs of 1 to LONGEST words that tell captions apart, and the share of captions with each."""
     counts = Counter(phrase for caption in captions for phrase in sorted(told(caption)))
     shares = {phrase: count / len(captions) for phrase, count in sorted(counts.items())}
-    return {phrase: share for phrase, share in shares.items() if RAREST <= share <= MOST_COMMON}
+    return {phrase: share for phrase, share in shares.items() if rarest <= share <= MOST_COMMON}
 
 
 def told(caption: str) -> set[str]:
