@@ -33,7 +33,7 @@ from preparing.pictures import (
 from preparing.rows import PICTURE_SUFFIXES, Row
 from preparing.sources import Source
 
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+NUMBER = re.compile(r"[+-]?+(\d++(\.\d*+)?+|\.\d++)(e[+-]?\d++)?+", re.IGNORECASE)
 NO_CAPTION = {"na", "n/a", "nan", "null", "none", "nil", "-", "?"}
 LEAST_SIDE = 8  # pixels: what is smaller is one latent, a colour
 MOST_LOST = 0.5  # share of a picture that a square crop may cut off without a word

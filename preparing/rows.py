@@ -63,8 +63,9 @@ def _broken_line(where: str, number: int, line: str, reason: str) -> Entry:
     """A last line without an end is what is left of a longer file."""
     reason = reason.replace("is no JSON", "is not a JSON object").replace("line 1 ", "")
     breaks_off = len(line) <= ROW_CHARACTERS and line[-1] not in "\r\n"
-    advice = "; the file breaks off here: fetch it whole, or delete the line" * breaks_off
-    return Entry(where, {}, f"line {number} {reason}{advice}", breaks_off)
+    advice = "the file breaks off here: fetch it whole, or delete the line"
+    advice = advice if breaks_off else "mend or delete the line"
+    return Entry(where, {}, f"line {number} {reason}; {advice}", breaks_off)
 
 
 def catalogue(path: Path, encoding: str = "utf-8") -> Iterator[Entry]:
