@@ -20,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 
 from core.inputs import is_folder
+from core.modules import module_if_here
 from core.terminal import complain, say
 from errors import UserError, exit_with_sentence
 from generate import DEFAULT_MODEL, Generator, Request
@@ -206,12 +207,13 @@ def pictures_of(
 
 def drawn_again(run: dict) -> tuple[str, list[data.Captioned]] | None:
     """The pictures of the bundled model's training, which are a function of their numbers."""
-    try:
-        from bundled.creatures import draw
-    except ImportError:
+    if not (creatures := module_if_here("bundled.creatures")):
         return None
     count = run.get("dataset", {}).get("pictures")
-    drawings = [draw("pokemon", number) for number in range(count if isinstance(count, int) else 0)]
+    drawings = [
+        creatures.draw("pokemon", number)
+        for number in range(count if isinstance(count, int) else 0)
+    ]
     pictures = [
         data.Captioned(f"{i:06}.png", drawing.captions[0], partial(getattr, drawing, "image"))
         for i, drawing in enumerate(drawings)
@@ -282,11 +284,9 @@ def eyes_of(
     inception = Inception.load(options.inception, scorer.device) if options.inception else None
     if prompts is None or prompts.name not in ("creatures", "held-out"):
         return results.Eyes(scorer, inception)
-    try:
-        from bundled.pixels import body_colour
-    except ImportError:
+    if not (pixels := module_if_here("bundled.pixels")):
         return results.Eyes(scorer, inception)
-    return results.Eyes(scorer, inception, body_colour)
+    return results.Eyes(scorer, inception, pixels.body_colour)
 
 
 def is_small(generator: Generator) -> bool:

@@ -25,17 +25,18 @@ def main(config: Config) -> None:
     config = run.config  # with what accelerate adds to the options
     with closing(run), run.memory_advice():
         images = CaptionedImages(config)  # checked here, before any weight is loaded
+        config = run.fit(len(images))
         run.say(run.plan(images))
         if config.dry_run:
             return
         if config.push_to_hub and run.is_main:
             reserve_on_hub(config)
+        preview, score = previewer(config, run), scorer(config, run)
         model = load_model(config, run)
         latents = encode_once(images, model, run)  # after this the VAE leaves the device
         if config.with_prior_preservation:
             latents = with_class(latents, model, run, draw=draw)
         learner = WEIGHTS[config.method](model, config)
-        preview, score = previewer(config, run), scorer(config, run)
         steps, state = train(learner, latents, config, run, preview, score)
         save_result(learner, latents, config, run, steps, state, save_colours)
 
@@ -52,12 +53,12 @@ def previewer(config: Config, run) -> Callable | None:
     """What the loop calls to draw the validation prompts; None without prompts."""
     if not config.prompts:
         return None
-    from generate import Cancelled, Generator, Request
+    from generate import SCHEDULERS, Cancelled, Generator, Request
 
-    requests = [
-        Request(prompt, seed=config.seed, num_images=config.num_validation_images)
-        for prompt in config.prompts
-    ]
+    how = {"seed": config.seed, "num_images": config.num_validation_images}
+    kinds = ((name, kind) for name, (kind, _) in SCHEDULERS.items())
+    how["scheduler"] = next(name for name, kind in kinds if kind == config.validation_scheduler)
+    requests = [Request(prompt, **how) for prompt in config.prompts]
 
     def preview(pipe, stop: Callable[[], bool]) -> Iterable:
         # Named as the app names the folder: a picture's settings say what draws it again.

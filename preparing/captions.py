@@ -11,25 +11,37 @@ from errors import UserError, reason_of
 from preparing.check import CountTokens
 
 
-def token_counter(model: str, revision: str | None = None) -> CountTokens:
-    """Counts with the tokenizer of a model folder or hub id.
+def tokenizer_of(model: str, revision: str | None = None, subfolder: str = "tokenizer"):
+    """The tokenizer of a model folder or hub id; with `subfolder` "", one that is there alone.
 
-    The counter maps texts to token counts, start and end included, and the words beyond the last
-    token that is read. Raises `UserError` where there is no such tokenizer.
+    Raises `UserError` where there is none.
     """
     from transformers import CLIPTokenizer
 
     check_files(model)
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(model, subfolder="tokenizer", revision=revision)
+        tokenizer = CLIPTokenizer.from_pretrained(model, subfolder=subfolder, revision=revision)
         if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what comes of no files
             raise OSError("there are no files of one")
     except (OSError, ValueError, TypeError) as error:
+        advice = "name the model that you are going to fine-tune" if subfolder else "name another"
         raise UserError(
-            f"{model} has no tokenizer that can be read ({reason_of(error)}); name the model "
-            "that you are going to fine-tune."
+            f"{model} has no tokenizer that can be read ({reason_of(error)}); {advice}."
         ) from error
-    most = tokenizer.model_max_length
+    return tokenizer
+
+
+def token_counter(
+    model: str, revision: str | None = None, subfolder: str = "tokenizer", most: int | None = None
+) -> CountTokens:
+    """Counts with the tokenizer that `tokenizer_of` finds.
+
+    The counter maps texts to token counts, start and end included, and the words beyond the last
+    token that is read: token `most`, or as many as the tokenizer says. Raises `UserError` where
+    there is no such tokenizer.
+    """
+    tokenizer = tokenizer_of(model, revision, subfolder)
+    most = most or tokenizer.model_max_length
 
     def count(texts: list[str]) -> list[tuple[int, str]]:
         if not texts:

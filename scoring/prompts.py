@@ -7,6 +7,7 @@ from pathlib import Path
 
 from core.bounded_json import JSONFault, loads
 from core.inputs import TEXT_BYTES, fault_of, read_text
+from core.modules import module_if_here
 from core.printable import is_blank
 from errors import UserError
 
@@ -104,26 +105,22 @@ def read_prompts(source: str) -> PromptSet:
 
 
 def _held_out() -> tuple[str, ...]:
-    try:
-        from bundled.creatures import held_out_captions
-    except ImportError as error:
+    if not (creatures := module_if_here("bundled.creatures")):
         raise UserError(
             "The held-out captions come from bundled/creatures.py, which is not here. "
             "Restore bundled/ or choose other --prompts."
-        ) from error
-    return tuple(held_out_captions(HELD_OUT_PROMPTS))
+        )
+    return tuple(creatures.held_out_captions(HELD_OUT_PROMPTS))
 
 
 def _things() -> tuple[str, ...]:
     """What the bundled base model knows beside creatures: every second kind of thing."""
-    try:
-        from bundled.objects import thing_captions
-    except ImportError as error:
+    if not (objects := module_if_here("bundled.objects")):
         raise UserError(
             "The prompts 'things' come from bundled/objects.py, which is not here. Restore "
             "bundled/ or choose another --keep_prompts."
-        ) from error
-    return tuple(thing_captions()[::2])
+        )
+    return tuple(objects.thing_captions()[::2])
 
 
 def _lines(path: Path, text: str) -> list[str]:

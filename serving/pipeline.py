@@ -30,6 +30,7 @@ from serving.weights import (
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
+    from transformers import CLIPTextModel
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 RUN = {"run_id": str, "base_model": str, "steps": int, "options": dict, "dataset": dict,
@@ -213,6 +214,20 @@ def _from_lora(folder: str, scale: float, checkpoint: str | None) -> "StableDiff
     return pipe
 
 
+def _text_encoder_of_base(folder: str) -> "CLIPTextModel":
+    """That of the base model that run.json names, for a folder without one."""
+    base = read_run(folder).get("base_model")
+    if not base:
+        raise UserError(
+            f"'{folder}' has no text encoder, and no run.json that names a base model to take it "
+            "from. Add the folder text_encoder of the model that it was trained from."
+        )
+    try:
+        return _from_pretrained(base).text_encoder
+    except UserError as error:
+        raise UserError(f"'{folder}' takes its text encoder from '{base}'. {error}") from error
+
+
 def _from_single_file(file: str) -> "StableDiffusionPipeline":
     """The weights of a file in the configs beside it, else in those that the hub has for them."""
     weights = read_weights(file)
@@ -262,6 +277,10 @@ def _from_pretrained(model: str, **parts) -> "StableDiffusionPipeline":
         with warnings.catch_warnings(action="ignore"):
             kind = StableDiffusionPipeline.load_config(model, local_files_only=offline)
             if kind["_class_name"] == "StableDiffusionPipeline":
+                if (
+                    is_folder and kind.get("text_encoder", [""])[0] is None
+                ):  # --skip_save_text_encoder
+                    parts |= {"text_encoder": _text_encoder_of_base(model)}
                 return StableDiffusionPipeline.from_pretrained(
                     model,
                     use_safetensors=True,
@@ -269,6 +288,8 @@ def _from_pretrained(model: str, **parts) -> "StableDiffusionPipeline":
                     local_files_only=offline,
                     **parts,
                 )
+    except UserError:
+        raise
     except Exception as error:  # many libraries read the files, each with errors of its own
         if offline and not is_folder:
             raise UserError(

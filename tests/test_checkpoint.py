@@ -132,6 +132,25 @@ def flipped(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
 
 
+@pytest.mark.parametrize("error", [KeyError, TypeError, AttributeError, ValueError])
+def test_an_error_of_ours_is_not_said_to_be_damage(stopped, monkeypatch, error):
+    def ours(*_):
+        raise error("ours")
+
+    monkeypatch.setattr(checkpoint, "_hashes", ours)
+    with pytest.raises(error, match="ours"):
+        checkpoint.what_is_wrong(stopped.output / "checkpoint-3")
+
+
+@pytest.mark.parametrize(
+    "manifest", ["{", "[]", '["a"]', "7", '{"state.json": 7}', '{"state.json": {"bytes": "x"}}']
+)
+def test_a_manifest_that_is_none_is_damage(stopped, manifest):
+    (stopped.output / "checkpoint-3" / "manifest.json").write_text(manifest)
+    reason = checkpoint.what_is_wrong(stopped.output / "checkpoint-3")
+    assert reason in ("manifest.json is not readable", "manifest.json is empty")
+
+
 def test_every_damage_to_every_file_is_found_and_the_one_before_is_used(stopped, capsys):
     newest, kept = stopped.output / "checkpoint-3", stopped.output / "kept"
     files = [path.relative_to(newest) for path in newest.rglob("*") if path.is_file()]

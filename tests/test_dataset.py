@@ -1,6 +1,8 @@
 """Captioned images: mended where that is always right, refused by row where it is not."""
 
 import json
+import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,8 +12,16 @@ from runs import write_metadata, write_pictures
 
 from errors import UserError
 from preparing.pictures import upright_rgb
+from training import dataset
 from training.config import Config
-from training.dataset import CaptionedImages, covering, order
+from training.dataset import (
+    CaptionedImages,
+    bucket_of,
+    covering,
+    order,
+    order_apart,
+    pictures_per_step,
+)
 
 
 def images_in(folder, **options) -> CaptionedImages:
@@ -109,10 +119,49 @@ def test_a_csv_as_excel_writes_it_is_read(tmp_path):
     assert images_in(folder).captions == [("Flabébé, small",)]
 
 
-def test_a_batch_larger_than_the_data_is_refused(tmp_path):
-    folder = write_pictures(tmp_path / "data", count=2)
-    with pytest.raises(UserError, match="2 pictures, fewer than --train_batch_size 3"):
-        images_in(folder, train_batch_size=3)
+BUCKETS = [((1, 30), 16), ((1, 30, 7, 16, 17, 100), 16), ((5,), 16), ((31,), 16), ((3, 4, 5), 4),
+           ((2, 2), 1), ((48, 49, 47), 16), ((33, 11), 12)]  # fmt: skip
+
+
+def steps_of(sizes: tuple[int, ...], count: int, steps: int) -> list[tuple[int, list[int]]]:
+    """The bucket and the pictures of each step."""
+    found = []
+    for step in range(steps):
+        bucket, first, several = bucket_of(3, sizes, count, step)
+        found.append((bucket, order_apart(3, sizes[bucket], first, several)))
+    return found
+
+
+@pytest.mark.parametrize(("sizes", "count"), BUCKETS)
+def test_a_batch_of_a_bucket_holds_a_picture_once_and_all_that_it_can(sizes, count):
+    for bucket, pictures in steps_of(sizes, count, 300):
+        assert len(set(pictures)) == len(pictures) == min(count, sizes[bucket])
+
+
+@pytest.mark.parametrize(("sizes", "count"), BUCKETS)
+def test_pictures_of_all_buckets_are_seen_as_often(sizes, count):
+    per_step, steps = pictures_per_step(sizes, count), 400
+    seen = Counter((bucket, picture) for bucket, pictures in steps_of(sizes, count, steps)
+                   for picture in pictures)  # fmt: skip
+    assert len(seen) == sum(sizes)
+    assert max(seen.values()) - min(seen.values()) <= 2  # the last epoch is not over
+    assert sum(seen.values()) / steps == pytest.approx(per_step, rel=0.05)
+    assert per_step == count if min(sizes) >= count else per_step < count
+
+
+def test_a_bucket_s_order_is_a_function_of_the_place_alone():
+    whole = [order_apart(0, 11, 4 * batch, 4) for batch in range(60)]
+    dataset._apart.cache_clear()
+    assert [order_apart(0, 11, 4 * batch, 4) for batch in reversed(range(60))] == whole[::-1]
+    assert order_apart(1, 11, 0, 4) != whole[0]
+
+
+def test_a_step_far_from_the_start_is_found_at_once():
+    started = time.process_time()
+    for size, count in ((100_003, 16), (700, 512)):
+        bucket, first, several = bucket_of(0, (size, 3), count, 10**7)
+        order_apart(0, (size, 3)[bucket], first, several)
+    assert time.process_time() - started < 20
 
 
 def test_the_fingerprint_tells_of_any_change(tmp_path):

@@ -91,6 +91,38 @@ def test_checkpoints_of_dreambooth_open_and_resume(train, tiny_model):
     assert checkpoints_in(output) == {"checkpoint-4", "checkpoint-6"}
 
 
+EVERYTHING = """
+    --offset_noise --set_grads_to_none --pre_compute_text_embeddings --tokenizer_max_length=77
+    --text_encoder_use_attention_mask --skip_save_text_encoder
+    --enable_xformers_memory_efficient_attention
+    --with_prior_preservation --class_prompt=photo --num_class_images=2 --sample_batch_size=2
+    --prior_generation_precision=fp32 --validation_prompt=photo --num_validation_images=1
+    --validation_steps=1 --validation_scheduler=DDPMScheduler --validation_images a.png b.png
+    --class_labels_conditioning=timesteps
+"""
+
+
+def test_every_option_of_dreambooth_is_taken_at_once(train, tiny_model, data, capsys):
+    words = f"{SUBJECT} --max_train_steps 2 --tokenizer_name {tiny_model}/tokenizer {EVERYTHING}"
+    output = train(words, True)
+    said = capsys.readouterr().err
+    for name in ("set_grads_to_none", "validation_images", "class_labels_conditioning",
+                 "enable_xformers_memory_efficient_attention"):  # fmt: skip
+        assert f"note: --{name} changes nothing: " in said
+    assert not (output / "text_encoder").exists()
+    assert len(list((output / "class").iterdir())) == 2
+    text_encoder = DiffusionPipeline.from_pretrained(tiny_model).text_encoder
+    draws(DiffusionPipeline.from_pretrained(output, text_encoder=text_encoder))
+
+
+@pytest.mark.parametrize("subject", [False, True])
+def test_a_rank_alone_asks_for_a_lora(train, tiny_model, subject):
+    words = f"{SUBJECT if subject else CROPPED} --rank=2 --lora_dropout=0.1"
+    output = train(f"{words} --max_train_steps 2", subject)
+    assert not (output / "unet").exists()
+    opens(output, tiny_model, lora=True)
+
+
 LIMITED = {
     "text to image": (CROPPED, False),
     "LoRA": (f"--method lora {CROPPED} --num_validation_images=0", False),

@@ -1,6 +1,7 @@
 """Latents: encoded once, drawn afresh at every step, as a function of the step alone."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -54,6 +55,41 @@ def test_a_learning_text_encoder_is_given_tokens(encoded):
     tokens = latents.prompts[latents.choices[4][0]]
     assert tokens.dtype == torch.int64
     assert pipe.tokenizer.decode(tokens, skip_special_tokens=True).strip() == images.captions[4][0]
+
+
+def test_captions_are_read_as_far_as_asked_and_what_is_lost_is_said(encoded):
+    _, images, pipe, latents = encoded(tokenizer_max_length=9, train_text_encoder=True)
+    assert latents.prompts.shape[1] == 9
+    tokens = latents.prompts[latents.choices[4][0]]
+    whole = pipe.tokenizer(images.captions[4][0]).input_ids
+    assert tokens.tolist() == [*whole[:8], pipe.tokenizer.eos_token_id]
+    assert any("not read" in str(warning) for warning in images.warnings)
+    _, _, _, latents = encoded(tokenizer_max_length=9)
+    assert latents.prompts.shape[1:] == (9, 16)
+
+
+def test_an_encoder_may_be_told_not_to_look_at_what_fills_a_caption_up(encoded):
+    _, images, pipe, masked = encoded(text_encoder_use_attention_mask=True)
+    tokens = pipe.tokenizer(images.captions[4][0], padding="max_length", return_tensors="pt")
+    with torch.no_grad():
+        expected, other = (
+            pipe.text_encoder(tokens.input_ids, attention_mask=mask)[0][0]
+            for mask in (tokens.attention_mask, None)
+        )
+    assert not torch.allclose(expected, other, atol=1e-4)
+    torch.testing.assert_close(masked.prompts[masked.choices[4][0]], expected)
+    drawn, _ = pipe.encode_prompt(images.captions[4][0], "cpu", 1, False)
+    torch.testing.assert_close(drawn[0], expected)  # who draws has what learned
+    _, _, _, usual = encoded()
+    torch.testing.assert_close(usual.prompts[usual.choices[4][0]], other)
+
+
+def test_many_captions_stay_encoded_where_that_is_asked(encoded, monkeypatch):
+    monkeypatch.setattr(latents, "EMBEDDING_BYTES", 0)
+    _, _, _, anew = encoded()
+    assert anew.prompts.dtype == torch.int64
+    _, _, _, kept = encoded(pre_compute_text_embeddings=True)
+    assert kept.prompts.dtype == torch.float32
 
 
 def test_a_step_is_the_same_whatever_came_before(encoded):
@@ -188,6 +224,28 @@ def test_buckets_keep_the_shape_of_pictures(tiny_model, tmp_path):
     assert {tuple(shelf.mean.shape[2:]) for shelf in held.shelves} == {(4, 4, 4), (4, 2, 6)}
     names = [name for step in range(9) for name in held.names(step, 4)]
     assert sorted(Counter(names).values()) == [2] * 18  # two epochs of 18 pictures in 9 steps
+
+
+def test_a_small_bucket_has_steps_of_its_own_size(tiny_model, tmp_path):
+    folder = tmp_path / "data"
+    write_pictures(folder)
+    add_picture(folder, number=20, size=(64, 32))
+    config = config_for(tiny_model, tmp_path, aspect_ratio_buckets=True, train_batch_size=8)
+    run = fresh_run(config)
+    images = CaptionedImages(config)
+    held = encode_once(images, load_model(config, run), run)
+    several = held.pictures_per_step(8)
+    assert several == pytest.approx(13 / (12 / 8 + 1))
+    names = [held.names(step, 8) for step in range(20)]
+    assert {len(each) for each in names} == {8, 1}
+    assert all(len(set(each)) == len(each) for each in names)
+    assert {len(held.batch(step, 8)["x_0"]) for step in range(20)} == {8, 1}
+    assert "(in small buckets fewer: 5.2)" in run.plan(images)
+    assert (
+        config.total_steps(13, several) == 3
+        and replace(config, max_train_steps=None, num_train_epochs=20).total_steps(13, several)
+        == 50
+    )
 
 
 def shelf_of(made):

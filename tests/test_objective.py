@@ -53,6 +53,17 @@ def test_min_snr_weights_are_those_of_the_paper(gamma):
         torch.testing.assert_close(weight, least / divisor, rtol=1e-4, atol=1e-8)
 
 
+def test_offset_noise_is_diffusers_word_for_a_tenth():
+    by_flag, by_number = objective_of(offset_noise=True), objective_of(noise_offset=0.1)
+    plain = objective_of()
+    shape = (6, 4, 8, 8)
+    assert torch.equal(by_flag.draw(3, shape)[0], by_number.draw(3, shape)[0])
+    shift = by_flag.draw(3, shape)[0] - plain.draw(3, shape)[0]  # one number for each channel
+    torch.testing.assert_close(shift, shift[..., :1, :1].expand(shape), atol=1e-6, rtol=0)
+    assert 0.05 < shift[..., 0, 0].std() < 0.2
+    assert objective_of(offset_noise=True, noise_offset=0.3).config.noise_offset == 0.3
+
+
 def test_the_weight_stays_finite_where_nothing_but_noise_is_left():
     nothing = torch.tensor([0.0])
     assert min_snr_weight(nothing, 5.0, "epsilon") == 1

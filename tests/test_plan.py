@@ -24,6 +24,7 @@ from training import plan as planning
 from training.config import Config
 from training.footprint import BaseModel
 from training.model import DTYPES
+from training.notes import IN_BACKWARD
 from training.plan import plan
 from training.trace import Alive, Autocast
 from training.weights import WEIGHTS
@@ -106,7 +107,7 @@ def options(model: str, **changed) -> Config:
 def plan_of(config: Config, device: str = "cuda", processes: int = 1):
     passes = config.gradient_accumulation_steps * processes
     batch = config.train_batch_size * passes
-    return plan(config, 833, batch, processes, torch.device(device))
+    return plan(config, [(512, 512)] * 833, batch, processes, torch.device(device))
 
 
 def needs_of(model: str, device: str = "cuda", processes: int = 1, **changed):
@@ -425,6 +426,61 @@ def test_without_configs_the_plan_comes_all_the_same(tmp_path, index):
     text = " ".join(str(planned).split())
     assert "833 pictures" in text and "steps 105 of 16 pictures: 2.0 epochs" in text
     assert "size 64 px" in text and "configs of the base model cannot be read" in text
+
+
+@pytest.mark.parametrize("error", [KeyError, TypeError, AttributeError, IndexError])
+def test_an_error_of_ours_is_not_said_to_be_the_models(tiny_model, monkeypatch, error):
+    def ours(*_):
+        raise error("ours")
+
+    monkeypatch.setattr(trace.Trace, "_keep", ours)
+    with pytest.raises(error, match="ours"):
+        plan_of(options(tiny_model), "cpu")
+    monkeypatch.undo()
+    monkeypatch.setattr(BaseModel, "peaks", ours)
+    with pytest.raises(error, match="ours"):
+        plan_of(options(tiny_model), "cpu")
+
+
+def test_an_entry_that_a_table_of_ours_lacks_is_not_said_to_be_the_models(tiny_model, monkeypatch):
+    monkeypatch.delitem(footprint.STATE, "adamw")
+    with pytest.raises(KeyError, match="adamw"):
+        plan_of(options(tiny_model), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("part", "config", "reason"),
+    [
+        ("model_index.json", [], "it is a None"),
+        ("model_index.json", {"_class_name": ["odd"]}, "it is a ['odd']"),
+        ("unet/config.json", {"down_block_types": ["Nonsense"]}, "ValueError"),
+        ("unet/config.json", {"block_out_channels": 7}, "TypeError"),
+        ("unet/config.json", {"sample_size": None}, "the UNet's sample_size is None"),
+        ("unet/config.json", {"cross_attention_dim": 12}, "its parts do not fit each other"),
+        ("unet/config.json", {"norm_num_groups": 0}, "ZeroDivisionError"),
+        ("text_encoder/config.json", {"hidden_size": "many"}, ""),
+        ("vae/config.json", {"block_out_channels": []}, ""),
+        ("vae/config.json", {"latent_channels": -1}, ""),
+    ],
+)
+def test_odd_configs_leave_a_plan_with_the_reason(tiny_model, tmp_path, part, config, reason):
+    folder = tmp_path / "odd"
+    shutil.copytree(tiny_model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    whole = json.loads((folder / part).read_text())
+    (folder / part).write_text(json.dumps(whole | config if isinstance(config, dict) else config))
+    planned = plan_of(options(folder, train_text_encoder=True), "cpu")
+    assert planned.needs is None
+    assert f"configs of the base model cannot be read ({reason}" in str(planned)
+
+
+def test_what_an_advised_option_does_beside_saving_memory_is_said(v1_4, card, monkeypatch):
+    monkeypatch.setattr(planning, "_rungs", lambda *_: [{"optimizer_in_backward": True}])
+    card(10)
+    planned = plan_of(options(v1_4, max_train_steps=9, train_batch_size=1))
+    assert any("--optimizer_in_backward" in line for line in planned.suggestions)
+    assert str(planned).count(IN_BACKWARD) == 1
+    card(80)
+    assert IN_BACKWARD not in str(plan_of(options(v1_4, max_train_steps=9, train_batch_size=1)))
 
 
 def test_too_small_a_disk_is_found_before_the_start(v1_4, card, room):

@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from runs import PROPORTIONAL, config_for, prepared
+from runs import PROPORTIONAL, add_picture, config_for, prepared
 from safetensors.torch import load_file
 
 from training.loop import train
@@ -33,7 +33,7 @@ def launched(config, *how: str) -> subprocess.Popen:
     usual = {field.name: field.default for field in fields(config)}
     options = [
         f"--{name}" if value is True else f"--{name}={value}"
-        for name, value in vars(config).items() if value != usual[name]
+        for name, value in asdict(config).items() if value != usual[name]
     ]  # fmt: skip
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch", *(how or ["--multi_gpu"])),
@@ -73,6 +73,10 @@ def test_two_processes_learn_what_one_does_with_the_doubled_batch(config, tmp_pa
         (tmp_path / "fsdp.yaml").write_text(FSDP)
         how = (f"--config_file={tmp_path / 'fsdp.yaml'}",)
         halves = replace(halves, latents_dir=str(tmp_path / "latents"))
+    else:  # steps of three pictures, which two do not share evenly
+        for number in range(20, 23):
+            add_picture(tmp_path / "data", number, size=(64, 32))
+        config, halves = (replace(each, aspect_ratio_buckets=True) for each in (config, halves))
     with launched(halves, *how) as process:
         said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said

@@ -42,6 +42,10 @@ COMBINATIONS = {
     "latents on disk": {"latents_dir": "latents", **BUSY},
     "LoRA": LORA,
     "LoRA, everything": LORA | TWICE | BUSY | {"mixed_precision": "bf16"},
+    "LoRA, dropout": LORA | TWICE | {"lora_dropout": 0.5, "gradient_checkpointing": True},
+    "small buckets": {"aspect_ratio_buckets": True, "train_batch_size": 8, **BUSY},
+    "tokens": {"tokenizer_max_length": 9, "text_encoder_use_attention_mask": True,
+               "train_text_encoder": True},
     "LoRA, text encoder": LORA | {"train_text_encoder": True, "dataloader_num_workers": 0},
     "DreamBooth": SUBJECT,
     "DreamBooth, accumulation, four workers": SUBJECT
@@ -52,7 +56,8 @@ COMBINATIONS = {
     "held out, looks": {"held_out": 0.3, "validation_steps": 7, "train_batch_size": 2, **BUSY},
 }  # fmt: skip
 SELECTION = ("accumulation", "LoRA, everything", "no cache, buckets, four workers",
-             "DreamBooth, text encoder, no worker", "optimizer in backward")  # fmt: skip
+             "DreamBooth, text encoder, no worker", "optimizer in backward", "LoRA, dropout",
+             "small buckets")  # fmt: skip
 
 
 def finished(config: Config):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -57,7 +58,9 @@ def test_who_asks_for_bf16_on_a_processor_without_it_is_told_the_cost_before_tra
     assert all(line.startswith("warning: ") and "--mixed_precision no" in line for line in told)
 
 
-def test_options_that_are_on_already_are_not_advised(tiny_model, tmp_path):
+def test_options_that_are_on_already_are_not_advised(tiny_model, tmp_path, monkeypatch):
+    for name in ("torchao", "torchao.optim"):  # as if it were there
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
     options = {"mixed_precision": "bf16", "train_batch_size": 1, "gradient_checkpointing": True,
                "method": "lora", "use_8bit_adam": True}  # fmt: skip
     run = fresh_run(config_for(tiny_model, tmp_path, **options))

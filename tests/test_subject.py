@@ -14,7 +14,7 @@ from training.latents import encode_once
 from training.loop import accumulate, train
 from training.model import load_model
 from training.objective import Objective
-from training.subject import class_images, with_class
+from training.subject import class_images, precision_of_drawing, with_class
 from training.weights import WEIGHTS
 
 PROMPTS = {"instance_prompt": "a sks creature", "class_prompt": "a creature"}
@@ -125,6 +125,47 @@ def test_the_loss_is_that_of_the_subject_plus_the_weighted_one_of_the_class(subj
     torch.testing.assert_close(weighted[1::2], 0.25 * plain[1::2])
 
 
+@pytest.mark.parametrize(
+    ("name", "half"), [("fp32", None), ("no", None), ("bf16", "bfloat16"), ("fp16", "float16")]
+)
+def test_the_class_is_drawn_in_the_precision_that_is_asked_for(subject, name, half):
+    config = subject(with_prior_preservation=True, prior_generation_precision=name)
+    run = fresh_run(config)
+    pipe, found = load_model(config, run), []
+
+    def looked(pipe, prompt, seeds):
+        product = torch.nn.functional.linear(torch.ones(1, 1), torch.ones(1, 1))
+        found.append(str(product.dtype))
+        return draw(pipe, prompt, seeds)
+
+    class_images(config, pipe, run, looked)
+    assert set(found) == {f"torch.{half or 'float32'}"}
+
+
+def test_unset_the_class_is_drawn_in_the_precision_of_training(subject):
+    config = subject(with_prior_preservation=True, mixed_precision="bf16")
+    with precision_of_drawing(fresh_run(config)):
+        assert torch.ones(1, 1).mm(torch.ones(1, 1)).dtype == torch.bfloat16
+
+
+def test_a_class_of_fewer_pictures_than_a_batch_is_gone_through_again(subject):
+    config = subject(with_prior_preservation=True, num_class_images=1, train_batch_size=4)
+    _, _, latents = learning(config)
+    names = latents.names(0, 4)
+    assert names[1::2] == ["class-00000.png"] * 4 and len(set(names[::2])) == 4
+
+
+def test_a_subject_of_other_shapes_than_its_class_is_refused_before_that_is_drawn(
+    subject, tmp_path
+):
+    shapes = {"with_prior_preservation": True, "aspect_ratio_buckets": True}
+    learning(subject(**shapes))  # all square
+    Image.new("RGB", (90, 30)).save(tmp_path / "subject" / "wide.png")
+    with pytest.raises(UserError, match="leave out --aspect_ratio_buckets, or --with_prior"):
+        learning(subject(**shapes, class_data_dir=str(tmp_path / "none")))
+    assert not (tmp_path / "none").exists()
+
+
 def test_passes_and_batches_share_the_pairs_alike(subject, tmp_path):
     once = subject(
         with_prior_preservation=True, num_class_images=5, train_batch_size=4, max_train_steps=1
@@ -149,7 +190,6 @@ def test_passes_and_batches_share_the_pairs_alike(subject, tmp_path):
         ({"instance_prompt": " "}, "add --instance_prompt WORDS"),
         ({"with_prior_preservation": True, "class_prompt": None}, "and --class_prompt"),
         ({"instance_data_dir": "nowhere"}, "The picture folder nowhere does not exist"),
-        ({"train_batch_size": 9}, "5 pictures, fewer than --train_batch_size 9"),
     ],
 )
 def test_what_is_missing_is_named(subject, options, sentence):

@@ -12,10 +12,12 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 from runs import config_for, fresh_run, prepared
 
 import train_text_to_image
 from errors import UserError
+from serving.request import SCHEDULERS
 from training.run import refuse_impossible
 
 ROOT = Path(__file__).parent.parent
@@ -84,6 +86,48 @@ def test_from_the_shell_a_mistake_is_one_sentence_and_code_2(tmp_path):
     assert ended.returncode == 2
     (sentence,) = ended.stderr.strip().splitlines()
     assert sentence.startswith("error: The data folder") and sentence.endswith("--train_data_dir.")
+
+
+def test_a_batch_larger_than_the_data_is_all_of_it(tiny_model, tmp_path, capsys):
+    """As diffusers takes it."""
+    config = config_for(tiny_model, tmp_path, train_batch_size=16, num_train_epochs=3,
+                        max_train_steps=None, checkpointing_steps=2, log_every=1)  # fmt: skip
+    train_text_to_image.main(config)
+    said = capsys.readouterr().err
+    assert "note: --train_batch_size is 12 instead of 16" in said
+    assert "3 of 12 pictures: 3.0 epochs" in " ".join(said.split())
+    lines = [json.loads(line) for line in (config.output / "log.jsonl").open()]
+    assert [line["epoch"] for line in lines if "epoch" in line] == [1, 2, 3]
+    assert json.loads((config.output / "run.json").read_text())["options"]["train_batch_size"] == 12
+    again = replace(config, resume_from_checkpoint="latest", num_train_epochs=4.0)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    train_text_to_image.main(again)  # the same command goes on
+
+
+@pytest.mark.parametrize("kind", ["DPMSolverMultistepScheduler", "DDPMScheduler"])
+def test_validation_pictures_are_drawn_by_the_scheduler_that_is_asked_for(
+    tiny_model, tmp_path, kind
+):
+    config = config_for(
+        tiny_model, tmp_path, validation_prompt="x", validation_scheduler=kind, max_train_steps=1
+    )
+    train_text_to_image.main(config)
+    with Image.open(config.output / "validation" / "step-000001-0.png") as image:
+        drawn_by = json.loads(image.text["sd-pokemon"])["scheduler"]
+    assert SCHEDULERS[drawn_by] == (kind, {})
+
+
+def test_notes_on_the_options_stand_under_the_plan(tiny_model, tmp_path, capsys):
+    config = config_for(tiny_model, tmp_path, dry_run=True, validation_images=("a.png",))
+    train_text_to_image.main(config)
+    said = capsys.readouterr().err
+    assert said.index("output ") < said.index("note: --validation_images changes nothing: ")
+
+
+def test_a_scorer_that_is_none_is_found_before_the_model_is_opened(tmp_path):
+    config = config_for("nobody/nothing", tmp_path, validation_prompt="x", validation_scorer="foo")
+    with pytest.raises(UserError, match="Unknown scorer 'foo'"):
+        train_text_to_image.main(config)
 
 
 def test_accelerates_precision_is_that_of_the_run(tiny_model, tmp_path, monkeypatch):

@@ -10,8 +10,10 @@ from conftest import tiny_pipeline
 from diffusers import StableDiffusionPipeline
 from runs import config_for, fresh_run, prepared
 from safetensors.torch import load_file
+from transformers import CLIPTokenizer
 
 from errors import UserError
+from serving.pipeline import open_pipeline
 from training.ema import Ema
 from training.loop import train
 from training.model import load_model
@@ -86,17 +88,6 @@ def test_a_compiled_unet_keeps_the_names_and_the_loss(tiny_model, tmp_path):
         torch.testing.assert_close(
             loss_of(compiled, latents, config), loss_of(plain, latents, config)
         )
-
-
-def test_the_average_follows_its_formula():
-    weight = torch.nn.Parameter(torch.zeros(3))
-    ema, expected = Ema({"w": weight}, decay=0.5), torch.zeros(3)
-    for update in range(20):
-        weight.data = torch.full((3,), float(update))
-        ema.update({"w": weight}, update)
-        decay = min(0.5, (1 + update) / (10 + update))
-        expected = decay * expected + (1 - decay) * weight.data
-        torch.testing.assert_close(ema.shadow["w"], expected)
 
 
 def test_the_average_is_lent_and_taken_back():
@@ -258,6 +249,79 @@ def test_a_lora_in_half_precision_keeps_its_own_weights_in_full(tiny_model, tmp_
 def test_layers_that_are_not_there_are_named(tiny_model, tmp_path):
     with pytest.raises(UserError, match="--lora_target_modules to_z: the unet has no such layers"):
         prepared(config_for(tiny_model, tmp_path, lora_target_modules=("to_z",), **LORA))
+
+
+def test_a_layer_of_a_kind_without_lora_is_named_with_the_reason(tiny_model, tmp_path):
+    with pytest.raises(UserError, match=r"none that can be adapted \(.*GroupNorm"):
+        prepared(config_for(tiny_model, tmp_path, lora_target_modules=("conv_norm_out",), **LORA))
+
+
+def test_dropout_is_in_each_pair_of_matrices_and_only_while_they_learn(tiny_model, tmp_path):
+    _, learner, latents = prepared(config_for(tiny_model, tmp_path, lora_dropout=0.5, **LORA))
+    shares = [module.p for name, module in learner.named_modules()
+              if "lora_dropout" in name and isinstance(module, torch.nn.Dropout)]  # fmt: skip
+    assert len(shares) == len(learner.weights) / 2 and set(shares) == {0.5}
+    with torch.no_grad():
+        for weight in learner.weights.values():
+            weight += 0.1
+    x_t, t = torch.zeros(2, 4, 4, 4), torch.zeros(2, dtype=torch.long)
+    words = latents.prompts[:2]
+    with torch.no_grad():
+        first, second = (learner.train()(x_t, t, words) for _ in "ab")
+        assert not torch.equal(first, second)
+        first, second = (learner.eval()(x_t, t, words) for _ in "ab")
+        assert torch.equal(first, second)
+
+
+def test_a_model_without_its_text_encoder_draws_with_that_of_its_base(tiny_model, tmp_path):
+    whole, learner = learned(tiny_model, tmp_path, save_dtype="fp32")
+    learner.save(tmp_path / "whole", {"base_model": tiny_model})
+    _, learner = learned(
+        tiny_model, tmp_path, skip_save_text_encoder=True, output_dir=str(tmp_path / "other")
+    )
+    learner.save(tmp_path / "bare", {"base_model": tiny_model})
+    assert not (tmp_path / "bare" / "text_encoder").exists()
+    expected = drawn(StableDiffusionPipeline.from_pretrained(tmp_path / "whole"))
+    assert torch.equal(drawn(open_pipeline(str(tmp_path / "bare"), "cpu")), expected)
+    given = {"text_encoder": learner.pipe.text_encoder}
+    theirs = StableDiffusionPipeline.from_pretrained(tmp_path / "bare", **given)
+    assert torch.equal(drawn(theirs), expected)
+
+    (tmp_path / "bare" / "run.json").unlink()
+    with pytest.raises(UserError, match=r"has no text encoder, and no run\.json that names a base"):
+        open_pipeline(str(tmp_path / "bare"), "cpu")
+    with pytest.raises(UserError, match="has no text_encoder; choose a whole model"):
+        prepared(replace(whole, pretrained_model_name_or_path=str(tmp_path / "bare")))
+
+
+def test_a_tokenizer_of_its_own_reads_the_captions_and_goes_with_the_model(tiny_model, tmp_path):
+    tokenizer = StableDiffusionPipeline.from_pretrained(tiny_model).tokenizer
+    names = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    turned = {name: number for number, name in enumerate([*reversed(names[:-2]), *names[-2:]])}
+    other = CLIPTokenizer(vocab=turned, merges=[], model_max_length=77)
+    other.save_pretrained(tmp_path / "tokenizer")
+    config = config_for(
+        tiny_model, tmp_path, tokenizer_name=str(tmp_path / "tokenizer"), train_text_encoder=True
+    )
+    _, learner, latents = prepared(config)
+    assert latents.prompts[1].tolist() == other("creature 0", padding="max_length").input_ids
+    learner.save(tmp_path / "saved", {})
+    saved = StableDiffusionPipeline.from_pretrained(tmp_path / "saved").tokenizer
+    assert saved.get_vocab() == other.get_vocab()
+
+
+def test_a_tokenizer_that_is_none_or_does_not_fit_is_named(tiny_model, tmp_path):
+    with pytest.raises(UserError, match="nowhere has no tokenizer that can be read"):
+        prepared(config_for(tiny_model, tmp_path, tokenizer_name=str(tmp_path / "nowhere")))
+    tokenizer = StableDiffusionPipeline.from_pretrained(tiny_model).tokenizer
+    tokenizer.add_tokens([f"more{number}" for number in range(9)])
+    tokenizer.save_pretrained(tmp_path / "larger")
+    with pytest.raises(UserError, match=r"523 tokens, and the text encoder .* knows 514"):
+        prepared(config_for(tiny_model, tmp_path, tokenizer_name=str(tmp_path / "larger")))
+    with pytest.raises(
+        UserError, match=r"--tokenizer_max_length is 78; .* reads 77 tokens at most"
+    ):
+        prepared(config_for(tiny_model, tmp_path, tokenizer_max_length=78))
 
 
 def test_an_average_elsewhere_is_the_same(tiny_model, tmp_path):

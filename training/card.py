@@ -105,13 +105,17 @@ def _usage(options: dict, base: str, prompts: tuple[str, ...]) -> str:
     name = options.get("hub_model_id") or _name(options)
     apart = options.get("method") == "lora" and not options.get("merge_lora")
     prompt = options.get("instance_prompt") or [*prompts, "what the picture shows"][0]
-    whole, lora, words = (
-        json.dumps(text, ensure_ascii=False) for text in (base if apart else name, name, prompt)
+    whole, lora, words, base = (
+        json.dumps(text, ensure_ascii=False)
+        for text in (base if apart else name, name, prompt, base)
     )
-    load = f"pipe.load_lora_weights({lora})\n" if apart else ""
+    imported, parts, load = "", "", f"pipe.load_lora_weights({lora})\n" if apart else ""
+    if options.get("skip_save_text_encoder") and not apart:
+        imported = "from transformers import CLIPTextModel\n"
+        parts = f', text_encoder=CLIPTextModel.from_pretrained({base}, subfolder="text_encoder")'
     return (
-        "```python\nfrom diffusers import StableDiffusionPipeline\n\n"
-        f"pipe = StableDiffusionPipeline.from_pretrained({whole})\n{load}"
+        f"```python\nfrom diffusers import StableDiffusionPipeline\n{imported}\n"
+        f"pipe = StableDiffusionPipeline.from_pretrained({whole}{parts})\n{load}"
         f'pipe({words}).images[0].save("picture.png")\n```'
         f"{KOHYA if options.get('method') == 'lora' else ''}"
     )

@@ -206,9 +206,8 @@ def _named(output: Path, wanted: str, found: list[Path]) -> Path:
 def what_is_wrong(folder: Path) -> str | None:
     """Why a checkpoint is not what was written; None where it is."""
     try:
-        written = read(folder / MANIFEST)
-        if not written:
-            return f"{MANIFEST} is empty"
+        if not (written := _written(folder)):
+            return f"{MANIFEST} is {'not readable' if written is None else 'empty'}"
         for name, about in written.items():
             size = (folder / name).stat().st_size
             if size != about["bytes"]:
@@ -217,10 +216,18 @@ def what_is_wrong(folder: Path) -> str | None:
     except OSError as error:
         missing = Path(error.filename or "").name
         return f"{missing} is missing" if isinstance(error, FileNotFoundError) else str(error)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{MANIFEST} is not readable"
     altered = [name for name, about in written.items() if present[name] != about]
     return f"{altered[0]} is not as it was written" if altered else None
+
+
+def _written(folder: Path) -> dict[str, dict] | None:
+    """What the manifest says of each file; None where it is no manifest."""
+    try:
+        written = read(folder / MANIFEST)
+        return {name: {"bytes": int(about["bytes"]), "sha256": about["sha256"]}
+                for name, about in written.items()}  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def prune(output: Path, limit: int | None) -> None:

@@ -3,12 +3,13 @@
 import argparse
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, get_args
 
 from core.printable import is_blank
 from errors import UserError
+from training.option import argument, check, idle, option
+from training.unset import LORA_TARGETS, meant_by
 
 SCHEDULES = (
     "constant",
@@ -20,23 +21,12 @@ SCHEDULES = (
 )
 
 
-def option(
-    default: Any, help: str, choices: tuple = (), *, free: bool = False, **bounds: float
-) -> Any:
-    """A field of `Config`: its default, the line `--help` prints and what values are allowed.
-
-    `bounds`: `least` and `most` are inclusive; `above` and `below` are not. A `free` option may
-    change when a run goes on from a checkpoint: it concerns the rest of the run alone.
-    """
-    metadata = {"help": help, "choices": choices, "free": free, "bounds": bounds}
-    return field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True)
 class Config:
-    """The options of a training run, named as in diffusers' train_text_to_image.py where they mean the same.
+    """The options of a training run, named as in diffusers' example scripts where they mean the same.
 
-    Raises `UserError` for a value out of bounds, naming the option.
+    Those that depend on others when nobody gives them are filled in; `unset` names them. Raises
+    `UserError` for a value out of bounds, naming the option.
     """
 
     # fmt: off
@@ -45,12 +35,18 @@ class Config:
     non_ema_revision: str | None       = option(None,   "revision that the UNet is taken from, where it is another one", free=True)
     variant: str | None                = option(None,   "file variant of the base model, such as fp16", free=True)
     cache_dir: str | None              = option(None,   "where models and data of the hub are kept", free=True)
-    method: str                        = option("full", "which weights learn: all of the UNet, or small matrices beside its attention", ("full", "lora"))
-    rank: int                          = option(4,      "of LoRA matrices", least=1)
+    method: str | None                 = option(None,   "full: all of the UNet learns; lora: small matrices beside its attention; unset: lora where an option of it is given, else full", (None, "full", "lora"))
+    rank: int | None                   = option(None,   "of LoRA matrices; unset: 4", least=1)
     lora_alpha: float | None           = option(None,   "LoRA's updates count alpha / rank; unset: rank, so once", above=0)
-    lora_target_modules: tuple[str, ...] = option(("to_k", "to_q", "to_v", "to_out.0"), "layers of the UNet that get LoRA matrices")
+    lora_dropout: float                = option(0.0,    "share of what LoRA matrices read that is left out, anew at every step", later=True, least=0, below=1)
+    lora_target_modules: tuple[str, ...] = option(LORA_TARGETS, "layers of the UNet that get LoRA matrices")
     merge_lora: bool                   = option(False,  "also save a whole model, with the LoRA matrices added in", free=True)
     train_text_encoder: bool           = option(False,  "the text encoder learns along with the UNet")
+    skip_save_text_encoder: bool       = option(False,  "save the model without its text encoder, which is that of the base model", free=True)
+    tokenizer_name: str | None         = option(None,   "a tokenizer of its own: folder or hub id", later=True)
+    tokenizer_max_length: int | None   = option(None,   "tokens of a caption that are read; unset: as many as the tokenizer knows of, 77", later=True, least=2)
+    text_encoder_use_attention_mask: bool = option(False, "the text encoder does not look at what fills a caption up", later=True)
+    pre_compute_text_embeddings: bool  = option(False,  "keep the captions encoded even where that takes more than 4 GB; below, that is always done", later=True)
     prediction_type: str | None        = option(None,   "what the UNet predicts; unset: what its scheduler says", (None, "epsilon", "v_prediction", "sample"), free=True)
 
     train_data_dir: str | None      = option(None,    "pictures with metadata.jsonl, .csv or a .txt each, Parquet files, or what datasets' save_to_disk wrote", free=True)
@@ -69,12 +65,13 @@ class Config:
     prior_loss_weight: float      = option(1.0,   "DreamBooth: weight of the loss on pictures of the class", least=0)
     num_class_images: int         = option(100,   "DreamBooth: pictures of the class; the base model draws what is missing", least=1)
     sample_batch_size: int        = option(4,     "DreamBooth: pictures of the class drawn at once", free=True, least=1)
+    prior_generation_precision: str | None = option(None, "DreamBooth: number type in which they are drawn; unset: as --mixed_precision", (None, "no", "fp32", "fp16", "bf16"), free=True)
 
     resolution: int | None          = option(None,      "pixels a side; unset: the model's own size", least=8, free=True)
     aspect_ratio_buckets: bool      = option(False,     "pictures keep their shape, at about RESOLUTION x RESOLUTION pixels")
     center_crop: bool               = option(False,     "crop the middle; otherwise a place drawn by the seed")
     random_flip: bool               = option(False,     "mirror half of the pictures, anew at every step")
-    image_interpolation_mode: str   = option("lanczos", "filter that pictures are resized with", ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"))
+    image_interpolation_mode: str   = option("lanczos", "filter that pictures are resized with", ("nearest", "nearest_exact", "box", "bilinear", "hamming", "bicubic", "lanczos"))
     caption_dropout: float | None   = option(None,      "share of empty captions, which classifier-free guidance needs; unset: 0.1, with --instance_prompt 0", least=0, most=1)
     no_cache: bool                  = option(False,     "encode the pictures of every step anew, at fresh random crops")
     latents_dir: str | None         = option(None,      "keep encoded pictures here on disk: less memory, and the next run starts at once", free=True)
@@ -86,11 +83,11 @@ class Config:
     max_train_steps: int | None      = option(None,  "optimizer steps; overrides --num_train_epochs", free=True, least=1)
     seed: int                        = option(0,     "decides order, noise, crops and captions", least=0, most=2**32 - 1)
 
-    learning_rate: float        = option(1e-5,       "peak, reached after warm-up", above=0)
+    learning_rate: float | None = option(None,       "peak, reached after warm-up; unset: 1e-5, of DreamBooth 5e-6, of LoRA 1e-4, of muon 0.02", above=0)
     scale_lr: bool              = option(False,      "multiply the learning rate by the pictures per step")
-    optimizer: str              = option("adamw",    "adamw8bit keeps its state in 8 bits; muon learns faster from nothing, at a learning rate near 0.02", ("adamw", "adamw8bit", "muon"))
+    optimizer: str              = option("adamw",    "adamw8bit keeps its state in 8 bits; muon learns faster from nothing", ("adamw", "adamw8bit", "muon"))
     use_8bit_adam: bool         = option(False,      "the same as --optimizer adamw8bit")
-    optimizer_in_backward: bool = option(False,      "apply and drop each gradient as soon as it is there: saves their memory")
+    optimizer_in_backward: bool = option(False,      "apply and drop each gradient as soon as it is there: saves their memory; each is cut to --max_grad_norm by itself, so the run learns something else")
     lr_scheduler: str           = option("constant", "course of the learning rate", SCHEDULES)
     lr_warmup_steps: int        = option(0,          "steps up to the peak", least=0)
     lr_num_cycles: int          = option(1,          "restarts of cosine_with_restarts", least=1)
@@ -101,7 +98,8 @@ class Config:
     adam_epsilon: float         = option(1e-8,       "added to the root mean squared gradient", above=0)
     max_grad_norm: float        = option(1.0,        "longer gradients are cut to this length", above=0)
     snr_gamma: float | None     = option(None,       "min-SNR loss weights; the paper recommends 5", above=0)
-    noise_offset: float         = option(0.0,        "shift of the noise per channel, for darker and lighter pictures", least=0)
+    offset_noise: bool          = option(False,      "the same as --noise_offset 0.1", free=True)
+    noise_offset: float | None  = option(None,       "shift of the noise per channel, for darker and lighter pictures; unset: 0", least=0)
     input_perturbation: float   = option(0.0,        "more noise in the input than in the target; the paper recommends 0.1", least=0)
     dream_training: bool        = option(False,      "learn from what the UNet predicts itself, as in drawing: slower steps, finer detail")
     dream_detail_preservation: float = option(1.0,   "exponent of --dream_training's share by noise level: higher keeps more detail", above=0)
@@ -127,6 +125,7 @@ class Config:
     validation_prompts: tuple[str, ...] = option((),    "draw these before training and along the way, into OUTPUT_DIR/validation", free=True)
     validation_prompt: str | None       = option(None,  "one more of them", free=True)
     num_validation_images: int          = option(1,     "pictures per validation prompt", free=True, least=0)
+    validation_scheduler: str           = option("DPMSolverMultistepScheduler", "how validation pictures are drawn", ("DPMSolverMultistepScheduler", "DDPMScheduler"), free=True)
     validation_steps: int               = option(500,   "steps between looks: held-out loss, validation pictures, CLIP score", free=True, least=1)
     validation_epochs: int | None       = option(None,  "epochs between looks; overrides --validation_steps", free=True, least=1)
     validation_scorer: str | None       = option(None,  "score validation pictures by CLIP: local-dir:FOLDER, or an open_clip model such as ViT-B-16/openai", free=True)
@@ -139,14 +138,20 @@ class Config:
     hub_model_id: str | None            = option(None,  "name of the model on the hub; unset: that of OUTPUT_DIR", free=True)
     hub_token: str | None               = option(None,  "token for the hub; unset: as logged in", free=True)
 
-    enable_xformers_memory_efficient_attention: bool = option(False, "accepted and not needed: PyTorch's own attention is as frugal", free=True)
-    foreach_ema: bool                   = option(False, "accepted and not needed: always so", free=True)
-    local_rank: int                     = option(-1,    "accepted and not needed: accelerate knows it", free=True)
+    enable_xformers_memory_efficient_attention: bool = idle(False, "PyTorch's own attention is as frugal")
+    foreach_ema: bool                   = idle(False, "it is always done so")
+    set_grads_to_none: bool             = idle(False, "it is always done so")
+    local_rank: int                     = idle(-1,    "accelerate knows it")
+    validation_images: tuple[str, ...]  = idle((),    "Stable Diffusion draws from words alone, without a picture to start from")
+    class_labels_conditioning: str | None = idle(None, "the UNet of Stable Diffusion knows no class labels")
     # fmt: on
 
     def __post_init__(self):
+        meant = meant_by({each.name: getattr(self, each.name) for each in fields(self)})
+        for name, value in (meant | {"unset": frozenset(meant)}).items():
+            object.__setattr__(self, name, value)
         for each in fields(self):
-            _check(each, getattr(self, each.name))
+            check(each, getattr(self, each.name))
         for wrong, sentence in (*self._of_data(), *self._of_steps()):
             if wrong:
                 raise UserError(sentence)
@@ -180,6 +185,16 @@ class Config:
             self.no_cache and self.latents_dir is not None,
             "--no_cache encodes pictures anew at every step: leave out --latents_dir.",
         )
+        yield (
+            self.train_text_encoder and self.pre_compute_text_embeddings,
+            "--train_text_encoder changes how captions are encoded at every step: leave out "
+            "--pre_compute_text_embeddings.",
+        )
+        yield (
+            self.train_text_encoder and self.skip_save_text_encoder,
+            "--skip_save_text_encoder would lose what --train_text_encoder has learned: leave one "
+            "out.",
+        )
 
     def _of_steps(self) -> Iterator[tuple[bool, str]]:
         """The same of the optimizer's steps."""
@@ -202,7 +217,7 @@ class Config:
         """Options from the command line (`sys.argv` if None)."""
         parser = argparse.ArgumentParser(description=about, allow_abbrev=False)
         for each in fields(cls):
-            parser.add_argument(f"--{each.name}", **_argument(each))
+            parser.add_argument(f"--{each.name}", **argument(each))
         return cls(**vars(parser.parse_args(arguments)))
 
     @property
@@ -246,75 +261,24 @@ class Config:
     @property
     def lasting(self) -> dict:
         """The options that decide a run's result up to any step, as JSON has them."""
-        kept = {each.name: getattr(self, each.name) for each in fields(self) if not _free(each)}
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in kept.items()}
+        kept = {}
+        for each in (each for each in fields(self) if not each.metadata["free"]):
+            value = getattr(self, each.name)
+            if value or not each.metadata["later"]:
+                kept[each.name] = list(value) if isinstance(value, tuple) else value
+        return kept
 
     @property
     def shown(self) -> dict:
         """The options as run.json keeps them: all but what is secret."""
         return {name: value for name, value in asdict(self).items() if name != "hub_token"}
 
-    def total_steps(self, pictures: int, global_batch: int) -> int:
+    def total_steps(self, pictures: int, global_batch: float) -> int:
         """Optimizer steps of the whole run over `pictures`, `global_batch` of them at a time."""
         return self.max_train_steps or math.ceil(self.num_train_epochs * pictures / global_batch)
 
-    def steps_between_looks(self, pictures: int, global_batch: int) -> int:
+    def steps_between_looks(self, pictures: int, global_batch: float) -> int:
         """Optimizer steps from one look at held-out loss and pictures to the next."""
         if self.validation_epochs is None:
             return self.validation_steps
         return math.ceil(self.validation_epochs * pictures / global_batch)
-
-
-def _free(each) -> bool:
-    return each.metadata["free"]
-
-
-def _kind(each) -> type:
-    """The type that a value is parsed with: that of the field, less None."""
-    return next((kind for kind in get_args(each.type) if kind not in (type(None), ...)), each.type)
-
-
-def _argument(each) -> dict:
-    """What `add_argument` needs to know of a field."""
-    default = "" if each.default in (None, "", (), False) else f" (default: {each.default})"
-    argument = {
-        "default": each.default,
-        "help": (each.metadata["help"] + default).replace("%", "%%"),
-    }
-    if each.type is bool:
-        return argument | {"action": "store_true"}
-    argument["type"] = _kind(each)
-    if each.type == tuple[str, ...]:
-        return argument | {"nargs": "+", "action": _Several, "metavar": each.name[:-1].upper()}
-    if choices := [choice for choice in each.metadata["choices"] if choice is not None]:
-        argument["choices"] = choices
-    else:
-        argument["metavar"] = each.name.rsplit("_", 1)[-1].upper()
-    return argument
-
-
-class _Several(argparse.Action):
-    """Keeps several values as a tuple, as a frozen dataclass should hold them."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, self.dest, tuple(values))
-
-
-def _check(each, value) -> None:
-    """Raise `UserError` unless `value` is allowed for the field."""
-    choices, bounds = each.metadata["choices"], each.metadata["bounds"]
-    if choices and value not in choices:
-        known = ", ".join(str(choice) for choice in choices if choice is not None)
-        raise UserError(f"--{each.name} is {value!r}; choose one of: {known}.")
-    if value is None or not isinstance(value, int | float):
-        return
-    rules = {
-        "least": ("at least", lambda bound: value >= bound),
-        "above": ("above", lambda bound: value > bound),
-        "most": ("at most", lambda bound: value <= bound),
-        "below": ("below", lambda bound: value < bound),
-    }
-    for name, bound in bounds.items():
-        words, holds = rules[name]
-        if not (math.isfinite(value) and holds(bound)):
-            raise UserError(f"--{each.name} is {value}; it must be {words} {bound}.")

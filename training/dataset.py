@@ -40,15 +40,39 @@ def order(seed: int, size: int, first: int, count: int) -> list[int]:
     return [int(_shuffled(seed, size, epoch)[place]) for epoch, place in places]
 
 
-def bucket_of(seed: int, sizes: tuple[int, ...], count: int, step: int) -> tuple[int, int]:
-    """Which bucket step `step` learns from, and the number of its first picture in that bucket's
-    endless row of epochs. `sizes`: pictures of each bucket; `count`: pictures per step.
+def order_apart(seed: int, size: int, first: int, count: int) -> list[int]:
+    """The same in another order, in which no `count` pictures that make up a batch are alike:
+    `first` is a multiple of `count`, which is `size` at most."""
+    places = (divmod(number, size) for number in range(first, first + count))
+    return [int(_apart(seed, size, count, epoch)[place]) for epoch, place in places]
 
-    An epoch holds the batches that become full in it: none is half empty, no picture is left out.
+
+@lru_cache(maxsize=256)
+def _apart(seed: int, size: int, count: int, epoch: int) -> np.ndarray:
+    """An epoch in which those pictures that the batch it begins within holds already wait until
+    that batch is full."""
+    since = epoch % (math.lcm(size, count) // size)  # epochs after one that began with a batch
+    if size >= 3 * count:  # then who waits never comes to be at an epoch's end
+        since = min(since, 1)
+    row = np.empty(0, np.int32)
+    for each in range(epoch - since, epoch + 1):
+        shuffled, begun = _shuffled(seed, size, each), each * size % count
+        waits = np.isin(shuffled, row[len(row) - begun :])
+        ahead = np.flatnonzero(~waits)[: count - begun]
+        row = np.concatenate([shuffled[ahead], np.delete(shuffled, ahead)])
+    return row
+
+
+def bucket_of(seed: int, sizes: tuple[int, ...], count: int, step: int) -> tuple[int, int, int]:
+    """Which bucket step `step` learns from, the number of its first picture in that bucket's
+    endless row of epochs, and how many: `count`, or all where the bucket has fewer.
+
+    `sizes`: pictures of each bucket. An epoch holds the batches that become full in it, and no
+    picture is left out.
     """
     if len(sizes) == 1:
-        return 0, step * count
-    epoch = step * count // sum(sizes)
+        return 0, step * min(count, sizes[0]), min(count, sizes[0])
+    epoch = int(step * pictures_per_step(sizes, count) / sum(sizes))
     while _batches_before(sizes, count, epoch) > step:
         epoch -= 1
     while _batches_before(sizes, count, epoch + 1) <= step:
@@ -56,11 +80,19 @@ def bucket_of(seed: int, sizes: tuple[int, ...], count: int, step: int) -> tuple
     bucket, batch = _bucket_order(seed, sizes, count, epoch)[
         step - _batches_before(sizes, count, epoch)
     ]
-    return bucket, batch * count
+    several = min(count, sizes[bucket])
+    return bucket, batch * several, several
+
+
+def pictures_per_step(sizes: Sequence[int], count: int) -> float:
+    """On average over an epoch; `count` where no bucket has fewer."""
+    if min(sizes) >= count:
+        return count
+    return sum(sizes) / sum(size / min(size, count) for size in sizes)
 
 
 def _batches_before(sizes: tuple[int, ...], count: int, epoch: int) -> int:
-    return sum(epoch * size // count for size in sizes)
+    return sum(epoch * size // min(size, count) for size in sizes)
 
 
 @lru_cache(maxsize=2)
@@ -71,7 +103,7 @@ def _bucket_order(
     batches = [
         (bucket, batch)
         for bucket, size in enumerate(sizes)
-        for batch in range(epoch * size // count, (epoch + 1) * size // count)
+        for batch in range(epoch * size // min(size, count), (epoch + 1) * size // min(size, count))
     ]
     return [batches[i] for i in random_at(seed, "buckets", epoch).permutation(len(batches))]
 
@@ -96,11 +128,6 @@ class CaptionedImages:
         place = source.name if source else config.data  # as the user calls it
         checked, facts, self.warnings = _checked(source or _source(config), place, config)
         chosen = [number for number, *about in facts if about[0] == "train"]
-        if len(chosen) < config.train_batch_size:
-            raise UserError(
-                f"{place} has {len(chosen)} pictures, fewer than --train_batch_size "
-                f"{config.train_batch_size}: lower it or add pictures."
-            )
         held_out = [number for number, *about in facts if about[0] != "train"]
         known = {number: about for number, *about in facts}
         self.held_out = copy.copy(self) if held_out else None
@@ -245,8 +272,11 @@ def _source(config) -> Source:
 
 def _token_counter(config) -> CountTokens:
     """Counts nothing where there is no tokenizer: opening the model will say what to do."""
+    name, subfolder = config.tokenizer_name, ""
+    if name is None:
+        name, subfolder = config.pretrained_model_name_or_path, "tokenizer"
     try:
-        return token_counter(config.pretrained_model_name_or_path, config.revision)
+        return token_counter(name, config.revision, subfolder, config.tokenizer_max_length)
     except UserError:
         return uncounted
 

@@ -24,7 +24,7 @@ class Ema:
     @torch.no_grad()
     def update(self, weights: dict[str, torch.nn.Parameter], updates: int) -> None:
         """Move towards `weights` after optimizer step number `updates`, counted from 0."""
-        decay = min(self.decay, (1 + updates) / (10 + updates))
+        decay = decay_after(updates, self.decay)
         averages, now = list(self.shadow.values()), list(weights.values())
         if self.offloaded:
             now = [weight.to("cpu") for weight in now]
@@ -49,3 +49,9 @@ class Ema:
             average = self.shadow[name].to(weight.device)
             self.shadow[name] = weight.data.to(self.shadow[name].device)
             weight.data = average
+
+
+def decay_after(updates: int, most: float) -> float:
+    """How much of the average stays after so many updates before, as diffusers' `EMAModel` has it:
+    nothing of what was there before the first, then ever more up to `most`."""
+    return min(most, (1 + updates) / (10 + updates)) if updates else 0.0

@@ -4,6 +4,9 @@ The base model is built from its configs on the meta device, where tensors have 
 content, and one forward pass is watched there.
 """
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -14,6 +17,8 @@ from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel
 
 from core.model_files import check_files
+from errors import reason_of
+from training.dataset import bucket_shape, pictures_per_step
 from training.fast import speed_up
 from training.latents import pictures_at_once
 from training.model import DTYPES
@@ -24,7 +29,29 @@ from training.weights import WEIGHTS
 CUDA_BYTES = 600_000_000  # its libraries and the gaps between tensors: the one number not counted
 DRAWN_AT_ONCE = 8  # validation pictures
 STATE = {"adamw": 2, "adamw8bit": 0.5, "muon": 2}  # times the weights; Muon: once a matrix
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)  # of odd configs
+
+
+class Unreadable(Exception):
+    """The configs of a base model are not there, or odd; the message says how, in a few words."""
+
+
+@contextmanager
+def odd_configs() -> Iterator[None]:
+    """Around what libraries do with configs, and nothing of ours: whatever they raise then is
+    `Unreadable`."""
+    try:
+        yield
+    except Exception as error:  # each library has errors of its own
+        raise Unreadable(type(error).__name__) from error
+
+
+@contextmanager
+def odd_shapes() -> Iterator[None]:
+    """Around a pass through modules whose configs may not fit each other, which we watch."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise Unreadable(f"its parts do not fit each other: {reason_of(error):.200}") from error
 
 
 class Needs(NamedTuple):
@@ -45,23 +72,27 @@ class Needs(NamedTuple):
 class BaseModel:
     """A base model of which only the configs are read.
 
-    Raises one of `UNREADABLE` where there are none, or where they are of another kind of pipeline.
+    Raises `Unreadable` where there are none, or where they are of another kind of pipeline.
     """
 
     def __init__(self, config):
         name = config.pretrained_model_name_or_path
         check_files(name)
         hub = {"revision": config.revision, "cache_dir": config.cache_dir}
-        index = DiffusionPipeline.load_config(name, **hub)
-        if index["_class_name"] != "StableDiffusionPipeline":
-            raise ValueError(f"it is a {index['_class_name']}")
-        vae = AutoencoderKL.load_config(name, subfolder="vae", **hub)
-        self.text = CLIPTextConfig.from_pretrained(name, subfolder="text_encoder", **hub)
         unet_hub = hub | {"revision": config.non_ema_revision or config.revision}
-        self.unet = UNet2DConditionModel.load_config(name, subfolder="unet", **unet_hub)
-        parts = vars(self.pipe())
-        with torch.device("meta"):
-            self.vae = parts["vae"] = AutoencoderKL.from_config(vae).requires_grad_(False)
+        with odd_configs():
+            index = dict(DiffusionPipeline.load_config(name, **hub))
+            vae = AutoencoderKL.load_config(name, subfolder="vae", **hub)
+            self.text = CLIPTextConfig.from_pretrained(name, subfolder="text_encoder", **hub)
+            self.unet = UNet2DConditionModel.load_config(name, subfolder="unet", **unet_hub)
+        if index.get("_class_name") != "StableDiffusionPipeline":
+            raise Unreadable(f"it is a {index.get('_class_name')}")
+        pipe = self.pipe()
+        self.sample_size = pipe.unet.config.sample_size
+        self.depth = len(pipe.unet.config.block_out_channels)
+        with odd_configs(), torch.device("meta"):
+            self.vae = AutoencoderKL.from_config(vae).requires_grad_(False)
+            parts = {"unet": pipe.unet, "text_encoder": pipe.text_encoder, "vae": self.vae}
             if index.get("safety_checker", [None])[0]:
                 checker = CLIPConfig.from_pretrained(name, subfolder="safety_checker", **hub)
                 parts["safety_checker"] = StableDiffusionSafetyChecker(checker)
@@ -71,16 +102,28 @@ class BaseModel:
 
     def pipe(self) -> SimpleNamespace:
         """What learners take of a pipeline, frozen, without memory."""
-        with torch.device("meta"):
+        with odd_configs(), torch.device("meta"):
             unet = UNet2DConditionModel.from_config(self.unet)
             text_encoder = CLIPTextModel(self.text)
         return SimpleNamespace(
-            unet=unet.requires_grad_(False), text_encoder=text_encoder.requires_grad_(False)
+            unet=unet.requires_grad_(False),
+            text_encoder=text_encoder.requires_grad_(False),
+            tokenizer=SimpleNamespace(eos_token_id=self.text.eos_token_id),
         )
 
     def side(self, config) -> int:
         """Pixels a side of the pictures that it learns from."""
-        return config.resolution or self.unet["sample_size"] * self.scale
+        if config.resolution is None and not isinstance(self.sample_size, int):
+            raise Unreadable(f"the UNet's sample_size is {self.sample_size}")
+        return config.resolution or self.sample_size * self.scale
+
+    def pictures_per_step(self, config, sizes: Sequence[tuple[int, int]], most: int) -> float:
+        """On average; `most` unless buckets of pictures of these sizes (W, H) have fewer."""
+        if not config.aspect_ratio_buckets:
+            return most
+        multiple = self.scale * 2 ** (self.depth - 1)
+        shapes = Counter(bucket_shape(size, self.side(config), multiple) for size in sizes)
+        return pictures_per_step(list(shapes.values()), most)
 
     def needs(self, config, pictures: int, device: str, processes: int) -> Needs:
         """What a run over `pictures` takes on each of its devices, of type `device`."""
@@ -106,7 +149,9 @@ class BaseModel:
         passing = {"gradients": gradients, half: copies, "activations": activations}
         saved = 2 * learning if config.method == "lora" else 0  # in two layouts, in float32
         if config.method == "full" or config.merge_lora:
-            saved += sum(self.bytes.values()) * DTYPES[config.save_dtype].itemsize // 4
+            parts = sum(self.bytes.values())
+            parts -= self.bytes["text_encoder"] if config.skip_save_text_encoder else 0
+            saved += parts * DTYPES[config.save_dtype].itemsize // 4
         return Needs(
             learning={part: trace.learning(part) for part, _ in trace.learner.named_children()},
             memory={name: count for name, count in (lasting | passing).items() if count},
@@ -143,7 +188,7 @@ class BaseModel:
             shape = (self.vae.config.latent_channels, side // self.scale, side // self.scale)
         key = (verb, half, side, device == "cpu")
         if key not in self.measured:
-            with torch.no_grad(), Alive() as alive, Autocast(half, device):
+            with odd_shapes(), torch.no_grad(), Alive() as alive, Autocast(half, device):
                 getattr(self.vae, verb)(torch.empty(1, *shape, device="meta"))
             self.measured[key] = alive.most
         return self.measured[key]
@@ -154,7 +199,8 @@ class BaseModel:
         plain = replace(
             config, use_ema=False, shard=False, torch_compile=False, gradient_checkpointing=False
         )
-        lora = (config.rank, config.lora_target_modules, config.mixed_precision)
+        lora = (config.rank, config.lora_target_modules, config.lora_dropout)
+        lora += (config.mixed_precision,)
         kind = lora if config.method == "lora" else ()
         key = (kind, config.train_text_encoder, half, side, device == "cpu")
         if key not in self.measured:
@@ -168,7 +214,7 @@ class BaseModel:
             if config.train_text_encoder:
                 prompt = rows.new_zeros(ROWS, length, dtype=torch.long)
             x_t = rows.new_zeros(ROWS, shape.in_channels, side, side)
-            with Trace(learner, half, device) as trace:
+            with odd_shapes(), Trace(learner, half, device) as trace:
                 learner(x_t, rows, prompt)
             self.measured[key] = trace
         return self.measured[key]

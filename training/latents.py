@@ -15,8 +15,16 @@ from tqdm import tqdm
 
 from errors import UserError
 from training.checkpoint import fingerprint_of
-from training.dataset import bucket_of, bucket_shape, order, random_at
+from training.dataset import (
+    bucket_of,
+    bucket_shape,
+    order,
+    order_apart,
+    pictures_per_step,
+    random_at,
+)
 from training.kept import known_in, opened, write
+from training.model import embeddings_of
 
 ENCODE_PIXELS = 4 * 512 * 512  # of all pictures that are encoded at once
 EMBEDDING_BYTES = 4 * 2**30  # beyond this, captions are encoded anew at every step
@@ -59,16 +67,23 @@ class Latents:
     def __len__(self) -> int:
         return len(self.images)
 
+    def pictures_per_step(self, size: int) -> float:
+        """On average, of steps of `size` pictures: some buckets have fewer."""
+        if not self.config.aspect_ratio_buckets:
+            return size
+        return pictures_per_step([len(shelf) for shelf in self.shelves], size)
+
     def names(self, step: int, size: int) -> list[str]:
         """Files of the pictures of a step, in the order of its rows."""
         return [self.images.names[number] for number in self._at(step, size)[1]]
 
     def batch(self, step: int, size: int) -> Batch:
-        """What the whole of step `step` learns from, `size` pictures.
+        """What the whole of step `step` learns from: `size` pictures, or a bucket that has fewer.
 
         A function of (seed, step, position in the batch), whatever was drawn before.
         """
         shelf, pictures, places = self._at(step, size)
+        size = len(pictures)
         random = random_at(self.config.seed, "batch", step)
         variants = 2 if self.config.random_flip else 1
         mirrored = random.integers(variants, size=size)
@@ -112,10 +127,14 @@ class Latents:
 
     def _at(self, step: int, size: int) -> tuple[Shelf, list[int], list[int]]:
         """The shelf of a step, its pictures, and their places on the shelf."""
-        sizes = tuple(len(shelf) for shelf in self.shelves)
-        bucket, first = bucket_of(self.config.seed, sizes, size, step)
-        shelf = self.shelves[bucket]
-        places = order(self.config.seed, len(shelf), first, size)
+        if self.config.aspect_ratio_buckets:
+            sizes = tuple(len(shelf) for shelf in self.shelves)
+            bucket, first, several = bucket_of(self.config.seed, sizes, size, step)
+            shelf = self.shelves[bucket]
+            places = order_apart(self.config.seed, len(shelf), first, several)
+        else:
+            (shelf,) = self.shelves
+            places = order(self.config.seed, len(shelf), step * size, size)
         return shelf, [int(shelf.numbers[place]) for place in places], places
 
     def _pixels(self, pictures, shelf: Shelf, mirrored, crops) -> torch.Tensor:
@@ -155,7 +174,7 @@ def encode_once(images, pipe, run) -> Latents:
 
 def _shelves(images, pipe, config) -> list[Shelf]:
     """Where each picture goes: one shape for all, or with --aspect_ratio_buckets that nearest."""
-    resolution = config.resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
+    resolution = side_of(pipe, config)
     if not config.aspect_ratio_buckets:
         return [Shelf((resolution, resolution), np.arange(len(images)))]
     multiple = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
@@ -164,6 +183,11 @@ def _shelves(images, pipe, config) -> list[Shelf]:
         Shelf(shape, np.array([i for i, own in enumerate(shapes) if own == shape]))
         for shape in sorted(set(shapes))
     ]
+
+
+def side_of(pipe, config) -> int:
+    """Pixels a side of pictures whose shape is not kept."""
+    return config.resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
 
 
 def _filled(shelf: Shelf, images, vae, config, run) -> Shelf:
@@ -271,17 +295,18 @@ def _encode_captions(parts, pipe, run) -> tuple[torch.Tensor, list[list[list[int
         pipe.tokenizer(
             list(unique),
             padding="max_length",
-            max_length=pipe.tokenizer.model_max_length,
+            max_length=run.config.tokenizer_max_length or pipe.tokenizer.model_max_length,
             truncation=True,
         ).input_ids
     )
     pipe.text_encoder.to(run.device)
     size = tokens.numel() * pipe.text_encoder.config.hidden_size * 4
-    if run.config.train_text_encoder or size > EMBEDDING_BYTES:
+    kept = size <= EMBEDDING_BYTES or run.config.pre_compute_text_embeddings
+    if run.config.train_text_encoder or not kept:
         return tokens, choices
     embeddings = torch.empty(*tokens.shape, pipe.text_encoder.config.hidden_size)
     with run.accelerator.autocast():
         for part, place in zip(tokens.split(64), embeddings.split(64), strict=True):
-            place.copy_(pipe.text_encoder(part.to(run.device))[0])
+            place.copy_(embeddings_of(pipe, part.to(run.device), run.config))
     pipe.text_encoder.to("cpu")
     return embeddings, choices

@@ -11,6 +11,8 @@ import torch
 
 from errors import UserError
 from training.checkpoint import Checkpoints
+from training.dataset import random_at
+from training.dealing import deal, filled
 from training.latents import Batch
 from training.objective import Objective
 from training.optimizer import BOUND_TO_THE_END, descent_for, learning_rates
@@ -31,7 +33,7 @@ def train(
     their prompts. Raises `Stopped` on SIGTERM, SIGUSR1 and Ctrl-C, and `UserError` when losses or
     weights are no longer numbers.
     """
-    steps = config.total_steps(len(latents), run.global_batch)
+    steps = config.total_steps(len(latents), latents.pictures_per_step(run.global_batch))
     objective = Objective(learner.pipe.scheduler, config, run.device)
     descent = descent_for(learner.weights, config, run)
     module = run.prepare(learner)
@@ -51,6 +53,7 @@ def train(
                 watch.look(start, asked.asked)
         for step, batch in batches(latents, objective, config, run, start, steps):
             descent.rate = rate(step)
+            seed_dropout(config, run, step)
             losses = accumulate(module, batch, latents, objective, config, run)
             taken = descent.step()
             if learner.ema:
@@ -117,6 +120,7 @@ def batches(latents, objective, config, run, start: int, steps: int) -> Iterator
         batch["eps"], batch["t"] = objective.draw(step, shape)
         if config.input_perturbation:
             batch["more_noise"] = objective.perturbation(step, shape)
+        batch = filled(batch, config, run, latents.rows_per_picture)
         pinned = run.device.type == "cuda"  # so that copies to the device need not wait
         return {name: tensor.pin_memory() if pinned else tensor for name, tensor in batch.items()}
 
@@ -136,14 +140,19 @@ class _Pool(ThreadPoolExecutor):
         self.shutdown(cancel_futures=True)
 
 
+def seed_dropout(config, run, step: int) -> None:
+    """What networks draw themselves in a step, for dropout, depends on seed, step and process."""
+    place = step * run.accelerator.num_processes + run.accelerator.process_index
+    torch.manual_seed(int(random_at(config.seed, "dropout", place).integers(2**63)))
+
+
 def accumulate(module, batch: Batch, latents, objective, config, run) -> torch.Tensor:
     """Gradients of one optimizer step over this process's share of its batch; the weighted loss of
     each of its rows, float32 R."""
-    passes, size = config.gradient_accumulation_steps, config.train_batch_size
-    rows = size * latents.rows_per_picture
+    passes, rows = deal(len(batch["weight"]), config, run, latents.rows_per_picture)
+    pictures = rows // latents.rows_per_picture
     losses = []
     for number in range(passes):
-        # Rows are dealt by position: processes and passes together see the whole batch once.
         first = (number * run.accelerator.num_processes + run.accelerator.process_index) * rows
         part = {
             name: tensor[first : first + rows].to(run.device, non_blocking=True)
@@ -157,7 +166,7 @@ def accumulate(module, batch: Batch, latents, objective, config, run) -> torch.T
                 module, x_0, part["eps"], part["t"], part["prompt"], part.get("more_noise")
             )
             loss = loss * part["weight"]
-            run.accelerator.backward(loss.sum() / (size * passes))
+            run.accelerator.backward(loss.sum() / (pictures * passes))
         losses.append(loss.detach())
     return torch.cat(losses)
 

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from core.layouts import LORA_FILE, hub_names
 from core.model_files import check_files
 from errors import UserError
+from preparing.captions import tokenizer_of
 from training.checkpoint import fingerprint_of
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -33,6 +34,9 @@ def load_model(config, run) -> StableDiffusionPipeline:
             "text-to-image one."
         )
     parts = (pipe.unet, pipe.vae, pipe.text_encoder)
+    refuse_odd_tokens(pipe, config)
+    if config.text_encoder_use_attention_mask and config.method == "full":
+        pipe.text_encoder.config.use_attention_mask = True  # saved: whoever draws is to have it too
     for part in parts:
         part.requires_grad_(False).eval()
     run.base_model = fingerprint_of(*parts)
@@ -46,20 +50,60 @@ def open_base(config) -> StableDiffusionPipeline:
     check_files(name)
     hub = {"revision": config.revision, "cache_dir": config.cache_dir}
     try:
-        kind = DiffusionPipeline.load_config(name, **hub)["_class_name"]
-        if kind != "StableDiffusionPipeline":
+        index = DiffusionPipeline.load_config(name, **hub)
+        if (kind := index["_class_name"]) != "StableDiffusionPipeline":
             raise UserError(f"{name} is a {kind}; only a StableDiffusionPipeline can be trained.")
+        for part in ("unet", "vae", "text_encoder", "tokenizer"):
+            if index.get(part, [""])[0] is None:
+                raise UserError(
+                    f"{name} has no {part}; choose a whole model, such as the one that it was "
+                    "trained from."
+                )
         hub |= {"variant": config.variant, "dtype": torch.float32, "use_safetensors": True}
         other = {}
         if config.non_ema_revision:
             theirs = hub | {"revision": config.non_ema_revision}
             other["unet"] = UNet2DConditionModel.from_pretrained(name, subfolder="unet", **theirs)
+        if config.tokenizer_name:
+            other["tokenizer"] = tokenizer_of(config.tokenizer_name, config.revision, subfolder="")
         return StableDiffusionPipeline.from_pretrained(name, **other, **hub)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(
             f"{name} is neither a Stable Diffusion folder with safetensors here nor one that the "
             f"hub gives ({type(error).__name__}); check --pretrained_model_name_or_path."
         ) from error
+
+
+def refuse_odd_tokens(pipe: StableDiffusionPipeline, config) -> None:
+    """Raise `UserError` for tokens that the text encoder does not know or has no place for."""
+    known, places = (
+        getattr(pipe.text_encoder.config, name)
+        for name in ("vocab_size", "max_position_embeddings")
+    )
+    if len(pipe.tokenizer) > known:
+        raise UserError(
+            f"The tokenizer has {len(pipe.tokenizer):,} tokens, and the text encoder of "
+            f"{config.pretrained_model_name_or_path} knows {known:,}; check --tokenizer_name."
+        )
+    if (config.tokenizer_max_length or 0) > places:
+        raise UserError(
+            f"--tokenizer_max_length is {config.tokenizer_max_length}; the text encoder reads "
+            f"{places} tokens at most."
+        )
+
+
+def embeddings_of(pipe, tokens: torch.Tensor, config) -> torch.Tensor:
+    """What the UNet is told of captions: int64 N,T -> float N,T,D."""
+    mask, encoder = None, pipe.text_encoder
+    if config.text_encoder_use_attention_mask or asks_for_mask(encoder):
+        ends = (tokens == pipe.tokenizer.eos_token_id).long()
+        mask = (ends.cumsum(1) - ends == 0).long()  # up to and with the first end, not what follows
+    return encoder(tokens, attention_mask=mask)[0]
+
+
+def asks_for_mask(text_encoder) -> bool:
+    """Whether diffusers' pipelines draw without a look at what fills a caption up."""
+    return bool(getattr(text_encoder.config, "use_attention_mask", False))
 
 
 def write_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
@@ -94,6 +138,8 @@ def merged_pipeline(config, lora: Path) -> StableDiffusionPipeline:
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             refuse_non_finite(type(part).__name__, part.state_dict(), DTYPES[config.save_dtype])
+    if config.skip_save_text_encoder:
+        pipe.register_modules(text_encoder=None)
     return pipe.to(DTYPES[config.save_dtype])
 
 

@@ -8,7 +8,6 @@ from functools import partial
 import torch
 from diffusers.optimization import get_scheduler
 
-from errors import UserError
 from training.checkpoint import is_sharded
 from training.fast import clip
 from training.muon import Muon
@@ -24,13 +23,8 @@ def _adamw(weights: Weights, config) -> torch.optim.Optimizer:
 
 
 def _adamw8bit(weights: Weights, config) -> torch.optim.Optimizer:
-    try:
-        from torchao.optim import AdamW8bit
-    except ImportError as error:
-        raise UserError(
-            "8-bit Adam needs the package torchao: pip install torchao, or leave out "
-            "--use_8bit_adam."
-        ) from error
+    from torchao.optim import AdamW8bit  # whether it is there was asked at the start
+
     return AdamW8bit(list(weights.values()), **config.adam)
 
 

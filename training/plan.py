@@ -5,7 +5,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import pairwise
@@ -16,8 +16,9 @@ import torch
 from core.precision import fastest_precision
 from errors import UserError
 from preparing.report import amount
-from training.footprint import UNREADABLE, BaseModel, Needs
+from training.footprint import BaseModel, Needs, Unreadable
 from training.model import DTYPES
+from training.notes import IN_BACKWARD
 
 CARDS = (8, 12, 16, 24, 40, 80)  # GB
 PARTS = ("UNet", "text encoder")  # that can learn
@@ -38,46 +39,74 @@ class Plan:
         return "\n".join(line.replace("\n", "\n" + " " * 12) for line in lines)
 
 
-def plan(config, pictures: int, global_batch: int, processes: int, device: torch.device) -> Plan:
-    """The plan of a run over `pictures`, `global_batch` of them per step.
+def plan(
+    config,
+    sizes: Sequence[tuple[int, int]],
+    global_batch: int,
+    processes: int,
+    device: torch.device,
+) -> Plan:
+    """The plan of a run over pictures of these sizes (W, H), `global_batch` of them per step.
 
     Raises `UserError` when the disk has no room for two checkpoints and the model.
     """
-    steps = config.total_steps(pictures, global_batch)
-    epochs = steps * global_batch / pictures
-    machine, total, free = memory_of(device)
-    rows, passes = config.train_batch_size, config.gradient_accumulation_steps
-    number = config.mixed_precision
-    facts = {
-        "base model": config.pretrained_model_name_or_path,
-        "data": f"{config.data}, {pictures:,} pictures",
-        "size": f"{config.resolution} px" if config.resolution else "the model's own",
-        "learns": " and ".join(PARTS[: 1 + config.train_text_encoder]) + f" ({config.method})",
-        "steps": f"{steps:,} of {global_batch} pictures: {epochs:.1f} epochs",
-        "a step": f"{rows} x {_several(passes, 'pass')} x {_several(processes, 'process')}",
-        "machine": f"{machine}, {size(free)} of {size(total)} free; precision {number}",
-    }
+    _, _, free = memory_of(device)
+    pictures, facts = len(sizes), _facts(config, len(sizes), processes, device)
     try:
         base = BaseModel(config)
+        several = base.pictures_per_step(config, sizes, global_batch)
         needs = base.needs(config, pictures, device.type, processes)
-    except UNREADABLE as error:
-        reason = f"the configs of the base model cannot be read ({type(error).__name__})"
+    except Unreadable as error:
+        reason = f"the configs of the base model cannot be read ({error})"
         facts |= {"memory": f"unknown: {reason}", "output": config.output_dir}
+        facts["steps"], steps, epochs = _steps(config, pictures, global_batch, global_batch)
         return Plan(facts, steps, epochs, None, ())
 
     def peak(kind: str, tried) -> int:
         return base.needs(tried, pictures, kind, processes).peak
 
+    facts["steps"], steps, epochs = _steps(config, pictures, global_batch, several)
     half = fastest_precision(device)
     suggestions = suggested(config, partial(peak, device.type), free, half)
     facts["size"] = f"{base.side(config)} px"
     facts["learns"] += f": {' + '.join(f'{n:,}' for n in needs.learning.values())} parameters"
     facts["memory"] = _listed(needs.memory)
     facts["at most"] = _listed(needs.peaks)
-    facts["too much"] = "\n".join(suggestions)
-    facts["cards"] = cards(config, partial(peak, "cuda")) if config.dry_run else ""
+    facts["too much"] = _remarked("\n".join(suggestions))
+    facts["cards"] = _remarked(cards(config, partial(peak, "cuda"))) if config.dry_run else ""
     facts["output"] = f"{config.output_dir}: {disk(config, needs, steps)}"
     return Plan(facts, steps, epochs, needs, suggestions)
+
+
+def _facts(config, pictures: int, processes: int, device: torch.device) -> dict[str, str]:
+    """What is known without the base model, and places for what is not."""
+    machine, total, free = memory_of(device)
+    rows, passes = config.train_batch_size, config.gradient_accumulation_steps
+    number = config.mixed_precision
+    return {
+        "base model": config.pretrained_model_name_or_path,
+        "data": f"{config.data}, {pictures:,} pictures",
+        "size": f"{config.resolution} px" if config.resolution else "the model's own",
+        "learns": " and ".join(PARTS[: 1 + config.train_text_encoder]) + f" ({config.method})",
+        "steps": "",
+        "a step": f"{rows} x {_several(passes, 'pass')} x {_several(processes, 'process')}",
+        "machine": f"{machine}, {size(free)} of {size(total)} free; precision {number}",
+    }
+
+
+def _steps(config, pictures: int, most: int, several: float) -> tuple[str, int, float]:
+    """Steps and epochs of a run, in words and in numbers; a step is of `several` pictures on
+    average, and of `most` at most."""
+    steps = config.total_steps(pictures, several)
+    epochs = steps * several / pictures
+    words = f"{most}" if several == most else f"{most} (in small buckets fewer: {several:.1f})"
+    return f"{steps:,} of {words} pictures: {epochs:.1f} epochs", steps, epochs
+
+
+def _remarked(advice: str) -> str:
+    """With what there is to say of an option that may be advised."""
+    remark = f"\n{IN_BACKWARD}" if "--optimizer_in_backward" in advice else ""
+    return advice + remark
 
 
 def memory_of(device: torch.device) -> tuple[str, int, int]:
@@ -162,7 +191,7 @@ def ladder(config, peak: Callable, room: float, half: str) -> list[tuple]:
             try:
                 tried = replace(current, **options)
                 most = peak(tried)
-            except UserError:  # options that exclude each other, or a model without such layers
+            except (UserError, Unreadable):  # options that exclude each other, or no such layers
                 continue
             if options is start or most < 0.99 * steps[-1][1]:
                 current = tried

@@ -11,12 +11,32 @@ from contextlib import contextmanager
 from statistics import mean
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from errors import UserError
+from training.dealing import rows_in_order
 
 STEPS_BETWEEN_READINGS = 10  # reading a loss waits for the device, so it is done seldom
 NAMES_SHOWN = 8
+
+
+class Bar(tqdm):
+    """A bar whose speed and time left are measured from the second step on, looks and checkpoints
+    included: the first step also gets everything going, and may take many times as long."""
+
+    begun = None  # steps and time when the first was done
+
+    @property
+    def format_dict(self) -> dict:
+        steps, then = self.begun or (self.n, 0.0)
+        seconds = time.monotonic() - then
+        return super().format_dict | {"rate": (self.n - steps) / seconds if seconds else 0}
+
+    def seconds_left(self) -> float | None:
+        """None where nobody knows yet."""
+        rate = self.format_dict["rate"]
+        return (self.total - self.n) / rate if rate else None
 
 
 class Progress:
@@ -24,12 +44,13 @@ class Progress:
 
     def __init__(self, config, run, latents, start: int, steps: int):
         self.config, self.run, self.latents = config, run, latents
+        self.pictures_per_step = latents.pictures_per_step(run.global_batch)
         self.unread, self.unlogged = [], []
         self.step, self.learning_rate = start, 0.0
         self.skipped = 0  # since the last line of the log
         self.skipped_in_a_row = 0
         self.logged = (start, time.monotonic())
-        self.bar = tqdm(
+        self.bar = Bar(
             total=steps,
             initial=min(start, steps),
             unit="step",
@@ -52,12 +73,23 @@ class Progress:
         """Count optimizer step number `step`, from 1. On the device: `losses`, float R of this
         process's rows, and `taken`, a bool, whether the step was."""
         self.step, self.learning_rate = step, learning_rate
-        self.unread.append(torch.cat([losses, taken.to(losses)[None]]))
-        self.bar.update()
+        self.unread.append(torch.cat([taken.to(losses)[None], losses]))
+        self._count()
         if len(self.unread) >= STEPS_BETWEEN_READINGS:
             self.read()
         if step % self.config.log_every == 0:
             self.log()
+
+    def _count(self) -> None:
+        """A step more on the bar. The second brings the first word of the time left."""
+        self.bar.update()
+        if self.bar.disable or self.bar.n - self.bar.initial > 2:
+            return
+        self.unread[-1].sum().item()  # waits for the device: else nobody knows how long it took
+        if self.bar.begun:
+            self.bar.refresh()
+        else:
+            self.bar.begun = self.bar.n, time.monotonic()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -75,14 +107,15 @@ class Progress:
         """Fetch what is known of the steps since the last reading."""
         if not self.unread:
             return
-        found = torch.stack(self.unread)  # S,R+1
+        lengths = [len(row) for row in self.unread]  # a bucket with few pictures has fewer rows
+        found = pad_sequence(self.unread, batch_first=True)[None]  # 1,S,1+R
         if self.run.accelerator.num_processes > 1:
-            found = self.run.accelerator.gather(found[None]).movedim(0, 1).flatten(1)
+            found = self.run.accelerator.gather(found)
         self.unread.clear()
-        wide = len(found[0]) // self.run.accelerator.num_processes
-        for step, row in enumerate(found.cpu().split(1), self.step - len(found) + 1):
-            parts = row[0].view(-1, wide)
-            losses, taken = parts[:, :-1].flatten(), bool(parts[:, -1].all())
+        first = self.step - len(lengths) + 1
+        steps = zip(found.cpu().unbind(1), lengths, strict=True)
+        for step, (parts, length) in enumerate(steps, first):
+            losses, taken = parts[:, 1:length].flatten(), bool(parts[:, 0].all())
             rows = self.latents.rows_per_picture
             if taken:
                 self.unlogged.append(losses.mean().item() * rows)
@@ -101,7 +134,7 @@ class Progress:
     def _pictures(self, step: int, losses: torch.Tensor) -> str:
         """The pictures whose loss is no number; all of the step where only the gradient is none."""
         names = self.latents.names(step - 1, self.run.global_batch)
-        order = rows_in_order(self.run, self.config, self.latents.rows_per_picture)
+        order = rows_in_order(len(names), self.config, self.run, self.latents.rows_per_picture)
         bad = [names[row] for row, loss in zip(order, losses.tolist(), strict=True)
                if not math.isfinite(loss)] or names  # fmt: skip
         bad = list(dict.fromkeys(bad))
@@ -125,33 +158,25 @@ class Progress:
         if self.step == step:
             return
         seconds = (now - then) / (self.step - step)
-        speed = self.run.global_batch / seconds
+        speed = self.pictures_per_step / seconds
         record = {
             "step": self.step,
-            "epoch": round(self.step * self.run.global_batch / len(self.latents), 3),
+            "epoch": round(self.step * self.pictures_per_step / len(self.latents), 3),
             "learning_rate": self.learning_rate,
             "pictures_per_second": round(speed, 2),
             "seconds_per_step": round(seconds, 4),
         }
+        if left := self.bar.seconds_left():
+            record["seconds_left"] = round(left, 1)
         record["loss"] = round(mean(self.unlogged), 6) if self.unlogged else None
         if self.unlogged:
-            self.bar.set_postfix_str(f"loss {record['loss']:.4f}, {speed:.1f} pictures/s")
+            words = f"loss {record['loss']:.4f}, {speed:.1f} pictures/s"
+            self.bar.set_postfix_str(words, refresh=False)  # as often as the bar itself
         if self.skipped:
             record["skipped"] = self.skipped
         self.run.log(record)
         self.logged, self.skipped = (self.step, now), 0
         self.unlogged.clear()
-
-
-def rows_in_order(run, config, rows_per_picture: int) -> list[int]:
-    """The rows of a step in the order in which processes, each pass by pass, learn from them."""
-    processes, size = run.accelerator.num_processes, config.train_batch_size * rows_per_picture
-    return [
-        (number * processes + process) * size + row
-        for process in range(processes)
-        for number in range(config.gradient_accumulation_steps)
-        for row in range(size)
-    ]
 
 
 class Interruption:

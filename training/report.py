@@ -18,6 +18,7 @@ from preparing.report import address, amount, page_head, write_page
 from training.config import Config
 from training.curves import STYLE as CURVES_STYLE
 from training.curves import Course, chart
+from training.unset import meant_by
 
 SHOWN = 12  # of the hardest pictures, with thumbnails
 LISTED = 1_000  # of the others
@@ -136,6 +137,8 @@ def _table(rows: dict) -> str:
 def changed(options: dict) -> dict[str, str]:
     """Options by name, where they are not as `Config` has them unless told otherwise."""
     usual = {each.name: each.default for each in fields(Config)}
+    unset = dict.fromkeys(("rank", "learning_rate", "noise_offset"))
+    usual |= {"method": "full"} | meant_by(usual | options | unset)
     return {
         name: words_of(value)
         for name, value in options.items()

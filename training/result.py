@@ -47,7 +47,8 @@ def save_result(
     manifest = run.manifest(latents, steps)
     if state["best"]:
         manifest["best"] = state["best"]
-    manifest["stopped_early"] = steps < config.total_steps(len(latents), run.global_batch)
+    several = latents.pictures_per_step(run.global_batch)
+    manifest["stopped_early"] = steps < config.total_steps(len(latents), several)
     records = records_of(config.output / "log.jsonl")
     card = model_card(manifest, records, config.prompts) + WRITTEN_HERE
     learner.save(config.output, manifest, {"README.md": card} if ours(config.output) else {})

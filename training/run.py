@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,7 +16,6 @@ import diffusers
 import torch
 import transformers
 from accelerate import Accelerator, PartialState
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from accelerate.utils import (
     DistributedDataParallelKwargs,
     ProjectConfiguration,
@@ -29,7 +28,10 @@ from core.terminal import complain
 from errors import UserError
 from training.fast import keep_memory
 from training.files import clear_leftovers
+from training.notes import notes_on
+from training.packages import refuse_missing
 from training.plan import plan
+from training.unset import as_begun
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "datasets", "peft")
 
@@ -37,15 +39,14 @@ PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "datasets", "pef
 class Run:
     """A started run. `id` names it in checkpoints, in run.json and in every picture drawn later."""
 
-    def __init__(self, config, accelerator: Accelerator):
-        self.config = config
+    def __init__(self, config, accelerator: Accelerator, notes: Sequence[str] = ()):
+        """`notes`: sentences on the options, for the plan."""
+        self.config, self.notes = config, list(notes)
         self.accelerator = accelerator
         self.device = accelerator.device
         self.is_main = accelerator.is_main_process
         self.base_model = ""  # names its weights, once they are loaded
         self.id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-        passes = config.gradient_accumulation_steps * accelerator.num_processes
-        self.global_batch = config.train_batch_size * passes  # pictures per optimizer step
         self._lock = FileLock(config.output / ".lock", timeout=0)
         several = accelerator.num_processes > 1
         # Of its own, on the CPU: what processes agree on must not wait for their devices.
@@ -77,14 +78,31 @@ class Run:
             self.accelerator.end_training()
         self._lock.release()
 
+    @property
+    def global_batch(self) -> int:
+        """Pictures per optimizer step."""
+        passes = self.config.gradient_accumulation_steps * self.accelerator.num_processes
+        return self.config.train_batch_size * passes
+
+    def fit(self, pictures: int):
+        """The options for a data set of so many: a batch holds each picture once at most."""
+        if pictures < self.config.train_batch_size:
+            self.notes.append(
+                f"--train_batch_size is {pictures} instead of {self.config.train_batch_size}: a "
+                "batch holds a picture once, and there are no more."
+            )
+            self.config = replace(self.config, train_batch_size=pictures)
+        return self.config
+
     def plan(self, images) -> str:
         """What is going to happen, for the user to read before it does."""
         processes = self.accelerator.num_processes
-        planned = plan(self.config, len(images), self.global_batch, processes, self.device)
+        planned = plan(self.config, images.sizes, self.global_batch, processes, self.device)
+        notes = [f"note: {note}" for note in self.notes]
         warnings = [*images.warnings]
         if self.config.mixed_precision == "bf16":
             warnings += filter(None, [cost_of_bf16(self.device, "--mixed_precision no")])
-        return "\n".join([str(planned), *(f"warning: {warning}" for warning in warnings)])
+        return "\n".join([str(planned), *notes, *(f"warning: {warning}" for warning in warnings)])
 
     def prepare(self, learner):
         """The learner as it is called: in the precision of the passes, its gradients shared."""
@@ -182,12 +200,13 @@ def start_run(config) -> Run:
     """Processes and folder of the run; nothing is written for a --dry_run.
 
     Raises `UserError` when the folder cannot be written, another run is in it, the machine cannot
-    do the precision or a tracker is missing: found now, not after the last step.
+    do the precision or a package is missing: found now, not after the last step.
     """
     # Their bars say nothing about the run, and hide ours.
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    _refuse_missing_tracker(config.report_to)
+    config, notes = _as_meant(config)
+    refuse_missing(config)
     config = _as_accelerate_is_configured(config)
     if config.mixed_precision == "auto":
         device = PartialState(parse_flag_from_env("ACCELERATE_USE_CPU")).device
@@ -204,13 +223,23 @@ def start_run(config) -> Run:
     torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
     if accelerator.device.type == "cpu":
         keep_memory()
-    run = Run(config, accelerator)
+    run = Run(config, accelerator, notes)
     if not config.dry_run:
         run.take_folder()
         if config.report_to:
             numbers = {k: v for k, v in config.shown.items() if isinstance(v, str | int | float)}
             accelerator.init_trackers(config.tracker_project_name, numbers)
     return run
+
+
+def _as_meant(config) -> tuple:
+    """The options, those that nobody gave as when the run began; and what there is to say."""
+    begun = as_begun(config)
+    kept = [
+        f"--{name} is {getattr(begun, name)}, as when this run began."
+        for name in sorted(config.unset) if getattr(begun, name) != getattr(config, name)
+    ]  # fmt: skip
+    return begun, [*kept, *notes_on(begun)]
 
 
 def _as_accelerate_is_configured(config):
@@ -253,17 +282,3 @@ def _end_line(path: Path) -> None:
         file.seek(max(0, file.tell() - 1))
         if file.read() not in (b"", b"\n"):
             file.write(b"\n")
-
-
-def _refuse_missing_tracker(name: str | None) -> None:
-    known = {str(kind): tracker for kind, tracker in LOGGER_TYPE_TO_CLASS.items()}
-    if name in (None, "all"):
-        return
-    if name not in known:
-        raise UserError(f"--report_to {name} is no tracker; choose one of: {', '.join(known)}.")
-    try:
-        __import__(known[name].name if name != "tensorboard" else "tensorboard")
-    except ImportError as error:
-        raise UserError(
-            f"--report_to {name} needs the package {name}: pip install {name}, or leave it out."
-        ) from error

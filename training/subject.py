@@ -8,25 +8,37 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from errors import UserError
 from preparing.folders import files_below
 from preparing.rows import PICTURE_SUFFIXES
 from preparing.sources import pictures_alone
 from training.dataset import CaptionedImages
-from training.latents import Batch, Latents, encode_once
+from training.latents import Batch, Latents, encode_once, side_of
+from training.model import DTYPES
 
 # Draws a prompt once for each seed; the pictures have a `save(path)`.
 Draw = Callable[[object, str, list[int]], Iterable]
 
 
 def with_class(latents: Latents, pipe, run, draw: Draw) -> Pairs:
-    """The subject's latents with those of its class beside them."""
+    """The subject's latents with those of its class beside them.
+
+    Raises `UserError` where --aspect_ratio_buckets has given the subject other shapes.
+    """
     config = run.config
+    side = side_of(pipe, config)
+    if any(shelf.shape != (side, side) for shelf in latents.shelves):
+        raise UserError(
+            "--with_prior_preservation puts a picture of the subject and a square one of its class "
+            "into each pass: leave out --aspect_ratio_buckets, or --with_prior_preservation."
+        )
     images = class_images(config, pipe, run, draw)
     of_class = encode_once(images, pipe, run)
     return Pairs(latents, of_class, config.prior_loss_weight)
@@ -53,7 +65,10 @@ def class_images(config, pipe, run, draw: Draw) -> CaptionedImages:
 
 def of_class(config):
     """The options for pictures of the class: all of them learn, in an order of their own."""
-    return replace(config, held_out=0.0, max_train_samples=None, seed=(config.seed + 1) % 2**32)
+    return replace(
+        config, held_out=0.0, max_train_samples=None, aspect_ratio_buckets=False,
+        seed=(config.seed + 1) % 2**32,
+    )  # fmt: skip
 
 
 @torch.no_grad()
@@ -65,7 +80,7 @@ def _draw_missing(pipe, run, draw: Draw, paths: dict[int, Path]) -> None:
     numbers, size = list(paths), run.config.sample_batch_size
     for first in tqdm(range(0, len(numbers), size), "Drawing the class", leave=False):
         seeds = numbers[first : first + size]
-        with run.accelerator.autocast():
+        with precision_of_drawing(run):
             pictures = draw(pipe, run.config.class_prompt, seeds)
         for seed, picture in zip(seeds, pictures, strict=True):
             unfinished = paths[seed].with_name(f".{paths[seed].name}")
@@ -73,6 +88,15 @@ def _draw_missing(pipe, run, draw: Draw, paths: dict[int, Path]) -> None:
             unfinished.replace(paths[seed])
     for part, home in zip(parts, homes, strict=True):
         part.to(home)
+
+
+def precision_of_drawing(run) -> AbstractContextManager:
+    """Within it, passes are in --prior_generation_precision, or else as in training."""
+    name = run.config.prior_generation_precision
+    if name is None:
+        return run.accelerator.autocast()
+    half = DTYPES.get(name, torch.float32)
+    return torch.autocast(run.device.type, half, enabled=half != torch.float32)
 
 
 class Pairs:
@@ -95,14 +119,20 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.subject)
 
+    def pictures_per_step(self, size: int) -> float:
+        """Of the subject, on average."""
+        return self.subject.pictures_per_step(size)
+
     def names(self, step: int, size: int) -> list[str]:
         """Files of the rows of a step, in order."""
-        both = zip(self.subject.names(step, size), self.of_class.names(step, size), strict=True)
+        subject = self.subject.names(step, size)
+        both = zip(subject, self.of_class.names(step, len(subject)), strict=True)
         return [name for pair in both for name in pair]
 
     def batch(self, step: int, size: int) -> Batch:
         """`size` pictures of each: 2 x size rows."""
-        subject, of_class = self.subject.batch(step, size), self.of_class.batch(step, size)
+        subject = self.subject.batch(step, size)
+        of_class = self.of_class.batch(step, len(subject["weight"]))
         of_class["weight"] *= self.prior_loss_weight
         return {
             name: torch.stack([subject[name], of_class[name]], 1).flatten(0, 1) for name in subject

@@ -31,7 +31,8 @@ class Watch:
     def __init__(self, learner, latents, config, run, preview: Preview | None, score: Score | None):
         self.learner, self.latents, self.config, self.run = learner, latents, config, run
         self.preview, self.score = preview, score if preview else None
-        self.every = config.steps_between_looks(len(latents), run.global_batch)
+        several = latents.pictures_per_step(run.global_batch)
+        self.every = config.steps_between_looks(len(latents), several)
         self.rule = "held-out loss" if latents.held_out else "CLIP score" if self.score else None
         self.state = {"looked": -1, "best": None, "unimproved": 0}
         if config.early_stopping_patience and not self.rule:

@@ -11,13 +11,20 @@ from peft import LoraConfig
 from torch.distributed.device_mesh import init_device_mesh
 
 from core.layouts import KOHYA_FILE, LORA_FILE, hub_name
-from errors import UserError
+from errors import UserError, reason_of
 from training.checkpoint import Files, gathered, local
 from training.ema import Ema
 from training.fast import speed_up
 from training.files import replaced_files
 from training.lora import alpha_of, diffusers_names, in_kohya_layout, write_lora
-from training.model import DTYPES, merged_pipeline, open_base, part_in, write_pipeline
+from training.model import (
+    DTYPES,
+    embeddings_of,
+    merged_pipeline,
+    open_base,
+    part_in,
+    write_pipeline,
+)
 
 LORA_OF_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
 
@@ -58,7 +65,7 @@ class Learner(torch.nn.Module):
     def forward(self, x_t: torch.Tensor, t: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
         """What the UNet predicts, B,C,h,w, for prompts given as token ids or as embeddings."""
         if not prompt.is_floating_point():
-            prompt = self.pipe.text_encoder(prompt)[0]
+            prompt = embeddings_of(self.pipe, prompt, self.config)
         return self.denoise(x_t, t, prompt, return_dict=False)[0]
 
     def averaged(self):
@@ -157,10 +164,12 @@ class FullWeights(Learner):
         """A whole pipeline."""
         dtype = DTYPES[self.config.save_dtype]
         base = open_base(self.config).components if self.config.shard else self.pipe.components
-        parts = {
+        left_out = ("text_encoder",) if self.config.skip_save_text_encoder else ()
+        parts = dict.fromkeys(left_out) | {
             name: part_in(dtype, part, _below(name, weights))
-            for name, part in base.items() if isinstance(part, torch.nn.Module)
-        }  # fmt: skip
+            for name, part in base.items()
+            if isinstance(part, torch.nn.Module) and name not in left_out
+        }
         pipe = StableDiffusionPipeline(
             **self.pipe.components | parts,
             requires_safety_checker=self.pipe.config.requires_safety_checker,
@@ -180,14 +189,15 @@ class LoraWeights(Learner):
         for name, part in self.named_children():
             if half:
                 torch.nn.Module.to(part, dtype=half)  # diffusers' own warns at great length
+            config = self._lora(list(targets[name]))
             try:
                 with torch.random.fork_rng():
                     torch.manual_seed(self.config.seed)
-                    part.add_adapter(self._lora(list(targets[name])))
-            except ValueError as error:
+                    part.add_adapter(config)
+            except ValueError as error:  # no such layers, or of a kind that peft has no LoRA for
                 raise UserError(
                     f"--lora_target_modules {' '.join(targets[name])}: the {name} has no such "
-                    "layers."
+                    f"layers, or none that can be adapted ({reason_of(error):.200})."
                 ) from error
         for weight in self.parameters():
             if weight.requires_grad:
@@ -197,6 +207,7 @@ class LoraWeights(Learner):
         return LoraConfig(
             r=self.config.rank,
             lora_alpha=alpha_of(self.config),
+            lora_dropout=self.config.lora_dropout,
             init_lora_weights="gaussian",
             target_modules=targets,
         )
