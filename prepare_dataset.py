@@ -4,8 +4,10 @@
     python prepare_dataset.py product_data.json --images photos --output my-pictures
     python prepare_dataset.py my-pictures --check
 
-SOURCE is a folder of pictures with metadata.jsonl, metadata.csv or a .txt beside each picture; a
-.jsonl, .csv, .json or .parquet file; a .zip or .tar.gz of any of these; or a data set of the hub.
+SOURCE is a folder of pictures with metadata.jsonl, metadata.csv or a .txt, .caption or .json
+beside each picture; a .jsonl, .csv, .json or .parquet file, also COCO's or kohya's; WebDataset
+shards; what datasets' save_to_disk wrote; a .zip or .tar.gz of any of these; or a data set of the
+hub.
 Exit code 1 says that something in it would break training; every fault is named first.
 """
 

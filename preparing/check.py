@@ -14,11 +14,11 @@ from itertools import islice
 from PIL import Image
 
 from core.inputs import fault_of
-from core.printable import is_blank, is_text, printable, quoted
+from core.printable import is_blank, is_text, quoted
 from errors import UserError
-from preparing.folders import entries_below
 from preparing.ledger import Facts, Finding, Ledger
 from preparing.limits import CAPTION_CHARACTERS, CAPTIONS
+from preparing.loose import note_folders_that_sound_held_out, note_loose_files
 from preparing.pictures import (
     File,
     Picture,
@@ -30,8 +30,8 @@ from preparing.pictures import (
     perceptual_hash,
     small,
 )
-from preparing.rows import PICTURE_SUFFIXES, Row
-from preparing.sources import Source
+from preparing.reading import Source
+from preparing.rows import Row
 
 NUMBER = re.compile(r"[+-]?+(\d++(\.\d*+)?+|\.\d++)(e[+-]?\d++)?+", re.IGNORECASE)
 NO_CAPTION = {"na", "n/a", "nan", "null", "none", "nil", "-", "?"}
@@ -107,7 +107,8 @@ def examine(
             ledger.add(number, facts, (*each.findings, *unread))
             if keep and each.good:
                 keep(each.row, number, facts.split, each.file)
-    _note_loose_files(source, ledger)
+    note_loose_files(source, ledger)
+    note_folders_that_sound_held_out(source, ledger)
     _note_duplicates(ledger)
     _note_size(source, ledger)
 
@@ -274,26 +275,6 @@ def _thumbnail(image: Image.Image) -> bytes:
     image = image.copy()
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     return encoded(image, "jpeg", 80)
-
-
-def _note_loose_files(source: Source, ledger: Ledger) -> None:
-    """Pictures that no row names, and caption files without a picture."""
-    next(ledger.ask("CREATE INDEX by_picture ON rows (picture, part)"), None)
-    known = "SELECT EXISTS (SELECT 1 FROM rows WHERE picture IN (?, ?) AND part = ?)"
-    for folder, split in source.folders:
-        for path in entries_below(folder):
-            name = path.relative_to(folder)
-            suffix = path.suffix.lower()
-            if source.pairs and suffix == ".txt":
-                suffixes = (*PICTURE_SUFFIXES, *map(str.upper, PICTURE_SUFFIXES))
-                if not any(os.path.lexists(path.with_suffix(each)) for each in suffixes):
-                    sentence = "there is no picture beside this caption; add it or delete the file"
-                    ledger.note(Finding(name.as_posix(), sentence, fault=False))
-            elif suffix in PICTURE_SUFFIXES and not source.pairs:
-                names = (name.as_posix(), name.with_suffix("").as_posix())
-                if not ledger.one(known, *map(printable, names), split):
-                    sentence = "no row names this picture, so nothing is learned from it"
-                    ledger.note(Finding(name.as_posix(), sentence, fault=False))
 
 
 def _note_duplicates(ledger: Ledger) -> None:

@@ -14,6 +14,7 @@ ROW_CHARACTERS = bounded_json.VALUE_CHARACTERS  # of JSON lines, CSV, an entry o
 CELL_CHARACTERS = 2**17  # of CSV: where a quote is left open, a cell would be all that follows
 COLUMNS = 10_000
 CAPTION_CHARACTERS = 100_000
+CAPTION_BYTES = 2**20  # of a caption file: JSON may hold more than the caption
 CAPTIONS = 1_000  # of one picture
 
 
@@ -31,6 +32,7 @@ DATA = (
     Limit("pixels of a picture", PICTURE_PIXELS, "pixels", "a fault of its row"),
     Limit("caption, also in a file of its own", CAPTION_CHARACTERS, "characters",
           "a fault of its row"),
+    Limit("caption file beside a picture", CAPTION_BYTES, "bytes", "a fault of its row"),
     Limit("captions of one picture", CAPTIONS, "captions", "a fault of its row"),
     Limit("row of JSON lines or CSV, entry of a JSON file", ROW_CHARACTERS, "characters",
           "a fault: of the row in JSON lines, of the file elsewhere"),

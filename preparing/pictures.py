@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
+from preparing.formats import Unreadable, open_image
+
 SUFFIXES = {"jpeg": ".jpg", "webp": ".webp", "png": ".png"}
 FORMATS = ("keep", *SUFFIXES)  # keep: as it comes; what is none of the three becomes PNG
 ORIENTATION = 0x0112  # the EXIF tag
@@ -32,10 +34,6 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 DAMAGED = "cannot be read as a picture; it is damaged or of another kind"
 TOO_MUCH = "takes more memory than there is; reduce it"
-
-
-class Unreadable(Exception):
-    """A file is no picture, or not a whole one; the message says which."""
 
 
 class File(NamedTuple):
@@ -94,12 +92,14 @@ def decoded(content: bytes, max_side: int | None = None) -> tuple[Image.Image, t
     if not content:
         raise Unreadable("is an empty file")
     try:
-        image = Image.open(io.BytesIO(content))
+        image = open_image(content)
         size = image.size
         if max_side:
             image.draft(None, (max_side + 1,) * 2)  # so that it still shows that it was larger
         image.load()
         turn = image.getexif().get(ORIENTATION)
+    except Unreadable:
+        raise
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise Unreadable(f"has more than {limit:.0f} million pixels; reduce it") from None

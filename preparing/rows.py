@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 
@@ -14,18 +14,22 @@ from core.bounded_json import Broken, JSONFault, Scanner, loads
 from core.inputs import Unfit, read_bytes
 from core.printable import is_text, quoted
 from errors import UserError
-from preparing.cells import Entry, csv_rows
-from preparing.folders import entries_below
-from preparing.limits import CAPTION_CHARACTERS, PICTURE_BYTES, ROW_CHARACTERS
-from preparing.text import TextFault, lines, opened_text, undecodable
+from preparing.cells import Entry
+from preparing.limits import PICTURE_BYTES, ROW_CHARACTERS
+from preparing.text import lines, opened_text, undecodable
 
 # What columns are called, the usual name first.
 PICTURE_COLUMNS = ("file_name", "image_path", "image", "filename", "path", "file", "image_id")
 CAPTION_COLUMNS = ("text", "caption", "description", "prompt")
-PICTURE_SUFFIXES = (
+USUAL_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
 )  # fmt: skip
+PICTURE_SUFFIXES = (
+    *USUAL_SUFFIXES, ".jfif", ".jpe", ".heic", ".heif", ".hif", ".jxl", ".apng", ".mpo", ".dib",
+    ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pnm", ".tga", ".qoi", ".pcx", ".sgi",
+)  # fmt: skip
 LOOKED_AT = 100  # entries from whose fields the columns are chosen
+NAMES_SHOWN, NAME_SHOWN = 20, 40  # columns in a sentence, and characters of each
 
 
 @dataclass(frozen=True)
@@ -119,9 +123,6 @@ def _entry(where: str, document: Scanner, encoding: str, is_caption: bool = Fals
     return Entry(where, {}, f"is {json.dumps(value)[:40]} and not an object of fields")
 
 
-TABLES = {".jsonl": json_lines, ".csv": csv_rows, ".json": catalogue}
-
-
 def rows_of(
     entries: Iterable[Entry],
     table: Path,
@@ -129,12 +130,14 @@ def rows_of(
     wanted: tuple[str | None, str | None] = (None, None),
     options: tuple[str, str] = ("--image_key", "--caption_key"),
     split: str = "train",
+    held_out: tuple[str, ...] = (),
 ) -> Iterator[Row]:
     """Rows of a table whose file names are relative to the folder `pictures`.
 
     `wanted`: the columns of pictures and captions; where one is None, the first of the usual
-    names that the table has. Raises `UserError` for a table without rows or without such a column,
-    with the option of `options` that names another.
+    names that the table has. `held_out`: what names begin with that are not for training. Raises
+    `UserError` for a table without rows or without such a column, with the option of `options`
+    that names another.
     """
     entries = iter(entries)
     first = list(islice(entries, LOOKED_AT))
@@ -149,14 +152,14 @@ def rows_of(
         )
     for entry in chain(first, entries):
         picture, caption = (entry.fields.get(name) for name in columns)
-        name, fault = _file_name(picture, columns[0], pictures)
+        name, fault = file_name_of(picture, columns[0], pictures)
         yield Row(
             entry.where,
             name,
-            _Content(pictures, name),
+            Content(pictures, name),
             caption,
             entry.fault or fault,
-            split,
+            "test" if name.startswith(held_out) else split,
             entry.breaks_off,
         )
 
@@ -173,7 +176,34 @@ def known_column(
     return found
 
 
-def _file_name(value: object, column: str, folder: Path) -> tuple[str, str | None]:
+def caption_guess(
+    columns: Collection[str], captions: Sequence, chosen: str | None, option: str
+) -> str | None:
+    """A sentence where the column of the captions may be another than the one that was guessed.
+
+    `captions`: some of its rows. None where one was `chosen`, or the guess is as good as sure.
+    """
+    usual = [name for name in CAPTION_COLUMNS if name in columns]
+    if chosen or not usual:
+        return None
+    others = usual[1:]
+    if 2 * sum(map(_has_words, captions)) < len(captions):
+        others = [str(name)[:NAME_SHOWN] for name in columns if name != usual[0]]
+    if not others:
+        return None
+    more = f" and {len(others) - NAMES_SHOWN} more" if others[NAMES_SHOWN:] else ""
+    return (
+        f"the captions are those of the column {usual[0]!r}, which was guessed; there is also "
+        f"{', '.join(others[:NAMES_SHOWN])}{more}: choose with {option}"
+    )
+
+
+def _has_words(caption: object) -> bool:
+    texts = caption if isinstance(caption, list | tuple) else (caption,)
+    return any(isinstance(text, str) and any(map(str.isalpha, text)) for text in texts)
+
+
+def file_name_of(value: object, column: str, folder: Path) -> tuple[str, str | None]:
     """The name of a picture within its folder, and what is wrong with it."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)  # catalogues number their pictures
@@ -203,7 +233,7 @@ def _inside(name: str, folder: Path) -> str | None:
     return None
 
 
-class _Content:
+class Content:
     """The bytes of a picture in a folder; its suffix may be left out of its name."""
 
     def __init__(self, folder: Path, name: str):
@@ -239,29 +269,3 @@ def content_of(path: Path) -> bytes:
 def _names_in(folder: Path) -> dict[str, str]:
     """The files of a folder, by their names in lower case."""
     return {path.name.lower(): path.name for path in folder.iterdir()} if folder.is_dir() else {}
-
-
-def text_pairs(folder: Path, encoding: str = "utf-8") -> Iterator[Row]:
-    """Pictures with a text file of the same name beside them, in the order of their names."""
-    for path in entries_below(folder):
-        if path.suffix.lower() in PICTURE_SUFFIXES:
-            name = path.relative_to(folder).as_posix()
-            note, content = path.with_suffix(".txt"), partial(content_of, path)
-            if os.path.lexists(note):
-                caption, fault = _caption_in(note, encoding)
-                yield Row(f"{name}, caption {note.name}", name, content, caption, fault)
-            else:
-                fault = f"has no caption file {note.name!r}; write one or move the picture away"
-                yield Row(name, name, content, None, fault)
-
-
-def _caption_in(note: Path, encoding: str) -> tuple[str | None, str | None]:
-    """The text of a caption file on one line, and what is wrong with it."""
-    try:
-        with opened_text(note, encoding) as file:
-            text = file.read(CAPTION_CHARACTERS + 1)
-    except TextFault as error:
-        return None, error.fault
-    if len(text) > CAPTION_CHARACTERS:
-        return None, f"has more than {CAPTION_CHARACTERS:,} characters; shorten it"
-    return " ".join(text.split()), undecodable(text, encoding)

@@ -11,7 +11,6 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,27 +20,13 @@ import pyarrow.parquet
 import pytest
 from PIL import Image, ImageCms
 from runs import write_metadata
+from samples import faults_of, file_of, noise
 
 import prepare_dataset
 from errors import UserError, exit_with_sentence
 from preparing.captions import token_counter
-from preparing.check import examine, uncounted
-from preparing.ledger import Ledger
-from preparing.sources import Reading, open_source
 
 FINE = "a red creature"
-
-
-def noise(seed: int = 0, size: tuple[int, int] = (40, 34), mode: str = "RGB") -> Image.Image:
-    """A picture that looks like no other."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), np.uint8)
-    return Image.fromarray(pixels).convert(mode)
-
-
-def file_of(image: Image.Image, format: str = "png", **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
 
 
 def folder_of(folder: Path, rows: list | None = None, count: int = 3) -> Path:
@@ -72,13 +57,6 @@ def csv_of(folder: Path, text: str | bytes, count: int = 2) -> Path:
     (folder / "metadata.jsonl").unlink()
     (folder / "metadata.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     return folder
-
-
-def faults_of(place, resolution=None, count_tokens=uncounted, **how) -> tuple[list[str], list[str]]:
-    """Faults and warnings, as sentences."""
-    with closing(open_source(str(place), Reading(**how))) as source, Ledger() as ledger:
-        examine(source, ledger, resolution=resolution, count_tokens=count_tokens)
-        return tuple([str(finding) for finding in ledger.findings(f)] for f in (True, False))
 
 
 def kept_of(folder: Path) -> list[tuple[Image.Image, object]]:
@@ -455,7 +433,7 @@ def test_case_12_a_misspelt_suffix_is_named(tmp_path):
 def test_case_12_several_tables_are_not_guessed_between(tmp_path):
     folder = folder_of(tmp_path / "data")
     (folder / "metadata.jsonl").rename(folder / "a.jsonl")
-    (folder / "b.csv").write_text("file_name,text\n")
+    (folder / "b.csv").write_text(f"file_name,text\n0.png,{FINE}\n")
     with pytest.raises(UserError, match=r"several tables: .*a\.jsonl, .*b\.csv; give one"):
         faults_of(folder)
 
@@ -837,7 +815,7 @@ def test_parquet_rows_without_a_picture_are_named(tmp_path):
 
 
 def test_a_parquet_column_without_pictures_is_refused(tmp_path):
-    path = parquet_of(tmp_path / "rows.parquet", ["0.png", "1.png"])
+    path = parquet_of(tmp_path / "rows.parquet", [0.5, 1.5])
     with pytest.raises(UserError, match=r"'image' of .*rows\.parquet does not hold pictures"):
         faults_of(path)
 

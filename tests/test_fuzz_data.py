@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,15 @@ ROWS = [
     for i, t in enumerate(("a red créature", ["two", "captions"]))
 ]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
+COCO = {
+    "info": {"year": 2017},
+    "images": [{"id": i, "file_name": f"{i}.png"} for i in range(2)],
+    "annotations": [{"image_id": i % 2, "caption": f"creature {i}"} for i in range(3)],
+}
+KOHYA = {
+    "0": {"caption": "a cat", "tags": "cat, red"},
+    "1.png": {"tags": "dog", "train_resolution": [40, 34]},
+}
 TABLES = {
     "metadata.jsonl": LINES,
     "metadata.csv": 'file_name,text,n\n0.png,"a red, créature",1\n1.png,another,2\n'.encode(),
@@ -148,6 +158,9 @@ TABLES = {
     "give-names.json": json.dumps({"0": "a red thing", "1": {"text": "b"}}).encode(),
     "give-lists.json": json.dumps({"all": ROWS}).encode(),
     "give-lines.jsonl": LINES,
+    "give-lines.json": LINES,
+    "give-coco.json": json.dumps(COCO).encode(),
+    "give-kohya.json": json.dumps(KOHYA).encode(),
 }
 
 
@@ -161,7 +174,7 @@ def survives(reader: Reader, kind: str, name: str, content: bytes, files=None) -
 @given(data=st.data())
 def test_a_table_is_read_or_named(reader, name, data):
     good = altered(TABLES[name])
-    if name.endswith(".json"):
+    if name.endswith(".json") and TABLES[name] != LINES:
         good |= odd_json(json.loads(TABLES[name]))
     survives(reader, "data", name, data.draw(good), PICTURES)
 
@@ -179,6 +192,13 @@ def test_a_caption_file_is_read_or_named(reader, content):
     survives(reader, "data", "0.txt", content, files)
 
 
+@FUZZ
+@given(content=odd_json({"caption": "a red créature", "url": "-", "width": 40}))
+def test_a_caption_file_in_json_is_read_or_named(reader, content):
+    files = {**PICTURES, "1.json": b'{"caption": "another"}'}
+    survives(reader, "data", "0.json", content, files)
+
+
 def parquet() -> bytes:
     buffer = io.BytesIO()
     stored = [{"bytes": content, "path": name} for name, content in PICTURES.items()]
@@ -187,13 +207,22 @@ def parquet() -> bytes:
     return buffer.getvalue()
 
 
-PARQUET = parquet()
+def parquet_of_names() -> bytes:
+    buffer = io.BytesIO()
+    table = pa.table({"file_name": list(PICTURES), "text": ["a red thing", "another"]})
+    pyarrow.parquet.write_table(table, buffer, compression="none", use_dictionary=False)
+    return buffer.getvalue()
 
 
+PARQUET = {"pictures": parquet(), "names": parquet_of_names()}
+
+
+@pytest.mark.parametrize("kind", PARQUET)
 @FUZZ
-@given(content=altered(PARQUET))
-def test_a_parquet_file_is_read_or_named(reader, content):
-    survives(reader, "data", "give-rows.parquet", content)
+@given(data=st.data())
+def test_a_parquet_file_is_read_or_named(reader, kind, data):
+    content = data.draw(altered(PARQUET[kind]))
+    survives(reader, "data", "give-rows.parquet", content, PICTURES)
 
 
 def zipped() -> bytes:
@@ -204,17 +233,26 @@ def zipped() -> bytes:
     return buffer.getvalue()
 
 
-def tarred() -> bytes:
+def tarred(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in {"metadata.jsonl": LINES, **PICTURES}.items():
+        for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
 
 
-ARCHIVES = {"give-data.zip": zipped(), "give-data.tar": tarred()}
+SHARD = {
+    "0.png": PICTURES["0.png"], "0.txt": b"a red thing", "0.json": b'{"caption": "red"}',
+    "1.png": PICTURES["1.png"], "1.txt": b"another",
+}  # fmt: skip
+ARCHIVES = {
+    "give-data.zip": zipped(),
+    "give-data.tar": tarred({"metadata.jsonl": LINES, **PICTURES}),
+    "give-shard.tar": tarred(SHARD),
+    "00000.tar": tarred(SHARD),
+}
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
@@ -238,6 +276,21 @@ def exif() -> Image.Exif:
     return found
 
 
+def by_plug_ins() -> dict[str, bytes]:
+    """Formats that Pillow reads where a package more is installed."""
+    found = {}
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        found["odd.heic"] = picture(2, "heif", exif=exif())
+    with suppress(ImportError):
+        import pillow_jxl  # noqa: F401
+
+        found["odd.jxl"] = picture(2, "jxl", exif=exif().tobytes(), use_container=True)
+    return found
+
+
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 MOVING = {"save_all": True, "append_images": [Image.new("RGB", (40, 34), "red")]}
 FORMATS = {
@@ -251,6 +304,7 @@ FORMATS = {
     "odd.tif": picture(2, "tiff", compression="tiff_lzw", exif=exif()),
     "float.tif": picture(2, "tiff", "F"),
     "odd.avif": picture(2, "avif"),
+    **by_plug_ins(),
 }
 
 

@@ -1,6 +1,7 @@
 """The command: from every form of data that people have to an ImageFolder that opens and trains."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from datasets import Dataset, Features, Value, load_dataset
 from datasets import Image as ImageColumn
 from PIL import Image
 from runs import config_for, write_metadata
+from samples import file_of, noise
 
 import prepare_dataset
 import train_text_to_image
@@ -27,12 +29,6 @@ from preparing import output
 from training.dataset import CaptionedImages
 
 CAPTIONS = ["a red creature", "ein Käfer, grün", 'a "quoted" bird', "two words"]
-
-
-def noise(seed: int = 0, size: tuple[int, int] = (40, 34), mode: str = "RGB") -> Image.Image:
-    """A picture that looks like no other."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), np.uint8)
-    return Image.fromarray(pixels).convert(mode)
 
 
 def pictures(folder: Path, names: str = "{}.png", count: int = len(CAPTIONS)) -> list[str]:
@@ -140,6 +136,78 @@ def saved_to_disk(folder: Path) -> list:
     return [folder / "saved"]
 
 
+def text_sidecars(folder: Path, suffix: str) -> list:
+    for name, caption in zip(pictures(folder), CAPTIONS, strict=True):
+        (folder / name).with_suffix(suffix).write_text(caption, encoding="utf-8")
+    (folder / "config.json").write_text("{}")
+    return [folder]
+
+
+def json_sidecars(folder: Path) -> list:
+    for name, caption in zip(pictures(folder), CAPTIONS, strict=True):
+        fields = {"url": "-", "caption": caption, "status": "success"}
+        (folder / name).with_suffix(".json").write_text(json.dumps(fields))
+    return [folder]
+
+
+def web_dataset(folder: Path) -> list:
+    """Two shards as img2dataset writes them, with its figures and its table of addresses."""
+    folder.mkdir()
+    for shard in range(2):
+        with tarfile.open(folder / f"{shard:05}.tar", "w") as archive:
+            for i in (2 * shard, 2 * shard + 1):
+                fields = json.dumps({"key": f"{i:09}", "caption": CAPTIONS[i]})
+                parts = {
+                    "jpg": file_of(noise(i)),
+                    "txt": CAPTIONS[i].encode(),
+                    "json": fields.encode(),
+                }
+                for suffix, content in parts.items():
+                    info = tarfile.TarInfo(f"{i:09}.{suffix}")
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+        (folder / f"{shard:05}_stats.json").write_text('{"count": 2}')
+        Dataset.from_dict({"url": ["-"], "caption": ["-"]}).to_parquet(
+            folder / f"{shard:05}.parquet"
+        )
+    return [folder]
+
+
+def coco(folder: Path) -> list:
+    names = pictures(folder / "train2017")
+    captions = {
+        "info": {"year": 2017},
+        "images": [{"id": 7 + i, "file_name": name} for i, name in enumerate(names)],
+        "annotations": [
+            {"id": i, "image_id": 7 + i, "caption": caption} for i, caption in enumerate(CAPTIONS)
+        ],
+    }
+    (folder / "captions.json").write_text(json.dumps(captions))
+    return [folder / "captions.json", "--images", folder / "train2017"]
+
+
+def kohya(folder: Path) -> list:
+    rows = {
+        Path(name).stem: {"tags": caption, "train_resolution": [40, 34]}
+        for name, caption in zip(pictures(folder), CAPTIONS, strict=True)
+    }
+    (folder / "meta_lat.json").write_text(json.dumps(rows))
+    return [folder]
+
+
+def json_lines_by_another_name(folder: Path) -> list:
+    with_json_lines(folder)
+    (folder / "metadata.jsonl").rename(folder / "data.json")
+    return [folder]
+
+
+def parquet_of_names(folder: Path) -> list:
+    Dataset.from_dict({"file_name": pictures(folder), "text": CAPTIONS}).to_parquet(
+        folder / "rows.parquet"
+    )
+    return [folder]
+
+
 FORMS = {
     "folder with metadata.jsonl": with_json_lines,
     "folder with metadata.csv": with_csv,
@@ -152,6 +220,14 @@ FORMS = {
     "zip": partial(packed, suffix="zip"),
     "Parquet": parquet,
     "save_to_disk": saved_to_disk,
+    "folder with .caption files": partial(text_sidecars, suffix=".caption"),
+    "folder with .TXT files": partial(text_sidecars, suffix=".TXT"),
+    "folder with .json files": json_sidecars,
+    "WebDataset": web_dataset,
+    "COCO captions": coco,
+    "kohya's metadata": kohya,
+    "JSON lines in .json": json_lines_by_another_name,
+    "Parquet with file names": parquet_of_names,
 }
 
 

@@ -49,7 +49,7 @@ class Config:
     pre_compute_text_embeddings: bool  = option(False,  "keep the captions encoded even where that takes more than 4 GB; below, that is always done", later=True)
     prediction_type: str | None        = option(None,   "what the UNet predicts; unset: what its scheduler says", (None, "epsilon", "v_prediction", "sample"), free=True)
 
-    train_data_dir: str | None      = option(None,    "pictures with metadata.jsonl, .csv or a .txt each, Parquet files, or what datasets' save_to_disk wrote", free=True)
+    train_data_dir: str | None      = option(None,    "pictures with metadata.jsonl, .csv or a .txt, .caption or .json each, Parquet files, WebDataset shards, or what datasets' save_to_disk wrote", free=True)
     dataset_name: str | None        = option(None,    "data set on the hub, or a folder", free=True)
     dataset_config_name: str | None = option(None,    "configuration of the data set on the hub", free=True)
     image_column: str               = option("image", "column of the pictures, in a data set of the hub or of save_to_disk", free=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -237,12 +238,19 @@ def _checked(source: Source, place: str, config) -> tuple[list[Row], list[tuple]
             held_out=config.held_out,
         )
         if faults := ledger.count(fault=True):
-            raise UserError(_listed(place, ledger.findings(True, FAULTS_SHOWN), faults))
+            shown = chain(ledger.findings(True, FAULTS_SHOWN), _said(source))
+            raise UserError(_listed(place, shown, faults))
         warnings = list(ledger.kinds(False, FAULTS_SHOWN))
         if (more := ledger.count_kinds(False) - FAULTS_SHOWN) > 0:
             warnings.append(f"and {more:,} more; prepare_dataset.py --check lists them")
         facts = "SELECT row, split, caption, content, width, height FROM rows ORDER BY row"
         return rows, list(ledger.ask(facts)), warnings
+
+
+def _said(source: Source) -> Iterator[Finding]:
+    """What was said of the form of the data, such as which column is the captions': it may be why
+    rows are faulty."""
+    return (finding for finding in source.findings if not finding.fault)
 
 
 def _source(config) -> Source:

@@ -1,0 +1,110 @@
+"""Archives, unpacked into a temporary folder."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from lzma import LZMAError
+from pathlib import Path
+
+from errors import UserError
+from preparing.reading import Source
+from preparing.rows import Row
+
+BROKEN = (
+    zipfile.BadZipFile, tarfile.TarError, EOFError, KeyError, ValueError, zlib.error, LZMAError,
+    OSError,
+)  # fmt: skip
+BLOCK = 512  # bytes, of which a tar archive is made
+
+
+def open_archive(path: Path, opened: Callable[[Path], Source]) -> Source:
+    """What `opened` finds in an archive, in a folder that `close` deletes."""
+    temporary = tempfile.TemporaryDirectory(prefix="unpacked-")
+    folder = Path(temporary.name)
+    try:
+        _unpack(path, folder)
+        inner = opened(_innermost(folder))
+    except UserError as error:
+        temporary.cleanup()
+        raise UserError(str(error).replace(str(folder), str(path))) from error
+    except BaseException:
+        temporary.cleanup()
+        raise
+
+    def rows() -> Iterator[Row]:
+        try:
+            yield from inner.rows()
+        except UserError as error:
+            raise UserError(str(error).replace(temporary.name, str(path))) from None
+
+    def close() -> None:
+        inner.close()
+        temporary.cleanup()
+
+    said = tuple(
+        replace(each, where=each.where.replace(str(folder), str(path)),
+                sentence=each.sentence.replace(str(folder), str(path)))
+        for each in inner.findings
+    )  # fmt: skip
+    return replace(
+        inner, name=str(path), rows=rows, findings=said, files=lambda: [path], close=close
+    )
+
+
+def members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """All members, each forgotten after the next. Raises ReadError where the archive breaks off."""
+    while member := archive.next():
+        archive.members.clear()
+        yield member
+    if isinstance(archive.fileobj, io.BufferedReader):  # what is compressed has its own checks
+        archive.fileobj.seek(archive.offset)
+        if any(archive.fileobj.read(BLOCK)):  # tarfile takes a broken header for the end
+            raise tarfile.ReadError("unexpected end of data")
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    try:
+        if path.name.lower().endswith(".zip"):
+            _unzip(path, folder)
+        else:
+            _untar(path, folder)
+    except BROKEN as error:
+        raise UserError(f"{path} cannot be unpacked ({error}); fetch it again.") from error
+    except RuntimeError as error:  # zipfile's word for a password
+        raise UserError(f"{path} cannot be unpacked: {error}.") from error
+
+
+def _unzip(path: Path, folder: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        _check_space(path, sum(each.file_size for each in archive.infolist()))
+        archive.extractall(folder)
+
+
+def _untar(path: Path, folder: Path) -> None:
+    with tarfile.open(path) as archive:
+        _check_space(path, sum(member.size for member in members(archive)))
+    with tarfile.open(path) as archive:
+        for member in members(archive):
+            archive.extract(member, folder, filter="data")
+
+
+def _innermost(folder: Path) -> Path:
+    """`folder`, or the one folder that is all it holds: archives have a top folder."""
+    inside = [each for each in folder.iterdir() if each.name != "__MACOSX"]
+    return _innermost(inside[0]) if len(inside) == 1 and inside[0].is_dir() else folder
+
+
+def _check_space(path: Path, size: int) -> None:
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if size > free:
+        raise UserError(
+            f"{path} unpacks to {size / 2**30:.1f} GiB, but {tempfile.gettempdir()} has "
+            f"{free / 2**30:.1f} GiB free; set TMPDIR to a folder with more."
+        )
