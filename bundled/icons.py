@@ -20,6 +20,7 @@ from PIL import Image
 
 from bundled.canvas import PALETTE
 from bundled.pixels import lab, rgb
+from core.bounded_json import read
 from errors import UserError
 
 SIDE = 128  # pixels of an icon; its longer side fills them
@@ -57,7 +58,7 @@ class Icons:
     @classmethod
     @lru_cache(maxsize=2)
     def load(cls, folder: Path) -> Icons:
-        things = json.loads((folder / "things.json").read_text(encoding="utf-8"))
+        things = read(folder / "things.json")
         for thing in things:
             thing["names"], thing["mean"] = tuple(thing["names"]), tuple(thing["mean"])
         arrays = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("pictures", "parts"))
@@ -158,9 +159,9 @@ def icon_sources(packages: Path) -> dict[str, tuple[str, int]]:
     packages are missing."""
     icons, emoji = (packages / "node_modules" / name for name in PACKAGES)
     try:
-        known = json.loads((emoji / "en" / "data.json").read_text(encoding="utf-8"))
-        bodies = json.loads((icons / "icons.json").read_text(encoding="utf-8"))
-        names = json.loads((icons / "chars.json").read_text(encoding="utf-8"))
+        known = read(emoji / "en" / "data.json")
+        bodies = read(icons / "icons.json")
+        names = read(icons / "chars.json")
     except FileNotFoundError as error:
         raise UserError(
             f"The icons are not there ({error.filename}). In {packages} run: npm install "

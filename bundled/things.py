@@ -28,6 +28,7 @@ from bundled.base import BUNDLED, drawn, train_tokenizer
 from bundled.creatures import draw, write_folder
 from bundled.icons import Icons, build
 from bundled.scenes import Caption, Drawn, draw_scene, scene_captions
+from core.terminal import say
 from errors import exit_with_sentence
 from training.config import Config
 
@@ -63,7 +64,7 @@ def main() -> None:
     last = start(icons, work, options)
     for stage in STAGES[: options.stages]:
         last = train_stage(stage, last, icons, work)
-    print(f"The model lies in {last}.")
+    say(f"The model lies in {last}.")
 
 
 def parse() -> argparse.Namespace:
