@@ -22,7 +22,7 @@ class Series:
 
     def __init__(self, worker: Worker, visitor: gr.Request):
         self._worker = worker
-        self._client = client_of(visitor.client.host, visitor.session_hash)
+        self._client = client_of(visitor, visitor.session_hash)
         self._job: Job | None = None
         self._cancelled = False
         self._unread: dict[str, None] = {}  # in order, each once
