@@ -12,7 +12,6 @@ from errors import UserError
 
 MAX_BODY_BYTES = 64 * 1024
 BODY_SECONDS = 10
-LOOPBACK = ("127.0.0.1", "::1")
 OPEN_PATHS = {"/healthz", "/readyz"}  # for whoever watches the server: no password, any name
 # gradio's page has inline scripts and styles, compiles its `js=` at run time and shows pictures
 # from data: and blob: addresses. Nothing comes from, or goes to, another host.
@@ -86,16 +85,6 @@ class OwnOrigin:
 def answer_of(refusal: Refusal) -> JSONResponse:
     """In the form in which the REST API refuses, and which gradio's page shows as well."""
     return JSONResponse({"error": str(refusal)}, refusal.status)
-
-
-def client_of(host: str | None, session: str | None = None) -> str:
-    """Who asks: the peer's address, never a header, which anybody can write.
-
-    Behind a tunnel or a proxy of this machine all come from loopback; there the page's session
-    tells visitors apart.
-    """
-    host = host or "unknown"
-    return f"{host} {session}" if session and host in LOOPBACK else host
 
 
 async def refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:

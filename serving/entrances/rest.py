@@ -19,15 +19,17 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from errors import UserError
-from serving.entrances.guard import Refusal, client_of, read_json
+from serving.entrances.client import HEADER, client_of
+from serving.entrances.guard import Refusal, read_json
 from serving.entrances.openapi import DOCUMENT
-from serving.line import MAX_WAITING_JOBS, Busy
+from serving.line import MAX_WAITING_JOBS, Busy, ClientBusy
 from serving.picture import Picture
 from serving.request import SEEDS, Cancelled, Request
 from serving.worker import TOGETHER, Job, Unread, Worker
 
 RETRY_SECONDS = 60  # as the sentence of a full line says
 KEYS = [field.name for field in fields(Request)]
+SHARED_ADDRESS = f" A program that names itself in the header {HEADER} has places of its own."
 API_PAGE = Template(Path(__file__).with_name("api.html").read_text(encoding="utf-8"))
 METRICS = """\
 # HELP drawing_jobs_total Jobs that are over, by how they ended.
@@ -123,8 +125,11 @@ class Generate:
         if http.method != "POST":
             sentence = "This address draws what is sent by POST. See /api."
             return _error(sentence, 405, {"Allow": "POST"})
-        request = request_of(await read_json(http))
-        job = self._worker.submit([request], client_of(http.client and http.client.host))
+        request, client = request_of(await read_json(http)), client_of(http)
+        try:
+            job = self._worker.submit([request], client)
+        except ClientBusy as busy:
+            raise busy if client.name else ClientBusy(f"{busy}{SHARED_ADDRESS}") from busy
         try:
             return Response(await self._follow(http, job), media_type="application/json")
         except UserError as error:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from serving.entrances.guard import client_of
+from serving.entrances.client import client_of
 from serving.page import words
 from serving.page.messages import Pace, note
 from serving.picture import Picture
@@ -62,6 +62,4 @@ class Series:
 
 def seed_of(given: object) -> object:
     """The seed in a field, a new one where it is empty; Request judges what is no whole number."""
-    if given is None:
-        return secrets.randbelow(SEEDS)
-    return int(given) if isinstance(given, float) and given.is_integer() else given
+    return secrets.randbelow(SEEDS) if given is None else given
