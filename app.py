@@ -207,10 +207,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def check_entrance(args: argparse.Namespace) -> "Password | None":
     """The password that the page gets. Raises UserError for options that leave it open unsaid."""
-    from serving.entrances.password import Password
+    from serving.entrances.password import VARIABLE, Password, given_password
 
-    if args.public and args.password is not None:
-        raise UserError("--public asks for no password. Leave out --public or --password.")
+    given = given_password(args.password, args.password_file)
+    if args.public and given is not None:
+        by_option = args.password is not None or args.password_file
+        named = "--password" if by_option else f"unset {VARIABLE}"
+        raise UserError(f"--public asks for no password. Leave out --public or {named}.")
     if args.share_server is not None:
         from serving.entrances.share import check_server
 
@@ -219,14 +222,14 @@ def check_entrance(args: argparse.Namespace) -> "Password | None":
             raise UserError("--share_server is for a public link. Add --share.")
     if args.public:
         return None
-    if args.password is None and not args.share:
+    if given is None and not args.share:
         if not is_loopback(args.host):
             raise UserError(
                 f"--host {args.host} lets others in. Add --password, or --public to let everybody "
                 "draw without one."
             )
         return None
-    return Password(args.password or "")
+    return Password(given or "")
 
 
 def is_loopback(host: str) -> bool:
@@ -243,6 +246,8 @@ def announce(args: argparse.Namespace, port: int, password: "Password | None") -
     say(f"The page is at http://{here(args.host)}:{port}")
     if password:
         say(f"Password: {password.text if password.made_up else 'the one you gave'}")
+    if args.password:
+        say("Others on this machine see it in the list of processes; use --password_file FILE.")
     if not is_loopback(args.host):
         who, how = (" who knows it", "") if password else ("", ", without a password")
         say(f"Everyone in your network{who} can open it and draw{how}.")
