@@ -21,7 +21,7 @@ from test_rest import until
 import app
 from errors import UserError
 from generate import Request
-from serving.entrances import attempts
+from serving.entrances import attempts, password
 from serving.entrances.attempts import Attempts, Peer
 from serving.entrances.hosts import hosts_of
 from serving.entrances.password import COOKIE_SECONDS, VARIABLE, Password
@@ -263,6 +263,16 @@ def test_a_made_up_x_forwarded_for_does_not_make_a_guesser_somebody_else(site, c
         forged = {"X-Forwarded-For": f"10.0.0.{guess}", "Forwarded": f"for=10.0.0.{guess}"}
         enter(client, "a wrong guess", **forged)
     assert [*site.password.attempts._peers] == [HERE] and 2.9 < wrong(site) <= 3
+
+
+def test_a_form_that_does_not_come_is_408(site, monkeypatch):
+    monkeypatch.setattr(password, "BODY_SECONDS", 0.2)
+    address = ("127.0.0.1", int(site.url.rpartition(":")[2]))
+    head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n"
+    head += "Content-Type: application/x-www-form-urlencoded\r\n\r\npass"
+    with socket.create_connection(address, timeout=60) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_body_that_comes_while_a_password_is_looked_at_is_not_lost(client):

@@ -90,6 +90,11 @@ def post(url: str, body: object = None, **options) -> httpx.Response:
     return httpx.post(f"{url}/api/generate", json=body, timeout=30, **options)
 
 
+def post_as(url: str, name: str) -> httpx.Response:
+    """A small drawing for a program that calls itself so."""
+    return post(url, {"prompt": "a", "steps": 1}, headers={"X-Client-Id": name.encode()})
+
+
 def post_raw(url: str, content, **headers: str) -> httpx.Response:
     headers = JSON | {name.replace("_", "-"): value for name, value in headers.items()}
     return httpx.post(f"{url}/api/generate", content=content, headers=headers, timeout=30)
@@ -337,13 +342,10 @@ def test_twelve_programs_at_one_address_are_all_served_where_they_name_themselve
 ):
     generator.hold()
     with ThreadPoolExecutor(18) as pool:
-        named = [
-            pool.submit(post, url, {"prompt": "a", "steps": 1}, headers={"X-Client-Id": f"p-{n}"})
-            for n in range(12)
-        ]
-        until(lambda: metric(demo, "drawing_jobs_waiting") == 11, 60)
+        named = [pool.submit(post_as, url, f"p-{n}") for n in range(12)]
+        until(lambda: metric(demo, "drawing_jobs_waiting") == 11)
         nameless = [pool.submit(post, url, {"prompt": "a", "steps": 1}) for _ in range(4)]
-        until(lambda: metric(demo, "drawing_jobs_waiting") == 15, 60)
+        until(lambda: metric(demo, "drawing_jobs_waiting") == 15)
         hint = "A program that names itself in the header X-Client-Id has places of its own."
         assert error_of(refused := post(url, {"prompt": "a"})).endswith(hint)
         assert refused.status_code == 429
@@ -354,13 +356,10 @@ def test_twelve_programs_at_one_address_are_all_served_where_they_name_themselve
 def test_who_makes_up_names_gets_no_more_than_the_places_of_the_address(url, demo, generator):
     generator.hold()
     with ThreadPoolExecutor(24) as pool:
-        drawn = [
-            pool.submit(post, url, {"prompt": "a", "steps": 1}, headers={"X-Client-Id": f"p-{n}"})
-            for n in range(21)
-        ]
-        until(lambda: metric(demo, "drawing_jobs_waiting") == 20, 60)
+        drawn = [pool.submit(post_as, url, f"p-{n}") for n in range(21)]
+        until(lambda: metric(demo, "drawing_jobs_waiting") == 20)
         for name in ("one-more", "p-1"):
-            answer = post(url, {"prompt": "a"}, headers={"X-Client-Id": name})
+            answer = post_as(url, name)
             assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
             assert error_of(answer) == "20 drawings are waiting already. Try again in a minute."
         other = worker_of(demo).submit([Request("a", steps=1)], Client("another address"))
@@ -371,7 +370,7 @@ def test_who_makes_up_names_gets_no_more_than_the_places_of_the_address(url, dem
 
 @pytest.mark.parametrize("name", ["a b", "é", "x" * 65, "../x", '"', "a,b"])
 def test_a_name_that_is_none_is_400(url, generator, name):
-    answer = post(url, {"prompt": "a"}, headers={"X-Client-Id": name.encode()})
+    answer = post_as(url, name)
     assert answer.status_code == 400 and error_of(answer).startswith("X-Client-Id is no name.")
     assert generator.requests == []
 

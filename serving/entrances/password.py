@@ -20,7 +20,7 @@ from starlette.requests import HTTPConnection
 from errors import UserError
 from serving.entrances.attempts import Attempts
 from serving.entrances.client import address_of
-from serving.entrances.guard import OPEN_PATHS
+from serving.entrances.guard import BODY_SECONDS, OPEN_PATHS
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,6 +34,7 @@ FORM = b"application/x-www-form-urlencoded"
 ASK = "The password, please."
 WRONG = "That is not the password."
 WAIT = "Too many wrong passwords are being tried. Try again in {seconds} s."
+SLOW = "The password came too slowly. Send it in one go."
 HOW = (
     "This page has a password: open it in a browser, or send the header Authorization: Bearer "
     "and the password."
@@ -176,7 +177,11 @@ class Door:
         return right is True
 
     async def _log_in(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        fields = dict(parse_qsl((await _body(receive)).decode("latin-1")))
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                fields = dict(parse_qsl((await _body(receive)).decode("latin-1")))
+        except TimeoutError:
+            return await self._refuse(scope, send, 408, SLOW)
         if "password" not in fields:
             return await self._refuse(scope, send, 401, ASK)
         given = fields["password"].encode()
