@@ -29,6 +29,7 @@ from serving.pipeline import DTYPES, is_model_folder, model_name, picture_size, 
 if TYPE_CHECKING:
     import gradio
 
+    from serving.entrances.hosts import Hosts
     from serving.entrances.password import Password
     from serving.limits import Limits
 
@@ -107,15 +108,18 @@ def serve(
     port: int,
     password: "Password | None" = None,
     mcp: bool = False,
+    hosts: "Hosts | None" = None,
 ) -> None:
     """Start answering at host:port, in a thread: the page, and the routes beside it.
 
-    `mcp`: also as a tool for assistants, at /gradio_api/mcp/.
+    `mcp`: also as a tool for assistants, at /gradio_api/mcp/. `hosts`: the names under which a page
+    without a password answers, `host` if None.
     """
     from fastapi.middleware import Middleware
 
     from serving.entrances.gate import Gate
     from serving.entrances.guard import OwnOrigin, SecurityHeaders
+    from serving.entrances.hosts import Hosts, OwnHost
     from serving.entrances.password import Door
     from serving.page.mends import SESSIONS
     from serving.page.theme import CSS, theme
@@ -148,8 +152,10 @@ def serve(
         from serving.entrances.tool import mend
 
         mend(app, password)
+    server.state.has_password = password is not None
+    names = None if password else hosts or Hosts(host)
     # Around all, because gradio puts its own middleware before that of `app_kwargs`.
-    server.middleware_stack = SecurityHeaders(OwnOrigin(server.middleware_stack))
+    server.middleware_stack = SecurityHeaders(OwnHost(OwnOrigin(server.middleware_stack), names))
 
 
 @contextmanager
@@ -189,6 +195,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--host", default="127.0.0.1", help="0.0.0.0 shows the page to your network (%(default)s)")
     add("--port", type=int, default=7860, help="or the next free one (%(default)s)")
     add("--password", nargs="?", const="", help="to enter with (made up where none is given)")
+    add("--password_file", metavar="FILE", help="to read it from; or set SD_POKEMON_PASSWORD")
+    add("--allow_host", nargs="+", default=[], metavar="NAME", help="answer under this name too")
     add("--share", action="store_true", help="open a public link as well, for up to a week")
     add("--share_server", metavar="HOST:PORT", help="your own share server (gradio's)")
     add("--public", action="store_true", help="let everybody draw a little, without a password")
@@ -199,10 +207,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def check_entrance(args: argparse.Namespace) -> "Password | None":
     """The password that the page gets. Raises UserError for options that leave it open unsaid."""
-    from serving.entrances.password import Password
+    from serving.entrances.password import VARIABLE, Password, given_password
 
-    if args.public and args.password is not None:
-        raise UserError("--public asks for no password. Leave out --public or --password.")
+    given = given_password(args.password, args.password_file)
+    if args.public and given is not None:
+        by_option = args.password is not None or args.password_file
+        named = "--password" if by_option else f"unset {VARIABLE}"
+        raise UserError(f"--public asks for no password. Leave out --public or {named}.")
     if args.share_server is not None:
         from serving.entrances.share import check_server
 
@@ -211,14 +222,14 @@ def check_entrance(args: argparse.Namespace) -> "Password | None":
             raise UserError("--share_server is for a public link. Add --share.")
     if args.public:
         return None
-    if args.password is None and not args.share:
+    if given is None and not args.share:
         if not is_loopback(args.host):
             raise UserError(
                 f"--host {args.host} lets others in. Add --password, or --public to let everybody "
                 "draw without one."
             )
         return None
-    return Password(args.password or "")
+    return Password(given or "")
 
 
 def is_loopback(host: str) -> bool:
@@ -235,6 +246,8 @@ def announce(args: argparse.Namespace, port: int, password: "Password | None") -
     say(f"The page is at http://{here(args.host)}:{port}")
     if password:
         say(f"Password: {password.text if password.made_up else 'the one you gave'}")
+    if args.password:
+        say("Others on this machine see it in the list of processes; use --password_file FILE.")
     if not is_loopback(args.host):
         who, how = (" who knows it", "") if password else ("", ", without a password")
         say(f"Everyone in your network{who} can open it and draw{how}.")
@@ -245,12 +258,16 @@ def here(host: str) -> str:
     return "127.0.0.1" if host == "0.0.0.0" else host
 
 
-def share(args: argparse.Namespace, app: "gradio.Blocks", password: "Password | None") -> None:
+def share(
+    args: argparse.Namespace, app: "gradio.Blocks", password: "Password | None", hosts: "Hosts"
+) -> None:
     """Open the public link in the background; it tells of itself."""
     from serving.entrances.share import ShareLink, open_in_background
 
     say("Opening a public link ...")
-    link = ShareLink(here(args.host), app.server_port, app.share_token, args.share_server)
+    link = ShareLink(
+        here(args.host), app.server_port, app.share_token, args.share_server, hosts.add
+    )
     open_in_background(link, password.text if password and password.made_up else "")
 
 
@@ -261,6 +278,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # to whatever takes the port next.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     password = check_entrance(args)
+    from serving.entrances.hosts import hosts_of
+
+    hosts = hosts_of(args.host, args.allow_host, shown_to_others=not is_loopback(args.host))
     if args.mcp:
         from serving.entrances.tool import check_installed
 
@@ -274,10 +294,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from serving.limits import PUBLIC, Limits
 
     app = build_app(generator, PUBLIC if args.share or args.public else Limits(), rivals)
-    serve(app, args.host, port, password, args.mcp)
+    serve(app, args.host, port, password, args.mcp, hosts)
     announce(args, port, password)
     if args.share:
-        share(args, app, password)
+        share(args, app, password, hosts)
     generator.open(args.device, args.dtype)
     say(f"{generator.name} is ready. Stop with Ctrl+C.")
     app.block_thread()

@@ -31,7 +31,7 @@ import psutil
 
 from benchmarks import load_clients as clients
 from errors import UserError, exit_with_sentence
-from serving.line import MAX_WAITING_JOBS
+from serving.line import MAX_COMMON_JOBS
 from serving.page.drawings import MOST_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -178,7 +178,7 @@ def unmet(seen: clients.Seen, books: dict, used: list[dict], log: str) -> Iterat
     yield from books["wrong"]
     if books["most_inside"] != 1:
         yield f"{books['most_inside']} calls were inside at once."
-    if books["most_waiting"] > MAX_WAITING_JOBS:
+    if books["most_waiting"] > MAX_COMMON_JOBS:
         yield f"{books['most_waiting']} jobs waited at once."
     if books["busy"]:
         yield f"{CALM_SECONDS} s after all had gone the server was still drawing."

@@ -22,14 +22,14 @@ from PIL import Image
 
 from benchmarks.load_server import SIDE, colour_of
 from serving.entrances.rest import RETRY_SECONDS
-from serving.line import MAX_JOBS_OF_CLIENT, MAX_WAITING_JOBS
+from serving.line import MAX_COMMON_JOBS, MAX_JOBS_OF_CLIENT
 from serving.request import SEEDS, Request
 
 PATIENCE_SECONDS = 120  # what has not come by then is lost
 PAUSE_SECONDS = 2.0  # between two things that a client does, on average
 REFUSALS = (  # the sentences of a full line, each with the number that must stand there
     (re.compile(r"Enough of your drawings are waiting already \((\d+)\)\. "), MAX_JOBS_OF_CLIENT),
-    (re.compile(r"(\d+) drawings are waiting already\. Try again in a minute\."), MAX_WAITING_JOBS),
+    (re.compile(r"(\d+) drawings are waiting already\. Try again in a minute\."), MAX_COMMON_JOBS),
 )
 NONSENSE = (
     b"", b"{", b"[]", b"null", b'{"prompt": "a", "steps": NaN}', b'{"prompt": "a", "seed": -1}',

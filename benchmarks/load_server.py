@@ -20,7 +20,7 @@ from starlette.routing import Route
 import app
 import serving.page.drawings
 import serving.worker
-from serving.line import MAX_JOBS_OF_CLIENT, MAX_WAITING_JOBS, Busy, Line
+from serving.line import MAX_COMMON_JOBS, MAX_JOBS_OF_CLIENT, Busy, Line
 from serving.picture import Picture
 from serving.request import Cancelled, Request
 
@@ -92,7 +92,8 @@ class SleepingGenerator:
 class WatchedLine(Line):
     """A Line that checks itself against its rules: nobody too many, nobody refused too early.
 
-    The load's jobs are small, so that only numbers count here and never cost.
+    The load's jobs are small, so that only numbers count here and never cost; and they all come
+    from one address.
     """
 
     books: Books
@@ -100,8 +101,8 @@ class WatchedLine(Line):
     def add(self, job) -> None:
         waiting = list(self)
         mine = sum(each.client == job.client for each in waiting)
-        full = len(waiting) >= MAX_WAITING_JOBS or (job.client and mine >= MAX_JOBS_OF_CLIENT)
-        state = f"with {mine} of {job.client}'s jobs and {len(waiting)} in all waiting"
+        full = len(waiting) >= MAX_COMMON_JOBS or mine >= MAX_JOBS_OF_CLIENT
+        state = f"with {mine} of {'/'.join(job.client)}'s jobs and {len(waiting)} in all waiting"
         try:
             super().add(job)
         except Busy:

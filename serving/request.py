@@ -1,13 +1,13 @@
 """The one request type: the command, the page and the scorer ask for pictures with it."""
 
-import unicodedata
+import re
 from dataclasses import dataclass
 
-from core.printable import is_blank
 from errors import UserError
 
 SEEDS = 2**32
 MAX_PROMPT_CHARACTERS = 2000
+PIXELS_STEP = 8
 BOUNDS = {  # inclusive; the page's sliders and the command's help show the same numbers
     "seed": (0, SEEDS - 1),
     "num_images": (1, 16),
@@ -24,7 +24,37 @@ SCHEDULERS = {  # by the names that other tools have for them: class of diffuser
     "Euler": ("EulerDiscreteScheduler", {}),
     "Euler a": ("EulerAncestralDiscreteScheduler", {}),
     "DDIM": ("DDIMScheduler", {}),
-    "DDPM": ("DDPMScheduler", {}),
+}
+
+
+# Control characters and lone surrogates: no tokenizer can be trusted with them.
+NO_TEXT = r"[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\ud800-\udfff]"
+# A character that can be seen, as core.printable has it; written out, as a schema needs it.
+SEEN = (
+    "[^\t\n\r \xa0\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
+    "\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164"
+    "\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
+)
+
+
+def _number(name: str, kind: str) -> dict:
+    low, high = BOUNDS[name]
+    return {"type": kind, "minimum": low, "maximum": high}
+
+
+TEXT = {"type": "string", "maxLength": MAX_PROMPT_CHARACTERS, "not": {"pattern": NO_TEXT}}
+RULES = {  # of a request's fields, as JSON Schema: what is checked here, and what the API describes
+    "prompt": TEXT | {"pattern": SEEN},
+    "negative_prompt": TEXT,
+    "seed": _number("seed", "integer"),
+    "num_images": _number("num_images", "integer"),
+    "steps": _number("steps", "integer"),
+    "guidance_scale": _number("guidance_scale", "number"),
+    "width": _number("width", "integer") | {"multipleOf": PIXELS_STEP},
+    "height": _number("height", "integer") | {"multipleOf": PIXELS_STEP},
+    "scheduler": {"type": "string", "enum": list(SCHEDULERS)},
 }
 
 
@@ -36,8 +66,8 @@ class Cancelled(Exception):
 class Request:
     """What to draw: the one request type of the command, the page and the scorer.
 
-    Picture i of a request has seed `seed + i`. Raises UserError for a value out of `BOUNDS` or of
-    the wrong type, so that a Request that exists can be drawn.
+    Picture i of a request has seed `seed + i`. Raises UserError for a value against `RULES`, so
+    that a Request that exists can be drawn.
     """
 
     prompt: str
@@ -51,25 +81,16 @@ class Request:
     scheduler: str = "DPM++ 2M"  # a key of SCHEDULERS
 
     def __post_init__(self):
-        _check_text("prompt", self.prompt)
-        _check_text("negative prompt", self.negative_prompt)
-        if is_blank(self.prompt):
-            raise UserError(
-                "The prompt is empty. Say what to draw, for example: a red creature with wings."
-            )
-        for name in ("seed", "num_images", "steps"):
-            _check_number(name, getattr(self, name), int)
-        _check_number("guidance_scale", self.guidance_scale, int, float)
-        for name in ("width", "height"):
-            pixels = getattr(self, name)
-            if pixels is not None:
-                _check_number(name, pixels, int)
-                if pixels % 8:
-                    nearest = pixels - pixels % 8
-                    raise UserError(f"{name} is {pixels}. Give a multiple of 8, such as {nearest}.")
-        if not isinstance(self.scheduler, str) or self.scheduler not in SCHEDULERS:
-            known = ", ".join(SCHEDULERS)
-            raise UserError(f"There is no scheduler {self.scheduler!r:.40}. Choose one of {known}.")
+        for name, rule in RULES.items():
+            value = getattr(self, name)
+            if value is None and name in ("width", "height"):
+                continue
+            if "enum" in rule:
+                _check_choice(name, value, rule)
+            elif rule["type"] == "string":
+                _check_text(name.replace("_", " "), value, rule)
+            else:
+                object.__setattr__(self, name, _checked_number(name, value, rule))
 
     @property
     def seeds(self) -> list[int]:
@@ -77,21 +98,34 @@ class Request:
         return [(self.seed + i) % SEEDS for i in range(self.num_images)]
 
 
-def _check_text(name: str, text: object) -> None:
+def _check_text(name: str, text: object, rule: dict) -> None:
     if not isinstance(text, str):
         raise UserError(f"The {name} is of type {type(text).__name__}. Give text.")
-    if len(text) > MAX_PROMPT_CHARACTERS:
-        raise UserError(
-            f"The {name} has {len(text):,} characters. Shorten it to {MAX_PROMPT_CHARACTERS:,}."
-        )
-    # Control characters and lone surrogates: no tokenizer can be trusted with them.
-    if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\r\n" for c in text):
+    if len(text) > (most := rule["maxLength"]):
+        raise UserError(f"The {name} has {len(text):,} characters. Shorten it to {most:,}.")
+    if re.search(rule["not"]["pattern"], text):
         raise UserError(f"The {name} holds characters that are no text. Type it anew.")
+    if not re.search(rule.get("pattern", ""), text):
+        raise UserError(
+            f"The {name} is empty. Say what to draw, for example: a red creature with wings."
+        )
 
 
-def _check_number(name: str, value: object, *types: type) -> None:
-    low, high = BOUNDS[name]
+def _checked_number(name: str, given: object, rule: dict) -> int | float:
+    """The number; a whole one is an int, also where JSON or a slider writes 20.0."""
+    whole, (low, high) = rule["type"] == "integer", (rule["minimum"], rule["maximum"])
+    value = int(given) if whole and isinstance(given, float) and given.is_integer() else given
+    types = (int,) if whole else (int, float)
     if type(value) not in types or not low <= value <= high:  # NaN is in no range
-        kind = "number" if float in types else "whole number"
-        shown = f"{value!r:.40}"
-        raise UserError(f"{name} is {shown}. Give a {kind} from {low} to {high}.")
+        kind = "whole number" if whole else "number"
+        raise UserError(f"{name} is {given!r:.40}. Give a {kind} from {low} to {high}.")
+    if (step := rule.get("multipleOf")) and value % step:
+        nearest = value - value % step
+        raise UserError(f"{name} is {value}. Give a multiple of {step}, such as {nearest}.")
+    return value
+
+
+def _check_choice(name: str, value: object, rule: dict) -> None:
+    if not isinstance(value, str) or value not in rule["enum"]:
+        known = ", ".join(rule["enum"])
+        raise UserError(f"There is no {name} {value!r:.40}. Choose one of {known}.")

@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from errors import UserError
-from serving.line import USUAL_SIDE, Line
+from serving.line import USUAL_SIDE, Client, Line
 from serving.picture import Picture
 from serving.request import Cancelled, Request
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from generate import Generator
     from serving.denoising import Drawing
 
+NOBODY = Client()  # in particular
 TOGETHER = 8  # jobs, and pictures of the model's own size, that take their steps together
 
 
@@ -64,7 +65,7 @@ class Job:
     def __init__(
         self,
         requests: Sequence[Request],
-        client: str,
+        client: Client,
         leave: "Callable[[Job], None]",
         generator: "Generator",
         side_by_side: bool = False,
@@ -193,10 +194,10 @@ class Worker:
     def submit(
         self,
         requests: Sequence[Request],
-        client: str = "",
+        client: Client = NOBODY,
         generator: "Generator | None" = None,
     ) -> Job:
-        """Queue a job. Jobs of different clients take turns; "" is nobody in particular.
+        """Queue a job. Jobs of different clients take turns.
 
         `generator` draws it instead of the worker's own, in the worker's thread as well. Raises
         Busy when too much waits already, or too much of this client's.

@@ -52,7 +52,7 @@ class FakeGenerator:
         total = sum(request.steps for request in requests)
         for done in range(1, total + 1):
             if done == self._held_step:
-                assert self._go.wait(30), "held for too long"
+                assert self._go.wait(120), "held for too long"
             time.sleep(self.step_seconds)
             if on_preview:
                 on_preview([Image.new("RGB", (32, 32), (done * 10 % 256, 80, 80))])

@@ -23,6 +23,7 @@ from test_password import routes
 from test_rest import HOSTILE_TEXTS, until, worker_of
 
 import app
+from serving.entrances.hosts import Hosts
 from serving.models import Rivals
 from serving.request import BOUNDS
 from serving.worker import Step
@@ -39,7 +40,7 @@ def generator() -> FakeGenerator:
 @pytest.fixture(scope="module")
 def demo(generator):
     demo = app.build_app(generator, rivals=Rivals(FakeGenerator()))
-    app.serve(demo, "127.0.0.1", some_port())
+    app.serve(demo, "127.0.0.1", some_port(), hosts=Hosts("abc.gradio.live"))
     yield demo
     demo.close(verbose=False)
 
@@ -484,7 +485,7 @@ def test_who_goes_in_mid_run_stops_the_drawing_within_a_step(demo, client, gener
     until(lambda: not any(event.alive for job in demo._queue.active_jobs if job for event in job))
     job = worker_of(demo)._drawn[0]
     # At the next event; here is one, while the generator is held.
-    until(lambda: job.tell(Step(2, 20)) or job._cancelled.is_set(), 30)
+    until(lambda: job.tell(Step(2, 20)) or job._cancelled.is_set())
     generator.release()
     until(lambda: job not in worker_of(demo)._drawn)
     assert generator.steps == [1, 2, 3]

@@ -92,3 +92,12 @@ def test_epochs_are_counted_in_steps_of_the_global_batch():
 def test_options_cannot_change_during_a_run():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config(**NEEDED).seed = 1
+
+
+@pytest.mark.parametrize("report_to", ["wandb", "all"])
+def test_a_token_is_not_given_to_a_tracker_that_keeps_the_command(report_to):
+    with pytest.raises(UserError, match="leave out --hub_token") as refused:
+        Config(**NEEDED, report_to=report_to, hub_token="hf_secret")
+    assert "hf_secret" not in str(refused.value)
+    Config(**NEEDED, report_to="tensorboard", hub_token="hf_secret")
+    Config(**NEEDED, report_to=report_to)

@@ -176,7 +176,7 @@ def test_a_program_that_ends_leaves_its_drawing_within_a_step(demo, url, generat
     until(lambda: not [e for job in demo._queue.active_jobs if job for e in job if e.alive])
     job = worker_of(demo)._drawn[0]
     # At the next event; here is one, while the generator is held.
-    until(lambda: job.tell(Step(2, 20)) or job._cancelled.is_set(), 30)
+    until(lambda: job.tell(Step(2, 20)) or job._cancelled.is_set())
     generator.release()
     until(lambda: job not in worker_of(demo)._drawn)
     assert generator.steps == [1, 2, 3]

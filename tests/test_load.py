@@ -94,8 +94,8 @@ def test_a_refusal_with_another_sentence_or_number_is_noticed(client):
     ("most", "noticed"),
     [
         (load_server.MAX_JOBS_OF_CLIENT, []),
-        (load_server.MAX_JOBS_OF_CLIENT - 1, ["A job was refused with 3 of a's jobs"]),
-        (load_server.MAX_JOBS_OF_CLIENT + 1, ["A job was admitted with 4 of a's jobs"]),
+        (load_server.MAX_JOBS_OF_CLIENT - 1, ["A job was refused with 3 of here/a's jobs"]),
+        (load_server.MAX_JOBS_OF_CLIENT + 1, ["A job was admitted with 4 of here/a's jobs"]),
     ],
 )
 def test_a_line_that_breaks_its_rules_is_noticed(monkeypatch, most, noticed):
@@ -103,9 +103,9 @@ def test_a_line_that_breaks_its_rules_is_noticed(monkeypatch, most, noticed):
     watched = load_server.WatchedLine()
     watched.books = load_server.Books()
     for _ in range(most):
-        watched.add(Job([Request("x")], "a", None, None))
+        watched.add(Job([Request("x")], line.Client("here", "a"), None, None))
     with pytest.raises(Busy):
-        watched.add(Job([Request("x")], "a", None, None))
+        watched.add(Job([Request("x")], line.Client("here", "a"), None, None))
     wrong = watched.books.wrong
     assert [sentence[: len(start)] for sentence, start in zip(wrong, noticed, strict=True)] == (
         noticed

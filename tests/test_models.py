@@ -69,7 +69,7 @@ def test_a_passing_model_is_closed_when_its_job_fails_and_the_error_is_kept(erro
 
 def test_a_passing_model_is_closed_when_its_job_is_called_off():
     garage, worker = Garage(), Worker(FakeGenerator())
-    job = worker.submit([Request("a cat", steps=150)], "", Passing("checkpoint-1", garage))
+    job = worker.submit([Request("a cat", steps=150)], generator=Passing("checkpoint-1", garage))
     with pytest.raises(Cancelled):
         for event in job:
             if getattr(event, "done", 0):

@@ -1,9 +1,13 @@
 """The door before the page, and how much is let in."""
 
 import json
+import os
 import re
+import socket
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.client import HTTPConnection
 from types import SimpleNamespace
 
@@ -11,55 +15,39 @@ import httpx
 import pytest
 from fakes import FakeGenerator
 from ports import some_port
-from test_app import browser, generate_until, in_browser, status  # noqa: F401  (browser is a fixture)
+from test_app import browser, in_browser, status  # noqa: F401  (browser is a fixture)
+from test_rest import until
 
 import app
 from errors import UserError
 from generate import Request
-from serving.entrances.password import (
-    FREE_ATTEMPTS,
-    LONGEST_WAIT_SECONDS,
-    MOST_PEERS,
-    Attempts,
-    Password,
-)
+from serving.entrances import attempts, password
+from serving.entrances.attempts import Attempts, Peer
+from serving.entrances.hosts import hosts_of
+from serving.entrances.password import COOKIE_SECONDS, VARIABLE, Password
 from serving.limits import PUBLIC, LimitedWorker, Limits
 
 SECRET = "pässword-of-theirs"
 BEARER = {"Authorization": f"Bearer {SECRET}".encode()}
 HTML = {"Accept": "text/html,*/*"}
-FREE = FREE_ATTEMPTS["peer"]
-
-
-class Clock:
-    """Time that passes when the test says so."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+HERE = "here"  # the peer of whoever asks from this machine by one of its own names
 
 
 @pytest.fixture(scope="module")
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(scope="module")
-def site(clock) -> Iterator[SimpleNamespace]:
+def site() -> Iterator[SimpleNamespace]:
     """An app behind a password, by its address and FastAPI application."""
-    password = Password(SECRET, Attempts(clock))
+    password = Password(SECRET)
     port = some_port()
     demo = app.build_app(FakeGenerator(), PUBLIC)
     app.serve(demo, "127.0.0.1", port, password)
     url = f"http://127.0.0.1:{port}"
-    yield SimpleNamespace(url=url, server=demo.server_app)
+    yield SimpleNamespace(url=url, server=demo.server_app, password=password)
     demo.close(verbose=False)
 
 
 @pytest.fixture
-def client(site, clock) -> Iterator[httpx.Client]:
-    clock.now += 100_000  # what other tests got wrong is forgotten
+def client(site) -> Iterator[httpx.Client]:
+    site.password.attempts = Attempts()  # what other tests got wrong is forgotten
     with httpx.Client(base_url=site.url, trust_env=False, timeout=60) as client:
         yield client
 
@@ -155,7 +143,7 @@ def test_the_right_password_gives_a_cookie_that_scripts_and_other_sites_cannot_u
     assert (answer.status_code, answer.headers["location"]) == (303, "./?__theme=dark")
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=Lax" in cookie and "Secure" not in cookie
-    assert SECRET not in cookie
+    assert f"Max-Age={COOKIE_SECONDS}" in cookie and SECRET not in cookie
     assert client.get("/config").status_code == 200
     client.cookies.clear()
     https = enter(client, SECRET, **{"X-Forwarded-Proto": "https"})
@@ -210,61 +198,97 @@ def test_the_page_works_behind_its_password(browser, site):  # noqa: F811
     assert "51 steps are too many for this page. Ask for 50." in too_many.text
 
 
-# Guessing
+# Guessing; test_attempts.py says how fast
 
 
-def test_guessing_is_slowed_and_then_not_even_the_right_password_is_looked_at(client, clock):
-    for _ in range(FREE):
-        assert enter(client, "a wrong guess").status_code == 401
-    waits = []
-    for _ in range(9):
-        answer = enter(client, SECRET)
-        assert answer.status_code == 429 and "set-cookie" not in answer.headers
-        assert client.get("/config", headers=BEARER).status_code == 429
-        waits.append(int(answer.headers["retry-after"]))
-        assert f"Try again in {waits[-1]} s." in answer.text
-        clock.now += waits[-1]
-        assert enter(client, "a wrong guess").status_code == 401
-    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    clock.now += LONGEST_WAIT_SECONDS
-    assert enter(client, SECRET).status_code == 303
+def guesses(site, stack: ExitStack, count: int, host: str = "localhost") -> None:
+    """Wrong passwords, nobody waiting for the answers."""
+    address = ("127.0.0.1", int(site.url.rpartition(":")[2]))
+    head = f"GET /config HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer a-wrong-guess\r\n\r\n"
+    for _ in range(count):
+        stack.enter_context(socket.create_connection(address, timeout=60)).sendall(head.encode())
 
 
-def test_who_is_in_stays_in_while_somebody_guesses(client):
+def wrong(site, peer: str = HERE) -> float:
+    """How many wrong passwords of a peer are remembered."""
+    peers = site.password.attempts._peers
+    return peers[peer].past.level(time.monotonic()) if peer in peers else 0
+
+
+def test_a_stranger_who_guesses_keeps_nobody_out_who_knows_the_password(site, client):
+    with ExitStack() as stack:
+        guesses(site, stack, 20)
+        until(lambda: wrong(site) > 19)
+        for _ in range(59):
+            entered = enter(client, SECRET)
+            client.cookies.clear()
+            assert entered.status_code == 303
+            assert client.get("/config", headers=BEARER).status_code == 200
+
+
+def test_who_guesses_through_a_tunnel_does_not_delay_who_sits_here(site, client):
+    with ExitStack() as stack:
+        guesses(site, stack, 40, host="abc.gradio.live")
+        until(lambda: len(site.password.attempts._waiting) == 10)
+        assert enter(client, SECRET).status_code == 303
+        assert wrong(site) == 0 and 29 < wrong(site, "tunnel") <= 31
+    until(lambda: not site.password.attempts._waiting, 60)  # they have hung up
+
+
+def test_who_cannot_be_let_in_now_is_told_when_to_come_again(site, client, monkeypatch):
+    monkeypatch.setattr(attempts, "MOST_WAITING", 0)
+    site.password.attempts._peers[HERE] = guessed_much = Peer()
+    for _ in range(30):
+        guessed_much.add(time.monotonic())
+    answer = client.get("/config", headers=BEARER)
+    assert answer.status_code == 429 and answer.headers["retry-after"] in ("1", "2")
+    sentence = (
+        f"Too many wrong passwords are being tried. Try again in {answer.headers['retry-after']} s."
+    )
+    assert answer.json() == {"error": sentence}
+    page = enter(client, SECRET)
+    assert page.status_code == 429 and "Try again in" in page.text and not client.cookies
+
+
+def test_who_is_in_stays_in_while_somebody_guesses(site, client):
     enter(client, SECRET)
-    with httpx.Client(base_url=client.base_url, trust_env=False) as guesser:
-        for _ in range(FREE + 1):
-            last = enter(guesser, "a wrong guess")
-    assert last.status_code == 429
-    assert client.get("/config").status_code == 200
+    with ExitStack() as stack:
+        guesses(site, stack, 40)
+        until(lambda: site.password.attempts._waiting)
+        assert client.get("/config").status_code == 200
 
 
-def test_a_made_up_x_forwarded_for_does_not_make_a_guesser_somebody_else(client):
-    for guess in range(FREE):
-        enter(client, "a wrong guess", **{"X-Forwarded-For": f"10.0.0.{guess}"})
-    answer = enter(client, "a wrong guess", **{"X-Forwarded-For": "10.0.1.1"})
-    assert answer.status_code == 429
+def test_a_made_up_x_forwarded_for_does_not_make_a_guesser_somebody_else(site, client):
+    for guess in range(3):
+        forged = {"X-Forwarded-For": f"10.0.0.{guess}", "Forwarded": f"for=10.0.0.{guess}"}
+        enter(client, "a wrong guess", **forged)
+    assert [*site.password.attempts._peers] == [HERE] and 2.9 < wrong(site) <= 3
 
 
-def test_many_guessers_together_are_slowed_too_and_take_no_memory(clock):
-    attempts = Attempts(clock)
-    for guess in range(FREE_ATTEMPTS["all"]):
-        assert attempts.wait_seconds(f"peer {guess}") == 0
-        attempts.count_wrong(f"peer {guess}")
-    assert attempts.wait_seconds("somebody new") == 1
-    for guess in range(2 * MOST_PEERS):
-        attempts.count_wrong(f"another {guess}")
-    assert len(attempts._wrong) <= MOST_PEERS
-    assert attempts.wait_seconds("somebody new") == LONGEST_WAIT_SECONDS
-    clock.now += 60 * 60
-    assert attempts.wait_seconds("somebody new") == 0
+def test_a_form_that_does_not_come_is_408(site, monkeypatch):
+    monkeypatch.setattr(password, "BODY_SECONDS", 0.2)
+    address = ("127.0.0.1", int(site.url.rpartition(":")[2]))
+    head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n"
+    head += "Content-Type: application/x-www-form-urlencoded\r\n\r\npass"
+    with socket.create_connection(address, timeout=60) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_body_that_comes_while_a_password_is_looked_at_is_not_lost(client):
+    chunks = iter([b'{"prompt": "a creature",', b' "steps": 1, "seed": 3}'])
+    headers = BEARER | {"Content-Type": "application/json"}
+    answer = client.post("/api/generate", content=chunks, headers=headers)
+    assert answer.status_code == 200 and answer.json()["settings"]["seed"] == 3
 
 
 # The options
 
 
 def entrance(*arguments: str) -> Password | None:
-    return app.check_entrance(app.parse_args(arguments))
+    args = app.parse_args(arguments)
+    hosts_of(args.host, args.allow_host, shown_to_others=False)
+    return app.check_entrance(args)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "no.such.host.invalid", ""])
@@ -296,6 +320,15 @@ def test_a_password_is_made_up_for_a_link_and_where_none_is_given():
         (["--public", "--password"], "Leave out --public or --password."),
         (["--password", "short"], "The password has 5 characters. Give 8 or more"),
         (["--password", "        "], "The password has 0 characters."),
+        (["--password", "two lines\nof it"], "The password is no line that can be typed."),
+        (["--password", "half a character \udcc3"], "The password is no line that can be typed."),
+        (["--password", "x" * 257], "Give one of 8 to 256 characters."),
+        (["--password", SECRET, "--password_file", "f"], "give two passwords. Leave one out."),
+        (["--password_file", "no-such-file"], "--password_file 'no-such-file' cannot be read (No"),
+        (["--password_file", "."], "cannot be read (Is a directory)"),
+        (["--password_file", "\0"], "cannot be read (it holds no text)"),
+        (["--allow_host", "http://draw.example.org"], "--allow_host is 'http://draw.example.org'."),
+        (["--allow_host", "a.example", "b.example:80"], "--allow_host is 'b.example:80'. Give a"),
         (["--share_server", "h:1"], "Add --share."),
         (["--share", "--share_server", "h"], "--share_server is 'h'. Give HOST:PORT"),
     ],
@@ -303,6 +336,45 @@ def test_a_password_is_made_up_for_a_link_and_where_none_is_given():
 def test_options_that_contradict_each_other_are_refused_by_a_sentence(arguments, sentence):
     with pytest.raises(UserError, match=re.escape(sentence)):
         entrance(*arguments)
+
+
+@pytest.mark.parametrize("words", [[], ["--share"], ["--host", "0.0.0.0"]])
+def test_a_password_can_be_kept_out_of_the_list_of_processes(monkeypatch, tmp_path, words):
+    file = tmp_path / "password"
+    file.write_text(f"{SECRET}\n", encoding="utf-8")
+    assert entrance("--password_file", str(file), *words).text == SECRET
+    monkeypatch.setenv(VARIABLE, f"{SECRET}-2")
+    assert entrance(*words).text == f"{SECRET}-2"
+    assert VARIABLE not in os.environ  # which the tunnel's program inherits
+    monkeypatch.setenv(VARIABLE, f"{SECRET}-2")
+    assert entrance(*words, "--password").text == f"{SECRET}-2"
+    for stronger in (["--password", SECRET], ["--password_file", str(file)]):
+        monkeypatch.setenv(VARIABLE, f"{SECRET}-2")
+        assert entrance(*words, *stronger).text == SECRET
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "is empty. Write the password into it."),
+        (b"\n \n", "is empty"),
+        (b"\xff\xfe\x00p", "cannot be read (it holds no text)"),
+        (b"short\n", "The password has 5 characters."),
+        (b"one password\nanother one\n", "The password is no line that can be typed."),
+        (b"x" * 2**20, "The password is no line that can be typed."),
+    ],
+)
+def test_a_file_that_holds_no_password_is_named_by_a_sentence(tmp_path, content, sentence):
+    (tmp_path / "password").write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(sentence)) as error:
+        entrance("--password_file", str(tmp_path / "password"))
+    assert len(str(error.value)) < 400 + len(str(tmp_path))
+
+
+def test_a_public_page_does_not_forget_a_password_in_the_environment(monkeypatch):
+    monkeypatch.setenv(VARIABLE, SECRET)
+    with pytest.raises(UserError, match=f"Leave out --public or unset {VARIABLE}."):
+        entrance("--public")
 
 
 def test_the_terminal_shows_a_password_that_was_made_up_and_no_other(capsys):
@@ -313,6 +385,7 @@ def test_the_terminal_shows_a_password_that_was_made_up_and_no_other(capsys):
         out = capsys.readouterr().out
         assert f"Password: {said or password.text}\n" in out and SECRET not in out
         assert "Everyone in your network who knows it can open it and draw." in out
+        assert ("list of processes; use --password_file FILE." in out) == (SECRET in words)
 
 
 # The limits

@@ -360,3 +360,30 @@ def test_without_a_link_the_command_keeps_running_even_behind_a_dead_proxy(
     running.terminate()
     running.wait(20)
     assert running.stderr.read() == ""
+
+
+def test_a_public_link_opens_the_page_by_its_own_name_alone(server, program):
+    import httpx
+
+    running, port = start_app(program(OPENS), f"{server.url}/api", "--share", "--public")
+    lines_until(running, "Public link, until")
+    names = ("abc.gradio.live", f"127.0.0.1:{port}", "evil.example")
+    url = f"http://127.0.0.1:{port}/config"
+    answers = [httpx.get(url, headers={"Host": name}, trust_env=False) for name in names]
+    running.terminate()
+    running.wait(60)
+    assert [answer.status_code for answer in answers] == [200, 200, 421]
+
+
+def test_a_password_of_the_environment_is_shown_to_nobody(server, program, monkeypatch, tmp_path):
+    monkeypatch.setenv("SD_POKEMON_PASSWORD", "password-of-theirs")
+    path = program(f"env > {tmp_path}/inherited; {OPENS}")
+    running, _ = start_app(path, f"{server.url}/api", "--share")
+    said = lines_until(running, "Public link, until")
+    listed = Path(f"/proc/{running.pid}/cmdline")
+    shown = listed.read_bytes() if listed.exists() else b""  # no such list on a Mac
+    running.terminate()
+    running.wait(60)
+    inherited = (tmp_path / "inherited").read_text()
+    assert "Password: the one you gave" in said and "PATH" in inherited
+    assert "password-of-theirs" not in said + inherited and b"password-of-theirs" not in shown

@@ -3,20 +3,24 @@
 import asyncio
 import base64
 import io
+import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from fakes import FakeGenerator
 from PIL import Image
 from ports import some_port
+from test_rest import until, worker_of
 
 import app
 from errors import UserError
 from generate import Request
 from serving.entrances.password import Password
 from serving.entrances.rest import KEYS
-from serving.entrances.tool import check_installed
+from serving.entrances.tool import _each, check_installed
+from serving.line import Client
 from serving.models import Rivals
 
 pytest.importorskip("mcp", reason="mcp is not installed")
@@ -31,11 +35,16 @@ def generator() -> FakeGenerator:
 
 
 @pytest.fixture(scope="module")
-def url(generator):
-    demo, port = app.build_app(generator, rivals=Rivals(FakeGenerator())), some_port()
-    app.serve(demo, "127.0.0.1", port, Password(PASSWORD), mcp=True)
-    yield f"http://127.0.0.1:{port}/gradio_api/mcp/"
+def demo(generator):
+    demo = app.build_app(generator, rivals=Rivals(FakeGenerator()))
+    app.serve(demo, "127.0.0.1", some_port(), Password(PASSWORD), mcp=True)
+    yield demo
     demo.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def url(demo):
+    return f"http://127.0.0.1:{demo.server_port}/gradio_api/mcp/"
 
 
 def ask(url: str, question, **headers: str):
@@ -76,7 +85,40 @@ def test_it_gives_the_pictures_and_what_drew_them(url, generator):
     for image in images:
         with Image.open(io.BytesIO(base64.b64decode(image.data))) as picture:
             assert (picture.size, image.mimeType) == ((64, 64), "image/png")
-    assert len(images) == 2 and "'seeds': [7, 8]" in answer.content[-1].text
+    assert len(images) == 2
+    settings = json.loads(answer.content[-1].text)
+    assert (settings["seeds"], settings["steps"], settings["notes"]) == ([7, 8], 3, [])
+
+
+def test_whatever_it_gives_beside_pictures_is_json(url, generator):
+    generator.problem = "flagged"
+    values = {"prompt": "ein Kätzchen" + " x" * 50, "seed": 7}
+    answer = ask(url, lambda session: session.call_tool("generate", values))
+    generator.problem = None
+    (only,) = answer.content
+    settings = json.loads(only.text)
+    assert settings["seed"] == 7 and len(settings["notes"]) == 2
+    assert settings["prompt"] == values["prompt"]
+    values = [(1, 2.5), None, True, {"a": None, "é": [True]}, "words"]
+    assert [*_each(values)] == ["1", "2.5", "null", "true", '{"a": null, "é": [true]}', "words"]
+
+
+def test_assistants_have_places_of_their_own_by_their_address_and_name(url, demo, generator):
+    generator.hold()
+    with ThreadPoolExecutor(13) as pool:
+        calls = [pool.submit(draw_as, url, name) for name in "abcdefghijkl"]
+        until(lambda: worker_of(demo).waiting == 11, 60)
+        named = {job.client for job in worker_of(demo)._line}
+        assert named < {Client("here", name) for name in "abcdefghijkl"} and len(named) == 11
+        generator.release()
+        assert not any(call.result().isError for call in calls)
+    refused = draw_as(url, "not one")
+    assert refused.isError and "X-Client-Id is no name." in refused.content[0].text
+
+
+def draw_as(url: str, name: str):
+    values = {"prompt": "a", "steps": 1}
+    return ask(url, lambda s: s.call_tool("generate", values), **{"X-Client-Id": name})
 
 
 @pytest.mark.parametrize(

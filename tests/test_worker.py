@@ -10,7 +10,17 @@ from fakes import FakeGenerator
 
 from errors import UserError
 from generate import Cancelled, Generator, Picture, Request
-from serving.line import LARGEST_COST, MAX_JOBS_OF_CLIENT, MAX_WAITING_JOBS, Busy, Line, cost_of
+from serving.line import (
+    LARGEST_COST,
+    MAX_COMMON_JOBS,
+    MAX_JOBS_OF_CLIENT,
+    MAX_WAITING_JOBS,
+    Busy,
+    Client,
+    ClientBusy,
+    Line,
+    cost_of,
+)
 from serving.worker import TOGETHER, Job, Waiting, Worker
 
 LARGEST = Request("large", num_images=16, steps=150, width=1024, height=1024)
@@ -34,14 +44,23 @@ def small(prompt: str) -> Request:
 
 
 def line_of(*clients: str) -> Line:
+    """Of jobs of clients "ax", x at the address a, and "b", the only one at b."""
     line = Line()
     for client in clients:
-        line.add(Job([small(client)], client, lambda job: None, FakeGenerator()))
+        line.add(job_of(Client(client[0], client[1:])))
     return line
 
 
+def job_of(client: Client) -> Job:
+    return Job([small("a job")], client, lambda job: None, FakeGenerator())
+
+
+def named(job: Job | None) -> str | None:
+    return "".join(job.client) if job else None
+
+
 def drain(line: Line) -> str:
-    return "".join(iter(lambda: job.client if (job := line.take()) else None, None))
+    return "".join(iter(lambda: named(line.take()), None))
 
 
 def places(job: Job) -> list[int]:
@@ -60,7 +79,7 @@ def test_clients_take_turns_whatever_the_order_in_which_they_came():
 def test_the_line_lists_jobs_in_the_order_in_which_it_hands_them_out():
     line = line_of(*"aaabbcab")
     line.take()
-    listed = "".join(job.client for job in line)
+    listed = "".join(map(named, line))
     assert listed == drain(line) and len(line) == 0
 
 
@@ -69,9 +88,21 @@ def test_a_client_who_comes_back_at_once_does_not_overtake():
     order = ""
     for _ in range(9):
         job = line.take()
-        order += job.client
+        order += named(job)
         line.add(job)
     assert order == "abc" * 3
+
+
+def test_addresses_take_turns_and_at_each_its_clients():
+    line = line_of("ax", "ax", "ax", "ay", "az", "b", "b", "c")
+    listed = " ".join(map(named, line))
+    assert listed == "ax b c ay b az ax ax"
+    assert " ".join(iter(lambda: named(line.take()), None)) == listed
+
+
+def test_who_makes_up_names_gets_no_more_turns_than_an_honest_neighbour():
+    line = line_of(*(f"a{n}" for n in range(15)), "b", "b", "b")
+    assert drain(line)[:9] == "a0ba1ba2b"
 
 
 def test_a_job_leaves_the_line_once():
@@ -95,34 +126,62 @@ def test_cost_is_steps_times_pixels_times_pictures():
 
 def test_a_client_may_have_a_few_jobs_waiting_and_others_are_not_affected(worker, generator):
     for _ in range(MAX_JOBS_OF_CLIENT + 1):  # one of them is being drawn
-        worker.submit([small("a")], "greedy")
+        worker.submit([small("a")], Client("greedy"))
     with pytest.raises(Busy, match=r"Enough of your drawings are waiting already \(4\)"):
-        worker.submit([small("a")], "greedy")
-    worker.submit([small("b")], "modest")
+        worker.submit([small("a")], Client("greedy"))
+    worker.submit([small("b")], Client("modest"))
     assert worker.counts["refused"] == 1 and worker.waiting == MAX_JOBS_OF_CLIENT + 1
 
 
 def test_a_client_may_wait_with_one_of_the_largest_jobs_but_not_with_two(worker):
     worker.submit([small("first")])
-    worker.submit([LARGEST], "a")
+    worker.submit([LARGEST], Client("a"))
     with pytest.raises(Busy):
-        worker.submit([LARGEST], "a")
-    worker.submit([LARGEST], "b")
+        worker.submit([LARGEST], Client("a"))
+    worker.submit([LARGEST], Client("b"))
 
 
 def test_the_line_is_full_by_number_and_by_cost(worker):
     worker.submit([small("first")])
-    for client in "abcd":
-        worker.submit([LARGEST], client)
+    for client in "abcde":
+        worker.submit([LARGEST], Client(client))
+    with pytest.raises(Busy, match="5 drawings are waiting already"):
+        worker.submit([small("f")], Client("f"))
+
+
+def test_those_who_share_an_address_have_places_of_their_own():
+    line = line_of(*(f"a{n}" for n in range(11)))  # and one more is being drawn
+    for _ in range(MAX_JOBS_OF_CLIENT - 1):
+        line.add(job_of(Client("a", "3")))
+    with pytest.raises(ClientBusy, match=r"Enough of your drawings are waiting already \(4\)"):
+        line.add(job_of(Client("a", "3")))
+
+
+def test_made_up_names_never_take_the_last_places_from_other_addresses():
+    line = line_of(*(f"a{n}" for n in range(MAX_COMMON_JOBS)))
+    for name in ("new", "", "0"):
+        with pytest.raises(Busy, match="20 drawings are waiting already"):
+            line.add(job_of(Client("a", name)))
+    for address in "bc":
+        for name in range(MAX_JOBS_OF_CLIENT):
+            line.add(job_of(Client(address, str(name))))
+    assert len(line) == MAX_WAITING_JOBS
+
+
+def test_nor_do_large_jobs_of_made_up_names():
+    line = Line()
+    for name in "wxyz":
+        line.add(Job([LARGEST], Client("a", name), lambda job: None, FakeGenerator()))
     with pytest.raises(Busy, match="4 drawings are waiting already"):
-        worker.submit([small("e")], "e")
+        line.add(job_of(Client("a", "new")))
+    line.add(Job([LARGEST], Client("b"), lambda job: None, FakeGenerator()))
 
 
 def test_the_line_is_full_by_number_whoever_waits(worker):
     for number in range(MAX_WAITING_JOBS + 1):
-        worker.submit([small("x")], f"client {number}")
-    with pytest.raises(Busy, match="20 drawings are waiting already"):
-        worker.submit([small("x")], "one more")
+        worker.submit([small("x")], Client(f"client {number}"))
+    with pytest.raises(Busy, match="28 drawings are waiting already"):
+        worker.submit([small("x")], Client("one more"))
 
 
 # Turns, in a worker
@@ -133,7 +192,7 @@ def test_a_client_with_fifty_jobs_delays_another_by_at_most_two(worker, generato
         submitted = 0
         while submitted < 50:
             try:
-                worker.submit([small("greedy")], "greedy")
+                worker.submit([small("greedy")], Client("greedy"))
                 submitted += 1
             except Busy:
                 started.set()
@@ -145,7 +204,7 @@ def test_a_client_with_fifty_jobs_delays_another_by_at_most_two(worker, generato
     for number in range(5):
         with worker._changed:  # nothing is begun between the two
             before = len(generator.requests)
-            job = worker.submit([small(f"modest {number}")], "modest")
+            job = worker.submit([small(f"modest {number}")], Client("modest"))
         generator.release()
         assert isinstance(list(job)[-1], Picture)
         prompts = [request.prompt for request in generator.requests]
@@ -156,9 +215,9 @@ def test_a_client_with_fifty_jobs_delays_another_by_at_most_two(worker, generato
 
 
 def test_places_in_line_stay_true_when_others_come_and_go(worker):
-    worker.submit([small("drawn")], "a")
-    mine = [worker.submit([small("a")], "a") for _ in range(3)]
-    other = worker.submit([small("b")], "b")  # goes before a's second
+    worker.submit([small("drawn")], Client("a"))
+    mine = [worker.submit([small("a")], Client("a")) for _ in range(3)]
+    other = worker.submit([small("b")], Client("b"))  # goes before a's second
     mine[0].cancel()
     assert places(mine[1]) == [2, 2, 3, 1]
     assert places(mine[2]) == [3, 4, 3]
@@ -248,7 +307,7 @@ def test_jobs_of_several_clients_share_their_steps_and_each_gets_its_own(shared)
             [("cat", "DDIM"), ("dog", "Euler a"), ("cow", "UniPC")]
         )
     ]
-    jobs = [worker.submit([request], f"client {request.seed}") for request in requests]
+    jobs = [worker.submit([request], Client(f"client {request.seed}")) for request in requests]
     shared.go.set()
     drawn = [pixels(job) for job in jobs]
     assert max(shared.together) == 3 and sum(shared.together) == 6 + 7 + 8
@@ -360,9 +419,9 @@ def test_a_client_with_many_jobs_side_by_side_delays_another_by_at_most_two(shar
         return course(requests, *job, **more)
 
     shared.course = noted
-    greedy = [worker.submit([Request("greedy", steps=3)], "greedy") for _ in range(8)]
-    wait = [worker.submit([Request("greedy", steps=3)], "greedy") for _ in range(4)]
-    modest = worker.submit([Request("modest", steps=3)], "modest")
+    greedy = [worker.submit([Request("greedy", steps=3)], Client("greedy")) for _ in range(8)]
+    wait = [worker.submit([Request("greedy", steps=3)], Client("greedy")) for _ in range(4)]
+    modest = worker.submit([Request("modest", steps=3)], Client("modest"))
     assert worker.waiting == 5
     shared.go.set()
     assert all(len(pixels(job)) == 1 for job in [modest, *greedy, *wait])

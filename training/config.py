@@ -136,7 +136,7 @@ class Config:
     logging_dir: str                    = option("logs", "folder of the tracker in OUTPUT_DIR", free=True)
     push_to_hub: bool                   = option(False, "upload the saved model to the hub at the end", free=True)
     hub_model_id: str | None            = option(None,  "name of the model on the hub; unset: that of OUTPUT_DIR", free=True)
-    hub_token: str | None               = option(None,  "token for the hub; unset: as logged in", free=True)
+    hub_token: str | None               = option(None,  "token for the hub, which the list of processes shows; unset: HF_TOKEN, or as logged in", free=True)
 
     enable_xformers_memory_efficient_attention: bool = idle(False, "PyTorch's own attention is as frugal")
     foreach_ema: bool                   = idle(False, "it is always done so")
@@ -194,6 +194,11 @@ class Config:
             self.train_text_encoder and self.skip_save_text_encoder,
             "--skip_save_text_encoder would lose what --train_text_encoder has learned: leave one "
             "out.",
+        )
+        yield (
+            self.hub_token is not None and self.report_to in ("wandb", "all"),
+            "--report_to wandb keeps the command, and with it --hub_token, where others can read "
+            "it: set HF_TOKEN, or log in with 'hf auth login', and leave out --hub_token.",
         )
 
     def _of_steps(self) -> Iterator[tuple[bool, str]]:

@@ -11,7 +11,7 @@ import gradio as gr
 from anyio import to_thread
 
 from errors import UserError
-from serving.entrances.guard import client_of
+from serving.entrances.client import client_of
 from serving.entrances.openapi import DESCRIPTIONS
 from serving.entrances.rest import KEYS, request_of
 from serving.page import words
@@ -33,7 +33,7 @@ def _function(worker: Worker, drawings: Drawings) -> Callable:
     async def generate(visitor: gr.Request, *values) -> AsyncIterator[tuple[list, dict]]:
         try:
             request = request_of(dict(zip(KEYS, values, strict=True)))
-            client = client_of(visitor.client.host, visitor.session_hash)
+            client = client_of(visitor, visitor.session_hash)
             # A generator: gradio leaves it at the first event after its client is gone.
             async for told in _follow(worker.submit([request], client), drawings):
                 yield told

@@ -12,7 +12,7 @@ from errors import UserError
 
 MAX_BODY_BYTES = 64 * 1024
 BODY_SECONDS = 10
-LOOPBACK = ("127.0.0.1", "::1")
+OPEN_PATHS = {"/healthz", "/readyz"}  # for whoever watches the server: no password, any name
 # gradio's page has inline scripts and styles, compiles its `js=` at run time and shows pictures
 # from data: and blob: addresses. Nothing comes from, or goes to, another host.
 SECURITY_HEADERS = {
@@ -74,11 +74,11 @@ class OwnOrigin:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] in ("http", "websocket"):
             try:
                 refuse_foreign_origin(Headers(scope=scope))
             except Refusal as refusal:
-                return await answer_of(refusal)(scope, receive, send)
+                return await refuse(refusal, scope, receive, send)
         await self._app(scope, receive, send)
 
 
@@ -87,14 +87,11 @@ def answer_of(refusal: Refusal) -> JSONResponse:
     return JSONResponse({"error": str(refusal)}, refusal.status)
 
 
-def client_of(host: str | None, session: str | None = None) -> str:
-    """Who asks: the peer's address, never a header, which anybody can write.
-
-    Behind a tunnel or a proxy of this machine all come from loopback; there the page's session
-    tells visitors apart.
-    """
-    host = host or "unknown"
-    return f"{host} {session}" if session and host in LOOPBACK else host
+async def refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    """Instead of what was asked for, over HTTP or a websocket."""
+    if scope["type"] == "websocket":
+        return await send({"type": "websocket.close", "code": 1008})
+    await answer_of(refusal)(scope, receive, send)
 
 
 def refuse_foreign_origin(headers: Headers) -> None:

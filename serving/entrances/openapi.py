@@ -1,8 +1,10 @@
-"""What the API takes and gives, as OpenAPI 3.1; the bounds are those that are checked."""
+"""What the API takes and gives, as OpenAPI 3.1, made of the rules that are checked."""
 
 from dataclasses import MISSING, fields
 
-from serving.request import BOUNDS, MAX_PROMPT_CHARACTERS, SCHEDULERS, Request
+from serving.entrances.client import HEADER, NAME
+from serving.limits import Limits
+from serving.request import RULES, Request
 
 DESCRIPTIONS = {
     "prompt": "what to draw",
@@ -16,45 +18,46 @@ DESCRIPTIONS = {
     "scheduler": "how noise is taken away, step by step",
 }
 REFUSALS = {
-    "400": "A value, a key or the JSON is not right.",
+    "400": "A value, a key, the JSON or the header X-Client-Id is not right.",
     "403": "A browser sent this for a page of another site.",
     "408": "The body came too slowly.",
     "413": "The body is over 64 KiB.",
     "415": "The content type is not application/json.",
-    "429": "Too many drawings wait; Retry-After says after how many seconds to come again.",
+    "421": "The name in the header Host is none of the page's.",
+    "429": "Too many drawings wait, or too many wrong passwords are being tried; Retry-After says "
+    "after how many seconds to come again.",
     "500": "Drawing failed.",
 }
+NOT_LET_IN = {"401": "The password is wrong, or there is none."}
 PLAIN = {"text/plain": {"schema": {"type": "string"}}}
 
 
-def _property(name: str, default: object) -> dict:
-    if name == "scheduler":
-        schema = {"type": "string", "enum": list(SCHEDULERS)}
-    elif name not in BOUNDS:
-        schema = {"type": "string", "maxLength": MAX_PROMPT_CHARACTERS}
-    else:
-        kind = "number" if name == "guidance_scale" else "integer"
-        optional = default is None or name == "seed"
-        low, high = BOUNDS[name]
-        schema = {"type": [kind, "null"] if optional else kind, "minimum": low, "maximum": high}
-    if name in ("width", "height"):
-        schema["multipleOf"] = 8
-    if name == "prompt":
-        schema["minLength"] = 1
-    elif name != "seed" and default is not None:
-        schema["default"] = default
-    return schema | {"description": DESCRIPTIONS[name]}
-
-
-def _request() -> dict:
+def _request(limits: Limits) -> dict:
+    most = {"num_images": limits.num_images, "steps": limits.steps}
+    most |= {"width": limits.side, "height": limits.side}
+    properties = {
+        field.name: _property(field.name, field.default, most.get(field.name))
+        for field in fields(Request)
+    }
+    required = [field.name for field in fields(Request) if field.default is MISSING]
     return {
         "type": "object",
-        "required": [field.name for field in fields(Request) if field.default is MISSING],
+        "required": required,
         "additionalProperties": False,
-        "properties": {
-            field.name: _property(field.name, field.default) for field in fields(Request)
-        },
+        "properties": properties,
     }
+
+
+def _property(name: str, default: object, most: int | None) -> dict:
+    """`most`: what the page allows of it; None: what any request may ask for."""
+    schema = dict(RULES[name])
+    if most:
+        schema["maximum"] = min(schema["maximum"], most)
+    if default is None or name == "seed":
+        schema["type"] = [schema["type"], "null"]
+    elif default is not MISSING:
+        schema["default"] = default
+    return schema | {"description": DESCRIPTIONS[name]}
 
 
 def _object(**properties: dict) -> dict:
@@ -71,11 +74,10 @@ def _get(summary: str, **responses: str) -> dict:
         code.removeprefix("_"): {"description": text, "content": PLAIN}
         for code, text in responses.items()
     }
-    return {"get": {"summary": summary, "responses": texts}}
+    return {"summary": summary, "responses": texts}
 
 
 SCHEMAS = {
-    "Request": _request(),
     "Image": _object(
         image={
             "type": "string",
@@ -96,22 +98,43 @@ SCHEMAS = {
     ),
     "Error": _object(error={"type": "string", "description": "what is wrong, and what to do"}),
 }
-GENERATE = {
-    "summary": "Draw pictures from words",
-    "requestBody": {"required": True, **_json("What to draw", "Request")},
-    "responses": {
-        "200": _json("The pictures", "Answer"),
-        **{code: _json(text, "Error") for code, text in REFUSALS.items()},
-    },
+CLIENT_ID = {
+    "name": HEADER,
+    "in": "header",
+    "schema": {"type": "string", "pattern": NAME},
+    "description": "a name that only this program knows: with it, it has a place of its own among "
+    "those who share its address",
 }
-DOCUMENT = {
-    "openapi": "3.1.0",
-    "info": {"title": "Pictures from words", "version": "1"},
-    "paths": {
-        "/api/generate": {"post": GENERATE},
-        "/healthz": _get("Is the server there?", _200="It is."),
-        "/readyz": _get("Is the model open?", _200="It is.", _503="Not yet."),
-        "/metrics": _get("How much was drawn, for Prometheus", _200="Text exposition format 0.0.4"),
-    },
-    "components": {"schemas": SCHEMAS},
+OPEN = {  # without the password
+    "/healthz": _get("Is the server there?", _200="It is."),
+    "/readyz": _get("Is the model open?", _200="It is.", _503="Not yet."),
 }
+METRICS = _get("How much was drawn, for Prometheus", _200="Text exposition format 0.0.4")
+BEARER = {"type": "http", "scheme": "bearer", "description": "the password of the page"}
+
+
+def document(limits: Limits, has_password: bool) -> dict:
+    """The description of a page with these limits."""
+    not_let_in = _errors(NOT_LET_IN) if has_password else {}
+    draw = {
+        "summary": "Draw pictures from words",
+        "parameters": [CLIENT_ID],
+        "requestBody": {"required": True, **_json("What to draw", "Request")},
+        "responses": {"200": _json("The pictures", "Answer"), **_errors(REFUSALS), **not_let_in},
+    }
+    metrics = METRICS | {"responses": METRICS["responses"] | not_let_in}
+    watched = {path: {"get": of | {"security": []}} for path, of in OPEN.items()}
+    described = {
+        "openapi": "3.1.0",
+        "info": {"title": "Pictures from words", "version": "1"},
+        "paths": {"/api/generate": {"post": draw}, **watched, "/metrics": {"get": metrics}},
+        "components": {"schemas": {"Request": _request(limits), **SCHEMAS}},
+    }
+    if has_password:
+        described["security"] = [{"password": []}]
+        described["components"]["securitySchemes"] = {"password": BEARER}
+    return described
+
+
+def _errors(texts: dict[str, str]) -> dict:
+    return {code: _json(text, "Error") for code, text in texts.items()}

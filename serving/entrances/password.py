@@ -3,35 +3,38 @@
 Nobody is let in for coming from this machine: what a tunnel or a proxy passes on comes from it too.
 """
 
+import asyncio
 import hashlib
 import hmac
 import html
-import ipaddress
 import json
 import math
+import os
 import secrets
-import time
-from collections.abc import Callable
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
+from starlette.requests import HTTPConnection
+
 from errors import UserError
+from serving.entrances.attempts import Attempts
+from serving.entrances.client import address_of
+from serving.entrances.guard import BODY_SECONDS, OPEN_PATHS
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MIN_CHARACTERS = 8
-FREE_ATTEMPTS = {"peer": 10, "all": 100}  # wrong passwords before the next one has to wait
-LONGEST_WAIT_SECONDS = 60
-FORGOTTEN_SECONDS = 60 * 60  # after the last wrong one
-MOST_PEERS = 10_000
-MOST_FORM_BYTES = 4096
-OPEN_PATHS = {"/healthz", "/readyz"}
+MIN_CHARACTERS, MAX_CHARACTERS = 8, 256
+MOST_FORM_BYTES = 4096  # 256 characters of 4 bytes, each written as %F0
+VARIABLE = "SD_POKEMON_PASSWORD"
+COOKIE_SECONDS = 7 * 24 * 60 * 60  # as long as a public link
 FORM = b"application/x-www-form-urlencoded"
 
 ASK = "The password, please."
 WRONG = "That is not the password."
-WAIT = "Too many wrong passwords. Try again in {seconds} s."
+WAIT = "Too many wrong passwords are being tried. Try again in {seconds} s."
+SLOW = "The password came too slowly. Send it in one go."
 HOW = (
     "This page has a password: open it in a browser, or send the header Authorization: Bearer "
     "and the password."
@@ -59,47 +62,39 @@ button {{ border: 0; color: white; background: #c2410c; cursor: pointer }}
 <button>Open</button></form></body></html>"""  # noqa: E501
 
 
-class Attempts:
-    """Counts wrong passwords, of each peer and of all together; after the free ones each costs a
-    wait, of 1, 2, 4 ... seconds.
+def given_password(argument: str | None, file: str | None) -> str | None:
+    """What --password, --password_file and the environment say: "" for a password that is to be
+    made up, None for none.
 
-    A tunnel's visitors are one peer: the address in X-Forwarded-For is whatever they say it is.
-    For the same reason nobody's right password clears the count; an hour without wrong ones does.
+    Taken out of the environment: the programs that are started from here have no use for it.
     """
+    variable = os.environ.pop(VARIABLE, "")
+    if argument and file:
+        raise UserError("--password and --password_file give two passwords. Leave one out.")
+    return _read(file) if file else argument or variable or argument
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic):
-        self._clock = clock
-        self._wrong: dict[str, tuple[int, float]] = {}  # peer, "" for all -> how many, last when
 
-    def wait_seconds(self, peer: str) -> int:
-        """How long this peer's next password will not be looked at; 0: now it is."""
-        return max(self._wait(peer, FREE_ATTEMPTS["peer"]), self._wait("", FREE_ATTEMPTS["all"]))
-
-    def count_wrong(self, peer: str) -> None:
-        for key in (peer, ""):
-            count = self._count(key)
-            self._wrong.pop(key, None)  # so that the first key is the one longest silent
-            self._wrong[key] = (count + 1, self._clock())
-        if len(self._wrong) > MOST_PEERS:
-            del self._wrong[next(iter(self._wrong))]
-
-    def _count(self, key: str) -> int:
-        count, last = self._wrong.get(key, (0, 0))
-        return count if self._clock() - last < FORGOTTEN_SECONDS else 0
-
-    def _wait(self, key: str, free: int) -> int:
-        over = self._count(key) - free
-        if over < 0:
-            return 0
-        wait = min(2.0 ** min(over, 10), LONGEST_WAIT_SECONDS)
-        return max(0, math.ceil(self._wrong[key][1] + wait - self._clock()))
+def _read(file: str) -> str:
+    try:
+        with open(file, "rb") as opened:
+            text = opened.read(MOST_FORM_BYTES).decode().strip()
+    except (OSError, ValueError) as error:  # also bytes that are no UTF-8, and a name with a zero
+        reason = getattr(error, "strerror", None) or "it holds no text"
+        raise UserError(
+            f"--password_file {file!r:.200} cannot be read ({reason}). Name a file that holds the "
+            "password and nothing else."
+        ) from error
+    if not text:
+        raise UserError(f"--password_file {file!r:.200} is empty. Write the password into it.")
+    return text
 
 
 class Password:
     """What a door asks for: the password, or the cookie that it gives in return."""
 
     def __init__(self, text: str = "", attempts: Attempts | None = None):
-        """Without `text`, 128 random bits. Raises UserError when it is easily guessed."""
+        """Without `text`, 128 random bits. Raises UserError when it is easily guessed, or cannot
+        be typed."""
         self.made_up = not text
         self.text = text.strip() if text else secrets.token_urlsafe(16)
         if len(self.text) < MIN_CHARACTERS:
@@ -107,11 +102,23 @@ class Password:
                 f"The password has {len(self.text)} characters. Give {MIN_CHARACTERS} or more, "
                 "or --password alone, which makes one up."
             )
+        if len(self.text) > MAX_CHARACTERS or not self.text.isprintable():
+            raise UserError(
+                f"The password is no line that can be typed. Give one of {MIN_CHARACTERS} to "
+                f"{MAX_CHARACTERS} characters."
+            )
         self.attempts = attempts or Attempts()
         self.gradio_is_starting = True
         # Browsers keep cookies by host, not by port: two apps on one machine need two names.
         self.cookie_name = f"door_{secrets.token_hex(4)}"
         self.cookie_value = secrets.token_urlsafe(32)
+
+    async def judge(self, peer: str, given: bytes) -> bool | None:
+        """Whether it is right; None where too many wrong ones are tried to look at it. Nobody has
+        to be slowed who guesses at 128 bits."""
+        if self.made_up:
+            return self.fits(given)
+        return await self.attempts.judge(peer, lambda: self.fits(given))
 
     def fits(self, given: bytes) -> bool:
         # Digests, so that not even the length can be timed.
@@ -142,10 +149,10 @@ class Door:
             return await self._app(scope, receive, send)
         scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() == b"bearer":
-            status, sentence = self._judge(scope, bearer)
-            if status == 200:
-                return await self._app(scope, receive, send)
-            return await self._refuse(scope, send, status, sentence)
+            receive = Kept(receive)
+            if await self._lets_in(scope, receive, send, bearer):
+                await self._app(scope, receive, send)
+            return
         if scope["type"] == "http" and scope["method"] == "POST" and _is_form(headers):
             return await self._log_in(scope, receive, send)
         await self._refuse(scope, send, 401, ASK if _is_browser(scope) else HOW)
@@ -156,40 +163,48 @@ class Door:
         starting = self._password.gradio_is_starting and path == "/gradio_api/startup-events"
         return scope["type"] == "http" and (path in OPEN_PATHS or starting)
 
-    def _judge(self, scope: "Scope", given: bytes) -> tuple[int, str]:
-        """Status and sentence. While a peer has to wait, not even the right password is told."""
-        peer, attempts = _peer(scope), self._password.attempts
-        if seconds := attempts.wait_seconds(peer):
-            return 429, WAIT.format(seconds=seconds)
-        if self._password.fits(given):
-            return 200, ""
-        attempts.count_wrong(peer)
-        return 401, WRONG
+    async def _lets_in(self, scope: "Scope", receive: "Kept", send: "Send", given: bytes) -> bool:
+        """Whether a password is right. Who sent another is told so, if still there by then."""
+        peer = address_of(HTTPConnection(scope))
+        right = await receive.unless_gone(self._password.judge(peer, given))
+        if receive.is_over:
+            return False
+        if right is None:
+            seconds = math.ceil(self._password.attempts.seconds_until_room(peer)) or 1
+            await self._refuse(scope, send, 429, WAIT.format(seconds=seconds), seconds)
+        elif not right:
+            await self._refuse(scope, send, 401, WRONG)
+        return right is True
 
     async def _log_in(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        fields = dict(parse_qsl((await _body(receive)).decode("latin-1")))
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                fields = dict(parse_qsl((await _body(receive)).decode("latin-1")))
+        except TimeoutError:
+            return await self._refuse(scope, send, 408, SLOW)
         if "password" not in fields:
             return await self._refuse(scope, send, 401, ASK)
-        status, sentence = self._judge(scope, fields["password"].encode())
-        if status != 200:
-            return await self._refuse(scope, send, status, sentence)
+        given = fields["password"].encode()
+        if not await self._lets_in(scope, Kept(receive), send, given):
+            return
         # Relative, and so right behind any proxy; "./" keeps it on this host.
         target = b"./" + scope.get("raw_path", b"/").rpartition(b"/")[2]
         if scope["query_string"]:
             target += b"?" + scope["query_string"]
         cookie = f"{self._password.cookie_name}={self._password.cookie_value}"
-        cookie += "; Path=/; HttpOnly; SameSite=Lax"
+        cookie += f"; Path=/; HttpOnly; SameSite=Lax; Max-Age={COOKIE_SECONDS}"
         if dict(scope["headers"]).get(b"x-forwarded-proto") == b"https":
             cookie += "; Secure"
         await _answer(send, 303, b"", (b"location", target), (b"set-cookie", cookie.encode()))
 
-    async def _refuse(self, scope: "Scope", send: "Send", status: int, sentence: str) -> None:
+    async def _refuse(
+        self, scope: "Scope", send: "Send", status: int, sentence: str, retry_after: int = 0
+    ) -> None:
         if scope["type"] == "websocket":
             return await send({"type": "websocket.close", "code": 1008})
         headers = [(b"www-authenticate", b"Bearer")] if status == 401 else []
-        if status == 429:
-            seconds = self._password.attempts.wait_seconds(_peer(scope))
-            headers = [(b"retry-after", str(seconds).encode())]
+        if retry_after:
+            headers = [(b"retry-after", str(retry_after).encode())]
         if _is_browser(scope):
             body, kind = PAGE.format(sentence=html.escape(sentence)), b"text/html; charset=utf-8"
         else:
@@ -197,14 +212,34 @@ class Door:
         await _answer(send, status, body.encode(), (b"content-type", kind), *headers)
 
 
-def _peer(scope: "Scope") -> str:
-    """Who is at the other end of the wire; of IPv6 the network, which is what one person has."""
-    host = (scope.get("client") or ("nobody", 0))[0]
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else host
+class Kept:
+    """A request's `receive`, which keeps what comes while somebody waits."""
+
+    def __init__(self, receive: "Receive"):
+        self._receive = receive
+        self._messages: list[Message] = []
+        self.is_over = False
+
+    async def __call__(self) -> "Message":
+        return self._messages.pop(0) if self._messages else await self._receive()
+
+    async def unless_gone(self, work: Coroutine) -> object:
+        """What `work` gives; None, and it is called off, as soon as the client has gone."""
+        work, gone = asyncio.ensure_future(work), asyncio.ensure_future(self._until_gone())
+        try:
+            await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
+            return work.result() if work.done() else None
+        finally:
+            self.is_over = gone.done() and not work.done()
+            work.cancel()
+            gone.cancel()
+
+    async def _until_gone(self) -> None:
+        """Never, while the client has more to send than is to be kept here."""
+        while not (message := await self._receive())["type"].endswith("disconnect"):
+            self._messages.append(message)
+            if message.get("more_body"):
+                await asyncio.Event().wait()
 
 
 def _is_form(headers: dict[bytes, bytes]) -> bool:

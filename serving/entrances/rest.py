@@ -19,15 +19,20 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from errors import UserError
-from serving.entrances.guard import Refusal, client_of, read_json
-from serving.entrances.openapi import DOCUMENT
-from serving.line import MAX_WAITING_JOBS, Busy
+from serving.entrances.client import HEADER, client_of
+from serving.entrances.guard import Refusal, read_json
+from serving.entrances.openapi import document
+from serving.limits import Limits
+from serving.line import MAX_WAITING_JOBS, Busy, ClientBusy
 from serving.picture import Picture
 from serving.request import SEEDS, Cancelled, Request
 from serving.worker import TOGETHER, Job, Unread, Worker
 
 RETRY_SECONDS = 60  # as the sentence of a full line says
 KEYS = [field.name for field in fields(Request)]
+PASSWORD_OPTION = """
+  -H "Authorization: Bearer $PASSWORD" \\"""
+SHARED_ADDRESS = f" A program that names itself in the header {HEADER} has places of its own."
 API_PAGE = Template(Path(__file__).with_name("api.html").read_text(encoding="utf-8"))
 METRICS = """\
 # HELP drawing_jobs_total Jobs that are over, by how they ended.
@@ -50,6 +55,10 @@ drawing_jobs_waiting {waiting}
 
 def routes(worker: Worker, is_ready: Callable[[], bool]) -> list[Route]:
     """`is_ready`: whether the model is open."""
+    limits = getattr(worker, "limits", Limits())
+
+    def described(request: HttpRequest) -> dict:
+        return document(limits, getattr(request.app.state, "has_password", False))
 
     async def healthz(_: HttpRequest) -> Response:
         return PlainTextResponse("ok")
@@ -73,21 +82,22 @@ def routes(worker: Worker, is_ready: Callable[[], bool]) -> list[Route]:
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/metrics", metrics),
-        Route("/openapi.json", lambda _: JSONResponse(DOCUMENT)),
-        Route("/api", show_api),
+        Route("/openapi.json", lambda request: JSONResponse(described(request))),
+        Route("/api", lambda request: show_api(request, described(request))),
         Route("/api/generate", Generate(worker)),
     ]
 
 
-def show_api(request: HttpRequest) -> Response:
+def show_api(request: HttpRequest, described: dict) -> Response:
     """The API in words, for people."""
     rows = [
         f"<tr><td><code>{html.escape(key)}</code></td>"
         f"<td>{html.escape(_range(value))}</td><td>{html.escape(value['description'])}</td></tr>"
-        for key, value in DOCUMENT["components"]["schemas"]["Request"]["properties"].items()
+        for key, value in described["components"]["schemas"]["Request"]["properties"].items()
     ]
     url = html.escape(str(request.url.replace(path="/api/generate", query="")))
-    return HTMLResponse(API_PAGE.substitute(url=url, rows="\n".join(rows)))
+    password = PASSWORD_OPTION if "security" in described else ""
+    return HTMLResponse(API_PAGE.substitute(url=url, password=password, rows="\n".join(rows)))
 
 
 def _range(schema: dict) -> str:
@@ -123,8 +133,11 @@ class Generate:
         if http.method != "POST":
             sentence = "This address draws what is sent by POST. See /api."
             return _error(sentence, 405, {"Allow": "POST"})
-        request = request_of(await read_json(http))
-        job = self._worker.submit([request], client_of(http.client and http.client.host))
+        request, client = request_of(await read_json(http)), client_of(http)
+        try:
+            job = self._worker.submit([request], client)
+        except ClientBusy as busy:
+            raise busy if client.name else ClientBusy(f"{busy}{SHARED_ADDRESS}") from busy
         try:
             return Response(await self._follow(http, job), media_type="application/json")
         except UserError as error:

@@ -77,12 +77,21 @@ class QuietTunnel(tunneling.Tunnel):
 class ShareLink:
     """A tunnel from a public address to a local port, opened and watched in a thread."""
 
-    def __init__(self, host: str, port: int, token: str, server: str | None = None):
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        token: str,
+        server: str | None = None,
+        opened: Callable[[str], None] = lambda name: None,
+    ):
         """`host` and `port` are where the page answers here, `token` is the running app's own
-        secret, to which gradio's server ties the link, `server` the HOST:PORT of another one."""
+        secret, to which gradio's server ties the link, `server` the HOST:PORT of another one.
+        `opened` is told the name of the link's host."""
         self._here, self._token = (host, port), token
         self._server = server or os.environ.get("GRADIO_SHARE_SERVER_ADDRESS")
         self._folder = TemporaryDirectory(prefix="share-link-")  # of the server's certificate
+        self._opened = opened
         self._tunnel: QuietTunnel | None = None
         self._answered = threading.Event()
         self._closing = threading.Event()
@@ -124,6 +133,7 @@ class ShareLink:
         try:
             address = self._start_tunnel()
             scheme = urlsplit(address).scheme if self._server else "https"
+            self._opened(urlsplit(address).hostname)
             self._answer = urlsplit(address)._replace(scheme=scheme).geturl()
         except Exception as error:  # network, disk, program, platform: each becomes a sentence
             self._answer = error

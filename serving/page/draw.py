@@ -12,7 +12,7 @@ from zipfile import ZipFile
 import gradio as gr
 
 from errors import UserError
-from serving.entrances.guard import client_of
+from serving.entrances.client import client_of
 from serving.limits import Limits
 from serving.page import words
 from serving.page.buttons import Buttons
@@ -205,7 +205,7 @@ class Draw:
         }
 
     def _draw(self, visitor: gr.Request, *values) -> Iterator[dict]:
-        drawing = self._one(client_of(visitor.client.host, visitor.session_hash), values)
+        drawing = self._one(client_of(visitor, visitor.session_hash), values)
         yield from self._buttons.until_idle(drawing, self._status, {self._expected: ""})
 
     def _one(self, client: str, values: Sequence) -> Iterator[dict]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from serving.entrances.guard import client_of
+from serving.entrances.client import client_of
 from serving.page import words
 from serving.page.messages import Pace, note
 from serving.picture import Picture
@@ -22,7 +22,7 @@ class Series:
 
     def __init__(self, worker: Worker, visitor: gr.Request):
         self._worker = worker
-        self._client = client_of(visitor.client.host, visitor.session_hash)
+        self._client = client_of(visitor, visitor.session_hash)
         self._job: Job | None = None
         self._cancelled = False
         self._unread: dict[str, None] = {}  # in order, each once
@@ -62,6 +62,4 @@ class Series:
 
 def seed_of(given: object) -> object:
     """The seed in a field, a new one where it is empty; Request judges what is no whole number."""
-    if given is None:
-        return secrets.randbelow(SEEDS)
-    return int(given) if isinstance(given, float) and given.is_integer() else given
+    return secrets.randbelow(SEEDS) if given is None else given

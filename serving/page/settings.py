@@ -58,7 +58,7 @@ class Settings:
 
     def request(self, *values) -> Request:
         """Raises UserError for what cannot be drawn."""
-        *settings, new_seed = map(_whole, values)
+        *settings, new_seed = values
         asked = dict(zip(self.fields, settings, strict=True))
         return Request(**asked | ({"seed": secrets.randbelow(SEEDS)} if new_seed else {}))
 
@@ -77,8 +77,3 @@ def _slider(
     return gr.Slider(
         low, min(high, most or high), value, step=step, label=label, elem_id=name, buttons=[]
     )
-
-
-def _whole(value: object) -> object:
-    """Browsers send 7 as 7.0; anything else is left to Request to judge."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
