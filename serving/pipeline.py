@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.model_folder import settle
 from core.precision import cost_of_bf16, has_bf16
 from errors import UserError, reason_of
 from serving.single_file import (
@@ -53,6 +54,7 @@ def open_pipeline(
         raise UserError(f"There is no dtype '{dtype}'. Choose one of {', '.join(DTYPES)}.")
     if dtype == "fp16" and device == "cpu":
         raise UserError("fp16 is slow and inexact on a CPU. Choose --dtype bf16 or --dtype fp32.")
+    settle(Path(model))
     if is_lora_folder(model):
         pipe = _from_lora(model, lora_scale, _checkpoint_file(model, checkpoint))
     else:
@@ -109,6 +111,7 @@ def model_name(model: str) -> str:
 
 def read_run(model: str) -> dict:
     """The run.json of a model folder: how it was trained. Empty where there is none."""
+    settle(Path(model))
     path = Path(model) / "run.json"
     if not path.is_file():
         return {}

@@ -16,10 +16,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from core.files import mend, remove, replaced, vanish
+from core.model_folder import finish
 from errors import UserError
-from training.files import REHEARSAL, replaced, vanish
 
 MANIFEST = "manifest.json"
+BEST = "best"  # the folder in OUTPUT_DIR of the best model
+REHEARSAL = "checkpoint-rehearsal"  # no step: never resumed from
 STATE = "state.json"
 
 # Tensors by the name that they have in a file, by the file's path in a checkpoint.
@@ -203,6 +206,15 @@ def what_is_wrong(folder: Path) -> str | None:
         return f"{MANIFEST} is not readable"
     altered = [name for name, about in written.items() if present[name] != about]
     return f"{altered[0]} is not as it was written" if altered else None
+
+
+def clear_leftovers(output: Path) -> None:
+    """Mend what a killed run left in OUTPUT_DIR, which nobody else is writing to: what is
+    unfinished goes, what was whole takes its place, what was giving way comes back."""
+    for folder in (output, output / BEST):
+        finish(folder)
+        mend(folder, alone=True)
+    remove(output / REHEARSAL)
 
 
 def prune(output: Path, limit: int | None) -> None:

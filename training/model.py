@@ -8,6 +8,7 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors import SafetensorError
 
+from core.model_folder import settle
 from errors import UserError
 from training.checkpoint import fingerprint_of
 
@@ -41,6 +42,7 @@ def load_model(config, run) -> StableDiffusionPipeline:
 def open_base(config) -> StableDiffusionPipeline:
     """The base model as it is, in float32, on the CPU."""
     name = config.pretrained_model_name_or_path
+    settle(Path(name))
     hub = {"revision": config.revision, "cache_dir": config.cache_dir}
     try:
         kind = DiffusionPipeline.load_config(name, **hub)["_class_name"]

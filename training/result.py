@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from core.files import replaced, vanish
 from errors import UserError, reason_of
 from training.card import model_card
-from training.files import replaced, vanish
 from training.report import Hard, records_of, write_report
 from training.watch import fixed_losses
 

@@ -27,8 +27,8 @@ from filelock import FileLock, Timeout
 
 from core.precision import cost_of_bf16, fastest_precision
 from errors import UserError
+from training.checkpoint import clear_leftovers
 from training.fast import keep_memory
-from training.files import clear_leftovers
 from training.plan import plan
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "datasets", "peft")

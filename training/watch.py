@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from errors import UserError
+from training.checkpoint import BEST
 from training.dataset import random_at
 from training.objective import Objective
 
 TIMES = 8  # timesteps at which a picture's loss is measured, evenly over the whole range
-BEST = "best"  # the folder in OUTPUT_DIR of the best model
 
 # Draws the validation prompts, each with its pictures in a row, until the second argument says
 # stop; a picture has a `save(path)`.

@@ -11,11 +11,11 @@ from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from torch.distributed.device_mesh import init_device_mesh
 
+from core.model_folder import replaced_model
 from errors import UserError
 from training.checkpoint import Files, gathered, local
 from training.ema import Ema
 from training.fast import speed_up
-from training.files import replaced_files
 from training.model import (
     DTYPES,
     LORA_FILE,
@@ -102,15 +102,15 @@ class Learner(torch.nn.Module):
     def save(self, folder: str | Path, manifest: dict, notes: dict[str, str] | None = None) -> None:
         """The model's folder, its run.json and `notes`, other files by their names.
 
-        What was there stays until all is written. Where weights are sharded, all processes call
-        this, and the first one writes. Raises `UserError` when the weights are not finite or do
-        not fit --save_dtype.
+        What was there stays until all is written, and gives way at once. Where weights are sharded,
+        all processes call this, and the first one writes. Raises `UserError` when the weights are
+        not finite or do not fit --save_dtype.
         """
         with self.averaged():
             weights = gathered({"": self.weights})[""]
         if torch.distributed.is_initialized() and torch.distributed.get_rank():
             return
-        with replaced_files(Path(folder), last="run.json") as staged:
+        with replaced_model(Path(folder)) as staged:
             self._save(staged, weights)
             for name, text in (notes or {}).items():
                 (staged / name).write_text(text)
