@@ -15,8 +15,6 @@ from safetensors import SafetensorError
 from core.disk import exchange
 from errors import UserError, reason_of
 
-AGAIN = "Make room, and run the command again."
-
 
 @contextmanager
 def replaced(target: Path, durable: bool = True) -> Iterator[Path]:
@@ -42,10 +40,17 @@ def replaced(target: Path, durable: bool = True) -> Iterator[Path]:
         discard(staged)
 
 
-def unwritable(target: Path, error: Exception, advice: str = AGAIN) -> UserError:
-    """The sentence for a file or folder that could not be written."""
+class Unwritable(UserError):
+    """A file or folder could not be written; `reason` is the sentence without what to do."""
+
+    def __init__(self, reason: str):
+        super().__init__(f"{reason} Make room, and run the command again.")
+        self.reason = reason
+
+
+def unwritable(target: Path, error: Exception) -> Unwritable:
     reason = getattr(error, "strerror", None) or reason_of(error)
-    return UserError(f"{target} cannot be written: {reason}. {advice}")
+    return Unwritable(f"{target} cannot be written: {reason}.")
 
 
 def take_place(staged: Path, target: Path) -> None:

@@ -14,10 +14,11 @@ from transformers import CLIPTextModel
 from core.files import vanish
 from errors import UserError
 from training import checkpoint
-from training.checkpoint import Checkpoints, clear_leftovers, find, prune
+from training.checkpoint import clear_leftovers, find, prune
 from training.loop import train, what_decides
 from training.objective import Objective
 from training.optimizer import Descent
+from training.saving import Checkpoints
 
 
 @pytest.fixture
@@ -35,7 +36,9 @@ def resumed(config) -> tuple[int, object]:
     descent = Descent(learner.weights, config, run)
     objective = Objective(learner.pipe.scheduler, config, run.device)
     same = what_decides(latents, objective, config, run, config.max_train_steps)
-    return Checkpoints(learner, descent, config, run, same).resume().get("step", 0), learner
+    return Checkpoints(learner, descent, config, run, same, latents).resume().get(
+        "step", 0
+    ), learner
 
 
 def test_nothing_in_a_checkpoint_is_a_pickle(stopped):
@@ -70,7 +73,7 @@ def test_a_learning_text_encoder_in_a_checkpoint_opens_by_itself(tiny_model, tmp
         ("use_ema", False, "--use_ema was True, now False"),
         ("mixed_precision", "bf16", "--mixed_precision was no, now bf16"),
         ("resolution", 64, r"--resolution was \[\[32, 32\]\], now \[\[64, 64\]\]"),
-        ("max_train_samples", 8, "the data was"),
+        ("max_train_samples", 8, r"the data has changed \(12 pictures then, 8 now\)"),
         ("center_crop", True, "--center_crop was False, now True"),
         ("torch_compile", True, "--torch_compile was False, now True"),
     ],
@@ -91,7 +94,7 @@ def test_another_base_model_is_refused_and_the_same_one_elsewhere_is_not(stopped
     shutil.copytree(stopped.pretrained_model_name_or_path, tmp_path / "moved")
     assert resumed(replace(stopped, pretrained_model_name_or_path=str(tmp_path / "moved")))[0] == 3
     tiny_pipeline(seed=1).save_pretrained(tmp_path / "other")
-    with pytest.raises(UserError, match="the base model was"):
+    with pytest.raises(UserError, match="the base model has other weights"):
         resumed(replace(stopped, pretrained_model_name_or_path=str(tmp_path / "other")))
 
 

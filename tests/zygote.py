@@ -22,7 +22,7 @@ import torch
 
 import train_text_to_image
 from errors import exit_with_sentence
-from training import checkpoint, weights
+from training import checkpoint, saving, weights
 from training.config import Config
 
 torch.set_num_threads(1)
@@ -65,14 +65,14 @@ class Crash:
 
 def at_save(step: int, action) -> None:
     """Do `action` when the run begins to save checkpoint `step`."""
-    plain = checkpoint.Checkpoints.save
+    plain = saving.Checkpoints.write
 
-    def save(self, done: int, more: dict) -> None:
-        if done == step:
+    def write(self, *arguments):
+        if self.step == step:
             action()
-        plain(self, done, more)
+        return plain(self, *arguments)
 
-    checkpoint.Checkpoints.save = save
+    saving.Checkpoints.write = write
 
 
 def no_room(limit: int) -> None:

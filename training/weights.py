@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from core.model_folder import replaced_model
 from errors import UserError
-from training.checkpoint import Files, gathered, local
+from training.checkpoint import OPTIMIZER, Files, gathered, load, local
 from training.ema import Ema
 from training.fast import speed_up
 from training.model import (
@@ -26,6 +26,7 @@ from training.model import (
     write_pipeline,
 )
 
+BESIDE_WEIGHTS = 8 * 2**20  # bytes of configs, tokenizer, card
 LORA_OF_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
@@ -98,6 +99,40 @@ class Learner(torch.nn.Module):
             averages = self._files(self.ema.shadow)
             files |= {_of_average(path): tensors for path, tensors in averages.items()}
         return files
+
+    @torch.no_grad()
+    def start_from(self, folder: Path) -> None:
+        """Begin with what a checkpoint learned, or with the average of it where there is one.
+
+        Raises `UserError` if it is damaged, or if other weights learned than learn now.
+        """
+        files = self._files(self.weights)
+        averages = {path: _of_average(path) for path in files}
+        known = {*files, *averages.values(), OPTIMIZER}
+        for path in folder.rglob("*.safetensors"):
+            if path.relative_to(folder).as_posix() not in known:
+                raise UserError(
+                    f"--init_from_checkpoint: {path} learned then and does not now; use the "
+                    "options that it was made with, or leave it out."
+                )
+        load(folder, {
+            averages[path] if (folder / averages[path]).exists() else path: tensors
+            for path, tensors in files.items()
+        })  # fmt: skip
+        if self.ema:
+            self.ema.restart(self.weights)
+
+    @property
+    def saved_bytes(self) -> int:
+        """What `save` writes, at most."""
+        size = BESIDE_WEIGHTS
+        if self.config.method == "lora":
+            size += 4 * sum(weight.numel() for weight in self.weights.values())
+        if self.config.method == "full" or self.config.merge_lora:
+            parts = self._modules_of_pipe().values()
+            count = sum(weight.numel() for part in parts for weight in part.parameters())
+            size += count * DTYPES[self.config.save_dtype].itemsize
+        return size
 
     def save(self, folder: str | Path, manifest: dict, notes: dict[str, str] | None = None) -> None:
         """The model's folder, its run.json and `notes`, other files by their names.
