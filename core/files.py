@@ -91,7 +91,7 @@ def vanish(folder: Path) -> None:
     remove(gone)
     if folder.exists():
         folder.rename(gone)
-        remove(gone)
+        discard(gone)
 
 
 def remove(path: Path) -> None:

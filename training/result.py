@@ -57,11 +57,19 @@ def save_model(learner, latents, config, run, steps: int, state: dict) -> dict:
         failed = error
     if run.any(failed is not None):
         failed = failed or UserError("The model could not be saved.")
-        add_words(failed, f"What was trained is kept: {run.checkpoints.keep()}; only the saving is "
-                          "left to be done.")  # fmt: skip
+        add_words(failed, _kept(run.checkpoints))
         raise failed
     run.say(f"The model is in {config.output}.")
     return manifest
+
+
+def _kept(checkpoints) -> str:
+    """What has become of the weights that could not be saved as a model, in words."""
+    try:
+        kept = checkpoints.keep()
+    except UserError as error:
+        return str(error)
+    return f"What was trained is kept: {kept}; only the saving is left to be done."
 
 
 def tell(

@@ -11,6 +11,8 @@ from core.files import Unwritable
 from errors import UserError
 from training.plan import size
 
+ROUNDING = 2**20  # bytes: files take whole blocks, and folders take some too
+
 
 class Room:
     """What a checkpoint and the model will take is set aside before the first step, so that a disk
@@ -46,7 +48,7 @@ class Room:
         """Set aside what the next checkpoint takes, if that is there."""
         if self._reserve:
             with suppress(OSError):  # the model has its room, and a run goes on without the other
-                self._reserve.hold(self.model + self.checkpoint)
+                self._reserve.hold(self.model + self.checkpoint + ROUNDING)
 
     def release(self) -> None:
         """Let all of it go: for the model, or for what is saved in its stead."""

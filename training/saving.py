@@ -97,18 +97,25 @@ class Checkpoints:
         the room that it takes is set aside."""
         files = gathered(self.files())
         if self.run.is_main:
-            place = self.config.output / REHEARSAL
-            vanish(place)
-            save(place, files, {"step": 0}, self.learner.describe)
-            reason, size = what_is_wrong(place), bytes_of(place)
-            vanish(place)
-            if reason:
-                raise UserError(
-                    f"{self.config.output} does not keep what is written to it ({reason}); "
-                    "choose another --output_dir."
-                )
+            try:
+                size = self._rehearsed(self.config.output / REHEARSAL, files)
+            except OSError as error:
+                raise unwritable(self.config.output, error) from error
             self.run.room.take(size, self.learner.saved_bytes)
         self.run.accelerator.wait_for_everyone()
+
+    def _rehearsed(self, place: Path, files: Files) -> int:
+        """The bytes that a checkpoint takes."""
+        vanish(place)
+        save(place, files, {"step": 0}, self.learner.describe)
+        reason, size = what_is_wrong(place), bytes_of(place)
+        vanish(place)
+        if reason:
+            raise UserError(
+                f"{self.config.output} does not keep what is written to it ({reason}); choose "
+                "another --output_dir."
+            )
+        return size
 
     def due(self, step: int) -> bool:
         """Whether one is to be written after `step`."""
@@ -137,8 +144,8 @@ class Checkpoints:
             except (Unwritable, OSError) as error:
                 failed = getattr(error, "reason", error)
             self.run.room.take_back()
-        self.owed = self.run.any(failed is not None)
-        if self.owed:
+        known, self.owed = self.owed, self.run.any(failed is not None)
+        if self.owed and not known:
             self.run.say(f"warning: {failed} Make room: the run goes on, and will try again.")
 
     def write(self, place: Path, files: Files) -> Path:
