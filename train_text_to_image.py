@@ -10,10 +10,11 @@ from errors import exit_with_sentence
 from training.config import Config
 from training.dataset import CaptionedImages
 from training.latents import encode_once
-from training.loop import Stopped, train
+from training.loop import train
 from training.model import load_model
-from training.result import reserve_on_hub, save_result
+from training.result import reserve_on_hub, save_model, tell
 from training.run import start_run
+from training.saving import Stopped
 from training.subject import with_class
 from training.weights import WEIGHTS
 
@@ -37,8 +38,10 @@ def main(config: Config) -> None:
         if config.with_prior_preservation:
             latents = with_class(latents, model, run, draw=draw)
         learner = WEIGHTS[config.method](model, config)
-        steps, state = train(learner, latents, config, run, preview, score)
-        save_result(learner, latents, config, run, steps, state, save_colours)
+        with run.interruption:  # signals are noted from here on, until the model is saved
+            steps, state = train(learner, latents, config, run, preview, score)
+            manifest = save_model(learner, latents, config, run, steps, state)
+        tell(learner, latents, config, run, manifest, state, save_colours)
 
 
 def draw(pipe, prompt: str, seeds: list[int]) -> list:

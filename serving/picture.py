@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL.PngImagePlugin import PngInfo
 
+from core.files import replaced
 from errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Picture:
         chunks = PngInfo()
         chunks.add_text("parameters", self._parameters())
         chunks.add_text("sd-pokemon", json.dumps(self.settings))
-        self.image.save(path, format="PNG", pnginfo=chunks)
+        with replaced(Path(path), durable=False) as staged:
+            self.image.save(staged, format="PNG", pnginfo=chunks)
 
     def check(self) -> None:
         """Raises UserError where it is not to be shown."""

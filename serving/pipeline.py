@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from core.bounded_json import JSONFault, read
 from core.inputs import CARD_BYTES, fault_of, is_file, is_folder, is_there, opened
 from core.model_files import check_files, picture_side
+from core.model_folder import settle
 from core.precision import cost_of_bf16, has_bf16
 from core.printable import quoted
 from core.terminal import complain
@@ -65,6 +66,7 @@ def open_pipeline(
         raise UserError(f"There is no dtype '{dtype}'. Choose one of {', '.join(DTYPES)}.")
     if dtype == "fp16" and device == "cpu":
         raise UserError("fp16 is slow and inexact on a CPU. Choose --dtype bf16 or --dtype fp32.")
+    settle(Path(model))
     if is_lora_folder(model):
         pipe = _from_lora(model, lora_scale, checkpoint)
     else:
@@ -115,6 +117,7 @@ def model_name(model: str) -> str:
 
 def read_run(model: str) -> dict:
     """The run.json of a model folder: how it was trained. Empty where there is none."""
+    settle(Path(model))
     path = Path(model) / "run.json"
     if not is_file(path):
         return {}

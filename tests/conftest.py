@@ -1,6 +1,8 @@
 """Fixtures: a tiny Stable Diffusion with random weights, of the classes of the real one."""
 
 import os
+import subprocess
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -81,3 +83,26 @@ def tiny_model(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny_pipeline().save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """`small_disk(megabytes)`: the folder of a file system of its own."""
+    mounted = []
+
+    def mount(megabytes: int) -> Path:
+        place = tmp_path / f"disk-{len(mounted)}"
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
+        if (
+            os.name != "posix"
+            or os.geteuid()
+            or subprocess.run(command, capture_output=True).returncode
+        ):
+            pytest.skip("only root can mount a small file system, and not in every container")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)

@@ -3,25 +3,31 @@
 All of it is run by `make test-all`; `make test` runs a selection.
 """
 
+import errno
 import json
 import os
+import pty
 import random
+import select
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from filelock import FileLock
 from runs import config_for, fresh_run, prepared
 from safetensors.torch import load_file
 
+from core import files
+from core.model_folder import finish
+from core.signals import ENDING
 from errors import UserError
-from training import checkpoint, files
+from training import checkpoint
 from training.checkpoint import find, what_is_wrong
 from training.loop import train
 
@@ -73,7 +79,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
         f"{path.parent.name}/{name}": tensor
         for path in sorted(folder.glob("*/*.safetensors"))
         for name, tensor in load_file(path).items()
-        if path.parent.parent == folder and not path.parent.name.startswith("checkpoint")
+        if path.parent.parent == folder and not path.parent.name.startswith(("checkpoint", "."))
     }
 
 
@@ -155,8 +161,8 @@ def test_a_kill_at_any_file_operation_of_a_save_loses_nothing(zygote, config, tm
 
 
 def kill_while_the_model_is_replaced(zygote, config, tmp_path, every: int) -> None:
-    """Kill a second run at the file operations of its final save over an earlier model: either
-    model is there whole, once the next run has started."""
+    """Kill a second run at the file operations of its final save over an earlier model: one of the
+    two models is there whole, for whoever reads it, and once the next run has started."""
     assert zygote(replace(config, max_train_steps=2))["code"] == 0, ended(config)
     old = tmp_path / "old"
     shutil.copytree(config.output, old)
@@ -171,16 +177,16 @@ def kill_while_the_model_is_replaced(zygote, config, tmp_path, every: int) -> No
         shutil.rmtree(config.output, ignore_errors=True)
         shutil.copytree(old, config.output)
         assert zygote(more, crash_in_model_at=number)["code"] == -signal.SIGKILL
-        run = fresh_run(more)  # starting mends what was left
-        run.close()
-        kept = json.loads((config.output / "run.json").read_text())["steps"]
-        assert_same_model(config.output, {2: old, 4: new}[kept])
+        for start in (lambda: None, lambda: fresh_run(more).close()):
+            start()
+            kept = json.loads((config.output / "run.json").read_text())["steps"]
+            assert_same_model(config.output, {2: old, 4: new}[kept])
         assert zygote(more)["code"] == 0, ended(more)
         assert_same_model(config.output, new)
 
 
 def test_a_kill_while_a_model_is_replaced_leaves_one_of_the_two(zygote, config, tmp_path):
-    kill_while_the_model_is_replaced(zygote, config, tmp_path, every=5)
+    kill_while_the_model_is_replaced(zygote, config, tmp_path, every=16)
 
 
 @pytest.mark.slow
@@ -188,39 +194,197 @@ def test_a_kill_at_any_move_while_a_model_is_replaced_leaves_one(zygote, config,
     kill_while_the_model_is_replaced(zygote, config, tmp_path, every=1)
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_the_checkpoint_before(zygote, config):
+def test_where_nothing_can_be_written_any_more_the_checkpoint_before_stays(zygote, config):
     assert zygote(config)["code"] == 0, ended(config)
-    sizes = {path.name: path.stat().st_size for path in config.output.glob("checkpoint-12/**/*")}
-    for limit in (3_000, 20_000, sizes["optimizer.safetensors"] - 1):
+    unbroken = config.output.rename(config.output.with_name("unbroken"))
+    sizes = {path.name: path.stat().st_size for path in unbroken.glob("checkpoint-12/**/*")}
+    for limit in (10_000, 20_000, sizes["optimizer.safetensors"] - 1):
         shutil.rmtree(config.output, ignore_errors=True)
-        assert zygote(config, fill_disk=6, limit=limit)["code"] == 2, f"{limit}: {ended(config)}"
-        (sentence,) = [line for line in ended(config).splitlines() if line.startswith("error")]
-        assert "checkpoint-6 cannot be written" in sentence and "Make room" in sentence
+        end, said = zygote(config, fill_disk=6, limit=limit), sentences_of(config)
+        assert ended(config).count("checkpoint-6 cannot be written") == 1
         assert whole_checkpoints(config.output) == [2, 4]
-        assert not list(config.output.glob(".checkpoint*"))
+        assert not list(config.output.glob(".[!l]*"))
+        assert not list(config.output.parent.glob("*elsewhere*"))
+        if end["code"] == 0:  # a model is smaller than a checkpoint
+            assert_same_model(config.output, unbroken)
+            continue
+        assert end["code"] == 2 and f"{config.output} cannot be written" in said[0]
+        assert "No other place here could take what was learned up to step 12" in said[0]
     assert zygote(config)["code"] == 0, ended(config)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
-def test_a_signal_saves_within_one_step_and_has_an_exit_code_of_its_own(tiny_model, tmp_path, name):
-    config = config_for(tiny_model, tmp_path, max_train_steps=100_000, log_every=1)
-    options = [f"--{k}={v}" for k, v in asdict(config).items()
+def sentences_of(config) -> list[str]:
+    """What the last run ended with; never a traceback."""
+    assert "Traceback" not in ended(config), ended(config)
+    return [line for line in ended(config).splitlines() if line.startswith("error: ")]
+
+
+@pytest.fixture
+def short(config):
+    """A run of 3 steps without a checkpoint on the way."""
+    return replace(config, max_train_steps=3, checkpointing_steps=100)
+
+
+def assert_nothing_lost(zygote, config, trained: int, unbroken: Path) -> None:
+    """After a run that failed: its model is there, here or elsewhere, or a checkpoint of its last
+    step, which ends in the same bits as a run that did not fail."""
+    elsewhere = Path(f"{config.output}-elsewhere")
+    finish(config.output)
+    for place in (config.output, elsewhere):
+        if (place / "run.json").is_file():
+            assert json.loads((place / "run.json").read_text())["steps"] == trained == 3
+            return assert_same_model(place, unbroken)
+    (folder,) = (
+        folder for place in (config.output, elsewhere)
+        for folder in place.glob(f"checkpoint-{trained}") if what_is_wrong(folder) is None
+    )  # fmt: skip
+    named = "latest" if folder.parent == config.output else str(folder)
+    assert f"go on with --resume_from_checkpoint {named}" in ended(config)
+    end = zygote(replace(config, resume_from_checkpoint=named))
+    assert end["code"] == 0, ended(config)
+    assert_same_model(config.output, unbroken)
+
+
+def fail_at_operations(zygote, short, tmp_path, chosen, error: int, lasting: bool) -> None:
+    """Let file operations of a run fail, one in each of several runs, or all from one on: the run
+    ends whole, or with a sentence and with all that it had trained."""
+    unbroken = replace(short, output_dir=short.output_dir + "-unbroken")
+    counted, steps = tmp_path / "operations", tmp_path / "steps"
+    task = {"fail_at": 0, "counted": str(counted), "steps": str(steps)}
+    assert zygote(unbroken, **task)["code"] == 0, ended(unbroken)
+    operations = counted.read_text().splitlines()
+    for number in chosen(operations):
+        for place in (short.output, Path(f"{short.output}-elsewhere")):
+            shutil.rmtree(place, ignore_errors=True)
+        steps.unlink(missing_ok=True)
+        task |= {"fail_at": number, "error": error, "lasting": lasting}
+        end, where = zygote(short, **task), f"{number}, {operations[number - 1]}"
+        said = sentences_of(short)
+        assert (end["code"], len(said)) in ((0, 0), (2, 1)), f"{where}: {ended(short)}"
+        trained = len(steps.read_bytes()) if steps.exists() else 0
+        if trained or end["code"] == 0:
+            assert_nothing_lost(zygote, short, trained, unbroken.output)
+
+
+def some(operations: list[str]) -> list[int]:
+    """Numbers of a few file operations of the rehearsal, of the loop and of the final save."""
+    return [*range(7, len(operations) + 1, len(operations) // 7)]
+
+
+def all_of_them(operations: list[str]) -> range:
+    assert len(operations) > 150
+    return range(1, len(operations) + 1)
+
+
+@pytest.mark.parametrize(("error", "lasting"), [(errno.ENOSPC, True), (errno.EIO, False)])
+def test_a_disk_that_fails_at_some_file_operations_costs_nothing_that_was_trained(
+    zygote, short, tmp_path, error, lasting
+):
+    fail_at_operations(zygote, short, tmp_path, some, error, lasting)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lasting", [True, False])
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+def test_a_disk_that_fails_at_any_file_operation_costs_nothing_that_was_trained(
+    zygote, short, tmp_path, error, lasting
+):
+    fail_at_operations(zygote, short, tmp_path, all_of_them, error, lasting)
+
+
+def test_a_disk_that_others_fill_meanwhile_has_room_for_the_model(zygote, short, small_disk):
+    unbroken = replace(short, output_dir=short.output_dir + "-unbroken")
+    assert zygote(unbroken)["code"] == 0, ended(unbroken)
+    disk = small_disk(24)
+    here = replace(short, output_dir=str(disk / "out"), checkpointing_steps=2)
+    task = {"disk": str(disk), "full_after": 1, "elsewhere": short.output_dir + "-elsewhere"}
+    log = {"log": str(short.output.with_suffix(".log"))}
+    end = zygote(here, reserved=True, **task, **log)
+    assert end["code"] == 0, ended(short)
+    assert_same_model(here.output, unbroken.output)
+    assert whole_checkpoints(here.output) == [2]
+    assert "warning" not in ended(short)
+
+
+def test_where_no_room_can_be_set_aside_the_model_goes_elsewhere(zygote, short, small_disk):
+    unbroken = replace(short, output_dir=short.output_dir + "-unbroken")
+    assert zygote(unbroken)["code"] == 0, ended(unbroken)
+    disk, elsewhere = small_disk(24), short.output.with_name("elsewhere")
+    here = replace(short, output_dir=str(disk / "out"))
+    end = zygote(here, disk=str(disk), full_after=1, reserved=False, elsewhere=str(elsewhere),
+                 log=str(short.output.with_suffix(".log")))  # fmt: skip
+    (sentence,) = sentences_of(short)
+    assert end["code"] == 2 and f"{here.output} cannot be written" in sentence
+    (folder,) = elsewhere.iterdir()
+    assert f"go on with --resume_from_checkpoint {folder}; only the saving is left" in sentence
+    (disk / "others").unlink()
+    assert zygote(replace(here, resume_from_checkpoint=str(folder)))["code"] == 0
+    assert_same_model(here.output, unbroken.output)
+
+
+@pytest.mark.slow
+def test_a_disk_of_any_size_gives_a_model_or_a_sentence(zygote, short, small_disk):
+    """Whatever the operation at which a real file system has no more room."""
+    ended_well = []
+    for size in range(1, 16):
+        disk = small_disk(size)
+        here = replace(short, output_dir=str(disk / "out"), checkpointing_steps=1)
+        log = str(short.output.with_suffix(".log"))
+        end = zygote(here, log=log, elsewhere=str(disk / "elsewhere"))
+        said = sentences_of(short)
+        assert (end["code"], len(said)) in ((0, 0), (2, 1)), ended(short)
+        ended_well.append(end["code"] == 0)
+        if ended_well[-1]:
+            StableDiffusionPipeline.from_pretrained(here.output)
+    assert ended_well == sorted(ended_well) and ended_well[-1] and not ended_well[0]
+
+
+@pytest.fixture
+def endless(config):
+    """A run that only a signal ends."""
+    return replace(config, max_train_steps=100_000, checkpointing_steps=100_000, log_every=1)
+
+
+@pytest.mark.parametrize("name", [signal.Signals(number).name for number in ENDING])
+def test_a_signal_saves_within_one_step_and_has_an_exit_code_of_its_own(
+    zygote, endless, tmp_path, name
+):
+    end = zygote(endless, signal=name, steps=str(tmp_path / "steps"))
+    assert end["code"] == 75, ended(endless)
+    before, _, after = (tmp_path / "steps").read_text().partition("!")
+    (step,) = whole_checkpoints(endless.output)
+    assert step == len(before + after) and len(after) <= 1
+    said = f"Stopped after step {step} of 100000; go on with --resume_from_checkpoint latest."
+    assert said in ended(endless)
+
+
+def test_a_closed_terminal_ends_like_sigterm(endless):
+    options = [f"--{k}={v}" for k, v in asdict(endless).items()
                if k in ("pretrained_model_name_or_path", "train_data_dir", "output_dir",
                         "max_train_steps", "log_every", "train_batch_size")]  # fmt: skip
-    with subprocess.Popen(
-        [sys.executable, "train_text_to_image.py", *options],
-        cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        log = config.output / "log.jsonl"
-        while process.poll() is None and not (log.exists() and log.read_text()):
-            time.sleep(0.02)
-        logged = len(log.read_text().splitlines())
-        process.send_signal(getattr(signal, name))
-        said = process.communicate(timeout=60)[1]
-    assert process.returncode == 75, said
-    (step,) = whole_checkpoints(config.output)
-    assert logged <= step <= logged + 10
-    assert f"Stopped after step {step} of 100000; go on with --resume_from_checkpoint" in said
+    log, pid, terminal = endless.output / "log.jsonl", *pty.fork()
+    if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        os.chdir(ROOT)
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        os.execv(sys.executable, [sys.executable, "train_text_to_image.py", *options])
+    said = b""
+    while not (log.exists() and log.stat().st_size):
+        if select.select([terminal], [], [], 0.1)[0]:
+            said += os.read(terminal, 4096)  # fails where the run has ended
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 75, said.decode()
+    assert whole_checkpoints(endless.output)
+
+
+def test_a_signal_during_the_final_save_ends_the_run_after_it(zygote, short):
+    end = zygote(short, signal_in_model="SIGTERM")
+    assert end["code"] == 128 + signal.SIGTERM, ended(short)
+    assert ended(short).endswith(f"The model is in {short.output}.\nEnded by SIGTERM.\n")
+    StableDiffusionPipeline.from_pretrained(short.output)
+    assert not (short.output / "report.html").exists()
+    assert zygote(short)["code"] == 0  # the folder is free for the next run
 
 
 def test_two_runs_into_one_folder_the_second_is_refused(tiny_model, tmp_path):
@@ -243,7 +407,7 @@ def test_a_folder_that_does_not_keep_what_is_written_is_found_before_the_first_s
         if path.name == "optimizer.safetensors":
             zeros = bytes(path.stat().st_size)
             flush = lambda *_, **__: path.exists() and path.write_bytes(zeros)  # noqa: E731
-            monkeypatch.setattr(files, "_flush", flush)
+            monkeypatch.setattr(files, "flush", flush)
 
     monkeypatch.setattr(checkpoint, "save_file", forgetful)
     with pytest.raises(UserError, match=r"does not keep what is written to it \(optimizer"):

@@ -14,8 +14,9 @@ from runs import PROPORTIONAL, config_for, prepared
 from errors import UserError
 from training.config import Config
 from training.dataset import order
-from training.loop import Stopped, train
+from training.loop import train
 from training.optimizer import learning_rates
+from training.saving import Stopped
 
 
 def trained(config: Config, preview=None):
@@ -163,7 +164,7 @@ def test_too_many_such_steps_in_a_row_stop_the_run_with_the_last_good_state(tiny
     config = config_for(tiny_model, tmp_path, max_train_steps=40, max_skipped_steps=3)
     run, learner, latents = prepared(config)
     latents.shelves[0].mean[:] = float("nan")
-    with pytest.raises(UserError, match=r"3 steps in a row, up to step 10, .* checkpoint-10"):
+    with pytest.raises(UserError, match=r"3 steps in a row, up to step 10, .*/checkpoint-10\."):
         train(learner, latents, config, run)
     (saved,) = config.output.glob("checkpoint-*")
     unet = UNet2DConditionModel.from_pretrained(saved / "unet")

@@ -2,7 +2,8 @@
 
     python tests/zygote.py          reads tasks as JSON lines, answers each with its child's end
 
-A task: {"options": {...}, "kill_after": seconds | "crash_at": number | "fill_disk": step, ...}.
+A task: {"options": {...}, "kill_after": seconds | "crash_at": number | "fill_disk": step |
+"fail_at": number | "signal": name, ...}.
 Forking takes milliseconds where a start takes seconds: a hundred kills fit into a test.
 """
 
@@ -12,6 +13,7 @@ import resource
 import signal
 import sys
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # no pool of threads that a fork would lose
@@ -19,10 +21,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import torch
+from disk_faults import Faults, counting, failing
 
 import train_text_to_image
+from core import disk
+from core.signals import ENDING, Interruption
 from errors import exit_with_sentence
-from training import checkpoint, weights
+from training import checkpoint, rescue, saving, weights
 from training.config import Config
 
 torch.set_num_threads(1)
@@ -65,14 +70,49 @@ class Crash:
 
 def at_save(step: int, action) -> None:
     """Do `action` when the run begins to save checkpoint `step`."""
-    plain = checkpoint.Checkpoints.save
+    plain = saving.Checkpoints.write
 
-    def save(self, done: int, more: dict) -> None:
-        if done == step:
+    def write(self, *arguments):
+        if self.step == step:
             action()
-        plain(self, done, more)
+        return plain(self, *arguments)
 
-    checkpoint.Checkpoints.save = save
+    saving.Checkpoints.write = write
+
+
+def others_fill(disk: Path, after: int) -> None:
+    """After step `after`, other programs take all the room that a disk has left."""
+    plain = saving.Checkpoints.step_to
+
+    @contextmanager
+    def step_to(self, step: int):
+        with plain(self, step):
+            yield
+        if step == after:
+            with open(disk / "others", "wb", buffering=0) as file, suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+
+    saving.Checkpoints.step_to = step_to
+
+
+def note_steps(log: int) -> None:
+    """Write an x for each step that is taken, and an exclamation mark for a signal."""
+    plain = saving.Checkpoints.step_to
+
+    @contextmanager
+    def step_to(self, step: int):
+        with plain(self, step):
+            yield
+        os.write(log, b"x")
+
+    noting = Interruption._note
+
+    def note(self, *arguments) -> None:
+        os.write(log, b"!")
+        noting(self, *arguments)
+
+    saving.Checkpoints.step_to, Interruption._note = step_to, note
 
 
 def no_room(limit: int) -> None:
@@ -94,6 +134,27 @@ def run(task: dict) -> None:
             plain(self, *arguments)
 
         weights.Learner.save = save
+    rescue.SECONDS_OF_WAITING = 0
+    elsewhere = Path(task.get("elsewhere", f"{folder}-elsewhere"))
+    rescue.places = lambda *_: iter([elsewhere])
+    if "steps" in task:
+        note_steps(os.open(task["steps"], os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+    if "fail_at" in task:
+        number = task["fail_at"]
+        at = failing(number, task["error"], task["lasting"]) if number else counting(counted)
+        Faults(folder + os.sep, at)
+    if "disk" in task:
+        if not task["reserved"]:
+            disk._allocate = lambda *_: 0  # as where the file system cannot
+        others_fill(Path(task["disk"]), after=task["full_after"])
+    if "signal_in_model" in task:
+        plain_save = weights.Learner.save
+
+        def save_at_signal(self, *arguments) -> None:
+            os.kill(os.getpid(), getattr(signal, task["signal_in_model"]))
+            plain_save(self, *arguments)
+
+        weights.Learner.save = save_at_signal
     if "fill_disk" in task:
         at_save(task["fill_disk"], lambda: no_room(task["limit"]))
     tuples = {k: tuple(v) for k, v in options.items() if isinstance(v, list)}
@@ -110,7 +171,8 @@ def child(task: dict) -> None:
         code = 0
     except SystemExit as end:
         code = end.code
-    except train_text_to_image.Stopped:
+    except train_text_to_image.Stopped as stop:
+        print(stop, file=sys.stderr)
         code = train_text_to_image.SAVED_AND_STOPPED
     finally:
         sys.stdout.flush()
@@ -127,10 +189,24 @@ def answer(task: dict) -> dict:
     if "kill_after" in task:
         time.sleep(task["kill_after"])
         os.kill(pid, signal.SIGKILL)
+    if "signal" in task:
+        send_once_it_logs(pid, task)
     _, status = os.waitpid(pid, 0)
     return {"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started}
 
 
+def send_once_it_logs(pid: int, task: dict) -> None:
+    """Send a run a signal after its first step."""
+    log = Path(task["options"]["output_dir"]) / "log.jsonl"
+    while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if log.exists() and log.stat().st_size:
+            return os.kill(pid, getattr(signal, task["signal"]))
+        time.sleep(0.02)
+
+
 if __name__ == "__main__":
+    for number in ENDING:  # whatever started the tests may ignore some, as nohup does
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)

@@ -1,4 +1,4 @@
-"""Save, verify, find, resume, prune. No pickles: tensors are safetensors, the rest is JSON.
+"""Save, verify, find, load, prune. No pickles: tensors are safetensors, the rest is JSON.
 
 A checkpoint is a folder OUTPUT_DIR/checkpoint-STEP. It is written beside its place under a hidden
 name, flushed, and renamed; only then are older ones removed. Its manifest holds the SHA-256 of
@@ -18,78 +18,19 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from core.bounded_json import read
+from core.files import mend, remove, replaced, vanish
+from core.model_folder import finish
 from core.terminal import say
 from errors import UserError
-from training.files import REHEARSAL, replaced, vanish
 
 MANIFEST = "manifest.json"
+BEST = "best"  # the folder in OUTPUT_DIR of the best model
+REHEARSAL = "checkpoint-rehearsal"  # no step: never resumed from
 STATE = "state.json"
+OPTIMIZER = "optimizer.safetensors"  # its moments
 
 # Tensors by the name that they have in a file, by the file's path in a checkpoint.
 Files = dict[str, dict[str, torch.Tensor]]
-
-
-class Checkpoints:
-    """The checkpoints of a run: how it goes on after a stop.
-
-    `same` are the options and facts that have decided the result so far, by the words for them.
-    """
-
-    def __init__(self, learner, descent, config, run, same: dict):
-        self.learner, self.descent, self.config, self.run, self.same = (
-            learner, descent, config, run, same,
-        )  # fmt: skip
-
-    def resume(self) -> dict:
-        """Put the checkpoint that the options ask for back, and return its state; {} if none."""
-        folder = find(self.config.output, self.config.resume_from_checkpoint, self.run.say)
-        if folder is None:
-            return {}
-        state = state_of(folder)
-        refuse_changes(folder, state["same"], self.same)
-        load(folder, self.files(), self.files(older=True))
-        scaler = self.run.accelerator.scaler
-        if scaler and state["scaler"]:
-            scaler.load_state_dict(state["scaler"])
-        self.run.id = state["run_id"]
-        self.run.say(f"Resuming from {folder}, after step {state['step']}.")
-        return state
-
-    def save(self, step: int, more: dict) -> None:
-        """Write checkpoint-STEP; only then delete those beyond --checkpoints_total_limit.
-
-        `more` goes into its state.
-        """
-        files = gathered(self.files())
-        if self.run.is_main:
-            scaler = self.run.accelerator.scaler
-            state = {"step": step, "run_id": self.run.id, "same": self.same, **more}
-            state["scaler"] = scaler.state_dict() if scaler else None
-            folder = self.config.output / f"checkpoint-{step}"
-            if not (folder.is_dir() and what_is_wrong(folder) is None):
-                save(folder, files, state, self.learner.describe)
-            prune(self.config.output, self.config.checkpoints_total_limit)
-        self.run.accelerator.wait_for_everyone()
-
-    def rehearse(self) -> None:
-        """Save and read back once before the first step: what cannot be saved is found now."""
-        files = gathered(self.files())
-        if self.run.is_main:
-            place = self.config.output / REHEARSAL
-            vanish(place)
-            save(place, files, {"step": 0}, self.learner.describe)
-            reason = what_is_wrong(place)
-            vanish(place)
-            if reason:
-                raise UserError(
-                    f"{self.config.output} does not keep what is written to it ({reason}); "
-                    "choose another --output_dir."
-                )
-        self.run.accelerator.wait_for_everyone()
-
-    def files(self, older: bool = False) -> Files:
-        """All that learning goes on from, as a checkpoint's files, or as `older` ones."""
-        return self.learner.files(older) | {"optimizer.safetensors": self.descent.moments()}
 
 
 def save(
@@ -147,18 +88,18 @@ def shapes_in(path: Path) -> dict[str, list[int]]:
         return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
 
 
-def refuse_changes(folder: Path, then: dict, now: dict) -> None:
-    """Raise `UserError` that names all that has changed and would have altered the result."""
-    changed = [
-        f"{name} was {then.get(name)}, now {now.get(name)}"
-        for name in sorted(then.keys() | now.keys())
-        if then.get(name) != now.get(name)
-    ]
-    if changed:
-        raise UserError(
-            f"{folder} was made with other options: {'; '.join(changed)}. Use the same again, or "
-            "start anew in another --output_dir."
-        )
+def changes(then: dict, now: dict, pictures: tuple[int, int] | None = None) -> list[str]:
+    """In words, all that differs of what has decided a result so far. `pictures`: how many there
+    were and are, where that differs."""
+    counted = f"{pictures[0]:,} pictures then, {pictures[1]:,} now" if pictures else None
+    digests = {  # which say nothing to anybody
+        "the data": f"the data has changed ({counted or 'pictures or captions'})",
+        "the base model": "the base model has other weights than it had",
+    }
+    return [
+        digests.get(name, f"{name} was {then.get(name)}, now {now.get(name)}")
+        for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)
+    ]  # fmt: skip
 
 
 def find(output: Path, wanted: str | None, say: Callable[[str], None] = say) -> Path | None:
@@ -228,6 +169,19 @@ def _written(folder: Path) -> dict[str, dict] | None:
                 for name, about in written.items()}  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def clear_leftovers(output: Path) -> None:
+    """Mend what a killed run left in OUTPUT_DIR, which nobody else is writing to: what is
+    unfinished goes, what was whole takes its place, what was giving way comes back."""
+    for folder in (output, output / BEST):
+        finish(folder)
+        mend(folder, alone=True)
+    remove(output / REHEARSAL)
+
+
+def bytes_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def prune(output: Path, limit: int | None) -> None:

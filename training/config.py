@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -119,6 +120,7 @@ class Config:
     checkpointing_steps: int            = option(500,                  "steps between checkpoints", free=True, least=1)
     checkpoints_total_limit: int | None = option(None,                 "keep this many checkpoints", free=True, least=1)
     resume_from_checkpoint: str | None  = option(None,                 "the path of a checkpoint, 'latest', or 'auto': the latest if there is one", free=True)
+    init_from_checkpoint: str | None    = option(None,                 "begin with the weights that this checkpoint learned, at step 0: data and options may be others than its own")
     max_skipped_steps: int              = option(10,                   "stop when so many steps in a row gave a loss or gradient that is no number", free=True, least=1)
     dry_run: bool                       = option(False,                "check the options and the data, print the plan and stop", free=True)
 
@@ -224,6 +226,17 @@ class Config:
         for each in fields(cls):
             parser.add_argument(f"--{each.name}", **argument(each))
         return cls(**vars(parser.parse_args(arguments)))
+
+    def command(self, **others) -> str:
+        """How this run is started from a shell, with `others` of its options changed."""
+        words = ["python", "train_text_to_image.py"]
+        for each in fields(self):
+            value = others.get(each.name, getattr(self, each.name))
+            if value == each.default or each.name == "hub_token":  # a token is no word for a log
+                continue
+            several = value if isinstance(value, tuple) else (value,) * (value is not True)
+            words += [f"--{each.name}", *map(str, several)]
+        return shlex.join(words)
 
     @property
     def output(self) -> Path:

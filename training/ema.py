@@ -30,6 +30,12 @@ class Ema:
             now = [weight.to("cpu") for weight in now]
         torch._foreach_lerp_(averages, now, 1 - decay)
 
+    @torch.no_grad()
+    def restart(self, weights: dict[str, torch.nn.Parameter]) -> None:
+        """Begin anew at `weights`."""
+        for name, average in self.shadow.items():
+            average.copy_(weights[name])
+
     @contextmanager
     def applied_to(self, weights: dict[str, torch.nn.Parameter]) -> Iterator[None]:
         """Within it, `weights` are their average. Storage is swapped: no copy is made."""

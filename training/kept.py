@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from training.files import replaced
+from core.files import replaced
 
 KINDS = {torch.uint8: "U8", torch.float16: "F16"}  # as safetensors calls them
 

@@ -10,18 +10,14 @@ from contextlib import closing, nullcontext
 import torch
 
 from errors import UserError
-from training.checkpoint import Checkpoints
 from training.dataset import random_at
 from training.dealing import deal, filled
 from training.latents import Batch
 from training.objective import Objective
 from training.optimizer import BOUND_TO_THE_END, descent_for, learning_rates
-from training.progress import Interruption, Progress
+from training.progress import Progress
+from training.saving import Checkpoints, Stopped
 from training.watch import Preview, Score, Watch
-
-
-class Stopped(Exception):
-    """The run was asked to stop, and did so after a checkpoint."""
 
 
 def train(
@@ -30,8 +26,8 @@ def train(
     """Train to the last step; its number, and what is known of the best look.
 
     `preview` draws pictures with the weights that would be saved, `score` says how well they show
-    their prompts. Raises `Stopped` on SIGTERM, SIGUSR1 and Ctrl-C, and `UserError` when losses or
-    weights are no longer numbers.
+    their prompts. Raises `Stopped` on Ctrl-C and other signals that end a process, and `UserError`
+    when losses or weights are no longer numbers.
     """
     steps = config.total_steps(len(latents), latents.pictures_per_step(run.global_batch))
     objective = Objective(learner.pipe.scheduler, config, run.device)
@@ -40,38 +36,44 @@ def train(
     rate = learning_rates(config, steps, run.global_batch)
     watch = Watch(learner, latents, config, run, preview, score)
     same = what_decides(latents, objective, config, run, steps)
-    checkpoints = Checkpoints(learner, descent, config, run, same)
+    checkpoints = Checkpoints(learner, descent, config, run, same, latents, watch)
     state = checkpoints.resume()
+    if not state:
+        checkpoints.start()
     start, watch.state = state.get("step", 0), state.get("watch", watch.state)
     steps = at_least_one_more(start, steps, run)
     checkpoints.rehearse()
     module.train()
 
-    with Interruption() as asked, Progress(config, run, latents, start, steps) as progress:
+    with (
+        run.interruption as asked,
+        checkpoints.kept_on_failure(),
+        Progress(config, run, latents, start, steps) as progress,
+    ):
         if watch.due(start, steps):
             with progress.paused():
                 watch.look(start, asked.asked)
         for step, batch in batches(latents, objective, config, run, start, steps):
             descent.rate = rate(step)
             seed_dropout(config, run, step)
+            checkpoints.whole = not config.optimizer_in_backward
             losses = accumulate(module, batch, latents, objective, config, run)
-            taken = descent.step()
-            if learner.ema:
-                learner.ema.update(learner.weights, step)
-
             done = step + 1
+            with checkpoints.step_to(done):
+                taken = descent.step()
+                if learner.ema:
+                    learner.ema.update(learner.weights, step)
+
             progress.add(done, losses, taken, rate(step))
             stop = run.any(asked.asked())
-            if stop or progress.stuck or done % config.checkpointing_steps == 0:
+            if stop or progress.stuck or checkpoints.due(done):
                 progress.check(learner)
-                checkpoints.save(done, {"watch": watch.state})
             if stop:
-                raise Stopped(
-                    f"Stopped after step {done} of {steps}; go on with --resume_from_checkpoint "
-                    "latest."
-                )
+                raise Stopped(f"Stopped after step {done} of {steps}; {checkpoints.keep()}.")
             if progress.stuck:
-                raise UserError(stuck(done, config))
+                raise UserError(stuck(done, config, checkpoints.keep()))
+            if checkpoints.due(done):
+                checkpoints.save()
             if watch.due(done, steps):
                 progress.check(learner)
                 with progress.paused():
@@ -171,10 +173,10 @@ def accumulate(module, batch: Batch, latents, objective, config, run) -> torch.T
     return torch.cat(losses)
 
 
-def stuck(done: int, config) -> str:
+def stuck(done: int, config, kept) -> str:
     return (
         f"{config.max_skipped_steps} steps in a row, up to step {done}, gave a loss or gradient "
         "that is no number and were not taken. Look at the pictures named above, or start anew "
         f"with a lower --learning_rate (now {config.learning_rate:g}), a lower --max_grad_norm or "
-        f"--mixed_precision bf16. The last good state is saved as checkpoint-{done}."
+        f"--mixed_precision bf16. The last good state is in {kept.folder}."
     )

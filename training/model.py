@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from core.layouts import LORA_FILE, hub_names
 from core.model_files import check_files
+from core.model_folder import settle
 from errors import UserError
 from preparing.captions import tokenizer_of
 from training.checkpoint import fingerprint_of
@@ -47,6 +48,7 @@ def load_model(config, run) -> StableDiffusionPipeline:
 def open_base(config) -> StableDiffusionPipeline:
     """The base model as it is, in float32, on the CPU."""
     name = config.pretrained_model_name_or_path
+    settle(Path(name))
     check_files(name)
     hub = {"revision": config.revision, "cache_dir": config.cache_dir}
     try:

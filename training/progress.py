@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -177,33 +176,3 @@ class Progress:
         self.run.log(record)
         self.logged, self.skipped = (self.step, now), 0
         self.unlogged.clear()
-
-
-class Interruption:
-    """Within it, SIGTERM, SIGUSR1 and Ctrl-C only set `signal`; a second one takes its usual
-    course."""
-
-    KINDS = tuple(
-        getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
-    )
-
-    def __init__(self):
-        self.signal = None
-        self.usual = {}
-
-    def __enter__(self) -> Interruption:
-        for number in self.KINDS:
-            self.usual[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self.usual.items():
-            signal.signal(number, handler)
-
-    def asked(self) -> bool:
-        """Whether the run was asked to stop."""
-        return self.signal is not None
-
-    def _note(self, number: int, _frame) -> None:
-        self.signal = number
-        self.__exit__()

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from core.files import replaced, unwritable, vanish
 from core.inputs import TEXT_BYTES, is_there, read_text
 from errors import UserError, reason_of
 from training.card import model_card
-from training.files import replaced, vanish
 from training.report import Hard, records_of, write_report
+from training.saving import add_words
 from training.watch import fixed_losses
 
 WRITTEN_HERE = "\n<!-- written by train_text_to_image.py -->\n"
@@ -36,28 +37,56 @@ NOT_UPLOADED = [
 Beside = Callable[[object, Path], None]
 
 
-def save_result(
-    learner, latents, config, run, steps: int, state: dict, beside: Beside | None = None
-) -> None:
-    """Save the model first, then write the report, then upload: what fails takes nothing along.
+def save_model(learner, latents, config, run, steps: int, state: dict) -> dict:
+    """Write the model to OUTPUT_DIR; its run.json. Whatever fails, what was trained is kept.
 
-    `state`: what is known of the best look and of an early stop. `beside` is given the pipeline
-    and the model's folder, to write there what else it is to hold.
+    `state`: what is known of the best look and of an early stop.
     """
     manifest = run.manifest(latents, steps)
     if state["best"]:
         manifest["best"] = state["best"]
     several = latents.pictures_per_step(run.global_batch)
     manifest["stopped_early"] = steps < config.total_steps(len(latents), several)
-    records = records_of(config.output / "log.jsonl")
-    card = model_card(manifest, records, config.prompts) + WRITTEN_HERE
-    learner.save(config.output, manifest, {"README.md": card} if ours(config.output) else {})
+    failed = None
+    run.room.release()
+    try:
+        records = records_of(config.output / "log.jsonl")
+        card = model_card(manifest, records, config.prompts) + WRITTEN_HERE
+        learner.save(config.output, manifest, {"README.md": card} if ours(config.output) else {})
+    except OSError as error:
+        failed = unwritable(config.output, error)
+    except Exception as error:  # memory, numbers that do not fit --save_dtype, a base that is gone
+        failed = error
+    if run.any(failed is not None):
+        failed = failed or UserError("The model could not be saved.")
+        add_words(failed, _kept(run.checkpoints))
+        raise failed
     run.say(f"The model is in {config.output}.")
+    return manifest
+
+
+def _kept(checkpoints) -> str:
+    """What has become of the weights that could not be saved as a model, in words."""
+    try:
+        kept = checkpoints.keep()
+    except UserError as error:
+        return str(error)
+    return f"What was trained is kept: {kept}; only the saving is left to be done."
+
+
+def tell(
+    learner, latents, config, run, manifest: dict, state: dict, beside: Beside | None = None
+) -> None:
+    """Write what goes with the model, then the report, then upload: what fails takes nothing along.
+
+    `beside` is given the pipeline and the model's folder, to write there what else it is to hold.
+    """
     hardest = hard_pictures(learner, latents, config, run)
     if run.is_main:
-        keep_examples(config, steps if state["looked"] == steps else None)
+        keep_examples(config, manifest["steps"] if state["looked"] == manifest["steps"] else None)
         if beside:
             beside(learner.pipe, config.output)
+        records = records_of(config.output / "log.jsonl")
         report = write_report(config.output, manifest, records, hardest, config.prompts)
         run.say(f"What happened is in {report}.")
         if config.push_to_hub:

@@ -23,14 +23,17 @@ from accelerate.utils import (
 )
 from filelock import FileLock, Timeout
 
+from core.files import Unwritable
 from core.precision import cost_of_bf16, fastest_precision
+from core.signals import Interruption
 from core.terminal import complain
-from errors import UserError
+from errors import UserError, reason_of
+from training.checkpoint import MANIFEST, clear_leftovers
 from training.fast import keep_memory
-from training.files import clear_leftovers
 from training.notes import notes_on
 from training.packages import refuse_missing
 from training.plan import plan
+from training.room import Room
 from training.unset import as_begun
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "datasets", "peft")
@@ -48,6 +51,10 @@ class Run:
         self.base_model = ""  # names its weights, once they are loaded
         self.id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         self._lock = FileLock(config.output / ".lock", timeout=0)
+        self.room = Room(config.output)
+        self.interruption = Interruption()
+        self.checkpoints = None  # how what was trained is kept, from the first step on
+        self._unwritten, self._tracks = [], bool(config.report_to)  # lines of the log
         several = accelerator.num_processes > 1
         # Of its own, on the CPU: what processes agree on must not wait for their devices.
         self._group = torch.distributed.new_group(backend="gloo") if several else None
@@ -74,9 +81,10 @@ class Run:
 
     def close(self) -> None:
         """Let others have the folder, and trackers finish."""
-        if self.config.report_to:
-            self.accelerator.end_training()
+        self.room.release()
         self._lock.release()
+        if self._tracks:
+            self.accelerator.end_training()
 
     @property
     def global_batch(self) -> int:
@@ -137,16 +145,37 @@ class Run:
         if self.is_main:
             complain(text)
 
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Within it, what cannot be written is said, and is no reason to end the run."""
+        try:
+            yield
+        except Unwritable as error:
+            self.say(f"warning: {error.reason} The run goes on without it.")
+        except (OSError, UserError) as error:
+            self.say(f"warning: {error} The run goes on without it.")
+
     def log(self, record: dict) -> None:
         """One line of OUTPUT_DIR/log.jsonl, and its numbers to the tracker."""
         if self.is_main:
-            with (self.config.output / "log.jsonl").open("a") as file:
-                file.write(json.dumps({"run_id": self.id, **record}) + "\n")
-        if self.config.report_to:
+            self._unwritten.append(json.dumps({"run_id": self.id, **record}) + "\n")
+            with self.going_on(), (self.config.output / "log.jsonl").open("a") as file:
+                file.write("".join(self._unwritten))
+                file.flush()
+                self._unwritten.clear()  # else they are written once there is room
+        if self._tracks:
             numbers = {
                 k: v for k, v in record.items() if isinstance(v, int | float) and k != "step"
             }
-            self.accelerator.log(numbers, step=record["step"])
+            self._track(numbers, record["step"])
+
+    def _track(self, numbers: dict, step: int) -> None:
+        try:
+            self.accelerator.log(numbers, step=step)
+        except Exception as error:  # each tracker has errors of its own
+            self._tracks = False
+            self.say(f"warning: {self.config.report_to} takes no more numbers "
+                     f"({reason_of(error)}); the run goes on without it.")  # fmt: skip
 
     def manifest(self, latents, steps: int) -> dict:
         """run.json: how the model came to be."""
@@ -170,9 +199,10 @@ class Run:
             kinds = (torch.OutOfMemoryError, MemoryError)
             if not isinstance(error, kinds) and "allocate memory" not in str(error):
                 raise
+            kept = " ".join(["", *getattr(error, "__notes__", ())])  # what was trained, and where
             raise UserError(
                 f"{self.device} ran out of memory. Any of these needs less: "
-                f"{', '.join(self._savings())}; --dry_run says how much."
+                f"{', '.join(self._savings())}; --dry_run says how much.{kept}"
             ) from error
 
     def _savings(self) -> Iterator[str]:
@@ -207,6 +237,7 @@ def start_run(config) -> Run:
     transformers.utils.logging.disable_progress_bar()
     config, notes = _as_meant(config)
     refuse_missing(config)
+    _refuse_missing_checkpoint(config.init_from_checkpoint)
     config = _as_accelerate_is_configured(config)
     if config.mixed_precision == "auto":
         device = PartialState(parse_flag_from_env("ACCELERATE_USE_CPU")).device
@@ -282,3 +313,11 @@ def _end_line(path: Path) -> None:
         file.seek(max(0, file.tell() - 1))
         if file.read() not in (b"", b"\n"):
             file.write(b"\n")
+
+
+def _refuse_missing_checkpoint(name: str | None) -> None:
+    if name and not (Path(name) / MANIFEST).is_file():
+        raise UserError(
+            f"--init_from_checkpoint: {name} is no checkpoint; name a folder checkpoint-STEP of an "
+            "earlier run."
+        )

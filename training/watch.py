@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from errors import UserError
+from training.checkpoint import BEST
 from training.dataset import random_at
 from training.objective import Objective
 
 TIMES = 8  # timesteps at which a picture's loss is measured, evenly over the whole range
-BEST = "best"  # the folder in OUTPUT_DIR of the best model
 
 # Draws the validation prompts, each with its pictures in a row, until the second argument says
 # stop; a picture has a `save(path)`.
@@ -81,27 +81,33 @@ class Watch:
         if best is not None and sign * record[name] <= sign * best["value"]:
             self.state["unimproved"] += 1
             return
-        self.state |= {
-            "best": {"step": step, "by": self.rule, "value": record[name]},
-            "unimproved": 0,
-        }
-        record["best"] = True
-        if step > 0:
-            manifest = self.run.manifest(self.latents, step) | {"best": self.state["best"]}
+        self.state["unimproved"] = 0
+        best = {"step": step, "by": self.rule, "value": record[name]}
+        if step == 0 or self._kept(best):
+            self.state["best"] = best
+            record["best"] = True
+
+    def _kept(self, best: dict) -> bool:
+        """Whether the model could be saved as the best; the run goes on in either case."""
+        manifest, kept = self.run.manifest(self.latents, best["step"]) | {"best": best}, False
+        with self.run.going_on():
             self.learner.save(self.config.output / BEST, manifest)
+            kept = True
+        return not self.run.any(not kept)
 
     @torch.no_grad()
     def _draw(self, step: int, stop: Callable[[], bool]) -> list[tuple]:
         """Pictures of the validation prompts, and their files in OUTPUT_DIR/validation."""
         folder = self.config.output / "validation"
-        folder.mkdir(exist_ok=True)  # sharded weights make all processes draw; one saves
         drawn = []
         with self.learner.drawing() as pipe, self.run.accelerator.autocast():
             for number, picture in enumerate(self.preview(pipe, stop)):
-                path = folder / f"step-{step:06}-{number}.png"
-                if self.run.is_main:
+                drawn.append((folder / f"step-{step:06}-{number}.png", picture))
+        if self.run.is_main:  # sharded weights make all processes draw
+            with self.run.going_on():
+                folder.mkdir(parents=True, exist_ok=True)
+                for path, picture in drawn:
                     picture.save(path)
-                drawn.append((path, picture))
         return drawn
 
 

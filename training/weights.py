@@ -11,11 +11,11 @@ from peft import LoraConfig
 from torch.distributed.device_mesh import init_device_mesh
 
 from core.layouts import KOHYA_FILE, LORA_FILE, hub_name
+from core.model_folder import replaced_model
 from errors import UserError, reason_of
-from training.checkpoint import Files, gathered, local
+from training.checkpoint import OPTIMIZER, Files, gathered, load, local
 from training.ema import Ema
 from training.fast import speed_up
-from training.files import replaced_files
 from training.lora import alpha_of, diffusers_names, in_kohya_layout, write_lora
 from training.model import (
     DTYPES,
@@ -26,6 +26,7 @@ from training.model import (
     write_pipeline,
 )
 
+BESIDE_WEIGHTS = 8 * 2**20  # bytes of configs, tokenizer, card
 LORA_OF_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
@@ -102,18 +103,48 @@ class Learner(torch.nn.Module):
             files |= {_of_average(path): tensors for path, tensors in averages.items()}
         return files
 
+    @torch.no_grad()
+    def start_from(self, folder: Path) -> None:
+        """Begin with what a checkpoint learned, or with the average of it where there is one.
+
+        Raises `UserError` if it is damaged, or if other weights learned than learn now.
+        """
+        layouts = [self._files(self.weights, older) for older in (False, True)]
+        names = {name for files in layouts for path in files for name in (path, _of_average(path))}
+        for path in folder.rglob("*.safetensors"):
+            if path.relative_to(folder).as_posix() not in names | {OPTIMIZER}:
+                raise UserError(
+                    f"--init_from_checkpoint: {path} learned then and does not now; use the "
+                    "options that it was made with, or leave it out."
+                )
+        load(folder, *(_averages_first(folder, files) for files in layouts))
+        if self.ema:
+            self.ema.restart(self.weights)
+
+    @property
+    def saved_bytes(self) -> int:
+        """What `save` writes, at most."""
+        size = BESIDE_WEIGHTS
+        if self.config.method == "lora":
+            size += 2 * 4 * sum(weight.numel() for weight in self.weights.values())  # two files
+        if self.config.method == "full" or self.config.merge_lora:
+            parts = self._modules_of_pipe().values()
+            count = sum(weight.numel() for part in parts for weight in part.parameters())
+            size += count * DTYPES[self.config.save_dtype].itemsize
+        return size
+
     def save(self, folder: str | Path, manifest: dict, notes: dict[str, str] | None = None) -> None:
         """The model's folder, its run.json and `notes`, other files by their names.
 
-        What was there stays until all is written. Where weights are sharded, all processes call
-        this, and the first one writes. Raises `UserError` when the weights are not finite or do
-        not fit --save_dtype.
+        What was there stays until all is written, and gives way at once. Where weights are sharded,
+        all processes call this, and the first one writes. Raises `UserError` when the weights are
+        not finite or do not fit --save_dtype.
         """
         with self.averaged():
             weights = gathered({"": self.weights})[""]
         if torch.distributed.is_initialized() and torch.distributed.get_rank():
             return
-        with replaced_files(Path(folder), last="run.json") as staged:
+        with replaced_model(Path(folder)) as staged:
             self._save(staged, weights, manifest)
             for name, text in (notes or {}).items():
                 (staged / name).write_text(text)
@@ -257,6 +288,15 @@ def _of_average(path: str) -> str:
     """Where the average of a file's weights is kept: in a folder, or file, of its own."""
     folder, _, name = path.rpartition("/")
     return f"{folder}_ema/{name}" if folder else f"ema/{name}"
+
+
+def _averages_first(folder: Path, files: Files) -> Files:
+    """Of a checkpoint's files those of the averages, where it has them."""
+    averages = {path: _of_average(path) for path in files}
+    return {
+        averages[path] if (folder / averages[path]).exists() else path: tensors
+        for path, tensors in files.items()
+    }
 
 
 WEIGHTS = {"full": FullWeights, "lora": LoraWeights}
