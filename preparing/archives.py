@@ -8,12 +8,14 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from lzma import LZMAError
 from pathlib import Path
 
 from errors import UserError
+from preparing.folders import NO_DATA
+from preparing.limits import FOLDERS_DEEP
 from preparing.reading import Source
 from preparing.rows import Row
 
@@ -83,13 +85,13 @@ def _unpack(path: Path, folder: Path) -> None:
 
 def _unzip(path: Path, folder: Path) -> None:
     with zipfile.ZipFile(path) as archive:
-        _check_space(path, sum(each.file_size for each in archive.infolist()))
+        _check(path, ((each.filename, each.file_size) for each in archive.infolist()))
         archive.extractall(folder)
 
 
 def _untar(path: Path, folder: Path) -> None:
     with tarfile.open(path) as archive:
-        _check_space(path, sum(member.size for member in members(archive)))
+        _check(path, ((member.name, member.size) for member in members(archive)))
     with tarfile.open(path) as archive:
         for member in members(archive):
             archive.extract(member, folder, filter="data")
@@ -97,11 +99,23 @@ def _untar(path: Path, folder: Path) -> None:
 
 def _innermost(folder: Path) -> Path:
     """`folder`, or the one folder that is all it holds: archives have a top folder."""
-    inside = [each for each in folder.iterdir() if each.name != "__MACOSX"]
-    return _innermost(inside[0]) if len(inside) == 1 and inside[0].is_dir() else folder
+    while True:
+        inside = [each for each in folder.iterdir() if each.name != NO_DATA]
+        if len(inside) != 1 or not inside[0].is_dir():
+            return folder
+        folder = inside[0]
 
 
-def _check_space(path: Path, size: int) -> None:
+def _check(path: Path, files: Iterable[tuple[str, int]]) -> None:
+    """Raise `UserError` where an archive cannot be unpacked, or deleted afterwards. `files`: names
+    of what is in it, and sizes."""
+    size = 0
+    for name, its_size in files:
+        size += its_size
+        if name.count("/") > FOLDERS_DEEP:
+            raise UserError(
+                f"{path} holds folders in each other, more than {FOLDERS_DEEP} deep; pack it anew."
+            )
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if size > free:
         raise UserError(

@@ -225,7 +225,7 @@ def caption_fault(caption: object) -> str | None:
     if caption is None or not texts:
         return "has no caption; write one or delete the row"
     if len(texts) > CAPTIONS:
-        return f"has {len(texts):,} captions; leave at most {CAPTIONS:,}"
+        return f"has more than {CAPTIONS:,} captions; leave some out"
     for text in texts:
         if not isinstance(text, str):
             return f"the caption {quoted(caption)} is not a text; put it in words"

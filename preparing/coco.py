@@ -7,7 +7,7 @@ import sqlite3
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from core.bounded_json import JSONFault, Scanner, loads
 from errors import UserError
 from preparing.cells import Entry
 from preparing.ledger import Finding
+from preparing.limits import CAPTIONS, ROW_CHARACTERS
 from preparing.text import opened_text, undecodable
 
 LISTS = {"images", "annotations"}
@@ -22,6 +23,7 @@ FIELDS = {  # where they go, and which of them
     "images": ("INSERT INTO images VALUES (?, ?)", "id", "file_name"),
     "annotations": ("INSERT INTO captions VALUES (?, ?)", "image_id", "caption"),
 }
+AS_JSON = 12  # characters of JSON for one of a text, at most: those of an emoji
 KEYS = LISTS | {"info", "licenses", "categories", "type"}
 
 
@@ -95,9 +97,10 @@ class Index:
             FROM images i LEFT JOIN captions c ON c.image = i.id ORDER BY i.rowid, c.rowid
         """)
         for (_, number, file_name), rows in groupby(joined, itemgetter(0, 1, 2)):
-            captions = [loads(caption) for *_, caption in rows if caption is not None]
+            texts = [caption for *_, caption in islice(rows, CAPTIONS + 1) if caption is not None]
+            captions = [loads(text, AS_JSON * ROW_CHARACTERS) for text in texts]
             fields = {
-                "file_name": loads(file_name),
+                "file_name": loads(file_name, AS_JSON * ROW_CHARACTERS),
                 "caption": captions if captions[1:] else next(iter(captions), None),
             }
             yield Entry(f"{self.path.name}, image {number}", fields)

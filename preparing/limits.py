@@ -16,6 +16,7 @@ COLUMNS = 10_000
 CAPTION_CHARACTERS = 100_000
 CAPTION_BYTES = 2**20  # of a caption file: JSON may hold more than the caption
 CAPTIONS = 1_000  # of one picture
+FOLDERS_DEEP = 100  # in each other, of an archive
 
 
 class Limit(NamedTuple):
@@ -43,6 +44,7 @@ DATA = (
           "a fault of its row"),
     Limit("JSON file of ours or of a model, read whole", bounded_json.FILE_BYTES, "bytes",
           "refused"),
+    Limit("archive: folders in each other", FOLDERS_DEEP, "levels", "refused"),
     Limit("file of prompts", inputs.TEXT_BYTES, "bytes", "refused"),
     Limit("model card", inputs.CARD_BYTES, "bytes", "not shown"),
     Limit("line that a command prints, finding in a report", printable.LINE_CHARACTERS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path, PurePath
 
@@ -83,6 +84,7 @@ def held_out_folders(folder: Path, deep: int = FOLDERS_DEEP) -> tuple[str, ...]:
 
 def folders_in(folder: Path) -> list[str]:
     """Names of the folders in a folder that are data."""
-    with os.scandir(folder) as entries:
+    names = []
+    with suppress(OSError), os.scandir(folder) as entries:  # who reads its files says what is wrong
         names = [each.name for each in entries if not each.name.startswith(".") and each.is_dir()]
     return sorted(name for name in names if not (folder / name / MANIFEST).exists())

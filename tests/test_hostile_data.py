@@ -11,7 +11,10 @@ import shutil
 import socket
 import struct
 import sys
+import tarfile
+import tempfile
 import time
+import zipfile
 import zlib
 from pathlib import Path
 from threading import Thread
@@ -37,7 +40,7 @@ from test_bad_data import (
 
 import prepare_dataset
 from errors import UserError
-from preparing import cells, check, rows, text
+from preparing import cells, check, coco, rows, text
 from preparing.captions import resolution_of
 from preparing.folders import files_below
 from preparing.pictures import upright_rgb
@@ -203,6 +206,43 @@ def test_a_parquet_file_that_is_damaged_midway_breaks_off(tmp_path, capsys):
     assert code_of(path, "--output", tmp_path / "out", "--skip_faulty") == 1
     told = capsys.readouterr().err
     assert "rows.parquet cannot be read beyond row 2" in told and "the data break off" in told
+
+
+@pytest.mark.parametrize("name", ["data.tar", "data.zip"])
+def test_an_archive_of_folders_without_end_is_refused_and_leaves_nothing(
+    tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    inner = [f"{'d/' * depth}" for depth in range(1, 1_500)]
+    if name == "data.zip":
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(f"{inner[-1]}a.png", file_of(noise()))
+    else:
+        with tarfile.open(tmp_path / name, "w") as archive:
+            for each in inner:
+                info = tarfile.TarInfo(each)
+                info.type, info.mode = tarfile.DIRTYPE, 0o755
+                archive.addfile(info)
+    with pytest.raises(UserError, match="holds folders in each other, more than 100 deep"):
+        faults_of(tmp_path / name)
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_captions_of_coco_beyond_the_bounds_are_faults_of_their_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(coco, "ROW_CHARACTERS", 100_100)  # of which JSON makes twelve times more
+    folder = folder_of(tmp_path / "data")
+    (folder / "metadata.jsonl").unlink()
+    texts = {0: ["\U0001f600" * 100_000], 1: [f"thing {i}" for i in range(5_000)], 2: [FINE]}
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.png"} for i in texts],
+        "annotations": [
+            {"image_id": i, "caption": text} for i, several in texts.items() for text in several
+        ],
+    }
+    (folder / "coco.json").write_text(json.dumps(content, ensure_ascii=False))
+    (fault,), _ = faults_of(folder / "coco.json")
+    assert fault == "coco.json, image 1: has more than 1,000 captions; leave some out"
 
 
 # What is no file
@@ -485,7 +525,7 @@ def test_captions_beyond_the_bounds_are_faults(tmp_path):
     faults, _ = faults_of(with_captions(tmp_path / "data", ["a" * 100_001, ["a"] * 1_001, FINE]))
     assert [fault.split(": ")[1] for fault in faults] == [
         "the caption has 100,001 characters; leave at most 100,000",
-        "has 1,001 captions; leave at most 1,000",
+        "has more than 1,000 captions; leave some out",
     ]
     noise().save(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("a" * 100_001)

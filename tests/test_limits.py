@@ -5,7 +5,7 @@ from pathlib import Path
 
 from core import bounded_json, inputs, printable
 from core.inputs import size
-from preparing import cells, check, limits, rows, sidecars
+from preparing import archives, cells, check, limits, rows, sidecars
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "limits.md").read_text(encoding="utf-8")
 
@@ -26,7 +26,7 @@ def test_the_document_states_every_bound_of_the_table():
 
 def test_the_table_holds_every_bound_that_is_kept():
     kept = {limits.PICTURE_BYTES, limits.PICTURE_PIXELS, limits.COLUMNS, inputs.TEXT_BYTES,
-            inputs.CARD_BYTES, rows.ROW_CHARACTERS, check.CAPTION_CHARACTERS,
+            archives.FOLDERS_DEEP, inputs.CARD_BYTES, rows.ROW_CHARACTERS, check.CAPTION_CHARACTERS,
             sidecars.CAPTION_BYTES, check.CAPTIONS,
             cells.CELL_CHARACTERS, bounded_json.DIGITS, bounded_json.DEPTH,
             bounded_json.FILE_BYTES, printable.LINE_CHARACTERS,
