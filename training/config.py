@@ -154,7 +154,7 @@ class Config:
             object.__setattr__(self, name, value)
         for each in fields(self):
             check(each, getattr(self, each.name))
-        for wrong, sentence in (*self._of_data(), *self._of_steps()):
+        for wrong, sentence in (*self._of_data(), *self._of_words(), *self._of_steps()):
             if wrong:
                 raise UserError(sentence)
 
@@ -187,6 +187,9 @@ class Config:
             self.no_cache and self.latents_dir is not None,
             "--no_cache encodes pictures anew at every step: leave out --latents_dir.",
         )
+
+    def _of_words(self) -> Iterator[tuple[bool, str]]:
+        """The same of the text encoder, and of what is told to others."""
         yield (
             self.train_text_encoder and self.pre_compute_text_embeddings,
             "--train_text_encoder changes how captions are encoded at every step: leave out "
