@@ -24,6 +24,7 @@ SCHEDULERS = {  # by the names that other tools have for them: class of diffuser
     "Euler": ("EulerDiscreteScheduler", {}),
     "Euler a": ("EulerAncestralDiscreteScheduler", {}),
     "DDIM": ("DDIMScheduler", {}),
+    "DDPM": ("DDPMScheduler", {}),
 }
 
 

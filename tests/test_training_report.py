@@ -469,6 +469,17 @@ def test_the_card_shows_how_to_load_what_was_saved(tmp_path, options, expected):
     assert re.findall(r'(?:from_pretrained|load_lora_weights)\("[^"]*"\)', code) == expected
 
 
+@pytest.mark.parametrize("method", [{}, {"method": "lora", "merge_lora": True}])
+def test_the_code_of_the_card_gives_a_text_encoder_to_a_model_without_one(tmp_path, method):
+    options = {"skip_save_text_encoder": True} | method
+    card = model_card(manifest_of(tmp_path, options=options), [], ())
+    [code] = re.findall(r"```python\n(.*?)\n```\n", card, re.S)
+    compile(code, "card", "exec")
+    given = 'text_encoder=CLIPTextModel.from_pretrained("owner/base", subfolder="text_encoder")'
+    assert f'StableDiffusionPipeline.from_pretrained("my-model", {given})' in code
+    assert "import CLIPTextModel" in code
+
+
 @pytest.mark.parametrize("prompt", ['say "hi"', "a\nb", "back\\slash ```"])
 def test_the_code_of_the_card_draws_the_prompt(tmp_path, prompt):
     card = model_card(manifest_of(tmp_path), [], (prompt,))

@@ -294,6 +294,20 @@ def test_a_model_without_its_text_encoder_draws_with_that_of_its_base(tiny_model
         prepared(replace(whole, pretrained_model_name_or_path=str(tmp_path / "bare")))
 
 
+def test_a_merged_lora_may_be_without_its_text_encoder_too(tiny_model, tmp_path):
+    _, learner = learned(
+        tiny_model,
+        tmp_path,
+        merge_lora=True,
+        skip_save_text_encoder=True,
+        save_dtype="fp32",
+        **LORA,
+    )
+    learner.save(tmp_path / "bare", {"base_model": tiny_model})
+    assert not (tmp_path / "bare" / "text_encoder").exists()
+    assert drawn(open_pipeline(str(tmp_path / "bare"), "cpu")).isfinite().all()
+
+
 def test_a_tokenizer_of_its_own_reads_the_captions_and_goes_with_the_model(tiny_model, tmp_path):
     tokenizer = StableDiffusionPipeline.from_pretrained(tiny_model).tokenizer
     names = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)

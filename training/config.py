@@ -154,13 +154,15 @@ class Config:
             object.__setattr__(self, name, value)
         for each in fields(self):
             check(each, getattr(self, each.name))
-        for wrong, sentence in (*self._of_data(), *self._of_text(), *self._of_steps()):
+        for wrong, sentence in (*self._of_data(), *self._of_words(), *self._of_steps()):
             if wrong:
                 raise UserError(sentence)
 
     def _of_data(self) -> Iterator[tuple[bool, str]]:
         """What options of the data must not be together, and what to do about it."""
         named = [self.train_data_dir, self.dataset_name, self.instance_data_dir]
+        subject = self.instance_prompt is not None
+        blank = any(map(is_blank, self.prompts))
         beyond = self.resolution and self.resolution % 8
         yield (
             not self.pretrained_model_name_or_path,
@@ -172,20 +174,6 @@ class Config:
             "--instance_data_dir.",
         )
         yield bool(beyond), f"--resolution is {self.resolution}; it must be a multiple of 8."
-        yield (
-            self.no_cache and self.latents_dir is not None,
-            "--no_cache encodes pictures anew at every step: leave out --latents_dir.",
-        )
-        yield (
-            self.hub_token is not None and self.report_to in ("wandb", "all"),
-            "--report_to wandb keeps the command, and with it --hub_token, where others can read "
-            "it: set HF_TOKEN, or log in with 'hf auth login', and leave out --hub_token.",
-        )
-
-    def _of_text(self) -> Iterator[tuple[bool, str]]:
-        """The same of prompts, and of what encodes them."""
-        subject = self.instance_prompt is not None
-        blank = any(map(is_blank, self.prompts))
         yield blank, "--validation_prompts has a blank prompt; give every prompt some words."
         yield (
             self.instance_data_dir is not None and (not subject or is_blank(self.instance_prompt)),
@@ -196,6 +184,13 @@ class Config:
             "--with_prior_preservation needs --instance_prompt and --class_prompt.",
         )
         yield (
+            self.no_cache and self.latents_dir is not None,
+            "--no_cache encodes pictures anew at every step: leave out --latents_dir.",
+        )
+
+    def _of_words(self) -> Iterator[tuple[bool, str]]:
+        """The same of the text encoder, and of what is told to others."""
+        yield (
             self.train_text_encoder and self.pre_compute_text_embeddings,
             "--train_text_encoder changes how captions are encoded at every step: leave out "
             "--pre_compute_text_embeddings.",
@@ -204,6 +199,11 @@ class Config:
             self.train_text_encoder and self.skip_save_text_encoder,
             "--skip_save_text_encoder would lose what --train_text_encoder has learned: leave one "
             "out.",
+        )
+        yield (
+            self.hub_token is not None and self.report_to in ("wandb", "all"),
+            "--report_to wandb keeps the command, and with it --hub_token, where others can read "
+            "it: set HF_TOKEN, or log in with 'hf auth login', and leave out --hub_token.",
         )
 
     def _of_steps(self) -> Iterator[tuple[bool, str]]:
