@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -46,19 +47,23 @@ def held(folder: Path, wait: bool = True) -> Iterator[bool]:
 
     Nobody is kept out where the system, or the file system, has no such locks.
     """
-    try:
-        import fcntl
-    except ImportError:
+    if os.name != "posix":
         yield True
         return
     number = os.open(folder, os.O_RDONLY)
     try:
-        yield _locked(fcntl, number, wait)
+        yield lock(number, wait)
     finally:
         os.close(number)
 
 
-def _locked(fcntl, number: int, wait: bool) -> bool:
+def lock(number: int, wait: bool = True) -> bool:
+    """Lock an open file or folder until it is closed; False where somebody else has, unless told
+    to `wait`."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
     try:
         fcntl.flock(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -106,3 +111,14 @@ def _allocate(number: int, size: int) -> int:
     while code == errno.EINTR:
         code = ctypes.get_errno() if fallocate(number, 0, 0, size) else 0
     return 0 if code in UNSUPPORTED else code
+
+
+def allocate(number: int, size: int) -> None:
+    """Give an open file its first `size` bytes, with room on disk for each of them. Raises OSError
+    where there is not so much."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(number, 0, size)
+    free = shutil.disk_usage(number).free if hasattr(os, "fstatvfs") else size
+    if os.fstat(number).st_size < size and free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.ftruncate(number, size)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from core.bounded_json import read
+from core.files import replaced
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +58,8 @@ class Preview:
     def save(self, folder: str | Path) -> None:
         """Write the matrix into a model's folder, so that it need not be fitted again."""
         rows = ",\n".join(json.dumps(row) for row in self.weights.tolist())
-        (Path(folder) / FILE).write_text(f"[{rows}]\n", encoding="utf-8")
+        with replaced(Path(folder) / FILE) as staged:
+            staged.write_text(f"[{rows}]\n", encoding="utf-8")
 
     def images(self, latents: torch.Tensor) -> list[Image.Image]:
         """Of latents N,C,h,w, as the UNet has them: N small RGB pictures."""

@@ -339,6 +339,20 @@ def test_a_disk_of_any_size_gives_a_model_or_a_sentence(zygote, short, small_dis
     assert ended_well == sorted(ended_well) and ended_well[-1] and not ended_well[0]
 
 
+def test_a_kill_while_pictures_are_encoded_costs_those_of_one_part(zygote, short, tmp_path):
+    folder, counted = tmp_path / "latents", tmp_path / "encoded"
+    here = replace(short, latents_dir=str(folder))
+    end = zygote(here, encoded=str(counted), kill_at=9)
+    assert end["code"] == -signal.SIGKILL and counted.stat().st_size == 8
+    assert zygote(here, encoded=str(counted))["code"] == 0, ended(here)
+    assert counted.stat().st_size == 12
+    (file,) = folder.iterdir()
+    assert file.name.startswith("latents-")
+    plain = replace(short, output_dir=short.output_dir + "-plain")
+    assert zygote(plain)["code"] == 0, ended(plain)
+    assert_same_model(here.output, plain.output)
+
+
 @pytest.fixture
 def endless(config):
     """A run that only a signal ends."""

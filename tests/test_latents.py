@@ -1,15 +1,24 @@
 """Latents: encoded once, drawn afresh at every step, as a function of the step alone."""
 
+import os
+import threading
+import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
-from runs import add_picture, config_for, fresh_run, write_pictures
+from runs import add_picture, config_for, fresh_run, prepared, write_pictures
+from safetensors.torch import load_file
 
+from errors import UserError
 from training import latents
 from training.dataset import CaptionedImages, order
+from training.kept import Kept, unfinished
 from training.latents import encode_once
+from training.loop import train
 from training.model import load_model
 
 
@@ -150,10 +159,10 @@ def test_kept_latents_are_used_and_never_for_another_crop(encoded, tmp_path):
     (file,) = (tmp_path / "kept").iterdir()
     written = file.stat().st_mtime_ns
     second = shelf_of(encoded(**kept))
-    assert torch.equal(first.mean, second.mean) and torch.equal(first.std, second.std)
+    assert torch.equal(first.mean[:], second.mean[:]) and torch.equal(first.std[:], second.std[:])
     assert file.stat().st_mtime_ns == written
     other = shelf_of(encoded(center_crop=True, **kept))
-    assert not torch.equal(other.mean, first.mean)
+    assert not torch.equal(other.mean[:], first.mean[:])
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
@@ -161,8 +170,8 @@ def test_kept_latents_are_those_of_memory(encoded, tmp_path):
     for flip in (False, True):
         in_memory = shelf_of(encoded(random_flip=flip))
         on_disk = shelf_of(encoded(random_flip=flip, latents_dir=str(tmp_path / "kept")))
-        assert torch.equal(in_memory.mean, on_disk.mean)
-        assert torch.equal(in_memory.std, on_disk.std)
+        assert torch.equal(in_memory.mean, on_disk.mean[:])
+        assert torch.equal(in_memory.std, on_disk.std[:])
 
 
 def test_only_pictures_that_are_new_are_encoded(encoded, tmp_path, monkeypatch):
@@ -176,7 +185,108 @@ def test_only_pictures_that_are_new_are_encoded(encoded, tmp_path, monkeypatch):
     assert sum(counted) == 1
     monkeypatch.undo()
     anew = shelf_of(encoded())
-    torch.testing.assert_close(more.mean, anew.mean, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(more.mean[:], anew.mean, atol=1e-3, rtol=1e-3)
+
+
+def counting(monkeypatch, end_at: int = 10**9) -> list[int]:
+    """How many pictures are encoded at once, two at most; call number `end_at` is broken off."""
+    counted, plain = [], latents._encode
+
+    def encode(vae, pixels):
+        if len(counted) == end_at:
+            raise KeyboardInterrupt
+        counted.append(len(pixels))
+        return plain(vae, pixels)
+
+    monkeypatch.setattr(latents, "_encode", encode)
+    monkeypatch.setattr(latents, "ENCODE_PIXELS", 2 * 32 * 32)
+    return counted
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_what_was_encoded_when_a_run_was_ended_is_kept(encoded, tmp_path, monkeypatch, more):
+    kept = {"latents_dir": str(tmp_path / "kept")}
+    whole = shelf_of(encoded())
+    counting(monkeypatch, end_at=4)
+    with pytest.raises(KeyboardInterrupt):
+        encoded(**kept)
+    (left,) = (tmp_path / "kept").iterdir()
+    assert left.name.startswith(".latents-")
+    monkeypatch.undo()
+    if more:  # the file of another data set, then
+        add_picture(tmp_path / "data", number=12)
+    counted = counting(monkeypatch)
+    shelf = shelf_of(encoded(**kept))
+    assert sum(counted) == 12 - 8 + more
+    assert torch.equal(shelf.mean[:][:12], whole.mean) and torch.equal(shelf.std[:][:12], whole.std)
+    (file,) = (tmp_path / "kept").iterdir()
+    assert file.name.startswith("latents-") and load_file(file)["mean"].shape[0] == 12 + more
+
+
+def test_what_killed_runs_of_earlier_versions_left_is_cleared_away(encoded, tmp_path):
+    folder = tmp_path / "kept"
+    shelf_of(encoded(latents_dir=str(folder)))
+    (file,) = folder.iterdir()
+    file.rename(folder / f".{file.name}.{2**22 + 1}")  # no process has such a number
+    (folder / f".{file.name}.partial").write_bytes(b"no header")
+    shelf_of(encoded(latents_dir=str(folder)))
+    assert list(folder.iterdir()) == [file]
+
+
+def test_a_disk_without_room_is_found_before_a_picture_is_encoded(encoded, small_disk, monkeypatch):
+    disk = small_disk(1)
+    with open(disk / "others", "wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    counted = counting(monkeypatch)
+    with pytest.raises(UserError, match=r"--latents_dir .* has no room for .* of 12 pictures"):
+        encoded(latents_dir=str(disk))
+    assert not counted and [path.name for path in disk.iterdir()] == ["others"]
+
+
+def test_a_run_waits_for_another_that_encodes_the_same_and_takes_what_it_made(tmp_path):
+    path, said = tmp_path / "latents-k-d.safetensors", []
+    run, digests = SimpleNamespace(say=said.append), [bytes(32), bytes([1]) * 32]
+    rows = (torch.float16, (2, 1, 4, 2, 2))
+    digest = (torch.uint8, (2, 32))
+    shapes = {"content": digest, "check": digest, "mean": rows, "std": rows}
+    found = []
+
+    def second() -> None:
+        with unfinished(path, shapes, digests, run) as file:
+            found.append(file)
+
+    waiting = threading.Thread(target=second)
+    with unfinished(path, shapes, digests, run) as file:
+        waiting.start()
+        while not said:
+            assert waiting.is_alive()
+            time.sleep(0.01)
+        for row in file.missing:
+            file.put(row, torch.full(rows[1][1:], row + 1.0).half(), torch.ones(rows[1][1:]).half())
+    waiting.join(60)
+    assert found == [None] and said == [f"Another run is encoding into {tmp_path}: waiting for it."]
+    assert [path.name for path in tmp_path.iterdir()] == ["latents-k-d.safetensors"]
+    assert Kept(path).mean[[1], 0].unique().tolist() == [2.0]
+
+
+def test_a_file_that_is_cut_short_while_a_run_reads_it_costs_nothing(
+    tiny_model, tmp_path, monkeypatch
+):
+    config = config_for(tiny_model, tmp_path, latents_dir=str(tmp_path / "kept"))
+    run, learner, held = prepared(config)
+    (file,) = (tmp_path / "kept").iterdir()
+    plain = held.batch
+
+    def batch(step, size):
+        if step == 2:
+            os.truncate(file, file.stat().st_size // 2)
+        return plain(step, size)
+
+    monkeypatch.setattr(held, "batch", batch)
+    damaged = rf"{file} is damaged \(it is cut short\).* step 2 is saved"
+    with pytest.raises(UserError, match=damaged):
+        train(learner, held, config, run)
 
 
 @pytest.mark.parametrize("damage", ["cut", "one bit"])
@@ -185,14 +295,14 @@ def test_a_damaged_file_of_latents_is_named_and_made_anew(encoded, tmp_path, cap
     first = shelf_of(encoded(**kept))
     (file,) = (tmp_path / "kept").iterdir()
     whole = file.read_bytes()
-    expected = first.mean.clone()
+    expected = first.mean[:]
     damaged = bytearray(whole[: len(whole) // 2] if damage == "cut" else whole)
     damaged[-1] ^= damage == "one bit"
     file.unlink()
     file.write_bytes(damaged)
     second = shelf_of(encoded(**kept))
     assert f"{file} is damaged" in capsys.readouterr().err
-    assert torch.equal(expected, second.mean)
+    assert torch.equal(expected, second.mean[:])
     assert file.read_bytes() == whole
 
 

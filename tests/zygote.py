@@ -27,7 +27,7 @@ import train_text_to_image
 from core import disk
 from core.signals import ENDING, Interruption
 from errors import exit_with_sentence
-from training import checkpoint, rescue, saving, weights
+from training import checkpoint, latents, rescue, saving, weights
 from training.config import Config
 
 torch.set_num_threads(1)
@@ -96,6 +96,22 @@ def others_fill(disk: Path, after: int) -> None:
     saving.Checkpoints.step_to = step_to
 
 
+def note_encoded(log: int, kill_at: int | None) -> None:
+    """Write an x for each picture that is encoded, two at most at once; before picture number
+    `kill_at` the process is killed."""
+    plain, done = latents._encode, 0
+
+    def encode(vae, pixels):
+        nonlocal done
+        done += len(pixels)
+        if kill_at is not None and done >= kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.write(log, b"x" * len(pixels))
+        return plain(vae, pixels)
+
+    latents._encode, latents.ENCODE_PIXELS = encode, 2 * 32 * 32
+
+
 def note_steps(log: int) -> None:
     """Write an x for each step that is taken, and an exclamation mark for a signal."""
     plain = saving.Checkpoints.step_to
@@ -137,6 +153,9 @@ def run(task: dict) -> None:
     rescue.SECONDS_OF_WAITING = 0
     elsewhere = Path(task.get("elsewhere", f"{folder}-elsewhere"))
     rescue.places = lambda *_: iter([elsewhere])
+    if "encoded" in task:
+        log = os.open(task["encoded"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        note_encoded(log, task.get("kill_at"))
     if "steps" in task:
         note_steps(os.open(task["steps"], os.O_WRONLY | os.O_CREAT | os.O_APPEND))
     if "fail_at" in task:

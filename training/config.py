@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -229,17 +228,6 @@ class Config:
         for each in fields(cls):
             parser.add_argument(f"--{each.name}", **argument(each))
         return cls(**vars(parser.parse_args(arguments)))
-
-    def command(self, **others) -> str:
-        """How this run is started from a shell, with `others` of its options changed."""
-        words = ["python", "train_text_to_image.py"]
-        for each in fields(self):
-            value = others.get(each.name, getattr(self, each.name))
-            if value == each.default or each.name == "hub_token":  # a token is no word for a log
-                continue
-            several = value if isinstance(value, tuple) else (value,) * (value is not True)
-            words += [f"--{each.name}", *map(str, several)]
-        return shlex.join(words)
 
     @property
     def output(self) -> Path:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from tqdm import tqdm
 
 from errors import UserError
@@ -23,7 +21,7 @@ from training.dataset import (
     pictures_per_step,
     random_at,
 )
-from training.kept import known_in, opened, write
+from training.kept import Kept, Rows, Unfinished, adopt, opened, unfinished
 from training.model import embeddings_of
 
 ENCODE_PIXELS = 4 * 512 * 512  # of all pictures that are encoded at once
@@ -42,8 +40,9 @@ class Shelf:
 
     shape: tuple[int, int]  # H, W in pixels
     numbers: np.ndarray  # int64 n, which of the data set
-    mean: torch.Tensor | None = None  # float16 n,V,C,h,w, scaled for the UNet; None: not encoded
-    std: torch.Tensor | None = None  # float16 n,V,C,h,w; V is 2 when mirrored ones are kept too
+    # float16 n,V,C,h,w, scaled for the UNet; V is 2 when mirrored ones are kept too.
+    mean: torch.Tensor | Rows | None = None  # None: not encoded
+    std: torch.Tensor | Rows | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -202,20 +201,27 @@ def _filled(shelf: Shelf, images, vae, config, run) -> Shelf:
     kind = _key_of(vae, shelf, config, run)
     data = hashlib.sha256(b"".join(digests)).hexdigest()[:16]
     path = Path(config.latents_dir) / f"latents-{kind}-{data}.safetensors"
+
+    def encode(file: Unfinished | None) -> None:
+        """What is missing in the file; processes other than the first have none."""
+        missing = run.shared(file.missing if file else [])
+        for rows, mean, std in _encoded(missing, shelf, images, vae, shapes, run):
+            for each in zip(rows, mean, std, strict=True) if file else ():
+                file.put(*each)
+
     if not run.any(run.is_main and opened(path, run) is not None):
-        kept = path.parent.glob(f"latents-{kind}-*.safetensors") if run.is_main else ()
-        known = known_in(kept, run)
-        missing = [place for place, digest in enumerate(digests) if digest not in known]
-        encoded = _encoded(run.shared(missing), shelf, images, vae, shapes, run)
         if run.is_main:
-            write(path, shapes, digests, known, encoded)
+            with unfinished(path, shapes, digests, run) as file:
+                if file:
+                    adopt(file, kind, run)
+                encode(file)
         else:
-            deque(encoded, maxlen=0)  # the first process keeps them
+            encode(None)
         run.accelerator.wait_for_everyone()
     if not path.exists():
         raise UserError(f"--latents_dir {config.latents_dir} must be seen by all machines.")
-    tensors = load_file(path)  # a map of the file: read where it is used, never all at once
-    return replace(shelf, mean=tensors["mean"], std=tensors["std"])
+    kept = Kept(path)
+    return replace(shelf, mean=kept.mean, std=kept.std)
 
 
 def _shapes_of(shelf: Shelf, vae, config) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:

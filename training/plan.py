@@ -6,7 +6,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
@@ -14,8 +14,10 @@ import psutil
 import torch
 
 from core.precision import fastest_precision
+from core.words import size
 from errors import UserError
 from preparing.report import amount
+from training.command import flags
 from training.footprint import BaseModel, Needs, Unreadable
 from training.model import DTYPES
 from training.notes import IN_BACKWARD
@@ -156,8 +158,8 @@ def suggested(config, peak: Callable, room: float, half: str) -> tuple[str, ...]
     lines = []
     for (before, _), (after, most) in pairwise(steps):
         word = "and" if lines and before.method == after.method else "or" if lines else "with"
-        flags = _flags(before if word == "and" else config, after)
-        lines.append(f"{size(most):>8}  {word} {flags}")
+        options = flags(after, before if word == "and" else config)
+        lines.append(f"{size(most):>8}  {word} {options}")
     if steps[-1][1] > room:
         lines.append(f"{size(room)} are not enough even so: lower --resolution")
     return tuple(lines)
@@ -169,7 +171,7 @@ def cards(config, peak: Callable) -> str:
     lines = []
     for card in CARDS:
         options, most = ladder(config, peak, card * 1e9, half)[-1]
-        words = f"with {_flags(config, options)}" if options != config else "as it is"
+        words = f"with {flags(options, config)}" if options != config else "as it is"
         lines.append(f"{card:>5} GB  {words if most <= card * 1e9 else 'too small for it'}")
         if words == "as it is" and most <= card * 1e9:
             break
@@ -214,19 +216,6 @@ def _rungs(config, half: str) -> Iterator[dict]:
     yield {"offload_ema": True}
     if half != "fp16" and not torch.distributed.is_initialized():
         yield {"optimizer_in_backward": True}
-
-
-def _flags(before, after) -> str:
-    """The options of `after` that differ from those of `before`, as they are typed."""
-    now = {each.name: getattr(after, each.name) for each in fields(after)}
-    new = {name: value for name, value in now.items() if value != getattr(before, name)}
-    return " ".join(f"--{name}" if v is True else f"--{name} {v}" for name, v in new.items())
-
-
-def size(count: float) -> str:
-    """Bytes in words."""
-    unit, name = (1e9, "GB") if count >= 1e8 else (1e6, "MB") if count >= 1e5 else (1e3, "kB")
-    return f"{count / unit:,.2f} {name}"
 
 
 def _listed(counts: dict[str, int]) -> str:

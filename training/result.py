@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from core.files import replaced, unwritable, vanish
+from core.files import Unwritable, replaced, unwritable, vanish
 from core.inputs import TEXT_BYTES, is_there, read_text
 from errors import UserError, reason_of
 from training.card import model_card
@@ -82,15 +82,22 @@ def tell(
     `beside` is given the pipeline and the model's folder, to write there what else it is to hold.
     """
     hardest = hard_pictures(learner, latents, config, run)
-    if run.is_main:
+    if not run.is_main:
+        return
+    try:
         keep_examples(config, manifest["steps"] if state["looked"] == manifest["steps"] else None)
         if beside:
             beside(learner.pipe, config.output)
         records = records_of(config.output / "log.jsonl")
         report = write_report(config.output, manifest, records, hardest, config.prompts)
-        run.say(f"What happened is in {report}.")
-        if config.push_to_hub:
-            upload(config, run)
+    except (OSError, Unwritable) as error:
+        raise UserError(
+            f"The model is whole in {config.output}, but not all that goes with it could be "
+            f"written ({error.reason if isinstance(error, Unwritable) else error})."
+        ) from error
+    run.say(f"What happened is in {report}.")
+    if config.push_to_hub:
+        upload(config, run)
 
 
 def keep_examples(config, look: int | None) -> None:

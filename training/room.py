@@ -8,8 +8,8 @@ from pathlib import Path
 
 from core.disk import Reserve
 from core.files import Unwritable
+from core.words import size
 from errors import UserError
-from training.plan import size
 
 ROUNDING = 2**20  # bytes: files take whole blocks, and folders take some too
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from training.checkpoint import (
     state_of,
     what_is_wrong,
 )
+from training.command import flags
 from training.rescue import Kept, kept_somewhere
 from training.room import require
 
@@ -81,9 +83,11 @@ class Checkpoints:
             place for number in count(2)
             if not (place := output.with_name(f"{output.name}-{number}")).exists()
         )  # fmt: skip
-        return self.config.command(
-            resume_from_checkpoint=None, init_from_checkpoint=str(folder), output_dir=str(free)
-        )
+        anew = replace(
+            self.config,
+            resume_from_checkpoint=None, init_from_checkpoint=str(folder), output_dir=str(free),
+        )  # fmt: skip
+        return f"python train_text_to_image.py {flags(anew)}"
 
     def start(self) -> None:
         """Begin a new run: with --init_from_checkpoint, with the weights of another."""
@@ -219,6 +223,7 @@ class Checkpoints:
 def add_words(error: Exception, words: str) -> None:
     """Let an error end with these words: in its sentence, or below its traceback."""
     if isinstance(error, UserError):
-        error.args = (f"{getattr(error, 'reason', error)} {words}",)
+        said = error.reason if isinstance(error, Unwritable) else error
+        error.args = (f"{said} {words}",)
     else:
         error.add_note(words)
