@@ -10,15 +10,14 @@ The page answers at once, while the model is still being opened; the first drawi
 import argparse
 import ipaddress
 import os
-import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from core.ending import at_once, end_at_signals, keep_temporary_files_together
 from core.terminal import say
 from errors import UserError, exit_with_sentence
 from generate import DEFAULT_MODEL, Generator, Picture
@@ -257,9 +256,8 @@ def share(args: argparse.Namespace, app: "gradio.Blocks", password: "Password | 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # As Ctrl-C: else temporary folders stay behind, and the program of a public link, which leads
-    # to whatever takes the port next.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    keep_temporary_files_together(os.environ.pop("GRADIO_TEMP_DIR", None))
+    end_at_signals()
     password = check_entrance(args)
     if args.mcp:
         from serving.entrances.tool import check_installed
@@ -284,4 +282,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    with at_once():
+        exit_with_sentence(main)
