@@ -124,11 +124,12 @@ class Generate:
             sentence = "This address draws what is sent by POST. See /api."
             return _error(sentence, 405, {"Allow": "POST"})
         request = request_of(await read_json(http))
-        job = self._worker.submit([request], client_of(http.client and http.client.host))
-        try:
-            return Response(await self._follow(http, job), media_type="application/json")
-        except UserError as error:
-            return _error(error, 500)
+        client = client_of(http.client and http.client.host)
+        with self._worker.submit([request], client) as job:
+            try:
+                return Response(await self._follow(http, job), media_type="application/json")
+            except UserError as error:
+                return _error(error, 500)
 
     async def _follow(self, http: HttpRequest, job: Job) -> bytes:
         leaving = asyncio.create_task(_cancel_when_gone(http, job))
