@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from core.ending import at_once, end_at_signals, keep_temporary_files_together
 from core.terminal import say
-from errors import UserError, exit_with_sentence
+from errors import UserError, exit_with_sentence, reason_of
 from generate import DEFAULT_MODEL, Generator, Picture
 from serving.models import Rivals, rivals_of
 from serving.page.examples import examples_of
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from serving.limits import Limits
 
 PORTS_TRIED = 100
-MOST_UPLOADED = 5 * 2**20  # bytes of a picture whose settings are wanted
 
 
 class OpeningGenerator:
@@ -96,7 +95,8 @@ def build_app(
 
     worker = LimitedWorker(generator, limits or Limits())
     app = Page(worker, rivals).blocks
-    app.routes_beside = routes(worker, lambda: getattr(generator, "ready", True))
+    beside = routes(worker, lambda: getattr(generator, "ready", True))
+    app.routes_beside = [*beside, app.uploads.route]
     return app
 
 
@@ -116,14 +116,15 @@ def serve(
     from serving.entrances.gate import Gate
     from serving.entrances.guard import OwnOrigin, SecurityHeaders
     from serving.entrances.password import Door
+    from serving.limits import MOST_UPLOADED
     from serving.page.mends import SESSIONS
     from serving.page.theme import CSS, theme
 
     # Else uvicorn takes whatever a visitor writes into X-Forwarded-For for the peer's address.
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
-    inside = [Middleware(Gate, page=app, most_uploaded=MOST_UPLOADED)]
+    inside = [Middleware(Gate, page=app)]
     door = [Middleware(Door, password=password)] if password else []
-    with without_proxy():
+    with launching(host, port):
         server, _, _ = app.launch(
             server_name=host,
             server_port=port,
@@ -152,12 +153,19 @@ def serve(
 
 
 @contextmanager
-def without_proxy() -> Iterator[None]:
-    """gradio asks its own server over HTTP whether it is there: not by way of a proxy."""
+def launching(host: str, port: int) -> Iterator[None]:
+    """gradio asks its own server over HTTP whether it is there: not by way of a proxy.
+
+    Raises UserError where it is not, as when somebody else has just taken the port.
+    """
     earlier = os.environ.get("no_proxy")
     os.environ["no_proxy"] = "*"
     try:
         yield
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The page does not answer at {host}, port {port} ({reason_of(error):.100}). Try again."
+        ) from error
     finally:
         del os.environ["no_proxy"]
         if earlier is not None:
@@ -165,8 +173,13 @@ def without_proxy() -> Iterator[None]:
 
 
 def free_port(host: str, port: int) -> int:
-    """`port`, or the next one that nobody listens at. Raises UserError when there is none."""
-    for candidate in range(port, min(port + PORTS_TRIED, 65536)):
+    """`port`, or the next one that nobody listens at; 0: any that is free.
+
+    Raises UserError when there is none.
+    """
+    if not 0 <= port < 65536:
+        raise UserError(f"--port is {port}. Give 1 to 65535, or 0 for any that is free.")
+    for candidate in range(port, min(port + PORTS_TRIED, 65536)) if port else [0]:
         with socket.socket() as probe:
             # As the server itself does, so that a port it has just left counts as free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -175,7 +188,7 @@ def free_port(host: str, port: int) -> int:
             except OSError as error:
                 reason = error
             else:
-                return candidate
+                return probe.getsockname()[1]
     raise UserError(f"Cannot listen at {host}, port {port} or above: {reason}.")
 
 
@@ -186,7 +199,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help=f"{', '.join(DTYPES)} (what suits the device and the model)")
     add("--host", default="127.0.0.1", help="0.0.0.0 shows the page to your network (%(default)s)")
-    add("--port", type=int, default=7860, help="or the next free one (%(default)s)")
+    add("--port", type=int, default=7860, help="or the next free one; 0: any (%(default)s)")
     add("--password", nargs="?", const="", help="to enter with (made up where none is given)")
     add("--share", action="store_true", help="open a public link as well, for up to a week")
     add("--share_server", metavar="HOST:PORT", help="your own share server (gradio's)")
@@ -267,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     load = partial(Generator.load, device=args.device, dtype=args.dtype)
     rivals = rivals_of(args.model, load, args.votes)
     port = free_port(args.host, args.port)
-    if port != args.port:
+    if port != args.port != 0:
         say(f"Port {args.port} is taken; using {port}.")
     from serving.limits import PUBLIC, Limits
 

@@ -38,14 +38,14 @@ def test_a_picture_keeps_its_name_and_settings_and_no_two_share_a_folder(kept):
 
 def test_the_oldest_make_room_and_leave_nothing_behind(kept, monkeypatch):
     size = keep(kept, 1).stat().st_size
-    monkeypatch.setattr(drawings, "MOST_BYTES", 3 * size + 10)
+    monkeypatch.setattr(drawings, "MOST_KEPT_BYTES", 3 * size + 10)
     paths = [keep(kept, 1) for _ in range(5)]
     assert [path.exists() for path in paths] == [False, False, True, True, True]
     assert len(list(paths[0].parent.parent.iterdir())) == 3
 
 
 def test_the_picture_just_drawn_stays_however_large_it_is(kept, monkeypatch):
-    monkeypatch.setattr(drawings, "MOST_BYTES", 1)
+    monkeypatch.setattr(drawings, "MOST_KEPT_BYTES", 1)
     before, last = keep(kept, 1), keep(kept, 2)
     assert last.exists() and not before.exists()
 
@@ -60,7 +60,7 @@ def test_a_picture_of_yesterday_goes(kept, monkeypatch):
 def test_a_folder_that_the_system_tidied_away_stops_nothing(kept, monkeypatch):
     gone = keep(kept, 1)
     shutil.rmtree(gone.parent.parent)
-    monkeypatch.setattr(drawings, "MOST_BYTES", 1)
+    monkeypatch.setattr(drawings, "MOST_KEPT_BYTES", 1)
     assert keep(kept, 2).exists()
 
 

@@ -9,9 +9,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from errors import UserError
+from serving.limits import BODY_SECONDS, MAX_BODY_BYTES
 
-MAX_BODY_BYTES = 64 * 1024
-BODY_SECONDS = 10
 LOOPBACK = ("127.0.0.1", "::1")
 # gradio's page has inline scripts and styles, compiles its `js=` at run time and shows pictures
 # from data: and blob: addresses. Nothing comes from, or goes to, another host.

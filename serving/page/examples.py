@@ -51,7 +51,7 @@ def examples_of(model: str) -> list[Example]:
 def _example(path: Path) -> Example:
     """Raises UserError, or OSError, for what cannot be shown."""
     png = read_bytes(path, MOST_BYTES)
-    request = request_of(BytesIO(png))
+    request = request_of(png)
     try:
         with Image.open(BytesIO(png), formats=["PNG"]) as image:
             if max(image.size) > BOUNDS["width"][1]:
