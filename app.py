@@ -113,6 +113,7 @@ def serve(
     """
     from fastapi.middleware import Middleware
 
+    from serving.entrances.connections import bound_connections
     from serving.entrances.gate import Gate
     from serving.entrances.guard import OwnOrigin, SecurityHeaders
     from serving.entrances.password import Door
@@ -124,6 +125,7 @@ def serve(
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
     inside = [Middleware(Gate, page=app)]
     door = [Middleware(Door, password=password)] if password else []
+    bound_connections()
     with launching(host, port):
         server, _, _ = app.launch(
             server_name=host,
