@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from io import BytesIO
 
+from core.bounded_json import JSONFault, loads
 from errors import UserError
 from serving.request import SCHEDULERS, Request
 from serving.text_chunks import NoPNG, TooMuch, texts
@@ -37,8 +37,8 @@ def request_of(png: bytes) -> Request:
 
 def _json(text: str) -> dict:
     try:
-        settings = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        settings = loads(text)
+    except JSONFault as error:
         raise UserError(NONE) from error
     if not isinstance(settings, dict) or "prompt" not in settings:
         raise UserError(NONE)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from PIL import Image
+from test_votes import no_file_larger_than
 
 from errors import UserError
 from serving.page import drawings
@@ -79,3 +80,13 @@ def test_a_full_disk_is_a_sentence_and_nothing_half_written_stays(kept):
 def test_a_name_of_long_letters_is_one_that_a_disk_takes(kept):
     drawn = replace(picture(0), prompt="\N{MATHEMATICAL SCRIPT SMALL A}" * 60, seed=2**32 - 1)
     assert kept.keep(drawn.file_name, drawn.save).exists()
+
+
+def test_a_picture_on_a_full_disk_is_a_sentence_and_the_one_before_stays(tmp_path):
+    path = tmp_path / "a.png"
+    picture(1).write(path)
+    before = path.read_bytes()
+    with no_file_larger_than(50), pytest.raises(UserError, match=r"a\.png cannot be written \("):
+        picture(2).write(path)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["a.png"]

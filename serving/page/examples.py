@@ -57,7 +57,7 @@ def _example(path: Path) -> Example:
             if max(image.size) > BOUNDS["width"][1]:
                 raise UserError(f"It has {image.width} x {image.height} pixels.")
             small = image.convert("RGB")
-    except (ValueError, SyntaxError) as error:  # chunks that are damaged
+    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:  # damaged chunks
         raise UserError("This is no PNG picture.") from error
     small.thumbnail((SIDE, SIDE))
     return Example(request, png, small)
