@@ -10,17 +10,16 @@ The page answers at once, while the model is still being opened; the first drawi
 import argparse
 import ipaddress
 import os
-import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from core.ending import at_once, end_at_signals, keep_temporary_files_together
 from core.terminal import say
-from errors import UserError, exit_with_sentence
+from errors import UserError, exit_with_sentence, reason_of
 from generate import DEFAULT_MODEL, Generator, Picture
 from serving.models import Rivals, rivals_of
 from serving.page.examples import examples_of
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from serving.limits import Limits
 
 PORTS_TRIED = 100
-MOST_UPLOADED = 5 * 2**20  # bytes of a picture whose settings are wanted
 
 
 class OpeningGenerator:
@@ -98,7 +96,8 @@ def build_app(
 
     worker = LimitedWorker(generator, limits or Limits())
     app = Page(worker, rivals).blocks
-    app.routes_beside = routes(worker, lambda: getattr(generator, "ready", True))
+    beside = routes(worker, lambda: getattr(generator, "ready", True))
+    app.routes_beside = [*beside, app.uploads.route]
     return app
 
 
@@ -117,18 +116,21 @@ def serve(
     """
     from fastapi.middleware import Middleware
 
+    from serving.entrances.connections import bound_connections
     from serving.entrances.gate import Gate
     from serving.entrances.guard import OwnOrigin, SecurityHeaders
     from serving.entrances.hosts import Hosts, OwnHost
     from serving.entrances.password import Door
+    from serving.limits import MOST_UPLOADED
     from serving.page.mends import SESSIONS
     from serving.page.theme import CSS, theme
 
     # Else uvicorn takes whatever a visitor writes into X-Forwarded-For for the peer's address.
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
-    inside = [Middleware(Gate, page=app, most_uploaded=MOST_UPLOADED)]
+    inside = [Middleware(Gate, page=app)]
     door = [Middleware(Door, password=password)] if password else []
-    with without_proxy():
+    bound_connections()
+    with launching(host, port):
         server, _, _ = app.launch(
             server_name=host,
             server_port=port,
@@ -159,12 +161,19 @@ def serve(
 
 
 @contextmanager
-def without_proxy() -> Iterator[None]:
-    """gradio asks its own server over HTTP whether it is there: not by way of a proxy."""
+def launching(host: str, port: int) -> Iterator[None]:
+    """gradio asks its own server over HTTP whether it is there: not by way of a proxy.
+
+    Raises UserError where it is not, as when somebody else has just taken the port.
+    """
     earlier = os.environ.get("no_proxy")
     os.environ["no_proxy"] = "*"
     try:
         yield
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The page does not answer at {host}, port {port} ({reason_of(error):.100}). Try again."
+        ) from error
     finally:
         del os.environ["no_proxy"]
         if earlier is not None:
@@ -172,8 +181,13 @@ def without_proxy() -> Iterator[None]:
 
 
 def free_port(host: str, port: int) -> int:
-    """`port`, or the next one that nobody listens at. Raises UserError when there is none."""
-    for candidate in range(port, min(port + PORTS_TRIED, 65536)):
+    """`port`, or the next one that nobody listens at; 0: any that is free.
+
+    Raises UserError when there is none.
+    """
+    if not 0 <= port < 65536:
+        raise UserError(f"--port is {port}. Give 1 to 65535, or 0 for any that is free.")
+    for candidate in range(port, min(port + PORTS_TRIED, 65536)) if port else [0]:
         with socket.socket() as probe:
             # As the server itself does, so that a port it has just left counts as free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -182,7 +196,7 @@ def free_port(host: str, port: int) -> int:
             except OSError as error:
                 reason = error
             else:
-                return candidate
+                return probe.getsockname()[1]
     raise UserError(f"Cannot listen at {host}, port {port} or above: {reason}.")
 
 
@@ -193,7 +207,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help=f"{', '.join(DTYPES)} (what suits the device and the model)")
     add("--host", default="127.0.0.1", help="0.0.0.0 shows the page to your network (%(default)s)")
-    add("--port", type=int, default=7860, help="or the next free one (%(default)s)")
+    add("--port", type=int, default=7860, help="or the next free one; 0: any (%(default)s)")
     add("--password", nargs="?", const="", help="to enter with (made up where none is given)")
     add("--password_file", metavar="FILE", help="to read it from; or set SD_POKEMON_PASSWORD")
     add("--allow_host", nargs="+", default=[], metavar="NAME", help="answer under this name too")
@@ -274,9 +288,8 @@ def share(
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # As Ctrl-C: else temporary folders stay behind, and the program of a public link, which leads
-    # to whatever takes the port next.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    keep_temporary_files_together(os.environ.pop("GRADIO_TEMP_DIR", None))
+    end_at_signals()
     password = check_entrance(args)
     from serving.entrances.hosts import hosts_of
 
@@ -289,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     load = partial(Generator.load, device=args.device, dtype=args.dtype)
     rivals = rivals_of(args.model, load, args.votes)
     port = free_port(args.host, args.port)
-    if port != args.port:
+    if port != args.port != 0:
         say(f"Port {args.port} is taken; using {port}.")
     from serving.limits import PUBLIC, Limits
 
@@ -304,4 +317,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    with at_once():
+        exit_with_sentence(main)

@@ -333,7 +333,7 @@ def draw_and_save(
                 unsaved.append(PROBLEMS[picture.problem].format(seed=picture.seed))
                 continue
             path = destination.path(picture, number)
-            picture.save(path)
+            picture.write(path)
             bar.write(shown(f"{path}  (seed {picture.seed})"))
     return unsaved
 

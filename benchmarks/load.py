@@ -31,8 +31,8 @@ import psutil
 
 from benchmarks import load_clients as clients
 from errors import UserError, exit_with_sentence
+from serving.limits import MOST_KEPT_BYTES
 from serving.line import MAX_COMMON_JOBS
-from serving.page.drawings import MOST_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent
 CROWD = {  # kinds of clients, and the share of each
@@ -208,7 +208,7 @@ def too_slow_or_large(waited: dict[str, dict], used: list[dict]) -> Iterator[str
 
 def measured(options: argparse.Namespace) -> dict:
     """Everything, each part with a server of its own."""
-    with running_server(options.step_seconds, MOST_BYTES) as server:
+    with running_server(options.step_seconds, MOST_KEPT_BYTES) as server:
         seen = asyncio.run(crowd(server.url, options.clients, options.seconds))
         used_cpu = sum(server.process.cpu_times()[:2])
         books, log = books_after(server), server.log()

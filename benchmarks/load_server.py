@@ -121,7 +121,7 @@ def build(step_seconds: float, most_bytes: int):
     books = Books()
     WatchedLine.books = books
     serving.worker.Line = WatchedLine
-    serving.page.drawings.MOST_BYTES = most_bytes
+    serving.page.drawings.MOST_KEPT_BYTES = most_bytes
     demo = app.build_app(SleepingGenerator(step_seconds, books))
     demo.routes_beside.append(Route("/books", lambda _: JSONResponse(vars(books))))
     return demo

@@ -37,7 +37,11 @@ def picture_side(unet: object, vae: object) -> int | None:
     """Pixels a side of what a model draws, by the configs of its parts; None where they do not
     say."""
     try:
-        side = unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
-    except (LookupError, TypeError, ArithmeticError):
+        latents, halvings = unet["sample_size"], len(vae["block_out_channels"]) - 1
+    except (LookupError, TypeError):
         return None
-    return side if isinstance(side, int) and SIDES[0] <= side <= SIDES[1] else None
+    # Before it is multiplied: a text, or a list, would be repeated.
+    if type(latents) is not int or not 0 < latents <= SIDES[1] or not 0 <= halvings < 20:
+        return None
+    side = latents * 2**halvings
+    return side if SIDES[0] <= side <= SIDES[1] else None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from PIL import Image
 
 from core import bounded_json, inputs, printable
+from core.limits import Limit
 
 PICTURE_BYTES = 2**30
 PICTURE_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # beyond it Pillow opens nothing
@@ -17,15 +16,6 @@ CAPTION_CHARACTERS = 100_000
 CAPTION_BYTES = 2**20  # of a caption file: JSON may hold more than the caption
 CAPTIONS = 1_000  # of one picture
 FOLDERS_DEEP = 100  # in each other, of an archive
-
-
-class Limit(NamedTuple):
-    """A bound, and what becomes of what is beyond it."""
-
-    what: str
-    most: int
-    unit: str
-    beyond: str
 
 
 DATA = (

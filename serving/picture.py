@@ -1,6 +1,7 @@
 """A drawn picture: what can be wrong with it, what it is called, and the PNG it becomes."""
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,19 @@ class Picture:
         chunks.add_text("sd-pokemon", json.dumps(self.settings))
         with replaced(Path(path), durable=False) as staged:
             self.image.save(staged, format="PNG", pnginfo=chunks)
+
+    def write(self, path: Path) -> None:
+        """As `save`, whole or not at all. Raises UserError where the disk does not take it."""
+        part = path.with_name(f".picture-{os.getpid()}.part")
+        try:
+            self.save(part)
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise UserError(
+                f"{path} cannot be written ({error.strerror or error}). Make room, or choose "
+                "another place."
+            ) from error
 
     def check(self) -> None:
         """Raises UserError where it is not to be shown."""

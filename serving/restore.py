@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import fields
-from pathlib import Path
-from typing import BinaryIO
+from io import BytesIO
 
-from PIL import Image, UnidentifiedImageError
-
+from core.bounded_json import JSONFault, loads
 from errors import UserError
 from serving.request import SCHEDULERS, Request
+from serving.text_chunks import NoPNG, TooMuch, texts
 
 NONE = "This picture carries no settings. Drop a PNG file that was drawn here."
 # Pictures from before there was a choice of schedulers name the class of the only one.
@@ -19,23 +16,20 @@ FORMER_SCHEDULER, ITS_NAME = "DPMSolverMultistepScheduler", "DPM++ 2M"
 A1111 = {"Steps": ("steps", int), "CFG scale": ("guidance_scale", float), "Seed": ("seed", int)}
 
 
-def request_of(png: str | Path | BinaryIO) -> Request:
+def request_of(png: bytes) -> Request:
     """What drew the picture in a PNG file: one of ours, or of AUTOMATIC1111.
 
     Its pixels are not looked at. Raises UserError where it is no such file, carries no settings,
     or some that are out of bounds.
     """
     try:
-        with Image.open(png, formats=["PNG"]) as image:  # reads up to the first pixels
-            chunks = dict(image.info)
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError,
-            Image.DecompressionBombError) as error:  # fmt: skip
+        chunks = texts(BytesIO(png), READERS)
+    except NoPNG as error:
         raise UserError("This is no PNG picture. Drop one that was drawn here.") from error
-    if isinstance(ours := chunks.get("sd-pokemon"), str):
-        settings = _json(ours)
-    elif isinstance(theirs := chunks.get("parameters"), str):
-        settings = _a1111(theirs)
-    else:
+    except TooMuch as error:
+        raise UserError(NONE) from error
+    settings = next((read(chunks[name]) for name, read in READERS.items() if name in chunks), None)
+    if settings is None:
         raise UserError(NONE)
     known = {field.name for field in fields(Request)} - {"num_images"}
     return Request(**{name: value for name, value in settings.items() if name in known})
@@ -43,8 +37,8 @@ def request_of(png: str | Path | BinaryIO) -> Request:
 
 def _json(text: str) -> dict:
     try:
-        settings = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        settings = loads(text)
+    except JSONFault as error:
         raise UserError(NONE) from error
     if not isinstance(settings, dict) or "prompt" not in settings:
         raise UserError(NONE)
@@ -57,7 +51,7 @@ def _a1111(text: str) -> dict:
     """Lines of prompt, one of what to avoid, one of settings: "Steps: 20, ..., Size: 512x512"."""
     words, _, last = text.rpartition("\n")
     prompt, _, negative_prompt = words.partition("\nNegative prompt: ")
-    given = dict(re.findall(r"(\w[\w ]*): ([^,]+)", last))
+    given = dict(part.strip().partition(": ")[::2] for part in last.split(","))
     if "Steps" not in given or not prompt:
         raise UserError(NONE)
     settings = {"prompt": prompt, "negative_prompt": negative_prompt}
@@ -75,3 +69,6 @@ def _a1111(text: str) -> dict:
     except ValueError as error:
         raise UserError(NONE) from error
     return settings
+
+
+READERS = {"sd-pokemon": _json, "parameters": _a1111}  # by keywords, the best first

@@ -1,15 +1,19 @@
 """Votes on pairs of pictures, the model's and its base's, and how often the model wins."""
 
+import errno
 import json
 import math
+import os
 import threading
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from core.bounded_json import loads
 from core.inputs import special_kind
 from errors import UserError
+from serving.limits import MOST_VOTE_BYTES
 
 SIDES = ("left", "right")
 CHOICES = ("left", "same", "right")
@@ -108,12 +112,22 @@ class Votes:
             "choice": choice,
         }
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(vote) + "\n")
+            self._append(json.dumps(vote).encode() + b"\n")
         except OSError as error:
             raise UserError(
                 f"Your vote could not be kept ({error.strerror}). Vote again."
             ) from error
+
+    def _append(self, line: bytes) -> None:
+        """All of the line or nothing: a part of it would make the next one unreadable as well."""
+        with self._path.open("ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(before)
+                raise
 
     def _read(self) -> None:
         if kind := special_kind(self._path):
@@ -121,16 +135,16 @@ class Votes:
         try:
             with self._path.open("ab+") as file:  # now, to know that it can be written
                 file.seek(0)
-                lines = file.read().split(b"\n")
-                if lines[-1]:  # else the next vote would go on in this line
+                line, lines = b"\n", iter(partial(file.readline, MOST_VOTE_BYTES), b"")
+                for number, line in enumerate(lines, start=1):
+                    if line.strip():
+                        self._count(line, number)
+                if not line.endswith(b"\n"):  # else the next vote would go on in this line
                     file.write(b"\n")
         except OSError as error:
             raise UserError(
                 f"--votes {self._path}: {error.strerror}. Give a file that can be written."
             ) from error
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                self._count(line, number)
 
     def _count(self, line: bytes, number: int) -> None:
         try:

@@ -60,7 +60,10 @@ PAUSES = {Waiting: 1.0, Step: 0.1}  # seconds, least, before another event of th
 
 
 class Job:
-    """Requests on their way to becoming pictures. Iterate over it once, to follow it."""
+    """Requests on their way to becoming pictures. Iterate over it once, to follow it.
+
+    As a context it is called off with its end: also where nobody came to follow it.
+    """
 
     def __init__(
         self,
@@ -91,6 +94,12 @@ class Job:
         self._cancelled.set()
         self._events.put(Cancelled())
         self._leave(self)
+
+    def __enter__(self) -> "Job":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.cancel()
 
     def __iter__(self) -> Iterator[Event]:
         """What happens, until all is drawn. Whoever stops following cancels the job.

@@ -300,6 +300,25 @@ def test_a_taken_port_gives_way_to_the_next_free_one():
         assert app.free_port("127.0.0.1", port) > port
 
 
+@pytest.mark.parametrize("port", [-1, 65536, 70000, 10**30])
+def test_a_port_that_cannot_be_is_a_sentence(port):
+    with pytest.raises(UserError, match=f"--port is {port}. Give 1 to 65535, or 0 for any"):
+        app.free_port("127.0.0.1", port)
+
+
+def test_port_0_takes_one_that_is_free():
+    assert 0 < app.free_port("127.0.0.1", 0) < 65536
+
+
+def test_a_port_that_somebody_has_just_taken_is_a_sentence(generator):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        host, port = taken.getsockname()
+        with pytest.raises(UserError, match=f"does not answer at {host}, port {port} "):
+            app.serve(app.build_app(generator), host, port)
+
+
 def test_a_host_that_is_not_here_is_refused_by_a_sentence():
     with pytest.raises(UserError, match="Cannot listen at 192"):
         app.free_port("192.0.2.1", 7860)
@@ -323,8 +342,7 @@ def test_a_model_that_does_not_open_ends_the_command_with_a_sentence(tmp_path):
 
 @in_browser
 def test_the_command_draws_with_a_real_model(tiny_model, browser):
-    port = some_port()
-    command = [sys.executable, "-u", "app.py", "--model", tiny_model, "--port", str(port)]
+    command = [sys.executable, "-u", "app.py", "--model", tiny_model, "--port", "0"]
     server = subprocess.Popen(
         command,
         cwd=PROJECT,
@@ -333,9 +351,9 @@ def test_the_command_draws_with_a_real_model(tiny_model, browser):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     try:
-        assert str(port) in server.stdout.readline()  # the page is there, maybe not the model yet
+        said = server.stdout.readline()  # the page is there, maybe not the model yet
         page = browser.new_page()
-        open_page(page, f"http://127.0.0.1:{port}")
+        open_page(page, said.removeprefix("The page is at ").strip())
         generate(page, "a red creature")
         status(page, "20 steps")
         with Image.open(io.BytesIO(shown_png(page))) as png:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from PIL import Image
+from test_votes import no_file_larger_than
 
 from errors import UserError
 from serving.page import drawings
@@ -38,14 +39,14 @@ def test_a_picture_keeps_its_name_and_settings_and_no_two_share_a_folder(kept):
 
 def test_the_oldest_make_room_and_leave_nothing_behind(kept, monkeypatch):
     size = keep(kept, 1).stat().st_size
-    monkeypatch.setattr(drawings, "MOST_BYTES", 3 * size + 10)
+    monkeypatch.setattr(drawings, "MOST_KEPT_BYTES", 3 * size + 10)
     paths = [keep(kept, 1) for _ in range(5)]
     assert [path.exists() for path in paths] == [False, False, True, True, True]
     assert len(list(paths[0].parent.parent.iterdir())) == 3
 
 
 def test_the_picture_just_drawn_stays_however_large_it_is(kept, monkeypatch):
-    monkeypatch.setattr(drawings, "MOST_BYTES", 1)
+    monkeypatch.setattr(drawings, "MOST_KEPT_BYTES", 1)
     before, last = keep(kept, 1), keep(kept, 2)
     assert last.exists() and not before.exists()
 
@@ -60,7 +61,7 @@ def test_a_picture_of_yesterday_goes(kept, monkeypatch):
 def test_a_folder_that_the_system_tidied_away_stops_nothing(kept, monkeypatch):
     gone = keep(kept, 1)
     shutil.rmtree(gone.parent.parent)
-    monkeypatch.setattr(drawings, "MOST_BYTES", 1)
+    monkeypatch.setattr(drawings, "MOST_KEPT_BYTES", 1)
     assert keep(kept, 2).exists()
 
 
@@ -79,3 +80,13 @@ def test_a_full_disk_is_a_sentence_and_nothing_half_written_stays(kept):
 def test_a_name_of_long_letters_is_one_that_a_disk_takes(kept):
     drawn = replace(picture(0), prompt="\N{MATHEMATICAL SCRIPT SMALL A}" * 60, seed=2**32 - 1)
     assert kept.keep(drawn.file_name, drawn.save).exists()
+
+
+def test_a_picture_on_a_full_disk_is_a_sentence_and_the_one_before_stays(tmp_path):
+    path = tmp_path / "a.png"
+    picture(1).write(path)
+    before = path.read_bytes()
+    with no_file_larger_than(50), pytest.raises(UserError, match=r"a\.png cannot be written \("):
+        picture(2).write(path)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["a.png"]

@@ -132,3 +132,15 @@ def test_a_models_card_is_read_without_what_only_the_hub_needs(tmp_path):
     (tmp_path / "README.md").write_text(text)
     assert read_card(str(tmp_path)) == "# Mine\n\n\n\nwords"
     assert read_card(str(tmp_path / "none")) == ""
+
+
+def test_a_job_that_nobody_came_to_follow_is_called_off(worker, generator):
+    generator.hold()
+    first = worker.submit([request("first")])
+    until(lambda: generator.requests)
+    with worker.submit([request("left")]):
+        pass
+    generator.release()
+    list(first)
+    list(worker.submit([request("next")]))
+    assert [r.prompt for r in generator.requests] == ["first", "next"]

@@ -1,7 +1,10 @@
 """Votes: what they add up to, how sure that is, and what is kept of them."""
 
 import json
+import resource
 import threading
+import tracemalloc
+from contextlib import contextmanager
 
 import pytest
 
@@ -105,3 +108,38 @@ def test_a_vote_that_cannot_be_kept_does_not_count_and_may_be_repeated(tmp_path)
     assert votes.tally == Tally()
     folder.mkdir()
     assert votes.cast(pair, "left") == "wins"
+
+
+@contextmanager
+def no_file_larger_than(most: int):
+    """As on a disk that is full by then."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [0, 1, 50])
+def test_a_vote_on_a_full_disk_leaves_no_part_of_itself(tmp_path, room):
+    path = tmp_path / "votes.jsonl"
+    votes, pair = Votes(path, "a", "b"), Pair("a dog", 2, "left")
+    votes.cast(Pair("a cat", 1, "left"), "left")
+    whole = path.read_bytes()
+    with no_file_larger_than(len(whole) + room):
+        with pytest.raises(UserError, match=r"could not be kept \(.*\)\. Vote again\."):
+            votes.cast(pair, "left")
+        assert path.read_bytes() == whole
+    assert votes.cast(pair, "left") == "wins"
+    assert Votes(path, "a", "b").tally == Tally(wins=2)
+
+
+def test_a_line_without_end_is_read_no_further_than_a_vote_can_be(tmp_path):
+    path = tmp_path / "votes.jsonl"
+    path.write_bytes(b"x" * 50_000_000)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="line 1 is no vote"):
+        Votes(path, "a", "b")
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()

@@ -7,7 +7,9 @@ that is not known to be used is closed, and what is used gets what it expects.
 
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from types import NoneType
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,23 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.entrances.guard import MAX_BODY_BYTES, Refusal, answer_of, read_body, read_json
+from serving.entrances.guard import (
+    LOOPBACK,
+    Refusal,
+    answer_of,
+    client_of,
+    read_body,
+    read_json,
+)
+from serving.entrances.listeners import Listeners
+from serving.limits import (
+    MAX_BODY_BYTES,
+    MOST_STREAMS,
+    MOST_STREAMS_OF_PEER,
+    MOST_UPLOADED,
+    MOST_UPLOADS_AT_ONCE,
+    UPLOAD_SECONDS,
+)
 
 if TYPE_CHECKING:
     import gradio
@@ -24,7 +42,7 @@ if TYPE_CHECKING:
 PREFIX = "/gradio_api/"
 CLOSED = re.compile(r"/(login|logout|monitoring)(/.*)?")  # beside the prefix
 UNUSED_KEYS = {"deep_link", "page"}  # of a query: another page, or the state of another visitor
-UPLOAD_SECONDS = 120
+STREAMS = re.compile(r"heartbeat/.*|queue/data")  # answers that go on and on
 CALL_KEYS = {"data", "event_data", "fn_index", "session_hash", "trigger_id"}
 NOTHING_HERE = "There is nothing at this address. The API is described at /api."
 STUMBLES = {  # what gradio raises at bad requests for a path, and what they get instead
@@ -32,20 +50,18 @@ STUMBLES = {  # what gradio raises at bad requests for a path, and what they get
         (OSError, ValueError),
         (404, "There is no such file. Pictures are kept for a day."),
     ),
-    r"/gradio_api/upload": (
-        (KeyError, TypeError, ValueError),
-        (400, "This is no upload. Send one file of a multipart form, in the field files."),
-    ),
 }
 
 
 class Gate:
     """ASGI middleware. Raises nothing: a Refusal becomes the answer."""
 
-    def __init__(self, app: ASGIApp, page: "gradio.Blocks", most_uploaded: int):
-        """`most_uploaded`: bytes of a file."""
+    def __init__(self, app: ASGIApp, page: "gradio.Blocks"):
+        """`page` has its `uploads`."""
         self._app, self._page = app, page
-        self._most_uploaded = most_uploaded
+        self._listeners = Listeners(page._queue)
+        self._streams = Counter()  # of each peer, now
+        self._uploading = 0
         self._routes: list[tuple[str, re.Pattern, Callable[[HttpRequest], Awaitable[bytes]]]] = [
             (methods, re.compile(path), check)
             for methods, path, check in (
@@ -70,7 +86,8 @@ class Gate:
             if path.startswith(PREFIX):
                 body = await self._check(path.removeprefix(PREFIX), request)
                 receive = _again(body, receive)
-            await self._pass_on(path, scope, receive, send)
+            with self._followed(path.removeprefix(PREFIX), request):
+                await self._pass_on(path, scope, receive, send)
         except ClientDisconnect:
             return
         except Refusal as refusal:
@@ -100,6 +117,26 @@ class Gate:
                     raise Refusal(*refusal) from error
             raise
 
+    @contextmanager
+    def _followed(self, route: str, request: HttpRequest) -> Iterator[None]:
+        """While an answer that goes on and on does. Raises Refusal where there are too many."""
+        if not STREAMS.fullmatch(route):
+            yield
+            return
+        host = request.client and request.client.host
+        peer = client_of(host)
+        full = host not in LOOPBACK and self._streams[peer] >= MOST_STREAMS_OF_PEER
+        if full or self._streams.total() >= MOST_STREAMS:
+            raise Refusal(503, "Too many pages are open. Close one, or try again in a minute.")
+        session = request.query_params.get("session_hash") if route == "queue/data" else None
+        self._streams[peer] += 1
+        try:
+            with self._listeners.listening(session) if session else nullcontext():
+                yield
+        finally:
+            self._streams[peer] -= 1
+            self._streams += Counter()  # without those of none
+
     async def _check_listener(self, request: HttpRequest) -> bytes:
         session = request.query_params.get("session_hash")
         if session not in self._page._queue.pending_messages_per_session:
@@ -118,6 +155,8 @@ class Gate:
         for number, (block, value) in enumerate(zip(function.inputs, values, strict=True), 1):
             if not self._fits(block, value):
                 raise Refusal(400, f"Value {number} is nothing that the page sends. Reload it.")
+        if function.queue:
+            self._listeners.expect(call["session_hash"])
         return json.dumps(call).encode()
 
     def _function(self, call: dict, queued: bool) -> "BlockFunction":
@@ -135,7 +174,7 @@ class Gate:
             return type(value) is int and 0 <= value < len(block.samples)
         if kind == "UploadButton":
             path = value.get("path") if isinstance(value, dict) else None
-            known = isinstance(path, str) and path in self._page.upload_file_set
+            known = isinstance(path, str) and path in self._page.uploads
             return known and path.lower().endswith(".png") and _is_file(value)
         return _is_flat(value)
 
@@ -149,8 +188,14 @@ class Gate:
         return json.dumps(call).encode()
 
     async def _read_upload(self, request: HttpRequest) -> bytes:
-        # A form's own lines need some room beside the file.
-        return await read_body(request, self._most_uploaded + MAX_BODY_BYTES, UPLOAD_SECONDS)
+        if self._uploading >= MOST_UPLOADS_AT_ONCE:
+            raise Refusal(503, "Too many pictures are on their way. Try again in a moment.")
+        self._uploading += 1
+        try:
+            # A form's own lines need some room beside the file.
+            return await read_body(request, MOST_UPLOADED + MAX_BODY_BYTES, UPLOAD_SECONDS)
+        finally:
+            self._uploading -= 1
 
 
 async def _nothing(_: HttpRequest) -> bytes:

@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from core.bounded_json import check_bounds
 from errors import UserError
+from serving.limits import BODY_SECONDS, MAX_BODY_BYTES
 
-MAX_BODY_BYTES = 64 * 1024
-BODY_SECONDS = 10
 OPEN_PATHS = {"/healthz", "/readyz"}  # for whoever watches the server: no password, any name
 # gradio's page has inline scripts and styles, compiles its `js=` at run time and shows pictures
 # from data: and blob: addresses. Nothing comes from, or goes to, another host.
@@ -131,10 +131,10 @@ def parse_json(body: bytes) -> dict:
     Raises Refusal (400) for anything else.
     """
     try:
-        value = json.loads(
-            body.decode(), parse_constant=_no_constant, object_pairs_hook=_unique_keys
-        )
-    except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
+        text = body.decode()
+        check_bounds(text)
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique_keys)
+    except ValueError as error:  # also bytes that are no UTF-8
         sentence = 'The body is not JSON. Send an object such as {"prompt": "a red creature"}.'
         raise Refusal(400, sentence) from error
     if not isinstance(value, dict):

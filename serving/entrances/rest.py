@@ -135,13 +135,14 @@ class Generate:
             return _error(sentence, 405, {"Allow": "POST"})
         request, client = request_of(await read_json(http)), client_of(http)
         try:
-            job = self._worker.submit([request], client)
+            submitted = self._worker.submit([request], client)
         except ClientBusy as busy:
             raise busy if client.name else ClientBusy(f"{busy}{SHARED_ADDRESS}") from busy
-        try:
-            return Response(await self._follow(http, job), media_type="application/json")
-        except UserError as error:
-            return _error(error, 500)
+        with submitted as job:
+            try:
+                return Response(await self._follow(http, job), media_type="application/json")
+            except UserError as error:
+                return _error(error, 500)
 
     async def _follow(self, http: HttpRequest, job: Job) -> bytes:
         leaving = asyncio.create_task(_cancel_when_gone(http, job))

@@ -19,6 +19,7 @@ import httpx
 from gradio import networking, tunneling
 from gradio.exceptions import ChecksumMismatchError
 
+from core.ending import at_end
 from core.terminal import say
 from errors import UserError
 
@@ -54,8 +55,13 @@ class QuietTunnel(tunneling.Tunnel):
 
     closing: threading.Event
 
-    def _read_url_from_tunnel_stream(self) -> str:
+    def _start_tunnel(self, binary: str) -> str:
         if self.closing.is_set():  # too late: nobody waits any more
+            raise NoLink("the app has ended")
+        return super()._start_tunnel(binary)
+
+    def _read_url_from_tunnel_stream(self) -> str:
+        if self.closing.is_set():  # meanwhile
             self.kill()
         last = ""
         for line in self.proc.stdout:
@@ -124,6 +130,12 @@ class ShareLink:
             self._tunnel.kill()
         self._folder.cleanup()
 
+    def end(self) -> None:
+        """Close it, and wait until no program can be started any more."""
+        self.close()
+        if self._thread.is_alive():
+            self._thread.join()
+
     def _duration(self) -> str:
         if self._server:
             return "for as long as its server keeps it"
@@ -185,6 +197,7 @@ def open_in_background(link: ShareLink, password: str = "") -> threading.Thread:
         say(link.open(password=password))
         link.watch(say)
 
+    at_end(link.end)
     thread = threading.Thread(target=run, name="share link watch", daemon=True)
     thread.start()
     return thread

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -13,6 +12,7 @@ import gradio as gr
 
 from errors import UserError
 from serving.entrances.client import client_of
+from serving.entrances.uploads import Uploads
 from serving.limits import Limits
 from serving.page import words
 from serving.page.buttons import Buttons
@@ -40,8 +40,8 @@ EXAMPLES = (  # where the model brings no pictures of its own
 class Draw:
     """Laid out where it is made, within a page; follows one drawing at a time for each visitor."""
 
-    def __init__(self, worker: Worker, drawings: Drawings):
-        self._worker, self._drawings = worker, drawings
+    def __init__(self, worker: Worker, drawings: Drawings, uploads: Uploads):
+        self._worker, self._drawings, self._uploads = worker, drawings, uploads
         # A grid: page.css puts `show` beside, or between, the others.
         with gr.Row(elem_id="sheet"):
             with gr.Column(elem_id="ask"):
@@ -101,7 +101,6 @@ class Draw:
         self._dropped = gr.UploadButton(
             words.TAKE_SETTINGS,  # or drop it anywhere
             file_types=[".png"],
-            type="binary",  # for each path, gradio would leave an empty file behind
             size="sm",
             elem_id="dropped",
         )
@@ -128,7 +127,14 @@ class Draw:
         )
         opened = [self._tokens, self._until_open]
         self._until_open.tick(self._count_if_open, self._prompt, opened, **hidden)
-        self._dropped.upload(self._restore, self._dropped, self.restored, **hidden)
+        self._dropped.upload(
+            self._restore,
+            self._dropped,
+            self.restored,
+            preprocess=False,  # gradio would look for a file
+            concurrency_limit=1,
+            **hidden,
+        )
         self._history.click(self._bring_back, None, self.restored, **hidden)
         if self._examples:
             shown = [*self.restored, self._gallery]
@@ -194,10 +200,12 @@ class Draw:
             return {self._tokens: gr.skip()}
         return {self._tokens: self._count(prompt), self._until_open: gr.Timer(active=False)}
 
-    def _restore(self, png: bytes) -> dict:
+    def _restore(self, dropped: dict) -> dict:
         """The settings of a dropped picture, in the fields."""
+        path = dropped["path"]
+        self._dropped.temp_files.discard(path)  # gradio notes the names of all that ever were
         try:
-            request = request_of(BytesIO(png))
+            request = request_of(self._uploads.take(path))
         except UserError as error:
             return {self._status: note(str(error), problem=True)}
         return self._settings.filled(request) | {
@@ -211,24 +219,24 @@ class Draw:
     def _one(self, client: str, values: Sequence) -> Iterator[dict]:
         """One drawing, as updates of the page."""
         request, seed_is_new = self._settings.request(*values), values[-1] is True
-        job = self._worker.submit([request], client)
-        yield self._buttons.busy(job) | {self._settings.fields["seed"]: request.seed}
-        started = time.monotonic()
         unsaid, drawn, pace = [], [], Pace()
-        for event in job:
-            if isinstance(event, Unread):
-                unsaid.append(words.PROMPT_UNREAD.format(unread=event.words))
-            elif not isinstance(event, Picture):
-                update = {self._status: pace.told(event)}
-                if isinstance(event, Step) and event.expected:
-                    update[self._expected] = inline(event.expected)
-                yield update
-            elif event.problem:
-                unsaid.append(PROBLEMS[event.problem].format(seed=event.seed))
-            else:
-                if event.is_dark:
-                    unsaid.append(DARK_NOTE.format(seed=event.seed))
-                drawn.append(event)
+        with self._worker.submit([request], client) as job:
+            yield self._buttons.busy(job) | {self._settings.fields["seed"]: request.seed}
+            started = time.monotonic()
+            for event in job:
+                if isinstance(event, Unread):
+                    unsaid.append(words.PROMPT_UNREAD.format(unread=event.words))
+                elif not isinstance(event, Picture):
+                    update = {self._status: pace.told(event)}
+                    if isinstance(event, Step) and event.expected:
+                        update[self._expected] = inline(event.expected)
+                    yield update
+                elif event.problem:
+                    unsaid.append(PROBLEMS[event.problem].format(seed=event.seed))
+                else:
+                    if event.is_dark:
+                        unsaid.append(DARK_NOTE.format(seed=event.seed))
+                    drawn.append(event)
         told = summary(request, time.monotonic() - started, seed_is_new)
         yield self._shown(drawn) | {
             self._expected: "",

@@ -14,10 +14,8 @@ from urllib.parse import quote
 import gradio as gr
 
 from errors import UserError
+from serving.limits import KEPT_SECONDS, MOST_KEPT_BYTES
 from serving.page import words
-
-MOST_BYTES = 2**30  # about 2,500 pictures of 512 x 512 pixels
-KEPT_SECONDS = 24 * 60 * 60  # a page that is open for longer has its pictures, but not their files
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,9 @@ class Drawings:
 
     def _make_room(self) -> None:
         too_old = time.monotonic() - KEPT_SECONDS
-        while len(self._kept) > 1 and (self._size > MOST_BYTES or self._kept[0].since < too_old):
+        while len(self._kept) > 1 and (
+            self._size > MOST_KEPT_BYTES or self._kept[0].since < too_old
+        ):
             oldest = self._kept.popleft()
             self._size -= oldest.size
             shutil.rmtree(oldest.path.parent, ignore_errors=True)

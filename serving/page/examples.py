@@ -51,13 +51,13 @@ def examples_of(model: str) -> list[Example]:
 def _example(path: Path) -> Example:
     """Raises UserError, or OSError, for what cannot be shown."""
     png = read_bytes(path, MOST_BYTES)
-    request = request_of(BytesIO(png))
+    request = request_of(png)
     try:
         with Image.open(BytesIO(png), formats=["PNG"]) as image:
             if max(image.size) > BOUNDS["width"][1]:
                 raise UserError(f"It has {image.width} x {image.height} pixels.")
             small = image.convert("RGB")
-    except (ValueError, SyntaxError) as error:  # chunks that are damaged
+    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:  # damaged chunks
         raise UserError("This is no PNG picture.") from error
     small.thumbnail((SIDE, SIDE))
     return Example(request, png, small)

@@ -1,6 +1,7 @@
 """What gradio would lose, keep in memory, or work out again and again."""
 
 import os
+from collections import OrderedDict
 
 import gradio.utils
 from gradio.blocks import Block, BlocksConfig
@@ -16,6 +17,7 @@ def mend_gradio() -> None:
     # Else it keeps the last 10,000 events and after each one makes statistics of all of them.
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
+    gradio.utils.LRUCache.__delitem__ = _forget
     BlocksConfig.__copy__ = _copy
     SessionState.__setitem__ = _set_item
 
@@ -51,6 +53,16 @@ def _set_item(session: SessionState, key: int, value: object) -> None:
     if isinstance(value, Block):
         value._id = key
     _gradios_set_item(session, key, value)
+
+
+def _forget(kept: gradio.utils.LRUCache, key: str) -> None:
+    """Delete what is kept under a key.
+
+    Where two listen to one session, gradio deletes its messages as each of them goes, and would
+    stumble over the second time.
+    """
+    if key in kept:
+        OrderedDict.__delitem__(kept, key)
 
 
 def _whole(old: object, new: object) -> list:

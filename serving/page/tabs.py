@@ -7,6 +7,8 @@ from pathlib import Path
 import gradio as gr
 
 from serving.entrances.endpoint import add_endpoint
+from serving.entrances.uploads import Uploads
+from serving.limits import MOST_QUEUED
 from serving.models import Rivals
 from serving.page import words
 from serving.page.compare import Compare
@@ -19,7 +21,7 @@ from serving.page.scores import scores_page
 from serving.worker import Worker
 
 SCRIPT = Path(__file__).with_name("page.js")
-UPLOADS_SECONDS = (60, 600)  # how often files are looked for that were sent so long ago, and go
+CACHED_SECONDS = (60, 600)  # how often files are looked for that gradio made so long ago, and go
 
 
 class Page:
@@ -30,20 +32,21 @@ class Page:
         mend_gradio()
         self._worker, self._rivals, self._drawings = worker, rivals, Drawings()
         self.blocks = gr.Blocks(
-            title=words.TITLE, analytics_enabled=False, delete_cache=UPLOADS_SECONDS
+            title=words.TITLE, analytics_enabled=False, delete_cache=CACHED_SECONDS
         )
+        self.blocks.uploads = Uploads()
         with self.blocks:
             self._lay_out()
             add_endpoint(worker, self._drawings)
         # No entrance beside the queue, and no limit in it: the worker keeps the one line.
-        self.blocks.queue(api_open=False, default_concurrency_limit=None)
+        self.blocks.queue(api_open=False, default_concurrency_limit=None, max_size=MOST_QUEUED)
 
     def _lay_out(self) -> None:
         generator = self._worker.generator
         gr.HTML(head(generator.name, generator.run), elem_id="head")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab(words.DRAW):
-                draw = Draw(self._worker, self._drawings)
+                draw = Draw(self._worker, self._drawings, self.blocks.uploads)
             if self._rivals:
                 with gr.Tab(words.COMPARE):
                     Compare(self._worker, self._rivals, self._drawings, EXAMPLES)
