@@ -1,8 +1,7 @@
-"""How much may come from outside: stated here once, in docs/limits.md for who runs the app."""
+"""How much may come from outside: stated here once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from errors import UserError
 from serving.request import BOUNDS, Request
@@ -62,18 +61,6 @@ class Limits:
 
 
 PUBLIC = Limits(num_images=4, steps=50, side=768)
-
-
-class Limit(NamedTuple):
-    """A bound, and what becomes of what is beyond it."""
-
-    what: str
-    most: int
-    unit: str
-    beyond: str
-
-
-APP = ()
 
 
 class LimitedWorker(Worker):

@@ -1,11 +1,11 @@
 """A drawn picture: what can be wrong with it, what it is called, and the PNG it becomes."""
 
 import json
-import os
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from PIL.PngImagePlugin import PngInfo
 
@@ -33,8 +33,8 @@ class Picture:
     problem: str | None  # None | "flagged" by the safety checker (black) | "non-finite" numbers
     settings: dict
 
-    def save(self, path: str | Path) -> None:
-        """Write a PNG that carries its settings.
+    def save(self, target: str | Path | BinaryIO) -> None:
+        """Write a PNG that carries its settings, to a file whole or not at all, or to a stream.
 
         Text chunk "parameters" is in the manner of AUTOMATIC1111, which other tools read;
         "sd-pokemon" is `settings` as JSON.
@@ -42,17 +42,15 @@ class Picture:
         chunks = PngInfo()
         chunks.add_text("parameters", self._parameters())
         chunks.add_text("sd-pokemon", json.dumps(self.settings))
-        with replaced(Path(path), durable=False) as staged:
-            self.image.save(staged, format="PNG", pnginfo=chunks)
+        is_path = isinstance(target, str | Path)
+        with replaced(Path(target), durable=False) if is_path else nullcontext(target) as place:
+            self.image.save(place, format="PNG", pnginfo=chunks)
 
     def write(self, path: Path) -> None:
-        """As `save`, whole or not at all. Raises UserError where the disk does not take it."""
-        part = path.with_name(f".picture-{os.getpid()}.part")
+        """As `save`. Raises UserError where the disk does not take it."""
         try:
-            self.save(part)
-            part.replace(path)
+            self.save(path)
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise UserError(
                 f"{path} cannot be written ({error.strerror or error}). Make room, or choose "
                 "another place."
