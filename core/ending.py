@@ -22,6 +22,7 @@ from functools import partial
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
+from core.terminal import complain
 from errors import UserError
 
 NAMES = ("SIGHUP", "SIGINT", "SIGTERM")  # a closed terminal, Ctrl-C, whoever runs servers
@@ -86,7 +87,7 @@ def at_once() -> Iterator[None]:
         yield
     except SystemExit as end:
         if isinstance(end.code, str):
-            code, word = 1, f"{end.code}\n"
+            code, word = 1, end.code
         else:
             code = end.code or 0
     except BaseException:
@@ -98,7 +99,9 @@ def at_once() -> Iterator[None]:
 def leave(code: int, word: str = "") -> NoReturn:
     """End the process, with a word on stderr. What `at_end` was told of is done, if that takes no
     longer than it should."""
-    acts = [partial(print, end=word, file=sys.stderr, flush=True), sys.stdout.flush, *_last_acts]
+    acts = [sys.stdout.flush, *_last_acts]
+    if word:
+        acts.insert(0, partial(complain, word))
     threads = [threading.Thread(target=_try, args=(act,), daemon=True) for act in acts]
     try:
         for thread in threads:
@@ -113,7 +116,7 @@ def leave(code: int, word: str = "") -> NoReturn:
 def _wait(reader: socket.socket, _: socket.socket, watched: list[int]) -> None:
     while (number := reader.recv(1)[0]) not in watched:
         pass
-    leave(128 + number, "Interrupted.\n" if number == signal.SIGINT else "")
+    leave(128 + number, "Interrupted." if number == signal.SIGINT else "")
 
 
 def _try(act: Callable[[], object]) -> None:

@@ -21,6 +21,7 @@ from threading import Lock
 import numpy as np
 import torch
 
+from core.bounded_json import loads
 from core.disk import NO_ROOM, allocate, lock
 from core.files import discard, flush, mend, unwritable
 from core.words import size
@@ -48,7 +49,7 @@ class Kept:
         self.path, self.file, self._lock = path, path.open(mode), Lock()
         try:
             length = int.from_bytes(self.read(0, 8), "little")
-            header = json.loads(self.read(8, min(length, MOST_HEADER_BYTES)))
+            header = loads(self.read(8, min(length, MOST_HEADER_BYTES)), MOST_HEADER_BYTES)
             kinds = {name: kind for kind, name in KINDS.items()}
             self._places = {
                 name: (8 + length + about["data_offsets"][0], tuple(about["shape"]),
