@@ -17,14 +17,8 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.entrances.guard import (
-    LOOPBACK,
-    Refusal,
-    answer_of,
-    client_of,
-    read_body,
-    read_json,
-)
+from serving.entrances.client import address_of
+from serving.entrances.guard import Refusal, answer_of, read_body, read_json
 from serving.entrances.listeners import Listeners
 from serving.limits import (
     MAX_BODY_BYTES,
@@ -123,9 +117,9 @@ class Gate:
         if not STREAMS.fullmatch(route):
             yield
             return
-        host = request.client and request.client.host
-        peer = client_of(host)
-        full = host not in LOOPBACK and self._streams[peer] >= MOST_STREAMS_OF_PEER
+        peer = address_of(request)
+        shared = peer in ("here", "tunnel")
+        full = not shared and self._streams[peer] >= MOST_STREAMS_OF_PEER
         if full or self._streams.total() >= MOST_STREAMS:
             raise Refusal(503, "Too many pages are open. Close one, or try again in a minute.")
         session = request.query_params.get("session_hash") if route == "queue/data" else None

@@ -21,7 +21,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from errors import UserError
-from serving.entrances.guard import Refusal, answer_of, client_of
+from serving.entrances.client import address_of
+from serving.entrances.guard import Refusal, answer_of
 from serving.limits import (
     MOST_UPLOADED,
     MOST_UPLOADS,
@@ -84,7 +85,7 @@ class Uploads:
             name, content = file_of(http.headers.get("content-type", ""), await http.body())
         except Refusal as refusal:
             return answer_of(refusal)
-        return JSONResponse([self.put(name, content, client_of(http.client and http.client.host))])
+        return JSONResponse([self.put(name, content, address_of(http))])
 
 
 def file_of(content_type: str, body: bytes) -> tuple[str, bytes]:
