@@ -203,7 +203,7 @@ class Checkpoints:
             raise
         except Exception as error:
             if words := self._words_after(error):
-                add_words(error, words)
+                error.add_note(words)
             raise
 
     def _words_after(self, error: Exception) -> str:
@@ -218,12 +218,3 @@ class Checkpoints:
             return str(other)
         except Exception as other:  # as after an error of the device: then nothing can be read
             return f"The state after step {self.step} could not be saved ({reason_of(other)})."
-
-
-def add_words(error: Exception, words: str) -> None:
-    """Let an error end with these words: in its sentence, or below its traceback."""
-    if isinstance(error, UserError):
-        said = error.reason if isinstance(error, Unwritable) else error
-        error.args = (f"{said} {words}",)
-    else:
-        error.add_note(words)
