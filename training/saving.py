@@ -145,7 +145,7 @@ class Checkpoints:
             try:
                 self.write(self.config.output, files)
                 prune(self.config.output, self.config.checkpoints_total_limit)
-            except (Unwritable, OSError) as error:
+            except (Unwritable, OSError, MemoryError) as error:
                 failed = getattr(error, "reason", error)
             self.run.room.take_back()
         known, self.owed = self.owed, self.run.any(failed is not None)
