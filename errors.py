@@ -9,9 +9,16 @@ from core.signals import Ended, ending_as_exceptions
 from core.streams import GONE, outlasting
 from core.terminal import complain
 
+SAVED_AND_STOPPED = 75  # exit code: not done, nothing lost, go on (EX_TEMPFAIL of sysexits.h)
+
 
 class UserError(Exception):
     """Bad input. The message is one sentence: what is wrong, where, and what to do."""
+
+
+class Stopped(Exception):
+    """A command was asked to end, and did so when it had saved what it had done; the message says
+    how to go on."""
 
 
 def exit_with_sentence(command: Callable[[], None]) -> None:
@@ -25,6 +32,8 @@ def exit_with_sentence(command: Callable[[], None]) -> None:
             stdout.flush()
         except KeyboardInterrupt:
             sys.exit(_fail("Interrupted.", 130))
+        except Stopped as stop:
+            sys.exit(_fail(str(stop), SAVED_AND_STOPPED))
         except Ended as end:
             sys.exit(_fail(str(end), end.code))
         except Exception as error:

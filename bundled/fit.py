@@ -14,6 +14,7 @@ from core.files import mend
 from core.precision import bf16_autocast
 from core.signals import Interruption
 from core.terminal import say
+from errors import Stopped
 from training import checkpoint
 from training.muon import Muon
 from training.optimizer import moments, start
@@ -52,7 +53,7 @@ def fit(
     device = next(model.parameters()).device.type
     started, first = time.monotonic(), done
     model.train()
-    with Interruption() as asked:  # who asked for an end gets it when the state is saved
+    with Interruption() as asked:
         for step in range(done, steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * schedule(step, steps)
@@ -66,7 +67,9 @@ def fit(
                 rate = (step + 1 - first) / (time.monotonic() - started)
                 _save(folder, files, step + 1, steps, loss.item(), rate)
             if asked.asked():
-                break
+                raise Stopped(
+                    f"Stopped after step {step + 1} of {folder.name}; the same command goes on."
+                )
     model.eval()
 
 

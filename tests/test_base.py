@@ -14,7 +14,7 @@ from bundled import autoencoder, scorer, text_encoder
 from bundled.base import build_pipeline, mixed_drawing, plain_drawing, publish, train_tokenizer
 from bundled.creatures import draw, held_out_captions
 from bundled.fit import fit
-from core.signals import Ended
+from errors import Stopped
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_a_fit_that_is_asked_to_end_saves_what_it_has_learned(tmp_path):
         if len(steps) == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Ended, match="SIGTERM"):
+    with pytest.raises(Stopped, match="Stopped after step 4 of b; the same"):
         fitted(tmp_path / "b", at)
     resumed = fitted(tmp_path / "b", steps.append)
     assert steps == list(range(10))

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from core.files import Unwritable, unwritable, vanish
-from errors import UserError, reason_of
+from errors import Stopped, UserError, reason_of
 from training.checkpoint import (
     OPTIMIZER,
     REHEARSAL,
@@ -29,10 +29,6 @@ from training.rescue import Kept, kept_somewhere
 from training.room import require
 
 TRIES = 10  # of a checkpoint that failed, until the next one is due
-
-
-class Stopped(Exception):
-    """The run was asked to stop, and did so after a checkpoint."""
 
 
 class Checkpoints:
