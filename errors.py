@@ -4,13 +4,21 @@ import sys
 from collections.abc import Callable
 
 from core.disk import NO_ROOM
+from core.shortage import OUT, shortage
 from core.signals import Ended, ending_as_exceptions
 from core.streams import GONE, outlasting
 from core.terminal import complain
 
+SAVED_AND_STOPPED = 75  # exit code: not done, nothing lost, go on (EX_TEMPFAIL of sysexits.h)
+
 
 class UserError(Exception):
     """Bad input. The message is one sentence: what is wrong, where, and what to do."""
+
+
+class Stopped(Exception):
+    """A command was asked to end, and did so when it had saved what it had done; the message says
+    how to go on."""
 
 
 def exit_with_sentence(command: Callable[[], None]) -> None:
@@ -22,21 +30,37 @@ def exit_with_sentence(command: Callable[[], None]) -> None:
         try:
             command()
             stdout.flush()
-        except UserError as error:
-            sys.exit(_fail(f"error: {error}", 2))
-        except OSError as error:
-            if error.errno not in NO_ROOM:
-                raise
-            what = error.filename or "A file"
-            sys.exit(_fail(f"error: {what} cannot be written: {error.strerror}. Make room, and "
-                           "run the command again.", 2))  # fmt: skip
         except KeyboardInterrupt:
             sys.exit(_fail("Interrupted.", 130))
+        except Stopped as stop:
+            sys.exit(_fail(str(stop), SAVED_AND_STOPPED))
         except Ended as end:
             sys.exit(_fail(str(end), end.code))
+        except Exception as error:
+            if (sentence := sentence_of(error)) is None:
+                raise
+            sys.exit(_fail(f"error: {sentence}", 2))
         if stdout.lost and stdout.lost.errno not in GONE:
-            sys.exit(_fail(f"error: not all that was to be read on stdout could be written: "
-                           f"{stdout.lost.strerror}.", 2))  # fmt: skip
+            reason = stdout.lost.strerror
+            sys.exit(_fail(f"error: not all of the answer could be printed: {reason}.", 2))
+
+
+def sentence_of(error: Exception) -> str | None:
+    """What to tell the user: also of what is nobody's mistake, as a full disk, whatever it was
+    taken for on the way. None for a mistake of ours.
+
+    The notes of an error, such as where its work was saved, end the sentence.
+    """
+    notes = getattr(error, "__notes__", [])
+    said = None
+    if isinstance(error, UserError):
+        said = (notes and getattr(error, "reason", None)) or str(error)
+    elif isinstance(error, OSError) and error.errno in NO_ROOM:
+        what = error.filename or "a file"
+        said = f"{what} cannot be written: {error.strerror}. Make room, and run the command again."
+    if OUT not in str(error):
+        said = shortage(error) or said
+    return " ".join([said, *notes]) if said else None
 
 
 def reason_of(error: Exception) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from core.shortage import OUT, is_out_of_memory
 from core.terminal import complain, shown
 from errors import UserError, exit_with_sentence
 from serving.destination import Destination
@@ -201,13 +202,13 @@ class Generator:
 
     @contextmanager
     def _memory_advice(self) -> Iterator[None]:
-        import torch
-
         try:
             yield
-        except torch.OutOfMemoryError as error:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             raise UserError(
-                f"{self.device} ran out of memory. Draw fewer pictures at once, or smaller ones."
+                f"{self.device} {OUT}. Draw fewer pictures at once, or smaller ones."
             ) from error
 
     def _picture(self, request: Request, seed: int, pixels, problem: str | None) -> Picture:

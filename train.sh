@@ -14,6 +14,17 @@ cd "$(dirname "$0")"
 python=$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python)
 OUTPUT_DIR=${OUTPUT_DIR:-sd-pokemon-model}
 
+# Scores are those of the model that was trained: none where nothing is.
+trains=yes before=
+for word in "$@"; do
+    case $word in
+        --dry_run | --help | -h) trains= ;;
+        --output_dir=*) OUTPUT_DIR=${word#*=} ;;
+        *) [ "$before" != --output_dir ] || OUTPUT_DIR=$word ;;
+    esac
+    before=$word
+done
+
 if [ -z "${MODEL_NAME:-}" ]; then
     # 1. Pictures: 833 captioned creatures of our own, as many as the data set this project is named after.
     DATA_DIR=outputs/creatures
@@ -34,8 +45,9 @@ if [ -z "${MODEL_NAME:-}" ]; then
             "a tall purple creature with two horns and a flame tail" \
         --output_dir "$OUTPUT_DIR" "$@"
 
+    [ "$trains" ] || exit 0
     # 3. Did it get better? Captions that no run has seen, base against fine-tuned.
-    $python metrics.py --model "$OUTPUT_DIR" --base bundled/base-model \
+    $python metrics.py --model "$OUTPUT_DIR" \
         --prompts held-out --write_run --report "$OUTPUT_DIR/scores.html"
 else
     : "${DATASET_NAME:?Name the data too: DATASET_NAME=owner/name, or a folder with metadata.jsonl}"
@@ -50,7 +62,8 @@ else
         --checkpointing_steps 1000 --checkpoints_total_limit 2 --resume_from_checkpoint auto \
         --output_dir "$OUTPUT_DIR" "$@"
 
-    $python metrics.py --model "$OUTPUT_DIR" --base "$MODEL_NAME" --prompts original \
+    [ "$trains" ] || exit 0
+    $python metrics.py --model "$OUTPUT_DIR" --prompts original \
         --write_run --report "$OUTPUT_DIR/scores.html"
 fi
 

@@ -1,11 +1,9 @@
 """Fine-tune a Stable Diffusion on captioned images: captioned images -> model folder."""
 
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from statistics import mean
 
-from core.terminal import complain
 from errors import exit_with_sentence
 from training.config import Config
 from training.dataset import CaptionedImages
@@ -14,11 +12,8 @@ from training.loop import train
 from training.model import load_model
 from training.result import reserve_on_hub, save_model, tell
 from training.run import start_run
-from training.saving import Stopped
 from training.subject import with_class
 from training.weights import WEIGHTS
-
-SAVED_AND_STOPPED = 75  # exit code: not done, nothing lost, resume (EX_TEMPFAIL of sysexits.h)
 
 
 def main(config: Config) -> None:
@@ -95,13 +90,5 @@ def scorer(config: Config, run) -> Callable | None:
     )
 
 
-def command() -> None:
-    try:
-        main(Config.from_arguments(about=__doc__))
-    except Stopped as stop:
-        complain(stop)
-        sys.exit(SAVED_AND_STOPPED)
-
-
 if __name__ == "__main__":
-    exit_with_sentence(command)
+    exit_with_sentence(lambda: main(Config.from_arguments(about=__doc__)))

@@ -32,6 +32,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from bundled import autoencoder, scorer, text_encoder
 from bundled.canvas import SIZE
 from bundled.creatures import Drawing, draw, draw_thing, write_folder
+from core.files import replaced
 from errors import exit_with_sentence
 from training.config import Config
 from training.dataset import CaptionedImages
@@ -227,14 +228,15 @@ PREVIEWS = (
 
 def publish(trained: Path, target: Path) -> None:
     """Copy the pipeline, without checkpoints and previews, to where the project looks for it."""
-    if target.exists():
-        shutil.rmtree(target)
-    shutil.copytree(
-        trained, target, ignore=shutil.ignore_patterns("checkpoint-*", "validation", "log.jsonl")
-    )
-    for path in target.rglob("*.json"):  # run.json and the configs name folders of this machine
-        text = path.read_text(encoding="utf-8")
-        path.write_text(text.replace(f"{trained.parent}{os.sep}", ""), encoding="utf-8")
+    with replaced(target) as staged:
+        shutil.copytree(
+            trained,
+            staged,
+            ignore=shutil.ignore_patterns("checkpoint-*", "validation", "log.jsonl"),
+        )
+        for path in staged.rglob("*.json"):  # run.json and the configs name folders of this machine
+            text = path.read_text(encoding="utf-8")
+            path.write_text(text.replace(f"{trained.parent}{os.sep}", ""), encoding="utf-8")
 
 
 if __name__ == "__main__":

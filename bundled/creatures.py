@@ -11,6 +11,7 @@ things of `bundled/objects.py`. A picture is a function of its look and seed alo
 from __future__ import annotations
 
 import argparse
+import glob
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from PIL import Image
 from bundled import anatomy
 from bundled.canvas import BACKGROUNDS, PALETTE, Canvas, lighter, vary
 from bundled.objects import Thing
+from core.files import mend, replaced
 from core.terminal import say
 from errors import UserError, exit_with_sentence
 
@@ -219,16 +221,16 @@ def write_folder(folder: Path, drawings: Iterator[Drawing]) -> int:
     """
     if folder.exists():
         raise UserError(f"--output: {folder} exists already. Delete it or name another folder.")
-    partial = folder.with_name(folder.name + ".partial")
-    partial.mkdir(parents=True, exist_ok=True)
     count = 0
-    with open(partial / "metadata.jsonl", "w", encoding="utf-8") as metadata:
-        for count, drawing in enumerate(drawings, start=1):
-            name = f"{count - 1:06d}.png"
-            drawing.image.save(partial / name)
-            text = drawing.captions[0] if len(drawing.captions) == 1 else list(drawing.captions)
-            metadata.write(json.dumps({"file_name": name, "text": text}) + "\n")
-    partial.rename(folder)
+    mend(folder.parent, glob.escape(folder.name))
+    with replaced(folder, durable=False) as staged:
+        staged.mkdir(parents=True)
+        with open(staged / "metadata.jsonl", "w", encoding="utf-8") as metadata:
+            for count, drawing in enumerate(drawings, start=1):
+                name, texts = f"{count - 1:06d}.png", drawing.captions
+                drawing.image.save(staged / name)
+                text = texts[0] if len(texts) == 1 else list(texts)
+                metadata.write(json.dumps({"file_name": name, "text": text}) + "\n")
     return count
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import time
 from collections.abc import Callable
@@ -9,8 +10,11 @@ from pathlib import Path
 
 import torch
 
+from core.files import mend
 from core.precision import bf16_autocast
+from core.signals import Interruption
 from core.terminal import say
+from errors import Stopped
 from training import checkpoint
 from training.muon import Muon
 from training.optimizer import moments, start
@@ -41,6 +45,7 @@ def fit(
         "weights.safetensors": weights | _buffers(model),
         "optimizer.safetensors": moments(optimizer, list(weights)),
     }
+    mend(folder.parent, glob.escape(folder.name))
     done = 0
     if folder.is_dir():
         checkpoint.load(folder, files)
@@ -48,25 +53,31 @@ def fit(
     device = next(model.parameters()).device.type
     started, first = time.monotonic(), done
     model.train()
-    for step in range(done, steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * schedule(step, steps)
-        with bf16_autocast(device):
-            loss = loss_at(step)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if (step + 1) % SAVE_EVERY_STEPS == 0 or step + 1 == steps:
-            if not math.isfinite(loss.item()):
-                raise RuntimeError(
-                    f"The loss is {loss.item()} at step {step + 1} of {folder.name}."
+    with Interruption() as asked:
+        for step in range(done, steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * schedule(step, steps)
+            with bf16_autocast(device):
+                loss = loss_at(step)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            if asked.asked() or (step + 1) % SAVE_EVERY_STEPS == 0 or step + 1 == steps:
+                rate = (step + 1 - first) / (time.monotonic() - started)
+                _save(folder, files, step + 1, steps, loss.item(), rate)
+            if asked.asked():
+                raise Stopped(
+                    f"Stopped after step {step + 1} of {folder.name}; the same command goes on."
                 )
-            checkpoint.save(folder, files, {"step": step + 1})
-            rate = (step + 1 - first) / (time.monotonic() - started)
-            say(f"{folder.name}: step {step + 1}/{steps}, loss {loss.item():.4f}, "
-                f"{rate:.2f} steps/s")  # fmt: skip
     model.eval()
+
+
+def _save(folder: Path, files, step: int, steps: int, loss: float, rate: float) -> None:
+    if not math.isfinite(loss):
+        raise RuntimeError(f"The loss is {loss} at step {step} of {folder.name}.")
+    checkpoint.save(folder, files, {"step": step})
+    say(f"{folder.name}: step {step}/{steps}, loss {loss:.4f}, {rate:.2f} steps/s")
 
 
 def schedule(step: int, steps: int) -> float:

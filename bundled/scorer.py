@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from transformers import CLIPTokenizer
 
 from bundled.fit import fit
+from core.files import replaced
 
 IMAGE_SIZE = 96  # pixels a side; pictures of 128 px are reduced to it
 BATCH = 192
@@ -107,13 +108,14 @@ def contrastive_loss(
 
 def save(model: torch.nn.Module, tokenizer: CLIPTokenizer, target: Path) -> None:
     """The layout that open_clip opens as `local-dir:`; weights in fp16."""
-    target.mkdir(parents=True, exist_ok=True)
     weights = {
         name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
         for name, value in model.state_dict().items()
     }
-    save_file(weights, target / "open_clip_model.safetensors")
-    tokenizer.save_pretrained(target)
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
     config = {"model_cfg": model_config(len(tokenizer)), "preprocess_cfg": preprocess}
-    (target / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    with replaced(target) as staged:
+        staged.mkdir(parents=True)
+        save_file(weights, staged / "open_clip_model.safetensors")
+        tokenizer.save_pretrained(staged)
+        (staged / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")

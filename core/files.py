@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,13 +54,13 @@ def unwritable(target: Path, error: Exception) -> Unwritable:
     return Unwritable(f"{target} cannot be written: {reason}.")
 
 
-def take_place(staged: Path, target: Path) -> None:
+def take_place(staged: Path, target: Path, former: Path | None = None) -> None:
     """Put `staged` where `target` is; a folder that was there is under the name of `staged` then,
-    or gone."""
-    if not target.is_dir() or target.is_symlink():
-        staged.replace(target)
+    or gone. Where two entries cannot change places, it waits as `former` meanwhile."""
+    if not staged.is_dir() or not target.is_dir() or target.is_symlink():
+        staged.replace(target)  # never a file in the place of a folder
     elif not exchange(staged, target):
-        former = staged.with_name(f"{staged.name}.former")
+        former = former or staged.with_name(f"{staged.name}.former")
         target.rename(former)
         staged.rename(target)
         remove(former)
@@ -115,3 +116,18 @@ def flush(path: Path, deep: bool = True) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def temporary_folder(prefix: str) -> tempfile.TemporaryDirectory:
+    """A folder for the time of this process. Raises `UserError` where there is no room for one."""
+    try:
+        return tempfile.TemporaryDirectory(prefix=prefix)
+    except OSError as error:  # as it is when no temporary folder can be written
+        raise no_temporary_files(error) from error
+
+
+def no_temporary_files(error: Exception) -> UserError:
+    return UserError(
+        f"There is no room for temporary files ({reason_of(error):.200}). Make room, or set TMPDIR "
+        "to a folder that has some."
+    )

@@ -13,6 +13,7 @@ from dataclasses import replace
 from lzma import LZMAError
 from pathlib import Path
 
+from core.files import temporary_folder
 from errors import UserError
 from preparing.folders import NO_DATA
 from preparing.limits import FOLDERS_DEEP
@@ -28,7 +29,7 @@ BLOCK = 512  # bytes, of which a tar archive is made
 
 def open_archive(path: Path, opened: Callable[[Path], Source]) -> Source:
     """What `opened` finds in an archive, in a folder that `close` deletes."""
-    temporary = tempfile.TemporaryDirectory(prefix="unpacked-")
+    temporary = temporary_folder("unpacked-")
     folder = Path(temporary.name)
     try:
         _unpack(path, folder)

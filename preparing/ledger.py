@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 
+from core.files import no_temporary_files, temporary_folder
 from core.printable import printable, shortened
 
 BANDS = 4  # of 16 bits: hashes that differ in fewer bits than there are bands share one whole band
@@ -63,13 +64,35 @@ class Facts:
     thumbnail: bytes | None = None
 
 
+@contextmanager
+def _room_for_temporary_files() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if not re.search("full|I/O|unable to open|readonly", str(error)):
+            raise
+        raise no_temporary_files(error) from error
+
+
+class _Database(sqlite3.Connection):
+    """Says where it has no room."""
+
+    def execute(self, *arguments) -> sqlite3.Cursor:
+        with _room_for_temporary_files():
+            return super().execute(*arguments)
+
+    def executescript(self, script: str) -> sqlite3.Cursor:
+        with _room_for_temporary_files():
+            return super().executescript(script)
+
+
 class Ledger:
     """Rows and findings in a temporary database, to be asked in SQL."""
 
     def __init__(self):
         self.broken_off = False  # whether there may be rows beyond those that were found
-        self._folder = tempfile.TemporaryDirectory(prefix="ledger-")
-        self._db = sqlite3.connect(Path(self._folder.name) / "ledger.sqlite")
+        self._folder = temporary_folder("ledger-")
+        self._db = sqlite3.connect(Path(self._folder.name) / "ledger.sqlite", factory=_Database)
         self._db.executescript("""
             PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE;
             CREATE TABLE rows (row INTEGER PRIMARY KEY, place, picture, split, part, content,
@@ -106,7 +129,8 @@ class Ledger:
 
     def ask(self, question: str, *values) -> Iterator[tuple]:
         """Rows of an SQL query over `rows` and `findings`, one at a time."""
-        return iter(self._db.execute(question, values))
+        with _room_for_temporary_files():
+            yield from self._db.execute(question, values)
 
     def one(self, question: str, *values):
         """The single value that a query gives."""

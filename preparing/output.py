@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from core.bounded_json import JSONFault, read
+from core.files import discard, take_place
 from core.printable import printable
 from errors import UserError
 from preparing.check import texts_of
@@ -39,9 +40,10 @@ class Output:
                 if left.exists():
                     shutil.rmtree(left)
             self.staged.mkdir(parents=True)
+            self._stack.enter_context(self._kind.opened(self.staged, self._held_out))
         except OSError as error:
+            discard(self.staged)
             raise UserError(f"{self.target} cannot be written: {error.strerror}.") from error
-        self._stack.enter_context(self._kind.opened(self.staged, self._held_out))
         return self
 
     def __exit__(self, *_) -> None:
@@ -65,15 +67,9 @@ class Output:
         try:
             self._stack.close()
             (self.staged / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-            if self.target.exists():
-                if not replace:
-                    raise UserError(
-                        f"--output: {self.target} appeared meanwhile; name another folder."
-                    )
-                self.target.rename(self._old)
-            self.staged.rename(self.target)
-            if self._old.exists():
-                shutil.rmtree(self._old)
+            if self.target.exists() and not replace:
+                raise UserError(f"--output: {self.target} appeared meanwhile; name another folder.")
+            take_place(self.staged, self.target, self._old)
         except OSError as error:
             raise UserError(f"{self.target} cannot be written: {error.strerror}.") from error
 

@@ -19,6 +19,7 @@ from preparing.reading import Reading, Source
 from preparing.rows import (
     LOOKED_AT,
     PICTURE_COLUMNS,
+    UNNAMED,
     Row,
     caption_guess,
     rows_of,
@@ -115,7 +116,7 @@ def _rows_with_pictures(path: Path, split: str, folder: Path, reading: Reading) 
         for index, fields in enumerate(texts):
             number += 1
             content, text = partial(_picture, path, group, image, index, folder), fields[caption]
-            yield Row(f"{path.name}, row {number}", "picture", content, text, split=split)
+            yield Row(f"{path.name}, row {number}", UNNAMED, content, text, split=split)
 
 
 def _guess(path: Path, reading: Reading) -> Iterator[Finding]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageCms
 
+from errors import UserError, reason_of
 from preparing.formats import Unreadable, open_image
 
 SUFFIXES = {"jpeg": ".jpg", "webp": ".webp", "png": ".png"}
@@ -110,6 +113,28 @@ def decoded(content: bytes, max_side: int | None = None) -> tuple[Image.Image, t
             raise Unreadable("is a web page, not a picture; download it again") from error
         raise Unreadable(DAMAGED) from error
     return image, size[::-1] if turn in TURNS and turn > 4 else size
+
+
+def read_again(name: str, content: Callable[[], bytes], digest: bytes | None = None) -> Image.Image:
+    """A picture that was checked before, upright and in RGB; `digest`: SHA-256 of its file then.
+
+    Raises `UserError` that names it where it is not there any more, or not as it was.
+    """
+    try:
+        file = content()
+        if digest and hashlib.sha256(file).digest() != digest:
+            raise Unreadable("has changed")
+        return upright_rgb(decoded(file)[0])
+    except Unreadable as error:
+        reason = str(error)
+    except FileNotFoundError:
+        reason = "is gone"
+    except Exception as error:  # archives, tables and file systems have errors of their own
+        reason = f"cannot be read ({getattr(error, 'strerror', None) or reason_of(error)})"
+    raise UserError(
+        f"{name}, which was there when the data were checked, {reason}; put it back as it was, or "
+        "leave it out and start anew."
+    )
 
 
 def upright_rgb(image: Image.Image, background: str = "white") -> Image.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from html import escape
 from itertools import pairwise
 from pathlib import Path
 
+from core.files import replaced
 from core.printable import UNSEEN
-from errors import UserError
 from preparing.ledger import Ledger
 
 LISTED = 1_000  # faults, and as many warnings, on the page
@@ -105,19 +104,10 @@ def write_page(path: Path, pieces: Iterable[str]) -> None:
 
     Raises `UserError` where there is no place for it; then nothing is left behind.
     """
-    partial = path.parent / f"{path.stem}.html.partial"
-    try:
-        try:
-            # Texts of strangers: what cannot be written, or turns what follows, is shown as a code.
-            with open(partial, "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.writelines(piece.translate(UNSEEN) for piece in pieces)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written: {error.strerror}; name another place."
-        ) from error
+    # Texts of strangers: what cannot be written, or turns what follows, is shown as a code.
+    text = {"encoding": "utf-8", "errors": "backslashreplace"}
+    with replaced(path) as staged, open(staged, "w", **text) as file:
+        file.writelines(piece.translate(UNSEEN) for piece in pieces)
 
 
 def page_head(title: str, style: str = STYLE) -> str:

@@ -28,6 +28,7 @@ PICTURE_SUFFIXES = (
     *USUAL_SUFFIXES, ".jfif", ".jpe", ".heic", ".heif", ".hif", ".jxl", ".apng", ".mpo", ".dib",
     ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pnm", ".tga", ".qoi", ".pcx", ".sgi",
 )  # fmt: skip
+UNNAMED = "picture"  # what a picture without a file of its own is called
 LOOKED_AT = 100  # entries from whose fields the columns are chosen
 NAMES_SHOWN, NAME_SHOWN = 20, 40  # columns in a sentence, and characters of each
 

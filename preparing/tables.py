@@ -15,6 +15,7 @@ from preparing.reading import Reading, Source
 from preparing.rows import (
     CAPTION_COLUMNS,
     LOOKED_AT,
+    UNNAMED,
     Content,
     Row,
     caption_guess,
@@ -113,7 +114,7 @@ def _rows(opened: dict, named: dict[str, str], folders: Sequence[Path]) -> Itera
         place = f"{part}, row" if len(opened) > 1 else "row"
         for index, (caption,) in enumerate(entry.values() for entry in captions):
             content = partial(_stored, pictures, index, folders)
-            yield Row(f"{place} {index + 1}", "picture", content, caption, split=named[part])
+            yield Row(f"{place} {index + 1}", UNNAMED, content, caption, split=named[part])
 
 
 def _stored(pictures, index: int, folders: Sequence[Path]) -> bytes:

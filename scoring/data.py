@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from errors import UserError
 from preparing.check import examine, texts_of
 from preparing.ledger import Ledger
-from preparing.pictures import decoded, upright_rgb
+from preparing.pictures import read_again
 from preparing.rows import Row
 from preparing.sources import Reading, Source, open_source, pictures_alone
 from scoring.memorisation import perceptual_hash
@@ -96,7 +96,7 @@ _READING = Reading(strict=True)
 
 
 def _image(row: Row) -> Image.Image:
-    return upright_rgb(decoded(row.content())[0])
+    return read_again(row.picture or row.where, row.content)
 
 
 def _splits(source: Source, rows: list[Row], place: str, held_out: float) -> list[str]:

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from core.files import replaced
 from core.inputs import is_folder
 from errors import UserError
 
@@ -58,11 +59,9 @@ def _rehearse(what: str, path: Path) -> None:
 
 def write_json(path: Path, content: dict) -> None:
     """Whole or not at all: run.json must survive an interruption."""
-    unfinished = path.with_name(path.name + ".unfinished")
     try:
-        unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-        unfinished.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}. Make room.") from error
+        text = json.dumps(content, indent=2, allow_nan=False)
     except ValueError as error:  # of an earlier content, which was not written here
         raise UserError(f"{path} holds numbers that are not finite. Mend or delete it.") from error
+    with replaced(path) as staged:
+        staged.write_text(text + "\n")

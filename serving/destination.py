@@ -3,6 +3,7 @@
 from itertools import chain, count
 from pathlib import Path
 
+from core.files import mend
 from core.inputs import is_folder
 from errors import UserError
 from serving.picture import Picture
@@ -25,6 +26,7 @@ class Destination:
         self._stem = self._path.stem if is_file else None
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            mend(self._folder, "*.png")
         except OSError as error:
             raise UserError(f"--output {output}: {error.strerror}. Choose another path.") from error
 

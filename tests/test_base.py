@@ -1,6 +1,9 @@
 """The recipe of the bundled models: its parts, at sizes that take seconds."""
 
 import json
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from bundled import autoencoder, scorer, text_encoder
 from bundled.base import build_pipeline, mixed_drawing, plain_drawing, publish, train_tokenizer
 from bundled.creatures import draw, held_out_captions
 from bundled.fit import fit
+from errors import Stopped
 
 
 @pytest.fixture(scope="module")
@@ -64,28 +68,60 @@ def test_training_on_crops_brings_the_reconstruction_loss_down(tmp_path):
     assert last < 0.85 * first
 
 
+def fitted(folder: Path, at: Callable[[int], object] = lambda step: None) -> dict:
+    """The weights of a small model after ten steps; `at` is called before each."""
+    torch.manual_seed(3)
+    model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.SiLU(), torch.nn.Linear(32, 16))
+    inputs = torch.randn(8, 16)
+
+    def loss_at(step: int) -> torch.Tensor:
+        at(step)
+        return (model(inputs * (1 + step)) - inputs).square().mean()
+
+    fit(model, loss_at, steps=10, learning_rate=0.02, folder=folder)
+    return model.state_dict()
+
+
+def raising(error: BaseException, step: int) -> Callable[[int], None]:
+    def at(now: int) -> None:
+        if now == step:
+            raise error
+
+    return at
+
+
 def test_a_fit_that_was_stopped_ends_with_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr("bundled.fit.SAVE_EVERY_STEPS", 5)
-
-    def weights(folder: Path, stop_at: int | None) -> dict:
-        torch.manual_seed(3)
-        model = torch.nn.Sequential(
-            torch.nn.Linear(16, 32), torch.nn.SiLU(), torch.nn.Linear(32, 16)
-        )
-        inputs = torch.randn(8, 16)
-
-        def loss_at(step: int) -> torch.Tensor:
-            if step == stop_at:
-                raise KeyboardInterrupt
-            return (model(inputs * (1 + step)) - inputs).square().mean()
-
-        fit(model, loss_at, steps=10, learning_rate=0.02, folder=folder)
-        return model.state_dict()
-
-    unbroken = weights(tmp_path / "a", None)
+    unbroken = fitted(tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
-        weights(tmp_path / "b", 7)
-    resumed = weights(tmp_path / "b", None)
+        fitted(tmp_path / "b", raising(KeyboardInterrupt(), 7))
+    resumed = fitted(tmp_path / "b")
+    assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+
+
+def test_a_fit_that_is_asked_to_end_saves_what_it_has_learned(tmp_path):
+    unbroken, steps = fitted(tmp_path / "a"), []
+
+    def at(step: int) -> None:
+        steps.append(step)
+        if len(steps) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped, match="Stopped after step 4 of b; the same"):
+        fitted(tmp_path / "b", at)
+    resumed = fitted(tmp_path / "b", steps.append)
+    assert steps == list(range(10))
+    assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+
+
+def test_a_fit_killed_between_two_renames_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("bundled.fit.SAVE_EVERY_STEPS", 5)
+    unbroken, steps = fitted(tmp_path / "a"), []
+    with pytest.raises(KeyboardInterrupt):
+        fitted(tmp_path / "text", raising(KeyboardInterrupt(), 7))
+    (tmp_path / "text").rename(tmp_path / f".text.{2**22 + 1}.former")  # of no process that lives
+    resumed = fitted(tmp_path / "text", steps.append)
+    assert steps == [5, 6, 7, 8, 9]
     assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
 
 

@@ -1,6 +1,7 @@
 """Captioned images: mended where that is always right, refused by row where it is not."""
 
 import json
+import shutil
 import time
 from collections import Counter
 
@@ -268,3 +269,24 @@ def test_the_shorter_side_decides_and_the_longer_is_cropped():
 def test_a_picture_of_one_pixel_or_a_thin_strip_still_becomes_a_square():
     for size in ((1, 1), (500, 10), (7, 350)):
         assert covering(Image.new("RGB", size), (16, 16), (0.5, 0.5)).size == (16, 16)
+
+
+LATE = {
+    "deleted": (lambda path: path.unlink(), "is gone"),
+    "damaged": (lambda path: path.write_bytes(path.read_bytes()[:100]), "has changed"),
+    "another": (lambda path: shutil.copy(path.with_name("5.png"), path), "has changed"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("happened", LATE)
+def test_a_picture_that_is_not_what_was_checked_is_named(tmp_path, happened):
+    change, words = LATE[happened]
+    write_pictures(tmp_path / "data")
+    images = images_in(tmp_path / "data")
+    change(tmp_path / "data" / "4.png")
+    with pytest.raises(UserError, match=rf"^4\.png, which was there .* {words}.*; put it back"):
+        images.image(4)
+    with pytest.raises(UserError, match=r"^4\.png, "):
+        list(images.batches(3, (32, 32)))
+    images.image(5)

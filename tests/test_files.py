@@ -93,3 +93,13 @@ def test_a_folder_killed_between_two_renames_comes_back(tmp_path, dead):
     (tmp_path / f".model.{dead}").mkdir()
     mend(tmp_path, "model")
     assert names(tmp_path) == {"model"} and (tmp_path / "model" / "weights").read_text() == "old"
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_file_never_takes_the_place_of_a_folder_nor_a_folder_that_of_a_file(tmp_path, folder):
+    target = tmp_path / "thing"
+    target.write_text("mine") if folder else (target / "mine").mkdir(parents=True)
+    with pytest.raises(UserError, match="thing cannot be written"), replaced(target) as staged:
+        staged.mkdir() if folder else staged.write_text("new")
+    assert target.read_text() == "mine" if folder else names(target) == {"mine"}
+    assert names(tmp_path) == {"thing"}

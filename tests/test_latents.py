@@ -284,7 +284,7 @@ def test_a_file_that_is_cut_short_while_a_run_reads_it_costs_nothing(
         return plain(step, size)
 
     monkeypatch.setattr(held, "batch", batch)
-    damaged = rf"{file} is damaged \(it is cut short\).* step 2 is saved"
+    damaged = rf"(?s){file} is damaged \(it is cut short\).* step 2 is saved"
     with pytest.raises(UserError, match=damaged):
         train(learner, held, config, run)
 

@@ -11,12 +11,11 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from runs import PROPORTIONAL, config_for, prepared
 
-from errors import UserError
+from errors import Stopped, UserError
 from training.config import Config
 from training.dataset import order
 from training.loop import train
 from training.optimizer import learning_rates
-from training.saving import Stopped
 
 
 def trained(config: Config, preview=None):

@@ -1,6 +1,8 @@
 """What was learned is kept, whatever fails; who cannot go on with it can start from it."""
 
 import json
+import os
+import re
 import shlex
 import shutil
 from dataclasses import replace
@@ -9,12 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from runs import add_picture, config_for, fresh_run, prepared
+from runs import add_picture, config_for, fresh_run, prepared, write_pictures
 from safetensors.torch import load_file
+from test_subject import learning
 
 import train_text_to_image
 from core.files import Unwritable
-from errors import UserError
+from errors import UserError, sentence_of
 from training import latents as latents_module
 from training import rescue, saving
 from training.checkpoint import state_of, what_is_wrong
@@ -103,7 +106,9 @@ def test_out_of_memory_in_a_late_step_says_where_the_state_is(tiny_model, tmp_pa
     breaking(monkeypatch, torch.OutOfMemoryError("CUDA out of memory"), at=2)
     config = config_for(tiny_model, tmp_path, max_train_steps=8)
     fresh_run(config).close()
-    with pytest.raises(UserError, match=r"ran out of memory.* The state after step 2 is saved: go"):
+    with pytest.raises(
+        UserError, match=r"(?s)ran out of memory.*The state after step 2 is saved: go"
+    ):
         train_text_to_image.main(config)
     assert whole(config.output / "checkpoint-2")
 
@@ -214,7 +219,7 @@ def test_a_final_save_that_fails_keeps_what_was_trained(tiny_model, tmp_path, mo
     monkeypatch.setattr(Learner, "save", save)
     with pytest.raises(UserError) as caught:
         train_text_to_image.main(config)
-    assert str(caught.value).endswith(
+    assert sentence_of(caught.value).endswith(
         "What was trained is kept: go on with --resume_from_checkpoint latest; only the saving is "
         "left to be done."
     )
@@ -324,18 +329,18 @@ def test_a_checkpoint_without_a_count_of_pictures_still_says_what_changed(tiny_m
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("use_ema", [False, True])
 def test_a_new_run_begins_with_what_another_would_have_saved(tiny_model, tmp_path, method, use_ema):
-    config, folder = stopped(tiny_model, tmp_path, method=method, use_ema=use_ema)
-    name = {"full": "unet{}/diffusion_pytorch_model", "lora": "{}/pytorch_lora_weights"}[method]
-    kind = {"full": "_ema", "lora": "ema"}[method] if use_ema else ""
-    saved = load_file(folder / f"{name.format(kind).removeprefix('/')}.safetensors")
-    anew = replace(config, init_from_checkpoint=str(folder), output_dir=str(tmp_path / "new"),
-                   use_ema=not use_ema, learning_rate=1e-30, seed=3)  # fmt: skip
+    config = config_for(tiny_model, tmp_path, checkpointing_steps=3, method=method, use_ema=use_ema)
+    run, learner, latents = prepared(config)
+    train(learner, latents, config, run)
+    would = learner.ema.shadow if use_ema else learner.weights
+    would = {name: weight.detach().clone() for name, weight in would.items()}
+    folder, new = str(config.output / "checkpoint-3"), str(tmp_path / "new")
+    others = {"use_ema": not use_ema, "learning_rate": 1e-30, "seed": 3}
+    anew = replace(config, init_from_checkpoint=folder, output_dir=new, **others)
     run, learner, latents = prepared(anew)
     train(learner, latents, anew, run)
     for weights in (learner.weights, *([learner.ema.shadow] if learner.ema else [])):
-        ((_, tensors),) = learner._files(weights).items()
-        assert tensors.keys() == saved.keys()
-        assert all(torch.allclose(tensors[key], saved[key], atol=1e-6) for key in saved)
+        assert all(torch.allclose(weights[name], would[name], atol=1e-6) for name in would)
 
 
 def test_a_new_run_does_not_begin_with_what_does_not_fit_it(tiny_model, tmp_path):
@@ -364,3 +369,88 @@ def test_a_run_that_began_with_another_and_is_restarted_goes_on_with_its_own(tin
         run, learner, latents = prepared(options)
         assert train(learner, latents, options, run)[0] == end
     assert {path.name for path in Path(anew.output_dir).glob("checkpoint-*")} == {"checkpoint-3"}
+
+
+@pytest.mark.parametrize("where", ["data", "class"])
+def test_a_picture_that_vanishes_in_the_middle_of_a_run_is_named_and_costs_nothing(
+    tiny_model, tmp_path, monkeypatch, where
+):
+    options = {"no_cache": True, "max_train_steps": 16, "dataloader_num_workers": 2}
+    if where == "class":
+        write_pictures(tmp_path / "class", count=5)
+        options |= {"class_data_dir": str(tmp_path / "class"), "with_prior_preservation": True,
+                    "instance_prompt": "a sks dog", "class_prompt": "a dog", "num_class_images": 5,
+                    "train_batch_size": 2}  # fmt: skip
+    config = config_for(tiny_model, tmp_path, **options)
+    kept = tmp_path / where / "3.png"
+    content, plain = kept.read_bytes(), Learner.forward
+
+    def forward(self, *inputs):
+        if self.training and len(seen := forward.seen) < 3:
+            seen.append(1)
+            if len(seen) == 3:
+                kept.unlink()
+        return plain(self, *inputs)
+
+    forward.seen = []
+    monkeypatch.setattr(Learner, "forward", forward)
+    run, learner, latents = learning(config)
+    with pytest.raises(UserError) as caught:
+        train(learner, latents, config, run)
+    found = re.fullmatch(
+        r"3\.png, which was there when the data were checked, is gone; put it back as it was, or "
+        r"leave it out and start anew\. The state after step (\d+) is saved: go on with "
+        r"--resume_from_checkpoint latest\.", sentence_of(caught.value),
+    )  # fmt: skip
+    assert found and whole(config.output / f"checkpoint-{found[1]}")
+    kept.write_bytes(content)
+    resumed = replace(config, resume_from_checkpoint="latest")
+    run, learner, latents = learning(resumed)
+    assert train(learner, latents, resumed, run)[0] == 16
+
+
+def test_a_picture_that_vanishes_after_the_last_step_costs_the_model_nothing(
+    tiny_model, tmp_path, monkeypatch, capsys
+):
+    for no_cache in (True, False):
+        config = config_for(tiny_model, tmp_path, no_cache=no_cache, output_dir=str(tmp_path / "o"))
+        fresh_run(config).close()
+        add_picture(tmp_path / "data", 20)
+        plain = Learner.save
+
+        def save(self, *arguments, plain=plain):
+            (tmp_path / "data" / "20.png").unlink()
+            plain(self, *arguments)
+
+        monkeypatch.setattr(Learner, "save", save)
+        train_text_to_image.main(config)
+        monkeypatch.undo()
+        assert (config.output / "report.html").exists()
+        said = "20.png, which was there when the data were checked, is gone"
+        assert (said in capsys.readouterr().err) == no_cache
+        write_pictures_anew(tmp_path / "data")
+
+
+def write_pictures_anew(folder: Path) -> None:
+    shutil.rmtree(folder)
+    write_pictures(folder)
+
+
+def test_the_base_model_may_be_written_over_while_a_run_goes_on(tiny_model, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    config = config_for(str(base), tmp_path)
+    unbroken = trained(config)
+    shutil.rmtree(config.output)
+    run, learner, latents = prepared(config)
+    for path in base.glob("*/*.safetensors"):
+        os.truncate(path, 0)  # reading a map of it would end this process
+    train(learner, latents, config, run)
+    learner.save(config.output, {})
+    assert all(torch.equal(weight, unbroken[name]) for name, weight in learner.weights.items())
+
+
+def trained(config) -> dict[str, torch.Tensor]:
+    run, learner, latents = prepared(config)
+    train(learner, latents, config, run)
+    return dict(learner.weights)

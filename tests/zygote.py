@@ -190,9 +190,6 @@ def child(task: dict) -> None:
         code = 0
     except SystemExit as end:
         code = end.code
-    except train_text_to_image.Stopped as stop:
-        print(stop, file=sys.stderr)
-        code = train_text_to_image.SAVED_AND_STOPPED
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

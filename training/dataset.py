@@ -22,8 +22,8 @@ from preparing import tables
 from preparing.captions import resolution_of, token_counter
 from preparing.check import CountTokens, examine, texts_of, uncounted
 from preparing.ledger import Finding, Ledger
-from preparing.pictures import decoded, upright_rgb
-from preparing.rows import Row
+from preparing.pictures import read_again
+from preparing.rows import UNNAMED, Row
 from preparing.sources import Reading, Source, open_source, pictures_alone
 
 FAULTS_SHOWN = 10
@@ -143,7 +143,7 @@ class CaptionedImages:
         rows = [rows[number - 1] for number in numbers]
         about = [known[number] for number in numbers]
         self.captions = [texts_of(row.caption) for row in rows]
-        self.names = [row.picture or row.where for row in rows]
+        self.names = [row.where if row.picture in ("", UNNAMED) else row.picture for row in rows]
         self._contents = [row.content for row in rows]
         self.digests = [content for _, _, content, _, _ in about]
         self.sizes = [(width, height) for *_, width, height in about]
@@ -154,9 +154,9 @@ class CaptionedImages:
         return len(self._contents)
 
     def image(self, index: int) -> Image.Image:
-        """Picture `index`, upright and in RGB, at its own size."""
-        image, _ = decoded(self._contents[index]())
-        return upright_rgb(image)
+        """Picture `index`, upright and in RGB, at its own size. Raises `UserError` where it is not
+        what was checked."""
+        return read_again(self.names[index], self._contents[index], self.digests[index])
 
     def pixels(
         self, index: int, shape: tuple[int, int], place: tuple[float, float] | None = None

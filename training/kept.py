@@ -49,7 +49,8 @@ class Kept:
         self.path, self.file, self._lock = path, path.open(mode), Lock()
         try:
             length = int.from_bytes(self.read(0, 8), "little")
-            header = loads(self.read(8, min(length, MOST_HEADER_BYTES)), MOST_HEADER_BYTES)
+            text = bytes(self.read(8, min(length, MOST_HEADER_BYTES)))
+            header = loads(text, MOST_HEADER_BYTES)
             kinds = {name: kind for kind, name in KINDS.items()}
             self._places = {
                 name: (8 + length + about["data_offsets"][0], tuple(about["shape"]),

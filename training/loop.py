@@ -9,14 +9,14 @@ from contextlib import closing, nullcontext
 
 import torch
 
-from errors import UserError
+from errors import Stopped, UserError
 from training.dataset import random_at
 from training.dealing import deal, filled
 from training.latents import Batch
 from training.objective import Objective
 from training.optimizer import BOUND_TO_THE_END, descent_for, learning_rates
 from training.progress import Progress
-from training.saving import Checkpoints, Stopped
+from training.saving import Checkpoints
 from training.watch import Preview, Score, Watch
 
 

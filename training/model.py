@@ -40,9 +40,17 @@ def load_model(config, run) -> StableDiffusionPipeline:
         pipe.text_encoder.config.use_attention_mask = True  # saved: whoever draws is to have it too
     for part in parts:
         part.requires_grad_(False).eval()
+        _detach(part)
     run.base_model = fingerprint_of(*parts)
     pipe.unet.to(run.device)
     return pipe
+
+
+def _detach(part: torch.nn.Module) -> None:
+    """Bring all of a part into memory. As it is opened it is a map of its files: who writes to them
+    while it learns would alter it, or end the process."""
+    for tensor in (*part.parameters(), *part.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 def open_base(config) -> StableDiffusionPipeline:

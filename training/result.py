@@ -14,7 +14,6 @@ from core.inputs import TEXT_BYTES, is_there, read_text
 from errors import UserError, reason_of
 from training.card import model_card
 from training.report import Hard, records_of, write_report
-from training.saving import add_words
 from training.watch import fixed_losses
 
 WRITTEN_HERE = "\n<!-- written by train_text_to_image.py -->\n"
@@ -59,7 +58,7 @@ def save_model(learner, latents, config, run, steps: int, state: dict) -> dict:
         failed = error
     if run.any(failed is not None):
         failed = failed or UserError("The model could not be saved.")
-        add_words(failed, _kept(run.checkpoints))
+        failed.add_note(_kept(run.checkpoints))
         raise failed
     run.say(f"The model is in {config.output}.")
     return manifest
@@ -130,23 +129,31 @@ def ours(folder: Path) -> bool:
 
 
 def hard_pictures(learner, latents, config, run) -> list[Hard]:
-    """Of the first pictures of the data set, the loss at the end: the highest first."""
+    """Of the first pictures of the data set, the loss at the end: the highest first. None where
+    they cannot be read any more, as without latents they are."""
     size = sum(weight.numel() for weight in learner.unet.parameters())
     slow = run.device.type == "cpu" and size > LARGE
-    losses = fixed_losses(learner, latents, config, run, most=FEW if slow else LOOKED_AT)
+    losses = {}
+    with run.going_on():
+        losses = fixed_losses(learner, latents, config, run, most=FEW if slow else LOOKED_AT)
     order = sorted(losses, key=losses.get, reverse=True)
     return [
         Hard(
             picture=latents.images.names[number],
             caption=latents.images.captions[number][0],
             loss=losses[number],
-            thumbnail=_thumbnail(latents.images.image(number)) if place < THUMBNAILS else None,
+            thumbnail=_thumbnail(latents.images, number) if place < THUMBNAILS else None,
         )
         for place, number in enumerate(order)
     ]
 
 
-def _thumbnail(image) -> bytes:
+def _thumbnail(images, number: int) -> bytes | None:
+    """A small JPEG; None where the picture cannot be read any more."""
+    try:
+        image = images.image(number)
+    except UserError:
+        return None
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     kept = BytesIO()
     image.save(kept, "JPEG", quality=80)

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from core.files import Unwritable
 from core.precision import cost_of_bf16, fastest_precision
+from core.shortage import OUT, is_out_of_memory, limit_of_memory
 from core.signals import Interruption
 from core.terminal import complain
 from errors import UserError, reason_of
@@ -195,15 +196,16 @@ class Run:
         """Within it, running out of memory is a sentence that names the options to change."""
         try:
             yield
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            kinds = (torch.OutOfMemoryError, MemoryError)
-            if not isinstance(error, kinds) and "allocate memory" not in str(error):
+        except Exception as error:
+            if not is_out_of_memory(error) or (isinstance(error, UserError) and OUT in str(error)):
                 raise
-            kept = " ".join(["", *getattr(error, "__notes__", ())])  # what was trained, and where
-            raise UserError(
-                f"{self.device} ran out of memory. Any of these needs less: "
-                f"{', '.join(self._savings())}; --dry_run says how much.{kept}"
-            ) from error
+            advice = UserError(
+                f"{self.device} {OUT}{limit_of_memory()}. Any of these needs less: "
+                f"{', '.join(self._savings())}; --dry_run says how much."
+            )
+            for note in getattr(error, "__notes__", ()):  # what was trained, and where it is
+                advice.add_note(note)
+            raise advice from error
 
     def _savings(self) -> Iterator[str]:
         """Options that need less memory than those of this run, the cheapest first."""

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from core.files import Unwritable, unwritable, vanish
-from errors import UserError, reason_of
+from errors import Stopped, UserError, reason_of
 from training.checkpoint import (
     OPTIMIZER,
     REHEARSAL,
@@ -29,10 +29,6 @@ from training.rescue import Kept, kept_somewhere
 from training.room import require
 
 TRIES = 10  # of a checkpoint that failed, until the next one is due
-
-
-class Stopped(Exception):
-    """The run was asked to stop, and did so after a checkpoint."""
 
 
 class Checkpoints:
@@ -145,7 +141,7 @@ class Checkpoints:
             try:
                 self.write(self.config.output, files)
                 prune(self.config.output, self.config.checkpoints_total_limit)
-            except (Unwritable, OSError) as error:
+            except (Unwritable, OSError, MemoryError) as error:
                 failed = getattr(error, "reason", error)
             self.run.room.take_back()
         known, self.owed = self.owed, self.run.any(failed is not None)
@@ -203,7 +199,7 @@ class Checkpoints:
             raise
         except Exception as error:
             if words := self._words_after(error):
-                add_words(error, words)
+                error.add_note(words)
             raise
 
     def _words_after(self, error: Exception) -> str:
@@ -218,12 +214,3 @@ class Checkpoints:
             return str(other)
         except Exception as other:  # as after an error of the device: then nothing can be read
             return f"The state after step {self.step} could not be saved ({reason_of(other)})."
-
-
-def add_words(error: Exception, words: str) -> None:
-    """Let an error end with these words: in its sentence, or below its traceback."""
-    if isinstance(error, UserError):
-        said = error.reason if isinstance(error, Unwritable) else error
-        error.args = (f"{said} {words}",)
-    else:
-        error.add_note(words)

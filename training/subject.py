@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from core.files import mend
 from errors import UserError
 from preparing.folders import files_below
 from preparing.rows import PICTURE_SUFFIXES
@@ -23,7 +24,7 @@ from training.dataset import CaptionedImages
 from training.latents import Batch, Latents, encode_once, side_of
 from training.model import DTYPES
 
-# Draws a prompt once for each seed; the pictures have a `save(path)`.
+# Draws a prompt once for each seed; the pictures have a `save(path)`, which writes all or nothing.
 Draw = Callable[[object, str, list[int]], Iterable]
 
 
@@ -52,6 +53,7 @@ def class_images(config, pipe, run, draw: Draw) -> CaptionedImages:
     folder = Path(config.class_data_dir) if config.class_data_dir else config.output / "class"
     if run.is_main:
         folder.mkdir(parents=True, exist_ok=True)
+        mend(folder, "class-*.png")
         here = [path for path in files_below(folder) if path.suffix.lower() in PICTURE_SUFFIXES]
         paths = [folder / f"class-{number:05}.png" for number in range(config.num_class_images)]
         free = [number for number, path in enumerate(paths) if not path.exists()]
@@ -73,7 +75,7 @@ def of_class(config):
 
 @torch.no_grad()
 def _draw_missing(pipe, run, draw: Draw, paths: dict[int, Path]) -> None:
-    """Draw the pictures of these numbers, each file whole or not there."""
+    """Draw the pictures of these numbers."""
     parts = (pipe.unet, pipe.vae, pipe.text_encoder)
     homes = [part.device for part in parts]
     pipe.to(run.device)
@@ -83,9 +85,7 @@ def _draw_missing(pipe, run, draw: Draw, paths: dict[int, Path]) -> None:
         with precision_of_drawing(run):
             pictures = draw(pipe, run.config.class_prompt, seeds)
         for seed, picture in zip(seeds, pictures, strict=True):
-            unfinished = paths[seed].with_name(f".{paths[seed].name}")
-            picture.save(unfinished)
-            unfinished.replace(paths[seed])
+            picture.save(paths[seed])
     for part, home in zip(parts, homes, strict=True):
         part.to(home)
 

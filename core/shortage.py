@@ -1,0 +1,67 @@
+"""What this machine, or a limit set for this process, does not give: told from mistakes of the
+user, whatever libraries take it for on the way."""
+
+from __future__ import annotations
+
+import errno
+import re
+import sys
+from collections.abc import Iterator
+
+from safetensors import SafetensorError
+
+from core.words import size
+
+OUT = "ran out of memory"  # what our own sentences say of it
+# Of torch's and numpy's allocators, of maps of files (Rust, C), of threads that get no stack.
+WORDS = re.compile(
+    r"allocate memory|out of memory|unable to (?:mmap|allocate)|\(os error 12\)|"
+    r"can't start new thread|failed to map segment|bad_alloc",
+    re.IGNORECASE,
+)
+SPEAKING = (RuntimeError, OSError, ImportError, SafetensorError)  # ours may quote anybody's words
+
+
+def shortage(error: BaseException) -> str | None:
+    """A sentence on what was lacking, where that is what an error was brought about by."""
+    if is_out_of_memory(error):
+        return (
+            f"this process {OUT}{limit_of_memory()}: close other programs, raise the limit, or "
+            "use a larger machine."
+        )
+    if any(getattr(each, "errno", None) in (errno.EMFILE, errno.ENFILE) for each in _chain(error)):
+        return "too many files are open: raise the limit (ulimit -n), or close other programs."
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is, or was brought about by, memory that could not be had."""
+    return any(map(_says_so, _chain(error)))
+
+
+def limit_of_memory() -> str:
+    """In brackets, the limit that was set for this process, if one was."""
+    try:
+        import resource
+    except ImportError:
+        return ""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return "" if limit == resource.RLIM_INFINITY else f" (ulimit -v allows {size(limit)})"
+
+
+def _says_so(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    torch = sys.modules.get("torch")  # where it is not loaded, it did not raise this
+    if torch and isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, SPEAKING) and bool(WORDS.search(str(error)[:10_000]))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that it was raised from or while handling."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
