@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditio
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
+from core.hub import find
 from core.layouts import LORA_FILE, hub_names
 from core.model_files import check_files
 from errors import UserError
@@ -48,6 +49,7 @@ def open_base(config) -> StableDiffusionPipeline:
     """The base model as it is, in float32, on the CPU."""
     name = config.pretrained_model_name_or_path
     check_files(name)
+    find(name)
     hub = {"revision": config.revision, "cache_dir": config.cache_dir}
     try:
         index = DiffusionPipeline.load_config(name, **hub)
