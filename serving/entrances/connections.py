@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import gradio.http_server
+import h11
 from gradio.exceptions import ServerFailedToStartError
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
 
 START_SECONDS = 60  # of which gradio itself would wait for 5
-ACCEPTED_AT_ONCE = 64  # each is an open file before anything can be decided on it
+ACCEPTED_AT_ONCE = 16  # each is an open file before anything can be decided on it
 WAITING_TO_BE_ACCEPTED = 1024
+SMALL_CHUNK_BYTES = 1024
 READ_BYTES = 16 * 1024  # at once: what other connections have to wait for
 
 
@@ -58,6 +60,8 @@ class Connection(H11Protocol):
         self._room = room
         self._awaited = ""
         self._deadline: asyncio.TimerHandle | None = None
+        self._chunks, self._chunk_bytes = 0, 0
+        self._next_event, self.conn.next_event = self.conn.next_event, self._next_event_counted
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         transport.max_size = READ_BYTES  # of asyncio's own; others have bounds of theirs
@@ -90,10 +94,28 @@ class Connection(H11Protocol):
         super().resume_writing()
         self._look()
 
+    def send_400_response(self, msg: str) -> None:
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:  # the answer is on its way already
+            self.close_at_once()
+
     def close_at_once(self) -> None:
         """Without waiting until what was written is taken."""
         self._await("")
         self.transport.abort()
+
+    def _next_event_counted(self) -> object:
+        """Of a body in chunks: the smaller they are, the longer others wait for its bytes."""
+        event = self._next_event()
+        if isinstance(event, h11.Request):
+            self._chunks, self._chunk_bytes = 0, 0
+        elif isinstance(event, h11.Data) and event.chunk_start:
+            self._chunks += 1
+            self._chunk_bytes += len(event.data)
+            if self._chunks > limits.MOST_SMALL_CHUNKS + self._chunk_bytes // SMALL_CHUNK_BYTES:
+                raise h11.RemoteProtocolError("Its chunks are too small.")
+        return event
 
     def _look(self) -> None:
         """Find out what is waited for now."""
