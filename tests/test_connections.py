@@ -236,6 +236,9 @@ def test_nonsense_after_an_answer_is_no_failure_of_ours(monkeypatch, capfd):
             assert answer(server) == "ok"
             server.app.go.clear()
             server.app.waiting = 0
+        for rest in (b"zz\r\n", b"1\r\nab\r\n", b"-1\r\n", b"1;" + b"x" * 99_999):
+            with connected(server, chunked([])[:-5] + rest) as it:
+                assert it.recv(12) in (b"HTTP/1.1 400", b"HTTP/1.1 200")
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -248,6 +251,29 @@ def test_a_server_that_does_not_start_is_not_waited_for(monkeypatch):
         monkeypatch.setattr(threading, "excepthook", lambda _: None)  # uvicorn leaves by SystemExit
         with pytest.raises(connections.ServerFailedToStartError):
             server.run_in_thread()
+
+
+def test_of_many_requests_at_once_only_a_few_begin_before_others_are_looked_at():
+    begun, turns = [], []
+
+    async def app(scope, receive, send) -> None:
+        begun.append(scope["path"])
+
+    async def many() -> None:
+        in_turn = connections.InTurn(app)
+        asking = [asyncio.create_task(in_turn({"type": "http", "path": str(n)}, None, None))
+                  for n in range(10)]  # fmt: skip
+        while not all(task.done() for task in asking):
+            before = len(begun)
+            await asyncio.sleep(0)
+            turns.append(len(begun) - before)
+            if len(turns) == 3:
+                await in_turn({"type": "http", "path": "/healthz"}, None, None)
+
+    asyncio.run(many())
+    assert max(turns) <= connections.BEGUN_AT_ONCE + 1
+    assert [path for path in begun if path != "/healthz"] == [str(n) for n in range(10)]
+    assert begun.index("/healthz") < 5
 
 
 # The log
