@@ -8,6 +8,7 @@ The page answers at once, while the model is still being opened; the first drawi
 """
 
 import argparse
+import gc
 import ipaddress
 import os
 import socket
@@ -312,6 +313,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.share:
         share(args, app, password, hosts)
     generator.open(args.device, args.dtype)
+    # Else Python looks through all that is there for good again and again, and everybody waits.
+    gc.collect()
+    gc.freeze()
     say(f"{generator.name} is ready. Stop with Ctrl+C.")
     app.block_thread()
 

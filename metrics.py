@@ -41,7 +41,7 @@ from scoring.report import (
     score_table,
     summary,
 )
-from scoring.scorer import BUNDLED, VIT_B_16, Scorer
+from scoring.scorer import BUNDLED, VIT_B_16, Scorer, check_name
 from scoring.scores import Against, ModelScores, PromptScore, Result, best_of, require_same_making
 from scoring.verdict import sentences
 from serving.pipeline import SMALL_UNET_PARAMETERS, checked_device, read_run
@@ -59,6 +59,7 @@ class Measured:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_options(arguments)
     check_destinations(options, usual=parse_options([]))
+    check_judges(options)
     processes = Processes()
     measured = (score_pictures if options.pictures else draw_and_score)(options, processes)
     if processes.is_main:
@@ -99,6 +100,14 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--save_images", metavar="DIR", help="keep the pictures in this folder")
     add("--write_run", action="store_true", help="add the scores to the model folder's run.json")
     return parser.parse_args(arguments)
+
+
+def check_judges(options: argparse.Namespace) -> None:
+    """Raise UserError for what is to look at the pictures and is not there, before models open."""
+    if options.scorer:
+        check_name(options.scorer)
+    if options.inception:
+        Inception.check(options.inception)
 
 
 def draw_and_score(options: argparse.Namespace, processes: Processes) -> Measured:

@@ -20,6 +20,7 @@ def main(config: Config) -> None:
     run = start_run(config)
     config = run.config  # with what accelerate adds to the options
     with closing(run), run.memory_advice():
+        check_scorer(config)
         images = CaptionedImages(config)  # checked here, before any weight is loaded
         config = run.fit(len(images))
         run.say(run.plan(images))
@@ -75,6 +76,14 @@ def save_colours(pipe, folder) -> None:
     from serving.preview import Preview
 
     Preview.fitted(pipe.vae).save(folder)
+
+
+def check_scorer(config: Config) -> None:
+    """Raise UserError for a --validation_scorer that is unknown, before anything is read."""
+    if config.validation_scorer is not None:
+        from scoring.scorer import check_name
+
+        check_name(config.validation_scorer)
 
 
 def scorer(config: Config, run) -> Callable | None:

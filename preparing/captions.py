@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.bounded_json import read
+from core.hub import find
 from core.inputs import is_folder
 from core.model_files import check_files, picture_side
 from errors import UserError, reason_of
@@ -19,6 +20,7 @@ def tokenizer_of(model: str, revision: str | None = None, subfolder: str = "toke
     from transformers import CLIPTokenizer
 
     check_files(model)
+    find(model)
     try:
         tokenizer = CLIPTokenizer.from_pretrained(model, subfolder=subfolder, revision=revision)
         if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what comes of no files

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from core.hub import find
 from core.model_files import check_files
 from errors import UserError, reason_of
 from preparing.formats import Unreadable
@@ -33,6 +34,7 @@ def from_hub(name: str, reading: Reading) -> Source:
     from datasets import config, load_dataset
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    find(name, "dataset")
     try:
         table = load_dataset(name, reading.config_name, cache_dir=reading.cache_dir)
     except Exception as error:  # datasets raises a dozen kinds: network, name, script, format

@@ -35,19 +35,24 @@ class Inception:
         from safetensors.torch import load_file
         from torchvision.models import inception_v3
 
+        cls.check(path)  # load_file would wait for ever for a pipe
         try:
-            opened(path).close()  # load_file would wait for ever for a pipe
             weights = load_file(Path(path))
             aux = any(name.startswith("AuxLogits.") for name in weights)
             model = inception_v3(weights=None, aux_logits=aux, init_weights=False)
             model.load_state_dict(weights)
         except (OSError, SafetensorError, RuntimeError) as error:
-            reason = fault_of(error) if isinstance(error, Unfit) else reason_of(error)
-            raise UserError(
-                f"--inception {path} does not hold torchvision's inception_v3 as safetensors "
-                f"({reason:.120}). Convert its weights, or leave it out."
-            ) from error
+            raise _unfit(path, reason_of(error)) from error
         return cls(model, device)
+
+    @staticmethod
+    def check(path: str) -> None:
+        """Raise UserError where there is no file, without reading it."""
+        try:
+            opened(path).close()
+        except OSError as error:
+            reason = fault_of(error) if isinstance(error, Unfit) else reason_of(error)
+            raise _unfit(path, reason) from error
 
     def features(self, images: Sequence[Image.Image]) -> ndarray:
         """Of RGB pictures: float32 N,2048."""
@@ -60,6 +65,13 @@ class Inception:
         ]
         with torch.inference_mode():
             return self.model(torch.stack(pixels).to(self.device) / 127.5 - 1).cpu().numpy()
+
+
+def _unfit(path: str, reason: str) -> UserError:
+    return UserError(
+        f"--inception {path} does not hold torchvision's inception_v3 as safetensors "
+        f"({reason:.120}). Convert its weights, or leave it out."
+    )
 
 
 def fid(made: ndarray, reference: ndarray) -> float:

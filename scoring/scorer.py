@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core import hub
 from core.inputs import is_file, is_folder
 from core.model_files import check_files
 from errors import UserError, reason_of
@@ -145,17 +146,29 @@ def weights_sha256(model: "torch.nn.Module") -> str:
     return digest.hexdigest()
 
 
+def check_name(name: str) -> None:
+    """Raise UserError for a scorer that is not there or unknown, before anything is opened."""
+    if name.startswith(LOCAL_DIR):
+        _check_folder(Path(name.removeprefix(LOCAL_DIR)))
+    else:
+        _check_published(name)
+
+
 def _open_folder(folder: Path) -> tuple:
+    _check_folder(folder)
+    check_files(folder)
+    return _open(f"{LOCAL_DIR}{folder}", f"{LOCAL_DIR}{folder}")
+
+
+def _check_folder(folder: Path) -> None:
     if not is_folder(folder):
         raise UserError(f"Scorer folder {folder} is not there. Try --scorer {VIT_B_16}.")
     for file in (CONFIG_FILE, WEIGHTS_FILE):
         if not is_file(folder / file):
             raise UserError(f"Scorer folder {folder} has no {file}. Add it or try another folder.")
-    check_files(folder)
-    return _open(f"{LOCAL_DIR}{folder}", f"{LOCAL_DIR}{folder}")
 
 
-def _open_published(name: str) -> tuple:
+def _check_published(name: str) -> None:
     import open_clip
 
     architecture, _, weights = name.partition("/")
@@ -167,9 +180,16 @@ def _open_published(name: str) -> tuple:
         )
     if weights not in known:
         raise UserError(f"Unknown weights '{name}'. {architecture} has: {', '.join(known)}.")
+
+
+def _open_published(name: str) -> tuple:
+    import open_clip
+
+    _check_published(name)
+    architecture, _, weights = name.partition("/")
     tag = open_clip.get_pretrained_cfg(architecture, weights)
     if "file" not in tag:
-        _stay_offline_without_network()
+        hub.answers()
     # The architecture's config says GELU; OpenAI's weights were trained with QuickGELU.
     quick_gelu = tag.get("quick_gelu", False)
     return _open(name, architecture, pretrained=weights, force_quick_gelu=quick_gelu)
@@ -180,7 +200,7 @@ def _open(name: str, model_name: str, **options) -> tuple:
     import open_clip
 
     try:
-        with _silent_log():
+        with _silent_log(), hub.bounded_downloads():
             # Unlike `create_model` this raises where weights are missing.
             model, preprocess = open_clip.create_model_from_pretrained(model_name, **options)
             return model, preprocess, open_clip.get_tokenizer(model_name)
@@ -198,18 +218,6 @@ def _silent_log() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _stay_offline_without_network() -> None:
-    """Let the hub answer from its cache at once, where it would retry for a minute."""
-    from huggingface_hub import constants, get_session
-
-    if constants.HF_HUB_OFFLINE:
-        return
-    try:
-        get_session().head(constants.ENDPOINT, timeout=10)
-    except Exception:  # of the HTTP library, which is another one in every version of the hub's
-        constants.HF_HUB_OFFLINE = True
 
 
 def _portable(name: str) -> str:

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from core import bounded_json, hub
+from core.limits import Limit
 from errors import UserError
-from serving.request import BOUNDS, Request
+from serving import line
+from serving.request import BOUNDS, MAX_PROMPT_CHARACTERS, Request
 from serving.worker import Job, Worker
 
 # Connections
@@ -21,6 +24,7 @@ MOST_QUEUED = 200  # calls of the page's functions that are not taken up yet
 # Bodies
 MAX_BODY_BYTES = 64 * 1024
 BODY_SECONDS = 10
+MOST_SMALL_CHUNKS = 200  # of a chunked body; beyond them 1 KiB each, on average
 MOST_UPLOADED = 5 * 2**20  # bytes of a picture whose settings are wanted
 UPLOAD_SECONDS = 120
 MOST_UPLOADS_AT_ONCE = 8
@@ -31,7 +35,6 @@ UPLOAD_KEPT_SECONDS = 600
 # Text within files
 MOST_CHUNKS = 1000  # of a PNG file before its pixels
 MOST_TEXT_BYTES = 256 * 1024  # of one text in it, unfolded
-MOST_CARD_BYTES = 2**20
 MOST_VOTE_BYTES = 64 * 1024
 
 # What stays
@@ -61,6 +64,47 @@ class Limits:
 
 
 PUBLIC = Limits(num_images=4, steps=50, side=768)
+
+
+APP = (
+    Limit("connections at once, or half of the files that may be open", MOST_CONNECTIONS,
+          "connections", "the one longest waited for is closed"),
+    Limit("answers that go on: drawings followed, pages open", MOST_STREAMS, "connections", "503"),
+    Limit("... of one address that is not this machine", MOST_STREAMS_OF_PEER, "connections",
+          "503"),
+    Limit("headers of a request, its address with them", MOST_HEADER_BYTES, "bytes", "400"),
+    Limit("until the headers are complete", HEADER_SECONDS, "seconds", "closed"),
+    Limit("until the request is", REQUEST_SECONDS, "seconds", "closed"),
+    Limit("for which nothing of an answer is taken", UNREAD_SECONDS, "seconds", "closed"),
+    Limit("until somebody follows a drawing that the page was asked for", LISTEN_SECONDS,
+          "seconds", "called off"),
+    Limit("calls of the page's functions that wait", MOST_QUEUED, "calls", "503"),
+    Limit("JSON body", MAX_BODY_BYTES, "bytes", "413"),
+    Limit("chunks of a body, beyond those of 1 KiB on average", MOST_SMALL_CHUNKS, "chunks", "400"),
+    Limit("until a JSON body is complete", BODY_SECONDS, "seconds", "408"),
+    Limit("JSON: digits of a number", bounded_json.DIGITS, "digits", "400"),
+    Limit("JSON: lists and objects in each other", bounded_json.DEPTH, "levels", "400"),
+    Limit("prompt, negative prompt", MAX_PROMPT_CHARACTERS, "characters", "400"),
+    Limit("picture that is dropped on the page", MOST_UPLOADED, "bytes", "413"),
+    Limit("until an upload is complete", UPLOAD_SECONDS, "seconds", "408"),
+    Limit("uploads on their way", MOST_UPLOADS_AT_ONCE, "uploads", "503"),
+    Limit("uploads kept of one address", MOST_UPLOADS_OF_PEER, "uploads", "the oldest goes"),
+    Limit("uploads kept in all", MOST_UPLOADS, "uploads", "the oldest goes"),
+    Limit("for which an upload is kept that nobody looks at", UPLOAD_KEPT_SECONDS, "seconds",
+          "it goes"),
+    Limit("chunks of a PNG file before its pixels", MOST_CHUNKS, "chunks", "no settings"),
+    Limit("text chunk, also unfolded (zTXt, iTXt)", MOST_TEXT_BYTES, "bytes", "no settings"),
+    Limit("vote in the votes file", MOST_VOTE_BYTES, "bytes", "named"),
+    Limit("drawings of one visitor that wait", line.MAX_JOBS_OF_CLIENT, "drawings", "429"),
+    Limit("drawings that wait in all", line.MAX_WAITING_JOBS, "drawings", "429"),
+    Limit("pictures that pages show", MOST_KEPT_BYTES, "bytes", "the oldest go"),
+    Limit("for which a picture is kept", KEPT_SECONDS, "seconds", "it goes"),
+    Limit("lines of the same kind in the log", LOG_LINES, "a minute", "counted"),
+    Limit("until the hub answers, or anything comes of a file", hub.ANSWER_SECONDS, "seconds",
+          "what was fetched before"),
+    Limit("tries of the same request to the hub", hub.MOST_TRIES, "tries",
+          "what was fetched before"),
+)  # fmt: skip
 
 
 class LimitedWorker(Worker):

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core import hub
 from core.bounded_json import JSONFault, read
 from core.inputs import CARD_BYTES, fault_of, is_file, is_folder, is_there, opened
 from core.model_files import check_files, picture_side
@@ -246,7 +247,7 @@ def _configs_from_hub(model: str, file: str) -> str:
     from huggingface_hub import snapshot_download
 
     try:
-        offline = not _hub_answers(model)
+        offline = not hub.find(model)
         # The names that diffusers itself asks for.
         return snapshot_download(
             model, allow_patterns=["*.json", "*.txt"], local_files_only=offline
@@ -275,7 +276,7 @@ def _from_pretrained(model: str, **parts) -> "StableDiffusionPipeline":
         return _from_single_file(model)
     is_folder = is_model_folder(model)
     check_files(model)
-    offline = is_folder or not _hub_answers(model)
+    offline = not hub.find(model)
     try:
         with warnings.catch_warnings(action="ignore"):
             kind = StableDiffusionPipeline.load_config(model, local_files_only=offline)
@@ -308,20 +309,3 @@ def _from_pretrained(model: str, **parts) -> "StableDiffusionPipeline":
         f"'{model}' is a {kind['_class_name']}. Give a StableDiffusionPipeline, such as "
         "CompVis/stable-diffusion-v1-4."
     )
-
-
-def _hub_answers(model: str) -> bool:
-    """One quick question, because diffusers tries for half a minute when there is no network."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    try:
-        HfApi().model_info(model, timeout=10)
-    except RepositoryNotFoundError as error:
-        raise UserError(
-            f"There is no folder '{model}' here, and the hub has no model of that name that you "
-            "may read. Check the spelling."
-        ) from error
-    except Exception:  # no route, offline mode, time-out: a copy downloaded before will do
-        return False
-    return True

@@ -200,6 +200,48 @@ def test_no_line_of_header_may_be_longer_than_is_read(monkeypatch):
         assert it.recv(12) == b"HTTP/1.1 400"
 
 
+def chunked(pieces: list[bytes]) -> bytes:
+    head = b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    sent = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces]
+    return head + b"".join(sent) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "status"),
+    [
+        ([b"x"] * 150, 200),
+        ([b"x" * 2000] * 1000, 200),
+        ([b"x"] * 1000, 0),
+        ([b"xy"] * 10**5, 0),
+    ],
+    ids=["few", "large", "small", "crumbs"],
+)
+def test_a_body_in_chunks_is_read_unless_they_are_crumbs(monkeypatch, pieces, status):
+    with serving_with(monkeypatch) as server, connected(server) as it:
+        with suppress(OSError):  # it was closed in between
+            it.sendall(chunked(pieces))
+        if status:
+            assert it.recv(12) == b"HTTP/1.1 200"
+        else:
+            until(lambda: is_closed(it), PATIENCE_SECONDS)
+        assert answer(server) == "ok"
+
+
+def test_nonsense_after_an_answer_is_no_failure_of_ours(monkeypatch, capfd):
+    with serving_with(monkeypatch) as server:
+        for rest in (b"nonsense\r\n\r\n", b"\0" * 99, chunked([b"x"] * 1000)[:-5]):
+            with connected(server, request("/wait") + rest):
+                until(lambda: server.app.waiting, PATIENCE_SECONDS)
+                server.app.go._loop.call_soon_threadsafe(server.app.go.set)
+            assert answer(server) == "ok"
+            server.app.go.clear()
+            server.app.waiting = 0
+        for rest in (b"zz\r\n", b"1\r\nab\r\n", b"-1\r\n", b"1;" + b"x" * 99_999):
+            with connected(server, chunked([])[:-5] + rest) as it:
+                assert it.recv(12) in (b"HTTP/1.1 400", b"HTTP/1.1 200")
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_server_that_does_not_start_is_not_waited_for(monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -209,6 +251,29 @@ def test_a_server_that_does_not_start_is_not_waited_for(monkeypatch):
         monkeypatch.setattr(threading, "excepthook", lambda _: None)  # uvicorn leaves by SystemExit
         with pytest.raises(connections.ServerFailedToStartError):
             server.run_in_thread()
+
+
+def test_of_many_requests_at_once_only_a_few_begin_before_others_are_looked_at():
+    begun, turns = [], []
+
+    async def app(scope, receive, send) -> None:
+        begun.append(scope["path"])
+
+    async def many() -> None:
+        in_turn = connections.InTurn(app)
+        asking = [asyncio.create_task(in_turn({"type": "http", "path": str(n)}, None, None))
+                  for n in range(10)]  # fmt: skip
+        while not all(task.done() for task in asking):
+            before = len(begun)
+            await asyncio.sleep(0)
+            turns.append(len(begun) - before)
+            if len(turns) == 3:
+                await in_turn({"type": "http", "path": "/healthz"}, None, None)
+
+    asyncio.run(many())
+    assert max(turns) <= connections.BEGUN_AT_ONCE + 1
+    assert [path for path in begun if path != "/healthz"] == [str(n) for n in range(10)]
+    assert begun.index("/healthz") < 5
 
 
 # The log

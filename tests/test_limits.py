@@ -1,27 +1,49 @@
 """The bounds that the documentation states are those that the code keeps."""
 
+import ast
 import re
 from pathlib import Path
+
+import pytest
 
 from core import bounded_json, inputs, printable
 from core.inputs import size
 from preparing import archives, cells, check, limits, rows, sidecars
+from serving import limits as app
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "limits.md").read_text(encoding="utf-8")
 
 
-def documented() -> list[tuple[str, ...]]:
-    """The rows of the table below the heading "Data"."""
-    section = re.search(r"^## Data\n(.*?)(?=^## |\Z)", DOCUMENT, re.DOTALL | re.MULTILINE)[1]
+def documented(heading: str) -> list[tuple[str, ...]]:
+    """The rows of the table below a heading."""
+    below = rf"^## {heading}\n(.*?)(?=^## |\Z)"
+    section = re.search(below, DOCUMENT, re.DOTALL | re.MULTILINE)[1]
     lines = re.findall(r"^\| (.*) \|$", section, re.MULTILINE)[2:]
     return [tuple(line.split(" | ")) for line in lines]
 
 
-def test_the_document_states_every_bound_of_the_table():
+@pytest.mark.parametrize(("heading", "table"), [("Data", limits.DATA), ("The app", app.APP)])
+def test_the_document_states_every_bound_of_the_table(heading, table):
     def most(limit) -> str:
         return size(limit.most) if limit.unit == "bytes" else f"{limit.most:,} {limit.unit}"
 
-    assert documented() == [(limit.what, most(limit), limit.beyond) for limit in limits.DATA]
+    assert documented(heading) == [(limit.what, most(limit), limit.beyond) for limit in table]
+
+
+def test_the_table_of_the_app_holds_every_bound_that_is_kept():
+    tree = ast.parse(Path(app.__file__).read_text(encoding="utf-8"))
+    constants = {
+        target.id
+        for node in tree.body if isinstance(node, ast.Assign)
+        for target in node.targets if target.id not in ("APP", "PUBLIC")
+    }  # fmt: skip
+    (table,) = (
+        node.value for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "APP"
+    )  # fmt: skip
+    named = {node.id for node in ast.walk(table) if isinstance(node, ast.Name)}
+    assert constants and constants <= named
+    assert len({limit.what for limit in app.APP}) == len(app.APP)
 
 
 def test_the_table_holds_every_bound_that_is_kept():

@@ -5,13 +5,13 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from scorers import CONTEXT_LENGTH, VISION, build_scorer, score_by_hand
 from scorers import tiny_scorer as tiny_scorer  # a fixture
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
+import metrics
 from errors import UserError
 from scoring import scorer as scorer_module
 from scoring.scorer import CONFIG_FILE, WEIGHTS_FILE, Scorer
@@ -129,11 +129,22 @@ def test_a_scorer_that_cannot_be_had_is_refused_in_a_sentence(name, sentence):
     assert "\n" not in str(refused.value)
 
 
-def test_without_a_network_the_hub_is_asked_once_and_then_left_alone(monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens
-    scorer_module._stay_offline_without_network()
-    assert constants.HF_HUB_OFFLINE
+@pytest.mark.parametrize("name", ["local-dir:nowhere", "foo", "Foo/bar", "ViT-B-16", "ViT-B-16/x"])
+def test_a_scorer_that_cannot_be_had_is_refused_before_anything_is_opened(name, monkeypatch):
+    def open_nothing(*_, **__):
+        raise AssertionError("a model was opened first")
+
+    monkeypatch.setattr(metrics.Generator, "load", open_nothing)
+    monkeypatch.setattr(metrics.data, "read_pictures", open_nothing)
+    for more in ([], ["--pictures", "somewhere"]):
+        with pytest.raises(UserError, match=r"Unknown (scorer|weights)|is not there"):
+            metrics.main(["--scorer", name, *more])
+
+
+def test_an_inception_that_is_not_there_is_refused_before_anything_is_opened(monkeypatch):
+    monkeypatch.setattr(metrics.Generator, "load", None)
+    with pytest.raises(UserError, match="--inception nowhere does not hold"):
+        metrics.main(["--inception", "nowhere"])
 
 
 def test_a_scorer_of_the_repository_is_named_without_this_machines_paths():

@@ -124,7 +124,8 @@ def test_notes_on_the_options_stand_under_the_plan(tiny_model, tmp_path, capsys)
     assert said.index("output ") < said.index("note: --validation_images changes nothing: ")
 
 
-def test_a_scorer_that_is_none_is_found_before_the_model_is_opened(tmp_path):
+def test_a_scorer_that_is_none_is_found_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_text_to_image, "CaptionedImages", None)
     config = config_for("nobody/nothing", tmp_path, validation_prompt="x", validation_scorer="foo")
     with pytest.raises(UserError, match="Unknown scorer 'foo'"):
         train_text_to_image.main(config)

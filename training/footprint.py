@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel
 
+from core.hub import find
 from core.model_files import check_files
 from errors import reason_of
 from training.dataset import bucket_shape, pictures_per_step
@@ -78,6 +79,7 @@ class BaseModel:
     def __init__(self, config):
         name = config.pretrained_model_name_or_path
         check_files(name)
+        find(name)
         hub = {"revision": config.revision, "cache_dir": config.cache_dir}
         unet_hub = hub | {"revision": config.non_ema_revision or config.revision}
         with odd_configs():

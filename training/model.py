@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditio
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
+from core.hub import find
 from core.layouts import LORA_FILE, hub_names
 from core.model_files import check_files
 from core.model_folder import settle
@@ -58,6 +59,7 @@ def open_base(config) -> StableDiffusionPipeline:
     name = config.pretrained_model_name_or_path
     settle(Path(name))
     check_files(name)
+    find(name)
     hub = {"revision": config.revision, "cache_dir": config.cache_dir}
     try:
         index = DiffusionPipeline.load_config(name, **hub)

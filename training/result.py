@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from core import hub
 from core.files import Unwritable, replaced, unwritable, vanish
 from core.inputs import TEXT_BYTES, is_there, read_text
 from errors import UserError, reason_of
@@ -164,6 +165,7 @@ def reserve_on_hub(config) -> None:
     """Make the model's place on the hub before training: a missing login is found now."""
     from huggingface_hub import HfApi
 
+    hub.answers()
     try:
         HfApi(token=config.hub_token).create_repo(_hub_name(config), private=True, exist_ok=True)
     except Exception as error:  # network, login, name, quota: each library's own kind
@@ -178,6 +180,7 @@ def upload(config, run) -> None:
     from huggingface_hub import HfApi
 
     name = _hub_name(config)
+    hub.answers()
     try:
         HfApi(token=config.hub_token).upload_folder(
             repo_id=name, folder_path=config.output, ignore_patterns=NOT_UPLOADED

@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
 import gradio.http_server
+import h11
 from gradio.exceptions import ServerFailedToStartError
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -22,11 +24,15 @@ from serving import limits
 from serving.entrances.log import bound_log
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
     from uvicorn.config import Config
 
 START_SECONDS = 60  # of which gradio itself would wait for 5
-ACCEPTED_AT_ONCE = 64  # each is an open file before anything can be decided on it
+ACCEPTED_AT_ONCE = 16  # each is an open file before anything can be decided on it
 WAITING_TO_BE_ACCEPTED = 1024
+BEGUN_AT_ONCE = 2  # requests; the page itself takes some milliseconds
+OUT_OF_TURN = ("/healthz", "/readyz")
+SMALL_CHUNK_BYTES = 1024
 READ_BYTES = 16 * 1024  # at once: what other connections have to wait for
 
 
@@ -58,6 +64,8 @@ class Connection(H11Protocol):
         self._room = room
         self._awaited = ""
         self._deadline: asyncio.TimerHandle | None = None
+        self._chunks, self._chunk_bytes = 0, 0
+        self._next_event, self.conn.next_event = self.conn.next_event, self._next_event_counted
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         transport.max_size = READ_BYTES  # of asyncio's own; others have bounds of theirs
@@ -90,10 +98,31 @@ class Connection(H11Protocol):
         super().resume_writing()
         self._look()
 
+    def send_400_response(self, msg: str) -> None:
+        if self.cycle and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # what the app answers by now has nowhere to go
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:  # the answer is on its way already
+            self.close_at_once()
+
     def close_at_once(self) -> None:
         """Without waiting until what was written is taken."""
         self._await("")
         self.transport.abort()
+
+    def _next_event_counted(self) -> object:
+        """Of a body in chunks: the smaller they are, the longer others wait for its bytes."""
+        event = self._next_event()
+        if isinstance(event, h11.Request):
+            self._chunks, self._chunk_bytes = 0, 0
+        elif isinstance(event, h11.Data) and event.chunk_start:
+            self._chunks += 1
+            self._chunk_bytes += len(event.data)
+            if self._chunks > limits.MOST_SMALL_CHUNKS + self._chunk_bytes // SMALL_CHUNK_BYTES:
+                raise h11.RemoteProtocolError("Its chunks are too small.")
+        return event
 
     def _look(self) -> None:
         """Find out what is waited for now."""
@@ -121,11 +150,41 @@ class Connection(H11Protocol):
             self._deadline = self.loop.call_later(seconds, self.close_at_once)
 
 
+class InTurn:
+    """ASGI middleware: of many requests that come at once only a few begin before others are looked
+    at. Whether the app is well is answered out of turn."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+        self._waiting: deque[asyncio.Future] = deque()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OUT_OF_TURN:
+            await self._turn()
+        await self._app(scope, receive, send)
+
+    async def _turn(self) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._begin)
+        self._waiting.append(turn := loop.create_future())
+        await turn
+
+    def _begin(self) -> None:
+        for _ in range(min(BEGUN_AT_ONCE, len(self._waiting))):
+            turn = self._waiting.popleft()
+            if not turn.cancelled():
+                turn.set_result(None)
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._begin)
+
+
 class Server(gradio.http_server.Server):
     """gradio's, with bounds."""
 
     def __init__(self, config: Config, *arguments, **options):
         bound_log()
+        config.app = InTurn(config.app)
         config.http, config.ws = partial(Connection, Room()), "none"
         config.backlog = ACCEPTED_AT_ONCE
         config.h11_max_incomplete_event_size = limits.MOST_HEADER_BYTES
