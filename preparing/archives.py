@@ -14,6 +14,7 @@ from lzma import LZMAError
 from pathlib import Path
 
 from core.files import temporary_folder
+from core.inputs import opened
 from errors import UserError
 from preparing.folders import NO_DATA
 from preparing.limits import FOLDERS_DEEP
@@ -27,13 +28,13 @@ BROKEN = (
 BLOCK = 512  # bytes, of which a tar archive is made
 
 
-def open_archive(path: Path, opened: Callable[[Path], Source]) -> Source:
-    """What `opened` finds in an archive, in a folder that `close` deletes."""
+def open_archive(path: Path, read: Callable[[Path], Source]) -> Source:
+    """What `read` finds in an archive, in a folder that `close` deletes."""
     temporary = temporary_folder("unpacked-")
     folder = Path(temporary.name)
     try:
         _unpack(path, folder)
-        inner = opened(_innermost(folder))
+        inner = read(_innermost(folder))
     except UserError as error:
         temporary.cleanup()
         raise UserError(str(error).replace(str(folder), str(path))) from error
@@ -65,6 +66,8 @@ def members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """All members, each forgotten after the next. Raises ReadError where the archive breaks off."""
     while member := archive.next():
         archive.members.clear()
+        if archive.offset <= member.offset:  # it would be read again and again
+            raise tarfile.ReadError("a file in it has less than no bytes")
         yield member
     if isinstance(archive.fileobj, io.BufferedReader):  # what is compressed has its own checks
         archive.fileobj.seek(archive.offset)
@@ -85,15 +88,15 @@ def _unpack(path: Path, folder: Path) -> None:
 
 
 def _unzip(path: Path, folder: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
+    with opened(path) as file, zipfile.ZipFile(file) as archive:
         _check(path, ((each.filename, each.file_size) for each in archive.infolist()))
         archive.extractall(folder)
 
 
 def _untar(path: Path, folder: Path) -> None:
-    with tarfile.open(path) as archive:
+    with opened(path) as file, tarfile.open(fileobj=file) as archive:
         _check(path, ((member.name, member.size) for member in members(archive)))
-    with tarfile.open(path) as archive:
+    with opened(path) as file, tarfile.open(fileobj=file) as archive:
         for member in members(archive):
             archive.extract(member, folder, filter="data")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from core.inputs import is_file
 from preparing import kohya
 from preparing.catalogues import TABLES
 from preparing.reading import Reading
@@ -44,7 +45,7 @@ class Contents:
 
     def add_other(self, path: Path, pictures: Pictures) -> None:
         suffix = path.suffix.lower()
-        if not path.is_file():
+        if not is_file(path):
             return
         if suffix == ".parquet":
             self.parquet.append(path)

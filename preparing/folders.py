@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.inputs import fault_of
+from core.inputs import fault_of, is_folder, is_there
 from errors import UserError
 
 MANIFEST = ".prepared.json"  # of a data set that prepare_dataset.py wrote; hidden: it is no data
@@ -37,6 +37,15 @@ def entries_below(folder: Path) -> Iterator[Path]:
             yield path
         elif not _is_apart(path, folder, seen):
             waiting.append((path, _names_in(path, seen)))
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Names of the folders in a folder that are data. Raises `UserError`."""
+    names = _names_in(folder, set())
+    paths = {name: folder / name for name in names}
+    return [
+        name for name, path in paths.items() if is_folder(path) and not is_there(path / MANIFEST)
+    ]
 
 
 def _names_in(folder: Path, seen: set[tuple[int, int]]) -> Iterator[str]:

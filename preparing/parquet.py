@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
 
-from core.inputs import opened
+from core.inputs import fault_of, opened
 from errors import UserError, reason_of
 from preparing.cells import Entry
 from preparing.folders import files_below
@@ -135,7 +135,11 @@ def _opened(path: Path):
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(opened(path))
+        file = opened(path)
+    except OSError as error:
+        raise UserError(f"{path} {fault_of(error)}; put a Parquet file there.") from error
+    try:
+        return pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(
             f"{path} is no whole Parquet file ({reason_of(error)}); fetch it again."

@@ -15,13 +15,13 @@ from preparing import tables
 from preparing.archives import open_archive
 from preparing.catalogues import TABLES, open_image_folder, open_table
 from preparing.contents import ARCHIVES, survey
-from preparing.folders import entries_below, files_below
+from preparing.folders import entries_below, files_below, folders_in
 from preparing.layouts import LAYOUTS, Found, not_read
 from preparing.parquet import open_parquet
 from preparing.reading import Reading, Source, stamp_of
 from preparing.rows import Row, content_of
 from preparing.sidecars import Pictures, Sidecars
-from preparing.splits import SPLITS, folders_in
+from preparing.splits import SPLITS
 from preparing.webdataset import is_shard, open_shards
 
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -87,7 +87,7 @@ def _file(path: Path, reading: Reading) -> Source:
 
 def _folder(folder: Path, reading: Reading) -> Source:
     names = ({"dataset_dict.json"}, {"state.json", "dataset_info.json"})
-    if any(all((folder / name).exists() for name in several) for several in names):
+    if any(all(is_there(folder / name) for name in several) for several in names):
         return tables.from_disk(folder, reading)
     if metadata := _metadata(folder):
         opened = partial(open_image_folder, folder, metadata, reading)
@@ -148,6 +148,8 @@ def _nothing_found(folder: Path) -> str:
             f"{wanted}, but {', '.join(meant[:3])}: rename it, or have prepare_dataset.py "
             "make a data set of it."
         )
+    if not files and (unfit := next(entries_below(folder), None)):
+        return f"{wanted}, and {unfit.name} {_unfit(unfit)}; put files there."
     if not files:
         return f"{wanted}; it is empty: put pictures there and name them in a metadata.jsonl."
     if packed := [path.name for path in files if path.name.lower().endswith(ARCHIVES)]:

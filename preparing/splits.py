@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path, PurePath
 
-from preparing.folders import MANIFEST
+from preparing.folders import folders_in
 from preparing.ledger import Finding
 
 # The words that `datasets` knows, and what they are here.
@@ -80,11 +78,3 @@ def held_out_folders(folder: Path, deep: int = FOLDERS_DEEP) -> tuple[str, ...]:
         elif deep:
             found += [f"{name}/{below}" for below in held_out_folders(folder / name, deep - 1)]
     return tuple(found)
-
-
-def folders_in(folder: Path) -> list[str]:
-    """Names of the folders in a folder that are data."""
-    names = []
-    with suppress(OSError), os.scandir(folder) as entries:  # who reads its files says what is wrong
-        names = [each.name for each in entries if not each.name.startswith(".") and each.is_dir()]
-    return sorted(name for name in names if not (folder / name / MANIFEST).exists())

@@ -13,7 +13,7 @@ from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from core.inputs import size
+from core.inputs import opened, size
 from errors import UserError, reason_of
 from preparing.archives import BROKEN, members
 from preparing.ledger import Finding
@@ -105,7 +105,7 @@ def _caption_of(picture: Member, sample: list[Member], sidecars: Sidecars) -> Me
 
 
 def _content(path: Path, offset: int, size: int) -> bytes:
-    with open(path, "rb") as file:
+    with opened(path) as file:
         file.seek(offset)
         return file.read(size)
 
@@ -120,7 +120,7 @@ def _samples(path: Path) -> Iterator[list[Member]]:
 def _members(path: Path) -> Iterator[Member]:
     """The files in an archive. Raises `UserError` where it breaks off, or is compressed."""
     try:
-        with tarfile.open(path, "r:") as archive:
+        with opened(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in members(archive):
                 name = PurePosixPath(member.name)
                 if not member.isdir() and name.name and not _is_hidden(name):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 import tracemalloc
 from collections.abc import Callable, Iterable
@@ -748,3 +749,46 @@ def test_the_readme_lists_every_layout():
     layouts = ("img2dataset", "WebDataset", "COCO", "kohya", "Parquet", "save_to_disk", "HEIC")
     for word in (*TABLES, *CAPTION_SUFFIXES, *METADATA, *layouts):
         assert word in section, word
+
+
+def test_a_link_to_itself_or_to_its_own_folder_is_no_folder_of_a_split(tmp_path):
+    folder = write(tmp_path / "data", pairs())
+    (folder / "itself").symlink_to("itself")
+    (folder / "here").symlink_to(".")
+    assert len(rows_of(folder)) == 3
+    write(folder, {"table.csv": "file_name,text\n0.png,a cat\n"})
+    assert len(rows_of(folder / "table.csv")) == 1
+
+
+@pytest.mark.parametrize("size", [-1024, -512])
+def test_a_file_of_less_than_no_bytes_does_not_send_a_tar_round_in_circles(tmp_path, size):
+    path = tar_of(tmp_path / "a.tar", [("0.txt", b"a cat"), ("0.png", file_of(noise()))])
+    content = bytearray(path.read_bytes())
+    head = content[1024:1536]
+    head[124:136] = size.to_bytes(12, "big", signed=True)
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    content[1024:1536] = head
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="less than no bytes"):
+        rows_of(path)
+
+
+def test_a_long_caption_of_coco_in_any_script_is_read(tmp_path):
+    caption = "\u00e9" * 3_000_000
+    image, said = {"id": 1, "file_name": "1.png"}, {"image_id": 1, "caption": caption}
+    path = tmp_path / "captions.json"
+    path.write_text(json.dumps({"images": [image], "annotations": [said]}, ensure_ascii=False))
+    (entry,) = coco.Index(path, "utf-8").entries()
+    assert entry.fields["caption"] == caption
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.tar", "a.csv", "a.json", "a.png"])
+def test_what_is_no_file_is_not_waited_for_and_no_empty_folder(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name} is no file but a named pipe"):
+        open_source(str(tmp_path), Reading())
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("gone")
+    with pytest.raises(UserError, match=f"{name} is a link to 'gone', which is not there"):
+        open_source(str(tmp_path), Reading())
