@@ -334,7 +334,7 @@ def draw_and_save(
                 unsaved.append(PROBLEMS[picture.problem].format(seed=picture.seed))
                 continue
             path = destination.path(picture, number)
-            picture.write(path)
+            picture.save(path)
             bar.write(shown(f"{path}  (seed {picture.seed})"))
     return unsaved
 

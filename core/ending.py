@@ -22,10 +22,10 @@ from functools import partial
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
+from core.signals import ENDING
 from core.terminal import complain
 from errors import UserError
 
-NAMES = ("SIGHUP", "SIGINT", "SIGTERM")  # a closed terminal, Ctrl-C, whoever runs servers
 TIDY_SECONDS = 1.0
 _last_acts: list[Callable[[], object]] = []
 
@@ -67,14 +67,13 @@ def end_at_signals() -> None:
     already, as nohup does, still is. To be called in the main thread."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
-    watched = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-    for number in watched:
+    for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
     # Written to at once, and not when the main thread has time for it.
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     # Both ends: the writer would be closed with the last that knows of it.
-    waiting = threading.Thread(target=_wait, args=(reader, writer, watched), name="end")
+    waiting = threading.Thread(target=_wait, args=(reader, writer), name="end")
     waiting.daemon = True
     waiting.start()
 
@@ -113,8 +112,8 @@ def leave(code: int, word: str = "") -> NoReturn:
         os._exit(code)
 
 
-def _wait(reader: socket.socket, _: socket.socket, watched: list[int]) -> None:
-    while (number := reader.recv(1)[0]) not in watched:
+def _wait(reader: socket.socket, _: socket.socket) -> None:
+    while (number := reader.recv(1)[0]) not in ENDING:
         pass
     leave(128 + number, "Interrupted." if number == signal.SIGINT else "")
 

@@ -97,7 +97,7 @@ class Job:
                 )
                 if folder:
                     folder.mkdir(parents=True, exist_ok=True)
-                    picture.write(folder / picture.file_name)
+                    picture.save(folder / picture.file_name)
             yield PromptScore(request.prompt, tuple(seen))
 
 

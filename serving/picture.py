@@ -37,7 +37,7 @@ class Picture:
         """Write a PNG that carries its settings, to a file whole or not at all, or to a stream.
 
         Text chunk "parameters" is in the manner of AUTOMATIC1111, which other tools read;
-        "sd-pokemon" is `settings` as JSON.
+        "sd-pokemon" is `settings` as JSON. Raises `core.files.Unwritable`.
         """
         chunks = PngInfo()
         chunks.add_text("parameters", self._parameters())
@@ -45,16 +45,6 @@ class Picture:
         is_path = isinstance(target, str | Path)
         with replaced(Path(target), durable=False) if is_path else nullcontext(target) as place:
             self.image.save(place, format="PNG", pnginfo=chunks)
-
-    def write(self, path: Path) -> None:
-        """As `save`. Raises UserError where the disk does not take it."""
-        try:
-            self.save(path)
-        except OSError as error:
-            raise UserError(
-                f"{path} cannot be written ({error.strerror or error}). Make room, or choose "
-                "another place."
-            ) from error
 
     def check(self) -> None:
         """Raises UserError where it is not to be shown."""

@@ -1,6 +1,7 @@
 """The files of the pictures that pages show."""
 
 import errno
+import re
 import shutil
 from dataclasses import replace
 
@@ -72,8 +73,17 @@ def test_a_full_disk_is_a_sentence_and_nothing_half_written_stays(kept):
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(UserError, match="could not be kept"):
+    said = re.escape("The picture could not be kept (No space left on device).")
+    with pytest.raises(UserError, match=said):
         kept.keep("a.png", save)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_of_a_full_disk_a_visitor_is_not_told_where_the_folder_is(kept):
+    folder = keep(kept, 1).parent.parent
+    with no_file_larger_than(50), pytest.raises(UserError, match="could not be kept") as error:
+        keep(kept, 2)
+    assert str(folder) not in str(error.value) and "File too large" in str(error.value)
     assert len(list(folder.iterdir())) == 1
 
 
@@ -84,9 +94,9 @@ def test_a_name_of_long_letters_is_one_that_a_disk_takes(kept):
 
 def test_a_picture_on_a_full_disk_is_a_sentence_and_the_one_before_stays(tmp_path):
     path = tmp_path / "a.png"
-    picture(1).write(path)
+    picture(1).save(path)
     before = path.read_bytes()
-    with no_file_larger_than(50), pytest.raises(UserError, match=r"a\.png cannot be written \("):
-        picture(2).write(path)
+    with no_file_larger_than(50), pytest.raises(UserError, match=r"a\.png cannot be written: "):
+        picture(2).save(path)
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["a.png"]

@@ -16,6 +16,7 @@ from ports import some_port
 from test_rest import until
 
 from core import ending
+from core.signals import ENDING
 
 PROJECT = Path(ending.__file__).parent.parent
 PATIENCE_SECONDS = 60  # the machine may be busy
@@ -58,7 +59,7 @@ DOING = {
     "something outside of Python": """
         import ctypes
         print("ready")
-        ctypes.CDLL(None).sleep(3600)
+        while True: ctypes.CDLL(None).sleep(3600)
     """,
     "something in a thread that cannot be stopped": """
         import ctypes
@@ -89,13 +90,12 @@ DOING = {
 }
 
 
-@pytest.mark.parametrize("name", ending.NAMES)
-def test_a_signal_ends_with_its_own_code_and_leaves_no_file(tmp_path, name):
-    number = getattr(signal, name)
+@pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
+def test_a_signal_ends_with_its_own_code_and_leaves_no_file(tmp_path, number):
     with running("open(f'{folder}/x', 'w')\n" + IDLE, tmp_path) as process:
         assert len(list(tmp_path.iterdir())) == 1
         assert end(process, number) == 128 + number
-        assert process.stderr.read() == ("Interrupted.\n" if name == "SIGINT" else "")
+        assert process.stderr.read() == ("Interrupted.\n" if number == signal.SIGINT else "")
         assert list(tmp_path.iterdir()) == []
 
 

@@ -71,7 +71,9 @@ def test_a_drawing_that_somebody_listens_to_is_drawn_however_long_it_takes(
 def test_a_follower_who_leaves_at_the_first_word_calls_the_drawing_off(demo, generator):
     # Before anything of the drawing itself was told.
     draw, worker = function(demo, given="gallery"), worker_of(demo)
-    visitor = SimpleNamespace(client=SimpleNamespace(host="127.0.0.1"), session_hash="s")
+    visitor = SimpleNamespace(
+        client=SimpleNamespace(host="127.0.0.1"), session_hash="s", headers={"host": "localhost"}
+    )
     generator.hold()
     first = demo.fns[draw.index].fn(visitor, *(draw.values | {"prompt": "first"}).values())
     next(first)
@@ -107,7 +109,9 @@ def test_of_one_peer_fewer_pages_are_followed_unless_it_is_this_machine(demo, mo
     of_demo = gate_of(demo)
 
     def follow(host: str):
-        request = SimpleNamespace(client=SimpleNamespace(host=host), query_params={})
+        request = SimpleNamespace(
+            client=SimpleNamespace(host=host), query_params={}, headers={"host": "localhost"}
+        )
         return of_demo._followed("heartbeat/x", request)
 
     with ExitStack() as followed:

@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from errors import UserError
+from core.files import Unwritable
+from errors import UserError, reason_of
 from serving.limits import KEPT_SECONDS, MOST_KEPT_BYTES
 from serving.page import words
 
@@ -49,9 +50,11 @@ class Drawings:
             path.parent.mkdir(parents=True)  # systems tidy up their temporary folders
             save(path)
             size = path.stat().st_size
-        except OSError as error:
+        except (OSError, Unwritable) as error:
             shutil.rmtree(path.parent, ignore_errors=True)
-            raise UserError(words.NOT_KEPT.format(reason=error.strerror)) from error
+            cause = error.__cause__ if isinstance(error, Unwritable) else error
+            reason = getattr(cause, "strerror", None) or reason_of(cause)
+            raise UserError(words.NOT_KEPT.format(reason=reason)) from error
         with self._changing:
             self._kept.append(Kept(path, size, time.monotonic()))
             self._size += self._kept[-1].size
