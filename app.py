@@ -289,8 +289,6 @@ def share(
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    keep_temporary_files_together(os.environ.pop("GRADIO_TEMP_DIR", None))
-    end_at_signals()
     password = check_entrance(args)
     from serving.entrances.hosts import hosts_of
 
@@ -320,6 +318,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     app.block_thread()
 
 
+def run(arguments: Sequence[str] | None = None) -> None:
+    """As `main`, in a process that serves the page and does nothing else."""
+    keep_temporary_files_together(os.environ.pop("GRADIO_TEMP_DIR", None))
+    end_at_signals()
+    main(arguments)
+
+
 if __name__ == "__main__":
     with at_once():
-        exit_with_sentence(main)
+        exit_with_sentence(run)

@@ -1,6 +1,7 @@
 """Fixtures: a tiny Stable Diffusion with random weights, of the classes of the real one."""
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,17 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from core.signals import ENDING
+
 RESOLUTION = 32  # pixels a side of what the tiny model draws
+
+
+@pytest.fixture(autouse=True)
+def signals_stay_as_they_are():
+    """Else a later test that sends one to its own process ends them all."""
+    before = [signal.getsignal(number) for number in ENDING]
+    yield
+    assert [signal.getsignal(number) for number in ENDING] == before
 
 
 def byte_tokenizer() -> CLIPTokenizer:

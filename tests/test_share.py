@@ -295,7 +295,7 @@ app.OpeningGenerator = Opening
 networking.GRADIO_API_SERVER = {api!r}
 tunneling.BINARY_PATH = {program!r}
 tunneling.CHECKSUMS[tunneling.BINARY_URL] = {checksum!r}
-app.main({arguments!r})
+app.run({arguments!r})
 """
 
 
