@@ -12,6 +12,7 @@ import gc
 import ipaddress
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from serving.limits import Limits
 
 PORTS_TRIED = 100
+SWITCH_SECONDS = 0.0002  # until another thread gets the interpreter; 0.005 is usual
 
 
 class OpeningGenerator:
@@ -310,10 +312,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     announce(args, port, password)
     if args.share:
         share(args, app, password, hosts)
-    generator.open(args.device, args.dtype)
-    # Else Python looks through all that is there for good again and again, and everybody waits.
-    gc.collect()
-    gc.freeze()
+    # Python looks for garbage for half a second at a time, in which nobody is answered: not while
+    # the model opens, and never again among what is there for good.
+    gc.disable()
+    try:
+        generator.open(args.device, args.dtype)
+    finally:
+        gc.freeze()
+        gc.enable()
     say(f"{generator.name} is ready. Stop with Ctrl+C.")
     app.block_thread()
 
@@ -322,6 +328,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """As `main`, in a process that serves the page and does nothing else."""
     keep_temporary_files_together(os.environ.pop("GRADIO_TEMP_DIR", None))
     end_at_signals()
+    # Opening a model holds the interpreter for as long as it may, while visitors wait for answers.
+    sys.setswitchinterval(SWITCH_SECONDS)
     main(arguments)
 
 

@@ -38,6 +38,8 @@ ROOT = Path(__file__).resolve().parent.parent
 OPEN_FILES = 1024
 START_SECONDS, END_SECONDS = 300, 60  # that are waited
 ANSWER_SECONDS, CLEAR_SECONDS = 0.2, 2  # what is to be met
+OPENING = "half-open, while the model opens"
+OPENING_SECONDS = 0.5  # likewise: opening keeps all processors busy by itself
 PROBE_SECONDS, PATIENCE_SECONDS = 0.05, 10
 LOG_BYTES = 100_000
 PICTURE = {"prompt": "a cat", "steps": 150, "num_images": 16}
@@ -232,7 +234,7 @@ def measured(options: argparse.Namespace) -> dict:
         attacks = {name: attacked(app, name, options.seconds) for name in options.attacks}
         alive = app.process.poll() is None
         log = app.said()
-    attacks["half-open, while the model opens"] = attacked_while_it_opens(options.model)
+    attacks[OPENING] = attacked_while_it_opens(options.model)
     ends = {doing: ended(options.model, doing) for doing in options.ends}
     results = {"attacks": attacks, "ends": ends, "alive": alive}
     return results | {"unmet": [*unmet(results, log)], "slow": [*slow(results)]}
@@ -261,7 +263,7 @@ def unmet(results: dict, log: str) -> Iterator[str]:
 def slow(results: dict) -> Iterator[str]:
     """A sentence for each number that is over its bar, on a machine that does nothing else."""
     for name, found in results["attacks"].items():
-        if found["max"] > ANSWER_SECONDS:
+        if found["max"] > (OPENING_SECONDS if name == OPENING else ANSWER_SECONDS):
             yield f"{name}: an answer took {found['max'] * 1000:.0f} ms."
     for doing, found in results["ends"].items():
         if found["seconds"] > CLEAR_SECONDS:

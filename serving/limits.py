@@ -24,7 +24,7 @@ MOST_QUEUED = 200  # calls of the page's functions that are not taken up yet
 # Bodies
 MAX_BODY_BYTES = 64 * 1024
 BODY_SECONDS = 10
-MOST_SMALL_CHUNKS = 200  # of a chunked body; beyond them 1 KiB each, on average
+MOST_SMALL_CHUNKS = 32  # of a chunked body; beyond them 1 KiB each, on average
 MOST_UPLOADED = 5 * 2**20  # bytes of a picture whose settings are wanted
 UPLOAD_SECONDS = 120
 MOST_UPLOADS_AT_ONCE = 8
