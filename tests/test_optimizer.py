@@ -1,0 +1,186 @@
+"""training/optimizer.py against torch's own optimizers and diffusers' own schedules."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
+
+from training.config import Config
+from training.optimizer import Descent, DescentInBackward, descent_for, learning_rates
+
+RATES = (1e-2, 3e-3, 5e-2)
+
+
+def config_of(**options) -> Config:
+    usual = {
+        "pretrained_model_name_or_path": "base",
+        "train_data_dir": "data",
+        "output_dir": "out",
+        "learning_rate": 0.5,  # of which no step is taken: each is told its own
+        "adam_weight_decay": 0.1,
+        "max_grad_norm": 1.0,
+    }
+    return Config(**usual | options)
+
+
+@pytest.fixture
+def run() -> SimpleNamespace:
+    return SimpleNamespace(accelerator=Accelerator(cpu=True), device=torch.device("cpu"))
+
+
+def weights_of(seed: int = 0) -> dict[str, torch.nn.Parameter]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"a.weight": (4, 3), "a.bias": (4,)}
+    return {
+        name: torch.nn.Parameter(torch.randn(shape, generator=generator))
+        for name, shape in shapes.items()
+    }
+
+
+def give_gradients(weights, step: int, scale: float = 3.0) -> None:
+    generator = torch.Generator().manual_seed(100 + step)
+    for weight in weights.values():
+        weight.grad = scale * torch.randn(weight.shape, generator=generator)
+
+
+def reference(config: Config, rates=RATES, **clipping):
+    """The weights after torch's AdamW, clipped by torch, at a rate of its own each step."""
+    weights = weights_of()
+    adam = torch.optim.AdamW(
+        weights.values(), lr=0.0, betas=(config.adam_beta1, config.adam_beta2),
+        eps=config.adam_epsilon, weight_decay=config.adam_weight_decay,
+    )  # fmt: skip
+    for step, rate in enumerate(rates):
+        give_gradients(weights, step, **clipping)
+        torch.nn.utils.clip_grad_norm_(weights.values(), config.max_grad_norm)
+        adam.param_groups[0]["lr"] = rate
+        adam.step()
+    return weights, adam
+
+
+def assert_alike(weights, others) -> None:
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, others[name], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("scale", [3.0, 0.01])
+def test_steps_are_those_of_torch_clipped_and_at_the_rate_of_each(run, plain, scale):
+    config, weights = config_of(), weights_of()
+    descent = Descent(weights, config, run)
+    descent.plain = plain  # else accelerate clips
+    for step, rate in enumerate(RATES):
+        give_gradients(weights, step, scale)
+        descent.rate = rate
+        assert descent.step().item() is True
+        assert all(weight.grad is None for weight in weights.values())
+    expected, adam = reference(config, scale=scale)
+    assert_alike(weights, expected)
+    for (name, weight), key in zip(expected.items(), weights, strict=True):
+        for moment in ("exp_avg", "exp_avg_sq", "step"):
+            mine = descent.moments()[f"{key}/{moment}"]
+            torch.testing.assert_close(mine, adam.state[weight][moment], rtol=1e-5, atol=1e-9)
+        assert name == key
+
+
+def test_a_step_whose_gradient_is_no_number_is_not_taken(run):
+    for name in ("adamw", "muon"):
+        weights = weights_of()
+        descent = Descent(weights, config_of(optimizer=name), run)
+        give_gradients(weights, 0)
+        descent.rate = 0.1
+        assert descent.step()
+        before = {key: weight.detach().clone() for key, weight in weights.items()}
+        moments = {key: value.clone() for key, value in descent.moments().items()}
+        give_gradients(weights, 1)
+        weights["a.bias"].grad[2] = math.inf
+        assert not descent.step()
+        assert_alike(weights, before)
+        assert all(torch.equal(value, moments[key]) for key, value in descent.moments().items())
+        assert all(weight.grad is None for weight in weights.values())
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_making_the_state_moves_nothing_and_leaves_the_decay_as_it_was(run, name):
+    weights = weights_of()
+    descent = Descent(weights, config_of(optimizer=name), run)
+    assert_alike(weights, weights_of())
+    moments = descent.moments()
+    assert {key.rpartition("/")[0] for key in moments} == set(weights)
+    assert all((value == 0).all() for value in moments.values())
+    assert {group["weight_decay"] for group in descent.optimizer.param_groups} == {0.1}
+    assert all(weight.grad is None for weight in weights.values())
+
+
+def test_in_backward_each_gradient_is_clipped_by_itself_and_dropped_at_once(run):
+    config, weights = config_of(max_grad_norm=0.5), weights_of()
+    descent = DescentInBackward(weights, config, run)
+    expected = weights_of()
+    adams = {name: torch.optim.AdamW([weight], betas=(0.9, 0.999), weight_decay=0.1)
+             for name, weight in expected.items()}  # fmt: skip
+    for step, rate in enumerate(RATES):
+        descent.rate = rate
+        give_gradients(expected, step)
+        sum((weight * expected[name].grad).sum() for name, weight in weights.items()).backward()
+        assert all(weight.grad is None for weight in weights.values())
+        assert descent.step().item() is True
+        for name, weight in expected.items():
+            torch.nn.utils.clip_grad_norm_([weight], 0.5)
+            adams[name].param_groups[0]["lr"] = rate
+            adams[name].step()
+    assert_alike(weights, expected)
+    assert {key.rpartition("/")[0] for key in descent.moments()} == set(weights)
+
+
+def test_in_backward_only_the_weight_without_a_number_stays(run):
+    weights = weights_of()
+    descent = DescentInBackward(weights, config_of(), run)
+    descent.rate = 0.1
+    loss = (weights["a.weight"] * math.inf).sum() + weights["a.bias"].sum()
+    loss.backward()
+    assert not descent.step()
+    before = weights_of()
+    assert torch.equal(weights["a.weight"], before["a.weight"])
+    assert not torch.equal(weights["a.bias"], before["a.bias"])
+    weights["a.bias"].sum().backward()
+    assert descent.step()  # of this backward alone
+
+
+def test_the_options_choose_when_steps_are_taken(run):
+    assert type(descent_for(weights_of(), config_of(), run)) is Descent
+    inside = config_of(optimizer_in_backward=True)
+    assert type(descent_for(weights_of(), inside, run)) is DescentInBackward
+
+
+def test_a_rate_that_is_kept_as_a_tensor_is_set_in_place(run):
+    descent = Descent(weights_of(), config_of(), run)
+    kept = descent.optimizer.param_groups[0]["lr"] = torch.tensor(0.0)
+    descent.optimizer.defaults["fused"] = False
+    for weight in descent.weights:
+        weight.grad = torch.ones_like(weight)
+    descent.rate = 0.25
+    descent.step()
+    assert descent.optimizer.param_groups[0]["lr"] is kept and kept.item() == 0.25
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"],
+)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_rate_of_each_step_is_that_of_diffusers(name, scaled):
+    config = config_of(
+        lr_scheduler=name, lr_warmup_steps=5, lr_num_cycles=2, lr_power=2.0, scale_lr=scaled
+    )
+    rates = learning_rates(config, steps=40, scale=8)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.5 * (8 if scaled else 1))
+    schedule = get_scheduler(
+        name, optimizer, num_warmup_steps=5, num_training_steps=40, num_cycles=2, power=2.0
+    )
+    for step in range(40):
+        assert rates(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9, abs=1e-12)
+        optimizer.step()
+        schedule.step()
