@@ -14,6 +14,7 @@ module's place. Survivors are printed as line and change; some compute the same 
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
 import importlib.util
 import json
@@ -71,18 +72,19 @@ class Mutant:
 
 
 def mutants_of(source: str) -> list[Mutant]:
-    """Every mutant of a module, in the order of OPERATORS; those that do not parse are left out."""
+    """Every mutant of a module, in the order of OPERATORS; those that do not parse are left out,
+    and those of annotations alone."""
     from cosmic_ray import plugins
     from cosmic_ray.mutating import mutate_code
 
-    found = {}
+    found, meaning = {}, meaning_of(source)
     for name in OPERATORS:
         operator = plugins.get_operator(f"core/{name}")()
         for occurrence in range(10_000):
             changed = mutate_code(source, operator, occurrence)
             if changed is None:
                 break
-            if parses(changed):
+            if parses(changed) and meaning_of(changed) != meaning:
                 found.setdefault(changed, Mutant(changed, difference(source, changed)))
     return list(found.values())
 
@@ -93,6 +95,17 @@ def parses(source: str) -> bool:
     except SyntaxError:
         return False
     return True
+
+
+def meaning_of(source: str) -> str:
+    """What is run of it: without the annotations of functions."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+    return ast.dump(tree)
 
 
 def difference(before: str, after: str) -> str:

@@ -621,13 +621,6 @@ def test_case_22_a_data_set_of_one(tmp_path):
                                 "add more")  # fmt: skip
 
 
-def test_case_22_a_data_set_that_is_all_held_out_is_not_called_empty(tmp_path):
-    (tmp_path / "data").mkdir()
-    folder_of(tmp_path / "data" / "test")
-    faults, _ = faults_of(tmp_path / "data")
-    assert len(faults) == 1 and "has held-out rows alone, nothing to learn from" in faults[0]
-
-
 PRODUCTS = [  # of product_data.json: two fine entries between those that lack something
     {"image_id": "0"},
     {"image_id": "1", "description": FINE},

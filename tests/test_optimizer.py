@@ -149,6 +149,36 @@ def test_in_backward_only_the_weight_without_a_number_stays(run):
     assert descent.step()  # of this backward alone
 
 
+def test_a_step_is_clipped_and_decided_where_nobody_waits_for_it(run):
+    descent = Descent(weights_of(), config_of(), run)
+    assert descent.plain and descent.optimizer.defaults["fused"]
+    assert not Descent(weights_of(), config_of(shard=True), run).plain
+    run.device = torch.device("cuda")
+    assert not Descent(weights_of(), config_of(), run).plain
+
+
+class Packed:
+    """As 8-bit Adam's moments: a tensor that says of which others it is made."""
+
+    def __init__(self):
+        self.codes, self.scale = torch.ones(4), torch.ones(1)
+
+    def __tensor_flatten__(self):
+        return ["codes", "scale"], None
+
+
+def test_a_moment_of_packed_bits_is_saved_as_its_parts_and_a_sharded_one_whole(run):
+    descent = Descent(weights_of(), config_of(), run)
+    packed, sharded = Packed(), Packed()
+    sharded.full_tensor = lambda: None
+    state = descent.optimizer.state[descent.weights[0]]
+    state |= {"exp_avg": packed, "exp_avg_sq": sharded}
+    moments = descent.moments()
+    assert moments["a.weight/exp_avg/codes"] is packed.codes
+    assert moments["a.weight/exp_avg/scale"] is packed.scale
+    assert "a.weight/exp_avg" not in moments and moments["a.weight/exp_avg_sq"] is sharded
+
+
 def test_the_options_choose_when_steps_are_taken(run):
     assert type(descent_for(weights_of(), config_of(), run)) is Descent
     inside = config_of(optimizer_in_backward=True)
@@ -180,7 +210,9 @@ def test_the_rate_of_each_step_is_that_of_diffusers(name, scaled):
     schedule = get_scheduler(
         name, optimizer, num_warmup_steps=5, num_training_steps=40, num_cycles=2, power=2.0
     )
+    alone = learning_rates(config, steps=40)
     for step in range(40):
+        assert alone(step) * (8 if scaled else 1) == pytest.approx(rates(step), abs=1e-5)
         assert rates(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9, abs=1e-12)
         optimizer.step()
         schedule.step()

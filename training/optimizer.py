@@ -112,16 +112,11 @@ def descent_for(weights: Weights, config, run) -> Descent | DescentInBackward:
 def start(optimizer: torch.optim.Optimizer) -> None:
     """Make the optimizer's state now, as it is before the first step: so that memory is taken
     before any work is done, and a checkpoint can be read into it."""
-    decays = [group["weight_decay"] for group in optimizer.param_groups]
-    _set_rate(optimizer, 0.0)
-    for group in optimizer.param_groups:
-        group["weight_decay"] = 0.0
-        for weight in group["params"]:
-            weight.grad = torch.zeros_like(weight)
-    optimizer.step()  # of length 0
+    for weight in (each for group in optimizer.param_groups for each in group["params"]):
+        weight.grad = torch.zeros_like(weight)
+    _set_rate(optimizer, 0.0)  # which weight decay goes by as well
+    optimizer.step()
     optimizer.zero_grad()
-    for group, decay in zip(optimizer.param_groups, decays, strict=True):
-        group["weight_decay"] = decay
     for state in optimizer.state.values():
         if "step" in state:
             state["step"].zero_()
