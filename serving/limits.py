@@ -21,6 +21,16 @@ UNREAD_SECONDS = 60  # for which nothing of an answer is taken
 LISTEN_SECONDS = 20  # until somebody follows a drawing that the page was asked for
 MOST_QUEUED = 200  # calls of the page's functions that are not taken up yet
 
+# Wrong passwords that are looked at: so many at once, then one after so many seconds
+WRONG_OF_PEER = 30
+WRONG_OF_PEER_SECONDS = 2
+WRONG_IN_ALL = 60
+WRONG_IN_ALL_SECONDS = 1
+MOST_WAITING = 60  # to be looked at
+LONGEST_WAIT_SECONDS = 30
+MAX_PASSWORD_CHARACTERS = 256
+MAX_NAME_CHARACTERS = 64  # of a client
+
 # Bodies
 MAX_BODY_BYTES = 64 * 1024
 BODY_SECONDS = 10
@@ -85,6 +95,14 @@ APP = (
     Limit("JSON: digits of a number", bounded_json.DIGITS, "digits", "400"),
     Limit("JSON: lists and objects in each other", bounded_json.DEPTH, "levels", "400"),
     Limit("prompt, negative prompt", MAX_PROMPT_CHARACTERS, "characters", "400"),
+    Limit("password", MAX_PASSWORD_CHARACTERS, "characters", "wrong"),
+    Limit(f"wrong passwords of one address, then one every {WRONG_OF_PEER_SECONDS} s",
+          WRONG_OF_PEER, "passwords", "they wait"),
+    Limit(f"wrong passwords in all, then one every {WRONG_IN_ALL_SECONDS} s",
+          WRONG_IN_ALL, "passwords", "they wait"),
+    Limit("passwords that wait to be looked at", MOST_WAITING, "passwords", "429"),
+    Limit("for which one waits", LONGEST_WAIT_SECONDS, "seconds", "429"),
+    Limit("name of a client (X-Client-Id)", MAX_NAME_CHARACTERS, "characters", "400"),
     Limit("picture that is dropped on the page", MOST_UPLOADED, "bytes", "413"),
     Limit("until an upload is complete", UPLOAD_SECONDS, "seconds", "408"),
     Limit("uploads on their way", MOST_UPLOADS_AT_ONCE, "uploads", "503"),

@@ -7,8 +7,14 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-MOST_WAITING = 60
-LONGEST_WAIT_SECONDS = 30
+from serving.limits import (
+    LONGEST_WAIT_SECONDS,
+    MOST_WAITING,
+    WRONG_IN_ALL,
+    WRONG_IN_ALL_SECONDS,
+    WRONG_OF_PEER,
+    WRONG_OF_PEER_SECONDS,
+)
 
 
 class Bucket:
@@ -33,7 +39,8 @@ class Peer:
     """What one peer got wrong: of late, and a while ago."""
 
     def __init__(self):
-        self.late, self.past = Bucket(30, seconds=2), Bucket(math.inf, seconds=10 * 60)
+        self.late = Bucket(WRONG_OF_PEER, WRONG_OF_PEER_SECONDS)
+        self.past = Bucket(math.inf, seconds=10 * 60)
 
     def add(self, now: float) -> None:
         self.late.add(now)
@@ -59,7 +66,7 @@ class Attempts:
     """
 
     def __init__(self):
-        self._all = Bucket(60, seconds=1)
+        self._all = Bucket(WRONG_IN_ALL, WRONG_IN_ALL_SECONDS)
         self._peers: dict[str, Peer] = {}  # about 700: all wrong ones are 60 a minute
         self._waiting: list[Attempt] = []
         self._alarm: asyncio.TimerHandle | None = None

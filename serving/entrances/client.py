@@ -9,10 +9,11 @@ from typing import Protocol
 
 from serving.entrances.guard import Refusal
 from serving.entrances.hosts import is_here, name_of
+from serving.limits import MAX_NAME_CHARACTERS
 from serving.line import Client
 
 HEADER = "X-Client-Id"
-NAME = r"^[A-Za-z0-9_.-]{0,64}$"
+NAME = rf"^[A-Za-z0-9_.-]{{0,{MAX_NAME_CHARACTERS}}}$"
 ON_BEHALF = "x-on-behalf-of"
 SECRET = secrets.token_urlsafe(16)
 

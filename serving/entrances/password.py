@@ -21,11 +21,12 @@ from errors import UserError
 from serving.entrances.attempts import Attempts
 from serving.entrances.client import address_of
 from serving.entrances.guard import BODY_SECONDS, OPEN_PATHS
+from serving.limits import MAX_PASSWORD_CHARACTERS
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MIN_CHARACTERS, MAX_CHARACTERS = 8, 256
+MIN_CHARACTERS, MAX_CHARACTERS = 8, MAX_PASSWORD_CHARACTERS
 MOST_FORM_BYTES = 4096  # 256 characters of 4 bytes, each written as %F0
 VARIABLE = "SD_POKEMON_PASSWORD"
 COOKIE_SECONDS = 7 * 24 * 60 * 60  # as long as a public link
