@@ -46,6 +46,14 @@ def test_a_processor_without_units_computes_in_fp32_and_says_what_bf16_costs(pro
     assert precision.cost_of_bf16("cuda", "--dtype fp32") is None
 
 
+def test_gpus_are_asked_for_units_that_are_no_emulation(monkeypatch):
+    asked = monkeypatch.setattr
+    asked(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    assert not precision.has_bf16("cuda")
+    asked(torch.backends.mps, "is_macos_or_newer", lambda *version: version == (14, 0))
+    assert precision.has_bf16("mps")  # of Metal, since macOS 14
+
+
 @pytest.mark.parametrize(
     ("isa", "free"), [("AVX2", False), ("avx512_core", False), ("AVX512_CORE_AMX", True)]
 )
