@@ -180,6 +180,24 @@ def test_those_who_wait_are_few():
     virtual_time.run(story())
 
 
+def test_so_many_may_wait_and_one_more_is_turned_away():
+    async def story():
+        attempts = Attempts()
+        while not attempts._all.seconds_until_room(now()):
+            attempts._all.add(now())
+        asked = [asyncio.ensure_future(attempts.judge(f"peer {number}", Guessed()))
+                 for number in range(MOST_WAITING)]  # fmt: skip
+        await asyncio.sleep(0)
+        assert len(attempts._waiting) == MOST_WAITING
+        asked.append(asyncio.ensure_future(attempts.judge("one more", Guessed())))
+        await asyncio.sleep(0.01)
+        assert sum(each.done() for each in asked) == 1
+        for each in asked:
+            each.cancel()
+
+    virtual_time.run(story())
+
+
 def test_peers_are_forgotten():
     async def story():
         attempts, most = Attempts(), 0

@@ -62,8 +62,9 @@ def test_a_client_is_an_address_and_a_name_that_it_chose():
     assert client_of(visitor("203.0.113.7", X_Client_Id="mine")) == Client("203.0.113.7", "mine")
     assert client_of(visitor("203.0.113.7"), "a-session") == Client("203.0.113.7", "a-session")
     assert client_of(visitor("203.0.113.7")) == Client("203.0.113.7", "")
-    with pytest.raises(Refusal, match="Send up to 64 letters"):
+    with pytest.raises(Refusal, match="Send up to 64 letters") as refused:
         client_of(visitor("203.0.113.7", X_Client_Id="not one"))
+    assert refused.value.status == 400
 
 
 @pytest.mark.parametrize("name", ["", "mine"])

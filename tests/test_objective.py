@@ -153,6 +153,18 @@ def test_dream_is_that_of_diffusers(exponent):
     assert not torch.isclose(plain, expected)[2:].any()
 
 
+def test_of_what_dream_finds_wrong_nothing_is_learned():
+    weight = torch.tensor(0.7, requires_grad=True)
+    graphs = []
+
+    def predict(x_t, t, prompt):
+        graphs.append(torch.is_grad_enabled())
+        return weight * x_t
+
+    objective_of(dream_training=True)(predict, X_0, EPS, T, None).mean().backward()
+    assert graphs == [False, True] and weight.grad.isfinite()
+
+
 def test_dream_is_refused_where_the_unet_does_not_predict_noise():
     with pytest.raises(UserError, match="--dream_training"):
         objective_of("v_prediction", dream_training=True)
