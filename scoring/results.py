@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from scoring.binding import first_colour, swapped
 from scoring.data import Reference
-from scoring.distances import KERNELS, MIN_PROMPTS, difference, distance
+from scoring.distances import KERNELS, MIN_PROMPTS, difference, distance, repeats
 from scoring.inception import fid
 from scoring.memorisation import memorisation, perceptual_hash
 from scoring.scores import (
@@ -129,4 +129,5 @@ def against(model: Result, base: Result, reference: Reference | None = None) -> 
         keeping,
         compare_styles(model.following, base.following, reference.style),
         {name: difference(name, *both, prompts, reference.features) for name in KERNELS if several},
+        several and repeats(both[0], prompts, reference.features),
     )

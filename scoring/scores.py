@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from errors import UserError
-from scoring.distances import Distance
+from scoring.distances import Distance, nearness
 from scoring.memorisation import Memorisation
-from scoring.statistics import MIN_PROMPTS, bootstrap_interval, verdict, win_rate
+from scoring.statistics import CANNOT_TELL, MIN_PROMPTS, bootstrap_interval, verdict, win_rate
 from serving.votes import wilson_interval
 
 if TYPE_CHECKING:
@@ -188,6 +188,13 @@ class Against:
     keeping: Comparison | None = None
     style: Comparison | None = None
     distances: dict[str, Distance] = field(default_factory=dict)  # differences: below 0 is nearer
+    repeats: bool = False  # the model's pictures of different prompts are nearly the same
+
+    @property
+    def nearness(self) -> str:
+        """Whether the model's pictures, as a set, are nearer to the training pictures."""
+        found = nearness(self.distances)
+        return CANNOT_TELL if self.repeats and found == "better" else found
 
 
 def compare(model: ModelScores, base: ModelScores) -> Comparison:

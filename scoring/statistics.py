@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+CANNOT_TELL = "these prompts cannot tell"
 MIN_PROMPTS = 6  # with fewer, all prompts agreeing by luck is likelier than 3 %
 
 
@@ -36,10 +37,13 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def normal_interval(value: float, *variances: float) -> tuple[float, float]:
-    """Where a value lies with 95 % confidence, whose independent errors have these variances."""
-    reach = 1.959964 * math.sqrt(sum(variances))
-    return value - reach, value + reach
+def t_interval(value: float, *variances: float, freedom: int) -> tuple[float, float]:
+    """Where a value lies with 95 % confidence, whose independent errors have these variances,
+    estimated from `freedom` + 1 items or more each."""
+    from scipy.special import stdtrit
+
+    reach = stdtrit(freedom, 0.975) * math.sqrt(sum(variances))
+    return float(value - reach), float(value + reach)
 
 
 def _expanded_tail(count: int, confidence: float) -> float:
@@ -60,4 +64,4 @@ def verdict(interval: tuple[float, float] | None) -> str:
         return "better"
     if interval is not None and interval[1] < 0:
         return "worse"
-    return "these prompts cannot tell"
+    return CANNOT_TELL

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from preparing.report import amount
+from scoring.distances import MIN_PROMPTS as FEWEST
 from scoring.memorisation import Memorisation
 from scoring.scores import Against, Comparison, Result
 from scoring.statistics import MIN_PROMPTS
@@ -69,13 +70,35 @@ def _against(each: Against) -> Iterator[str]:
         unknown = "Whether it forgot what its base knew, these prompts cannot tell"
         yield f"{words.get(each.keeping.verdict, unknown)} ({numbers(each.keeping)})."
     if each.style:
-        words = {
-            "better": "Its pictures are nearer to the style of its training pictures",
-            "worse": "Its pictures are farther from the style of its training pictures",
-        }
-        unknown = "Whether its pictures are nearer in style to its training pictures, these cannot "
-        unknown += "tell"
-        yield f"{words.get(each.style.verdict, unknown)} ({numbers(each.style)})."
+        yield _style(each)
+
+
+def _style(each: Against) -> str:
+    """Of sets of pictures: noise, white paper and one picture for all have a mean cosine, too."""
+    if each.repeats and each.nearness != "worse":
+        return (
+            "Its pictures of different prompts are nearly the same, more alike than its training "
+            "pictures are: of its style that says nothing."
+        )
+    words = {
+        "better": "Its pictures are nearer to the style of its training pictures",
+        "worse": "Its pictures are farther from the style of its training pictures",
+    }
+    unknown = "Whether its pictures are nearer in style to its training pictures, these cannot tell"
+    return f"{words.get(each.nearness, unknown)} ({_distances(each)})."
+
+
+def _distances(each: Against) -> str:
+    if not each.distances:
+        return f"a distance needs {FEWEST} prompts and as many training pictures"
+    return (
+        ", ".join(
+            f"{name.upper()} {signed(found.value)}, {signed(found.interval[0])} to "
+            f"{signed(found.interval[1])}"
+            for name, found in each.distances.items()
+        )
+        + ", 95 % intervals"
+    )
 
 
 def _alone(result: Result) -> Iterator[str]:

@@ -5,7 +5,7 @@ from scipy import stats
 from scoring.statistics import (
     _expanded_tail,
     bootstrap_interval,
-    normal_interval,
+    t_interval,
     verdict,
     win_rate,
 )
@@ -62,9 +62,9 @@ def test_the_interval_of_a_share_is_scipys(hits, count):
     assert wilson_interval(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
-def test_the_normal_interval_of_a_sum_of_errors_is_scipys():
-    expected = stats.norm.interval(0.95, loc=2.0, scale=np.sqrt(0.04 + 0.09))
-    assert normal_interval(2.0, 0.04, 0.09) == pytest.approx(expected, rel=1e-6)
+def test_the_interval_of_a_sum_of_errors_is_scipys():
+    expected = stats.t.interval(0.95, 7, loc=2.0, scale=np.sqrt(0.04 + 0.09))
+    assert t_interval(2.0, 0.04, 0.09, freedom=7) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_same_differences_give_the_same_interval():
