@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from errors import UserError
 from scoring.distances import Distance, nearness
 from scoring.memorisation import Memorisation
-from scoring.statistics import CANNOT_TELL, MIN_PROMPTS, bootstrap_interval, verdict, win_rate
+from scoring.statistics import CANNOT_TELL, bootstrap_interval, can_give_interval, verdict, win_rate
 from serving.votes import wilson_interval
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Comparison:
     @cached_property
     def interval(self) -> tuple[float, float] | None:
         """Where the mean lies with 95 % confidence; None with too few prompts to say."""
-        return bootstrap_interval(self.known) if len(self.known) >= MIN_PROMPTS else None
+        return bootstrap_interval(self.known) if can_give_interval(self.known) else None
 
     @property
     def win_rate(self) -> float | None:

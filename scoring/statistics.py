@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 
 CANNOT_TELL = "these prompts cannot tell"
-MIN_PROMPTS = 6  # with fewer, all prompts agreeing by luck is likelier than 3 %
+MIN_PROMPTS = 16  # with fewer an interval that says 95 % holds the truth in as few as 70 %
+MIN_DIFFERENT = 6  # of them that differ at all; a rare large difference is else not seen
 
 
 def bootstrap_interval(
@@ -18,8 +19,8 @@ def bootstrap_interval(
 
     The expanded percentile bootstrap (Hesterberg 2015, "What Teachers Should Know About the
     Bootstrap"): the quantiles are moved out as far as Student's t is wider than the
-    normal distribution. For 6 differences the plain percentile interval that says 95 % holds the
-    truth in 83 % of cases, this one in 92 %; from some 50 on they agree.
+    normal distribution. From MIN_PROMPTS on, of which MIN_DIFFERENT are not 0, one that says 95 %
+    holds the truth in 93 to 97 % of cases: of normal, clamped and tied differences.
     The same differences and seed give the same interval. At least 2 differences; `resamples` is a
     multiple of 100.
     """
@@ -51,6 +52,15 @@ def _expanded_tail(count: int, confidence: float) -> float:
 
     t = stdtrit(count - 1, (1 + confidence) / 2)
     return float(ndtr(-math.sqrt(count / (count - 1)) * t))
+
+
+def can_give_interval(differences: Sequence[float]) -> bool:
+    """Whether there are enough differences for an interval that holds what it says; none at all
+    between equal scores is certain, too."""
+    different = sum(difference != 0 for difference in differences)
+    if not different:
+        return len(differences) > 1
+    return len(differences) >= MIN_PROMPTS and different >= MIN_DIFFERENT
 
 
 def win_rate(differences: Sequence[float]) -> float:

@@ -9,7 +9,7 @@ from preparing.report import amount
 from scoring.distances import MIN_PROMPTS as FEWEST
 from scoring.memorisation import Memorisation
 from scoring.scores import Against, Comparison, Result
-from scoring.statistics import MIN_PROMPTS
+from scoring.statistics import MIN_DIFFERENT, MIN_PROMPTS
 
 UNLIKELY = 0.01  # so seldom chance alone makes as many copies
 
@@ -39,6 +39,11 @@ def _best(best: Result) -> str:
 def numbers(comparison: Comparison) -> str:
     """A difference with its interval."""
     count = amount(len(comparison.known), "prompt")
+    different = sum(difference != 0 for difference in comparison.known)
+    if comparison.interval is None and len(comparison.known) >= MIN_PROMPTS:
+        return (
+            f"{count} of which {different} differ cannot give an interval, it takes {MIN_DIFFERENT}"
+        )
     if comparison.interval is None:
         return f"{count} cannot give an interval, it takes {MIN_PROMPTS}"
     if not any(comparison.known):

@@ -43,7 +43,7 @@ def test_a_prompt_without_twins_has_no_difference():
 
 
 def test_equal_scores_differ_by_exactly_zero_and_cannot_tell():
-    scores = model(*(prompt(float(i), i / 3) for i in range(10)))
+    scores = model(*(prompt(float(i), i / 3) for i in range(16)))
     comparison = compare(scores, scores)
     assert comparison.mean == 0
     assert comparison.interval == (0, 0)
@@ -53,16 +53,15 @@ def test_equal_scores_differ_by_exactly_zero_and_cannot_tell():
 
 @pytest.mark.parametrize(("shift", "word"), [(5.0, "better"), (-5.0, "worse")])
 def test_a_clear_difference_is_told(shift, word):
-    base = model(*(prompt(20.0 + i) for i in range(8)))
-    ours = model(*(prompt(20.0 + i + shift + i / 10) for i in range(8)))
+    base = model(*(prompt(20.0 + i) for i in range(16)))
+    ours = model(*(prompt(20.0 + i + shift + i / 10) for i in range(16)))
     comparison = compare(ours, base)
     assert comparison.verdict == word
     assert comparison.interval[0] < comparison.mean < comparison.interval[1]
 
 
-def test_five_prompts_are_too_few_to_tell_though_all_agree():
-    five = [prompt(20.0)] * 5
-    comparison = compare(model(*[prompt(30.0)] * 5), model(*five))
+def test_fifteen_prompts_are_too_few_to_tell_though_all_agree():
+    comparison = compare(model(*[prompt(30.0)] * 15), model(*[prompt(20.0)] * 15))
     assert comparison.win_rate == 1
     assert comparison.interval is None
     assert comparison.verdict == "these prompts cannot tell"
@@ -83,11 +82,11 @@ def test_scores_made_differently_are_refused_with_the_difference(made, sentence)
 
 
 def results(*models: tuple[str, float, float]) -> list[Result]:
-    """Of each model its name, and its scores on eight prompts each of both sets."""
+    """Of each model its name, and its scores on 32 prompts each of both sets."""
     return [
         Result(
-            ModelScores(name, None, MADE, tuple(prompt(follows + i) for i in range(8))),
-            ModelScores(name, None, MADE, tuple(prompt(keeps + i) for i in range(8))),
+            ModelScores(name, None, MADE, tuple(prompt(follows + i) for i in range(32))),
+            ModelScores(name, None, MADE, tuple(prompt(keeps + i) for i in range(32))),
         )
         for name, follows, keeps in models
     ]
