@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -252,9 +253,15 @@ def _difference(model: Sequence[float | None], base: Sequence[float | None]) -> 
     return mean([None if None in pair else pair[0] - pair[1] for pair in pairs])
 
 
+def half_of(scores: ModelScores, number: int) -> ModelScores:
+    """Of the prompts every second one, from the first (0) or from the second (1)."""
+    return replace(scores, prompts=scores.prompts[number::2])
+
+
 def best_of(results: Sequence[Result]) -> Result | None:
-    """The model that follows its prompts best; of those that the prompts cannot tell from it, the
-    one that keeps most. A model that fails prompts which others do not is not asked.
+    """The model that follows best on the first half of the prompts, so that what it does on the
+    second is not flattered by the choice; of equals, the one that keeps most. A model that fails
+    prompts which others do not is not asked.
 
     None without any score, and where pictures were made differently.
     """
@@ -262,12 +269,10 @@ def best_of(results: Sequence[Result]) -> Result | None:
     known = [r for r, count in zip(results, counts, strict=True) if count == max(counts) > 0]
     if not known or any(r.following.identity != known[0].following.identity for r in known):
         return None
-    top = max(known, key=lambda result: result.following.score)
-    equals = [
-        result
-        for result in known
-        if result is top
-        or compare(result.following, top.following).verdict not in ("better", "worse")
-    ]
-    kept = [result for result in equals if result.keeping and result.keeping.score is not None]
-    return max(kept, key=lambda result: result.keeping.score) if kept else top
+    return max(known, key=_merit)
+
+
+def _merit(result: Result) -> tuple[float, float]:
+    following = half_of(result.following, 0).score
+    kept = result.keeping.score if result.keeping else None
+    return tuple(-math.inf if value is None else value for value in (following, kept))

@@ -63,6 +63,18 @@ def can_give_interval(differences: Sequence[float]) -> bool:
     return len(differences) >= MIN_PROMPTS and different >= MIN_DIFFERENT
 
 
+def prompts_to_tell(differences: Sequence[float]) -> int | None:
+    """How many prompts would tell a mean difference as large as this one in 80 % of cases, at
+    95 % confidence; None where it is 0, or the same for all."""
+    import numpy as np
+
+    mean, spread = np.mean(differences), np.std(differences, ddof=1) if len(differences) > 1 else 0
+    if not mean or not spread:
+        return None
+    needed = ((1.959964 + 0.841621) * spread / mean) ** 2
+    return max(MIN_PROMPTS, math.ceil(needed))
+
+
 def win_rate(differences: Sequence[float]) -> float:
     """Share of differences above zero, 0..1; a tie is half a win. At least 1 difference."""
     return sum(0.5 if d == 0 else float(d > 0) for d in differences) / len(differences)

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from preparing.report import amount
 from scoring.distances import MIN_PROMPTS as FEWEST
 from scoring.memorisation import Memorisation
-from scoring.scores import Against, Comparison, Result
-from scoring.statistics import MIN_DIFFERENT, MIN_PROMPTS
+from scoring.scores import Against, Comparison, Result, compare, half_of
+from scoring.statistics import CANNOT_TELL, MIN_DIFFERENT, MIN_PROMPTS, prompts_to_tell
 
 UNLIKELY = 0.01  # so seldom chance alone makes as many copies
 
@@ -25,15 +25,35 @@ def sentences(
             told += _alone(result)
         told += _left_out(result)
     if best and len(results) > 2:
-        told.append(_best(best))
+        told.append(_best(best, results))
     return told
 
 
-def _best(best: Result) -> str:
-    rule = "it has the highest CLIP score"
-    if best.keeping:
-        rule = "of those that follow best, as far as these prompts can tell, it keeps most"
-    return f"The best is {best.model}: {rule}. It was chosen on these prompts, which flatter it."
+def _best(best: Result, results: Sequence[Result]) -> str:
+    """Chosen on one half of the prompts and told by the other, which does not flatter it."""
+    first = half_of(best.following, 0)
+    chosen = f"The best is {best.model}: on {amount(len(first.prompts), 'prompt')} it follows best."
+    rival = results[0]
+    if best is rival:
+        return chosen
+    other = compare(half_of(best.following, 1), half_of(rival.following, 1))
+    words = {"better": "better than", "worse": "worse than"}
+    told = words.get(other.verdict, "in a way that they cannot tell from")
+    return f"{chosen} On the others it follows {told} {rival.model} ({numbers(other)})."
+
+
+def _judged(comparison: Comparison, words: dict[str, str], unknown: str) -> str:
+    told = words.get(comparison.verdict, unknown)
+    return f"{told} ({numbers(comparison)}).{_needed(comparison)}"
+
+
+def _needed(comparison: Comparison) -> str:
+    """What not being able to tell is not, and what would."""
+    if comparison.verdict != CANNOT_TELL or not any(comparison.known):
+        return ""
+    needed = prompts_to_tell(comparison.known)
+    size = "" if needed is None else f" A difference of this size takes about {needed:,} prompts."
+    return f" That is no sign that both are equal.{size}"
 
 
 def numbers(comparison: Comparison) -> str:
@@ -66,14 +86,14 @@ def _against(each: Against) -> Iterator[str]:
         "worse": f"{ours} follows its prompts worse than {base}",
     }
     unknown = f"These prompts cannot tell {ours} from {base}"
-    yield f"{words.get(each.following.verdict, unknown)} ({numbers(each.following)})."
+    yield _judged(each.following, words, unknown)
     if each.keeping:
         words = {
             "better": "It got better at what its base knew, too",
             "worse": "It has forgotten some of what its base knew",
         }
         unknown = "Whether it forgot what its base knew, these prompts cannot tell"
-        yield f"{words.get(each.keeping.verdict, unknown)} ({numbers(each.keeping)})."
+        yield _judged(each.keeping, words, unknown)
     if each.style:
         yield _style(each)
 

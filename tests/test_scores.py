@@ -1,7 +1,23 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from errors import UserError
-from scoring.scores import ModelScores, PromptScore, Result, Share, Shown, best_of, compare
+from scoring.results import against
+from scoring.scores import (
+    Comparison,
+    ModelScores,
+    PromptScore,
+    Result,
+    Share,
+    Shown,
+    best_of,
+    compare,
+    half_of,
+)
+from scoring.statistics import prompts_to_tell
+from scoring.verdict import sentences
 
 MADE = {"steps": 20, "scorer": "a", "versions": {"torch": "2"}}
 
@@ -131,3 +147,55 @@ def test_the_interval_of_a_share_counts_prompts_not_pictures():
     one = Share.of([[True]] * 12 + [[False]] * 4)
     four = Share.of([[True] * 4] * 12 + [[False] * 4] * 4)
     assert four.count == 4 * one.count and four.interval == one.interval
+
+
+def follower(name: str, scores) -> Result:
+    """A model of which only the scores of its prompts are known, one picture each."""
+    return Result(ModelScores(name, None, MADE, tuple(prompt(float(each)) for each in scores)))
+
+
+def test_the_best_of_10_equals_is_called_better_in_at_most_5_of_100_cases():
+    """All prompts, the ones that it was chosen on among them, say so in 20."""
+    random, better, flattered = np.random.default_rng(0), 0, 0
+    for _ in range(200):
+        models = [follower(str(i), random.normal(50, 10, 64)) for i in range(11)]
+        best = best_of(models[1:])
+        other = compare(half_of(best.following, 1), half_of(models[0].following, 1))
+        better += t_low(other) > 0
+        flattered += t_low(compare(half_of(best.following, 0), half_of(models[0].following, 0))) > 0
+    assert better <= 10 < flattered
+
+
+def t_low(comparison) -> float:
+    differences = np.array(comparison.known)
+    return differences.mean() - 2.04 * differences.std(ddof=1) / np.sqrt(len(differences))
+
+
+def test_what_six_prompts_cannot_tell_is_not_taken_for_equal():
+    """The base keeps more; it must not be the best for that of a model that follows better."""
+    random, base_is_best = np.random.default_rng(0), 0
+    for _ in range(200):
+        noise = random.normal(0, 1, 6)
+        base, ours = follower("base", noise * 0), follower("ours", 1.4 + noise)
+        keeps = (ModelScores("", None, MADE, (prompt(each),)) for each in (90.0, 80.0))
+        known = [
+            replace(each, keeping=kept) for each, kept in zip((base, ours), keeps, strict=True)
+        ]
+        base_is_best += best_of(known).model == "base"
+    assert base_is_best <= 10
+
+
+def test_the_sentence_that_cannot_tell_says_how_many_prompts_would():
+    random = np.random.default_rng(0)
+    base, ours = follower("old", [50.0] * 64), follower("new", random.normal(50.5, 5, 64))
+    (told,) = sentences([base, ours], [against(ours, base)], None)[:1]
+    assert told.startswith("These prompts cannot tell new from old (")
+    assert "no sign that both are equal. A difference of this size takes about" in told
+
+
+def test_so_many_prompts_tell_in_four_of_five_cases():
+    random, told = np.random.default_rng(0), 0
+    count = prompts_to_tell([0.5 + step for step in (-1.0, 1.0) * 200])
+    for _ in range(500):
+        told += t_low(Comparison(tuple(random.normal(0.5, 1, count)))) > 0
+    assert 0.75 <= told / 500 <= 0.85
