@@ -8,8 +8,9 @@ papers, which take Inception's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from scoring.statistics import CANNOT_TELL, t_interval
@@ -29,6 +30,16 @@ class Distance:
 
     value: float
     interval: tuple[float, float]
+    freedom: float = math.inf  # of Student's t, by which the interval was made
+
+    def at(self, confidence: float) -> Distance:
+        """The same with an interval of another confidence."""
+        from scipy.special import stdtrit
+
+        tails = ((1 + confidence) / 2, 0.975)
+        wider, usual = (stdtrit(min(self.freedom, 1e9), tail) for tail in tails)
+        ends = (self.value + (end - self.value) * float(wider / usual) for end in self.interval)
+        return replace(self, interval=tuple(ends))
 
 
 def polynomial(x: ndarray, y: ndarray) -> ndarray:
@@ -139,8 +150,8 @@ def _mmd(
 
 
 def _estimate(value: float, without: Sequence[ndarray]) -> Distance:
-    variances = map(_jackknife_variance, without)
-    return Distance(value, t_interval(value, *variances, freedom=min(map(len, without)) - 1))
+    variances, freedom = map(_jackknife_variance, without), min(map(len, without)) - 1
+    return Distance(value, t_interval(value, *variances, freedom=freedom), freedom)
 
 
 def _jackknife_variance(without: ndarray) -> float:

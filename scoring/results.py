@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -107,15 +107,17 @@ def result(
     )
 
 
-def against(model: Result, base: Result, reference: Reference | None = None) -> Against:
+def against(
+    model: Result, base: Result, reference: Reference | None = None, claims: int = 1
+) -> Against:
     """A model beside its base, at the same prompts and seeds. Raises UserError where their pictures
-    were made differently."""
+    were made differently. `claims`: how many models are compared with this base."""
     import numpy as np
 
-    following = compare(model.following, base.following)
+    following = replace(compare(model.following, base.following), claims=claims)
     keeping = None
     if model.keeping and base.keeping:
-        keeping = compare(model.keeping, base.keeping)
+        keeping = replace(compare(model.keeping, base.keeping), claims=claims)
     if reference is None:
         return Against(model, base, following, keeping)
     pairs = twins(model.following, base.following)

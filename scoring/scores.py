@@ -139,6 +139,7 @@ class Comparison:
     """A model against its base at the same prompts and seeds. Above zero: the model is better."""
 
     differences: tuple[float | None, ...]  # one a prompt; None where a side has no picture
+    claims: int = 1  # so many models are compared with the base: all are right with 95 %
 
     @property
     def known(self) -> list[float]:
@@ -154,12 +155,24 @@ class Comparison:
         return bootstrap_interval(self.known) if can_give_interval(self.known) else None
 
     @property
+    def confidence(self) -> float:
+        """Of a claim, so that all of them are right with 95 % (Bonferroni)."""
+        return 1 - 0.05 / self.claims
+
+    @cached_property
+    def claimed(self) -> tuple[float, float] | None:
+        """The interval that the verdict rests on: wider where there are several claims."""
+        if self.claims == 1 or self.interval is None:
+            return self.interval
+        return bootstrap_interval(self.known, confidence=self.confidence)
+
+    @property
     def win_rate(self) -> float | None:
         return win_rate(self.known) if self.known else None
 
     @property
     def verdict(self) -> str:
-        return verdict(self.interval)
+        return verdict(self.claimed)
 
 
 @dataclass(frozen=True)
@@ -194,7 +207,9 @@ class Against:
     @property
     def nearness(self) -> str:
         """Whether the model's pictures, as a set, are nearer to the training pictures."""
-        found = nearness(self.distances)
+        found = nearness(
+            {name: each.at(self.following.confidence) for name, each in self.distances.items()}
+        )
         return CANNOT_TELL if self.repeats and found == "better" else found
 
 

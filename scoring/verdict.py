@@ -68,10 +68,10 @@ def numbers(comparison: Comparison) -> str:
         return f"{count} cannot give an interval, it takes {MIN_PROMPTS}"
     if not any(comparison.known):
         return f"the same score for each of {count}"
-    low, high = comparison.interval
+    low, high = comparison.claimed
     return (
-        f"{signed(comparison.mean)}, 95 % interval {signed(low)} to {signed(high)}, higher for "
-        f"{_percent(comparison.win_rate)} of {count}"
+        f"{signed(comparison.mean)}, {100 * comparison.confidence:.3g} % interval "
+        f"{signed(low)} to {signed(high)}, higher for {_percent(comparison.win_rate)} of {count}"
     )
 
 
@@ -116,14 +116,12 @@ def _style(each: Against) -> str:
 def _distances(each: Against) -> str:
     if not each.distances:
         return f"a distance needs {FEWEST} prompts and as many training pictures"
-    return (
-        ", ".join(
-            f"{name.upper()} {signed(found.value)}, {signed(found.interval[0])} to "
-            f"{signed(found.interval[1])}"
-            for name, found in each.distances.items()
-        )
-        + ", 95 % intervals"
-    )
+    confidence = each.following.confidence
+    told = []
+    for name, distance in each.distances.items():
+        low, high = distance.at(confidence).interval
+        told.append(f"{name.upper()} {signed(distance.value)}, {signed(low)} to {signed(high)}")
+    return f"{', '.join(told)}, {100 * confidence:.3g} % intervals"
 
 
 def _alone(result: Result) -> Iterator[str]:

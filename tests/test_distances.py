@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from scoring.distances import KERNELS, MIN_PROMPTS, difference, distance, nearness, repeats
@@ -148,3 +149,11 @@ def test_pictures_of_one_prompt_may_be_alike():
     made, prompts = clustered(0, 16, 4), np.repeat(np.arange(16), 4)
     assert not repeats(made, prompts, features(833, seed=1))
     assert repeats(made, np.arange(64), features(833, seed=1))
+
+
+def test_an_interval_of_another_confidence_is_scipys():
+    found = difference("kid", features(20), features(20, 1.0, 3), np.arange(20), features(30, 1))
+    expected = stats.t.ppf(0.9975, 19) / stats.t.ppf(0.975, 19)
+    wide, usual = found.at(0.995).interval, found.interval
+    assert (wide[1] - wide[0]) / (usual[1] - usual[0]) == pytest.approx(expected)
+    assert found.at(0.95).interval == pytest.approx(usual)

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from errors import UserError
 from scoring.results import against
@@ -199,3 +200,24 @@ def test_so_many_prompts_tell_in_four_of_five_cases():
     for _ in range(500):
         told += t_low(Comparison(tuple(random.normal(0.5, 1, count)))) > 0
     assert 0.75 <= told / 500 <= 0.85
+
+
+def test_ten_claims_are_all_right_in_95_of_100_reports():
+    equals = np.random.default_rng(1).normal(0, 1, (1000, 10, 32))
+    p_values = stats.ttest_1samp(equals, 0, axis=2).pvalue.min(axis=1)
+    each, ten = (1 - Comparison((1.0,), claims).confidence for claims in (1, 10))
+    assert (p_values < ten).mean() <= 0.06 < 0.3 < (p_values < each).mean()
+
+
+def test_the_verdict_of_several_rests_on_the_wider_interval():
+    differences = tuple(np.random.default_rng(0).normal(0.45, 1, 32) - 0.05)
+    one, ten = Comparison(differences), Comparison(differences, 10)
+    assert ten.claimed[0] < one.claimed[0] and one.claimed[1] < ten.claimed[1]
+    assert ten.interval == one.interval  # which --output calls interval_95
+
+
+def test_a_sentence_of_several_says_how_sure_each_must_be():
+    ours, base = (follower(name, [shift + i % 7 for i in range(32)])
+                  for name, shift in (("new", 60.0), ("old", 50.0)))  # fmt: skip
+    told = sentences([base, ours], [against(ours, base, claims=10)], None)[0]
+    assert told.startswith("new follows its prompts better than old (+10.00, 99.5 % interval")
