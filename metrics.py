@@ -145,7 +145,8 @@ def draw_and_score(options: argparse.Namespace, processes: Processes) -> Measure
         following, keeping = (*(job.scores(generator, each.role, one) for one in sets), None)[:2]
         found.append(results.result(following, keeping, reference, each.step))
     against = found[1:] if contenders[0].role == "base" else []
-    return Measured(found, [results.against(e, found[0], reference) for e in against], reference)
+    several = [results.against(e, found[0], reference, len(against)) for e in against]
+    return Measured(found, several, reference)
 
 
 def score_pictures(options: argparse.Namespace, _: Processes) -> Measured:
@@ -162,7 +163,8 @@ def score_pictures(options: argparse.Namespace, _: Processes) -> Measured:
         results.result(scores_of(Path(name).resolve().name, pictures, eyes), None, reference)
         for name, pictures in sets
     ]
-    against = [results.against(each, found[0], reference) for each in found[1:] if base]
+    others = found[1:] if base else []
+    against = [results.against(each, found[0], reference, len(others)) for each in others]
     return Measured(found, against, reference)
 
 

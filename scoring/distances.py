@@ -8,15 +8,18 @@ papers, which take Inception's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from scoring.statistics import normal_interval
+from scoring.statistics import CANNOT_TELL, t_interval
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
+SAME = 1 - 1e-4  # cosine of a picture and itself, saved twice
+PART = 1024  # pictures compared at once
 MIN_PROMPTS = 8  # and training pictures: with fewer, the interval is a guess
 CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0  # Jayasumana et al. 2024, section 4
 
@@ -27,6 +30,16 @@ class Distance:
 
     value: float
     interval: tuple[float, float]
+    freedom: float = math.inf  # of Student's t, by which the interval was made
+
+    def at(self, confidence: float) -> Distance:
+        """The same with an interval of another confidence."""
+        from scipy.special import stdtrit
+
+        tails = ((1 + confidence) / 2, 0.975)
+        wider, usual = (stdtrit(min(self.freedom, 1e9), tail) for tail in tails)
+        ends = (self.value + (end - self.value) * float(wider / usual) for end in self.interval)
+        return replace(self, interval=tuple(ends))
 
 
 def polynomial(x: ndarray, y: ndarray) -> ndarray:
@@ -54,7 +67,7 @@ def distance(kernel: str, made: ndarray, prompts: ndarray, reference: ndarray) -
     least MIN_PROMPTS of each.
     """
     value, without = _mmd(KERNELS[kernel], made, prompts, reference)
-    return Distance(value, normal_interval(value, *map(_jackknife_variance, without)))
+    return _estimate(value, without)
 
 
 def difference(
@@ -65,8 +78,41 @@ def difference(
     (value, ours), (base, theirs) = (
         _mmd(KERNELS[kernel], each, prompts, reference) for each in (made, other)
     )
-    changes = (_jackknife_variance(a - b) for a, b in zip(ours, theirs, strict=True))
-    return Distance(value - base, normal_interval(value - base, *changes))
+    return _estimate(value - base, [a - b for a, b in zip(ours, theirs, strict=True)])
+
+
+def nearness(distances: Mapping[str, Distance]) -> str:
+    """What differences say, one by each kernel: "better" where all of them are surely nearer,
+    "worse" where all are surely farther. One kernel alone can be fooled."""
+    if distances and all(each.interval[1] < 0 for each in distances.values()):
+        return "better"
+    if distances and all(each.interval[0] > 0 for each in distances.values()):
+        return "worse"
+    return CANNOT_TELL
+
+
+def repeats(made: ndarray, prompts: ndarray, reference: ndarray) -> bool:
+    """Whether pictures of different prompts, by features of length 1, are nearly the same: most
+    have a neighbour as near as only 5 % of different training pictures have.
+
+    Such a set can be near to the training pictures on average, and draws one or a few of them for
+    everything. Fewer pictures lie farther apart, so that a model that draws as the training
+    pictures are is far from this limit."""
+    import numpy as np
+
+    other = prompts[:, None] != prompts
+    nearest = np.where(other, made @ made.T, -1.0).max(1)
+    return bool(np.median(nearest) > np.quantile(_nearest_others(reference), 0.95))
+
+
+def _nearest_others(reference: ndarray) -> ndarray:
+    """The cosine of each picture with its nearest one that is not the same."""
+    import numpy as np
+
+    parts = np.array_split(reference, -(-len(reference) // PART))
+    cosines = (part @ reference.T for part in parts)  # at most PART x M at once
+    found = [np.where(each < SAME, each, -1.0).max(1) for each in cosines]
+    return np.concatenate(found)
 
 
 def _mmd(
@@ -101,6 +147,11 @@ def _mmd(
     )  # fmt: skip
     whole = mmd(sum_x, sum_y, sum_both, pairs_x, pairs_y, n * m)
     return float(whole), (without_x, without_y)
+
+
+def _estimate(value: float, without: Sequence[ndarray]) -> Distance:
+    variances, freedom = map(_jackknife_variance, without), min(map(len, without)) - 1
+    return Distance(value, t_interval(value, *variances, freedom=freedom), freedom)
 
 
 def _jackknife_variance(without: ndarray) -> float:

@@ -127,9 +127,12 @@ def against_as_json(against: Against) -> dict:
         **_comparison(against.following),
     }
     others = {"keeping": against.keeping, "style": against.style}
+    compared = {name: _comparison(each) for name, each in others.items() if each}
+    if against.style:  # judged by the distances of sets, which a picture's mean cosine is not
+        compared["style"] |= {"verdict": against.nearness, "repeats": against.repeats}
     return (
         following
-        | {name: _comparison(each) for name, each in others.items() if each}
+        | compared
         | {f"{name}_difference": _interval(each) for name, each in against.distances.items()}
     )
 

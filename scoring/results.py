@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 from scoring.binding import first_colour, swapped
 from scoring.data import Reference
-from scoring.distances import KERNELS, MIN_PROMPTS, difference, distance
+from scoring.distances import KERNELS, MIN_PROMPTS, difference, distance, repeats
 from scoring.inception import fid
 from scoring.memorisation import memorisation, perceptual_hash
 from scoring.scores import (
@@ -107,15 +107,17 @@ def result(
     )
 
 
-def against(model: Result, base: Result, reference: Reference | None = None) -> Against:
+def against(
+    model: Result, base: Result, reference: Reference | None = None, claims: int = 1
+) -> Against:
     """A model beside its base, at the same prompts and seeds. Raises UserError where their pictures
-    were made differently."""
+    were made differently. `claims`: how many models are compared with this base."""
     import numpy as np
 
-    following = compare(model.following, base.following)
+    following = replace(compare(model.following, base.following), claims=claims)
     keeping = None
     if model.keeping and base.keeping:
-        keeping = compare(model.keeping, base.keeping)
+        keeping = replace(compare(model.keeping, base.keeping), claims=claims)
     if reference is None:
         return Against(model, base, following, keeping)
     pairs = twins(model.following, base.following)
@@ -129,4 +131,5 @@ def against(model: Result, base: Result, reference: Reference | None = None) -> 
         keeping,
         compare_styles(model.following, base.following, reference.style),
         {name: difference(name, *both, prompts, reference.features) for name in KERNELS if several},
+        several and repeats(both[0], prompts, reference.features),
     )

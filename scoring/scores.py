@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from errors import UserError
-from scoring.distances import Distance
+from scoring.distances import Distance, nearness
 from scoring.memorisation import Memorisation
-from scoring.statistics import MIN_PROMPTS, bootstrap_interval, verdict, win_rate
+from scoring.statistics import CANNOT_TELL, bootstrap_interval, can_give_interval, verdict, win_rate
 from serving.votes import wilson_interval
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ class Comparison:
     """A model against its base at the same prompts and seeds. Above zero: the model is better."""
 
     differences: tuple[float | None, ...]  # one a prompt; None where a side has no picture
+    claims: int = 1  # so many models are compared with the base: all are right with 95 %
 
     @property
     def known(self) -> list[float]:
@@ -150,7 +152,19 @@ class Comparison:
     @cached_property
     def interval(self) -> tuple[float, float] | None:
         """Where the mean lies with 95 % confidence; None with too few prompts to say."""
-        return bootstrap_interval(self.known) if len(self.known) >= MIN_PROMPTS else None
+        return bootstrap_interval(self.known) if can_give_interval(self.known) else None
+
+    @property
+    def confidence(self) -> float:
+        """Of a claim, so that all of them are right with 95 % (Bonferroni)."""
+        return 1 - 0.05 / self.claims
+
+    @cached_property
+    def claimed(self) -> tuple[float, float] | None:
+        """The interval that the verdict rests on: wider where there are several claims."""
+        if self.claims == 1 or self.interval is None:
+            return self.interval
+        return bootstrap_interval(self.known, confidence=self.confidence)
 
     @property
     def win_rate(self) -> float | None:
@@ -158,7 +172,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        return verdict(self.interval)
+        return verdict(self.claimed)
 
 
 @dataclass(frozen=True)
@@ -188,6 +202,15 @@ class Against:
     keeping: Comparison | None = None
     style: Comparison | None = None
     distances: dict[str, Distance] = field(default_factory=dict)  # differences: below 0 is nearer
+    repeats: bool = False  # the model's pictures of different prompts are nearly the same
+
+    @property
+    def nearness(self) -> str:
+        """Whether the model's pictures, as a set, are nearer to the training pictures."""
+        found = nearness(
+            {name: each.at(self.following.confidence) for name, each in self.distances.items()}
+        )
+        return CANNOT_TELL if self.repeats and found == "better" else found
 
 
 def compare(model: ModelScores, base: ModelScores) -> Comparison:
@@ -245,9 +268,15 @@ def _difference(model: Sequence[float | None], base: Sequence[float | None]) -> 
     return mean([None if None in pair else pair[0] - pair[1] for pair in pairs])
 
 
+def half_of(scores: ModelScores, number: int) -> ModelScores:
+    """Of the prompts every second one, from the first (0) or from the second (1)."""
+    return replace(scores, prompts=scores.prompts[number::2])
+
+
 def best_of(results: Sequence[Result]) -> Result | None:
-    """The model that follows its prompts best; of those that the prompts cannot tell from it, the
-    one that keeps most. A model that fails prompts which others do not is not asked.
+    """The model that follows best on the first half of the prompts, so that what it does on the
+    second is not flattered by the choice; of equals, the one that keeps most. A model that fails
+    prompts which others do not is not asked.
 
     None without any score, and where pictures were made differently.
     """
@@ -255,12 +284,10 @@ def best_of(results: Sequence[Result]) -> Result | None:
     known = [r for r, count in zip(results, counts, strict=True) if count == max(counts) > 0]
     if not known or any(r.following.identity != known[0].following.identity for r in known):
         return None
-    top = max(known, key=lambda result: result.following.score)
-    equals = [
-        result
-        for result in known
-        if result is top
-        or compare(result.following, top.following).verdict not in ("better", "worse")
-    ]
-    kept = [result for result in equals if result.keeping and result.keeping.score is not None]
-    return max(kept, key=lambda result: result.keeping.score) if kept else top
+    return max(known, key=_merit)
+
+
+def _merit(result: Result) -> tuple[float, float]:
+    following = half_of(result.following, 0).score
+    kept = result.keeping.score if result.keeping else None
+    return tuple(-math.inf if value is None else value for value in (following, kept))

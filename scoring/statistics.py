@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 
-MIN_PROMPTS = 6  # with fewer, all prompts agreeing by luck is likelier than 3 %
+CANNOT_TELL = "these prompts cannot tell"
+MIN_PROMPTS = 16  # with fewer an interval that says 95 % holds the truth in as few as 70 %
+MIN_DIFFERENT = 6  # of them that differ at all; a rare large difference is else not seen
 
 
 def bootstrap_interval(
@@ -17,8 +19,8 @@ def bootstrap_interval(
 
     The expanded percentile bootstrap (Hesterberg 2015, "What Teachers Should Know About the
     Bootstrap"): the quantiles are moved out as far as Student's t is wider than the
-    normal distribution. For 6 differences the plain percentile interval that says 95 % holds the
-    truth in 83 % of cases, this one in 92 %; from some 50 on they agree.
+    normal distribution. From MIN_PROMPTS on, of which MIN_DIFFERENT are not 0, one that says 95 %
+    holds the truth in 93 to 97 % of cases: of normal, clamped and tied differences.
     The same differences and seed give the same interval. At least 2 differences; `resamples` is a
     multiple of 100.
     """
@@ -36,10 +38,13 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def normal_interval(value: float, *variances: float) -> tuple[float, float]:
-    """Where a value lies with 95 % confidence, whose independent errors have these variances."""
-    reach = 1.959964 * math.sqrt(sum(variances))
-    return value - reach, value + reach
+def t_interval(value: float, *variances: float, freedom: int) -> tuple[float, float]:
+    """Where a value lies with 95 % confidence, whose independent errors have these variances,
+    estimated from `freedom` + 1 items or more each."""
+    from scipy.special import stdtrit
+
+    reach = stdtrit(freedom, 0.975) * math.sqrt(sum(variances))
+    return float(value - reach), float(value + reach)
 
 
 def _expanded_tail(count: int, confidence: float) -> float:
@@ -47,6 +52,27 @@ def _expanded_tail(count: int, confidence: float) -> float:
 
     t = stdtrit(count - 1, (1 + confidence) / 2)
     return float(ndtr(-math.sqrt(count / (count - 1)) * t))
+
+
+def can_give_interval(differences: Sequence[float]) -> bool:
+    """Whether there are enough differences for an interval that holds what it says; none at all
+    between equal scores is certain, too."""
+    different = sum(difference != 0 for difference in differences)
+    if not different:
+        return len(differences) > 1
+    return len(differences) >= MIN_PROMPTS and different >= MIN_DIFFERENT
+
+
+def prompts_to_tell(differences: Sequence[float]) -> int | None:
+    """How many prompts would tell a mean difference as large as this one in 80 % of cases, at
+    95 % confidence; None where it is 0, or the same for all."""
+    import numpy as np
+
+    mean, spread = np.mean(differences), np.std(differences, ddof=1) if len(differences) > 1 else 0
+    if not mean or not spread:
+        return None
+    needed = ((1.959964 + 0.841621) * spread / mean) ** 2
+    return max(MIN_PROMPTS, math.ceil(needed))
 
 
 def win_rate(differences: Sequence[float]) -> float:
@@ -60,4 +86,4 @@ def verdict(interval: tuple[float, float] | None) -> str:
         return "better"
     if interval is not None and interval[1] < 0:
         return "worse"
-    return "these prompts cannot tell"
+    return CANNOT_TELL

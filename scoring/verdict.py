@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from preparing.report import amount
+from scoring.distances import MIN_PROMPTS as FEWEST
 from scoring.memorisation import Memorisation
-from scoring.scores import Against, Comparison, Result
-from scoring.statistics import MIN_PROMPTS
+from scoring.scores import Against, Comparison, Result, compare, half_of
+from scoring.statistics import CANNOT_TELL, MIN_DIFFERENT, MIN_PROMPTS, prompts_to_tell
 
 UNLIKELY = 0.01  # so seldom chance alone makes as many copies
 
@@ -24,28 +25,53 @@ def sentences(
             told += _alone(result)
         told += _left_out(result)
     if best and len(results) > 2:
-        told.append(_best(best))
+        told.append(_best(best, results))
     return told
 
 
-def _best(best: Result) -> str:
-    rule = "it has the highest CLIP score"
-    if best.keeping:
-        rule = "of those that follow best, as far as these prompts can tell, it keeps most"
-    return f"The best is {best.model}: {rule}. It was chosen on these prompts, which flatter it."
+def _best(best: Result, results: Sequence[Result]) -> str:
+    """Chosen on one half of the prompts and told by the other, which does not flatter it."""
+    first = half_of(best.following, 0)
+    chosen = f"The best is {best.model}: on {amount(len(first.prompts), 'prompt')} it follows best."
+    rival = results[0]
+    if best is rival:
+        return chosen
+    other = compare(half_of(best.following, 1), half_of(rival.following, 1))
+    words = {"better": "better than", "worse": "worse than"}
+    told = words.get(other.verdict, "in a way that they cannot tell from")
+    return f"{chosen} On the others it follows {told} {rival.model} ({numbers(other)})."
+
+
+def _judged(comparison: Comparison, words: dict[str, str], unknown: str) -> str:
+    told = words.get(comparison.verdict, unknown)
+    return f"{told} ({numbers(comparison)}).{_needed(comparison)}"
+
+
+def _needed(comparison: Comparison) -> str:
+    """What not being able to tell is not, and what would."""
+    if comparison.verdict != CANNOT_TELL or not any(comparison.known):
+        return ""
+    needed = prompts_to_tell(comparison.known)
+    size = "" if needed is None else f" A difference of this size takes about {needed:,} prompts."
+    return f" That is no sign that both are equal.{size}"
 
 
 def numbers(comparison: Comparison) -> str:
     """A difference with its interval."""
     count = amount(len(comparison.known), "prompt")
+    different = sum(difference != 0 for difference in comparison.known)
+    if comparison.interval is None and len(comparison.known) >= MIN_PROMPTS:
+        return (
+            f"{count} of which {different} differ cannot give an interval, it takes {MIN_DIFFERENT}"
+        )
     if comparison.interval is None:
         return f"{count} cannot give an interval, it takes {MIN_PROMPTS}"
     if not any(comparison.known):
         return f"the same score for each of {count}"
-    low, high = comparison.interval
+    low, high = comparison.claimed
     return (
-        f"{signed(comparison.mean)}, 95 % interval {signed(low)} to {signed(high)}, higher for "
-        f"{_percent(comparison.win_rate)} of {count}"
+        f"{signed(comparison.mean)}, {100 * comparison.confidence:.3g} % interval "
+        f"{signed(low)} to {signed(high)}, higher for {_percent(comparison.win_rate)} of {count}"
     )
 
 
@@ -60,22 +86,42 @@ def _against(each: Against) -> Iterator[str]:
         "worse": f"{ours} follows its prompts worse than {base}",
     }
     unknown = f"These prompts cannot tell {ours} from {base}"
-    yield f"{words.get(each.following.verdict, unknown)} ({numbers(each.following)})."
+    yield _judged(each.following, words, unknown)
     if each.keeping:
         words = {
             "better": "It got better at what its base knew, too",
             "worse": "It has forgotten some of what its base knew",
         }
         unknown = "Whether it forgot what its base knew, these prompts cannot tell"
-        yield f"{words.get(each.keeping.verdict, unknown)} ({numbers(each.keeping)})."
+        yield _judged(each.keeping, words, unknown)
     if each.style:
-        words = {
-            "better": "Its pictures are nearer to the style of its training pictures",
-            "worse": "Its pictures are farther from the style of its training pictures",
-        }
-        unknown = "Whether its pictures are nearer in style to its training pictures, these cannot "
-        unknown += "tell"
-        yield f"{words.get(each.style.verdict, unknown)} ({numbers(each.style)})."
+        yield _style(each)
+
+
+def _style(each: Against) -> str:
+    """Of sets of pictures: noise, white paper and one picture for all have a mean cosine, too."""
+    if each.repeats and each.nearness != "worse":
+        return (
+            "Its pictures of different prompts are nearly the same, more alike than its training "
+            "pictures are: of its style that says nothing."
+        )
+    words = {
+        "better": "Its pictures are nearer to the style of its training pictures",
+        "worse": "Its pictures are farther from the style of its training pictures",
+    }
+    unknown = "Whether its pictures are nearer in style to its training pictures, these cannot tell"
+    return f"{words.get(each.nearness, unknown)} ({_distances(each)})."
+
+
+def _distances(each: Against) -> str:
+    if not each.distances:
+        return f"a distance needs {FEWEST} prompts and as many training pictures"
+    confidence = each.following.confidence
+    told = []
+    for name, distance in each.distances.items():
+        low, high = distance.at(confidence).interval
+        told.append(f"{name.upper()} {signed(distance.value)}, {signed(low)} to {signed(high)}")
+    return f"{', '.join(told)}, {100 * confidence:.3g} % intervals"
 
 
 def _alone(result: Result) -> Iterator[str]:

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from scoring.distances import KERNELS, MIN_PROMPTS, difference, distance
+from scoring.distances import KERNELS, MIN_PROMPTS, difference, distance, nearness, repeats
+from scoring.statistics import CANNOT_TELL
 
 
 def features(count: int, shift: float = 0.0, seed: int = 0, width: int = 16) -> np.ndarray:
@@ -111,3 +113,47 @@ def clustered(seed: int, prompts: int, each: int) -> np.ndarray:
     middle = random.normal(0, 1, (prompts, 16)) + np.eye(16)[0]
     rows = np.repeat(middle, each, axis=0) + random.normal(0, 0.1, (prompts * each, 16))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def differences(model: np.ndarray, base: np.ndarray, reference: np.ndarray) -> dict:
+    return {
+        kernel: difference(kernel, model, base, np.arange(len(base)), reference)
+        for kernel in KERNELS
+    }
+
+
+def test_a_set_is_called_nearer_or_farther_where_both_distances_are_sure():
+    reference, base, far = features(200, seed=1), features(64, 0.7, 2), features(64, 1.5, 3)
+    assert nearness(differences(base, far, reference)) == "better"
+    assert nearness(differences(far, base, reference)) == "worse"
+    assert nearness({}) == nearness(differences(base, base, reference)) == CANNOT_TELL
+
+
+def test_two_draws_of_one_source_are_told_apart_in_at_most_5_of_100_cases():
+    reference, told = features(150, seed=9_999), 0
+    for trial in range(400):
+        ours, base = (features(16, 1.0, 2 * trial + side) for side in (0, 1))
+        told += nearness(differences(ours, base, reference)) != CANNOT_TELL
+    assert told <= 20
+
+
+@pytest.mark.parametrize("count", [20, 64, 833])
+def test_as_many_training_pictures_as_prompts_do_not_repeat_and_a_few_for_all_do(count):
+    reference, prompts = features(count, seed=1), np.arange(64)
+    assert not repeats(features(64, seed=2), prompts, reference)
+    for few in (1, 2, 8):
+        assert repeats(np.resize(reference[:few], (64, 16)), prompts, reference)
+
+
+def test_pictures_of_one_prompt_may_be_alike():
+    made, prompts = clustered(0, 16, 4), np.repeat(np.arange(16), 4)
+    assert not repeats(made, prompts, features(833, seed=1))
+    assert repeats(made, np.arange(64), features(833, seed=1))
+
+
+def test_an_interval_of_another_confidence_is_scipys():
+    found = difference("kid", features(20), features(20, 1.0, 3), np.arange(20), features(30, 1))
+    expected = stats.t.ppf(0.9975, 19) / stats.t.ppf(0.975, 19)
+    wide, usual = found.at(0.995).interval, found.interval
+    assert (wide[1] - wide[0]) / (usual[1] - usual[0]) == pytest.approx(expected)
+    assert found.at(0.95).interval == pytest.approx(usual)

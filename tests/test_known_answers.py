@@ -77,6 +77,35 @@ def test_noise_and_shuffled_captions_are_worse_with_certainty(told, folders, wro
         assert comparison["kid_difference"]["interval_95"][0] > 0
 
 
+IMPOSTORS = {  # nearer than the plain drawings by their mean cosine with the training pictures
+    "noise": lambda: Image.effect_noise((128, 128), 60).convert("RGB"),
+    "blank white": lambda: Image.new("RGB", (128, 128), "white"),
+    "one training picture for all": lambda: draw("pokemon", SEEDS[0]).image,
+}
+
+
+@pytest.mark.parametrize("kind", IMPOSTORS)
+def test_what_has_not_the_style_is_not_called_nearer_to_it(kind, told, folders, tmp_path):
+    captions = [f"creature {i}" for i in range(len(SEEDS))]
+    plain = [draw("plain", seed).image for seed in SEEDS]
+    base = write(tmp_path / "plain", plain, captions)
+    ours = write(tmp_path / "ours", [IMPOSTORS[kind]() for _ in SEEDS], captions)
+    content, said = told("--pictures", ours, "--base", base, "--data", folders["right"])
+    assert content["comparisons"][0]["style"]["verdict"] != "better"
+    assert "nearer to the style" not in said
+
+
+def test_drawings_in_the_style_are_called_nearer_to_it(told, folders, tmp_path):
+    captions = [f"creature {i}" for i in range(len(SEEDS))]
+    looks = {
+        look: [draw(look, 10**6 + i).image for i in range(24)] for look in ("plain", "pokemon")
+    }
+    plain, ours = (write(tmp_path / look, images, captions) for look, images in looks.items())
+    content, said = told("--pictures", ours, "--base", plain, "--data", folders["right"])
+    assert content["comparisons"][0]["style"]["verdict"] == "better"
+    assert "Its pictures are nearer to the style of its training pictures (KID -" in said
+
+
 def test_training_pictures_that_are_shown_as_drawn_are_all_found(told, folders):
     content, said = told("--pictures", folders["right"], "--data", folders["right"])
     (model,) = content["models"]

@@ -145,7 +145,7 @@ def test_two_models_are_compared_at_the_same_prompts_and_seeds(score, other_mode
     differences = [mine["score"] - other["score"] for mine, other in zip(ours, base, strict=True)]
     mean = sum(differences) / len(differences)
     assert content["comparisons"][0]["mean_difference"] == pytest.approx(mean)
-    assert "95 % interval" in capsys.readouterr().out
+    assert "(6 prompts cannot give an interval, it takes 16)" in capsys.readouterr().out
 
 
 def test_models_that_draw_in_other_sizes_are_refused_before_drawing(

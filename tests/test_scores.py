@@ -1,7 +1,24 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
+from scipy import stats
 
 from errors import UserError
-from scoring.scores import ModelScores, PromptScore, Result, Share, Shown, best_of, compare
+from scoring.results import against
+from scoring.scores import (
+    Comparison,
+    ModelScores,
+    PromptScore,
+    Result,
+    Share,
+    Shown,
+    best_of,
+    compare,
+    half_of,
+)
+from scoring.statistics import prompts_to_tell
+from scoring.verdict import sentences
 
 MADE = {"steps": 20, "scorer": "a", "versions": {"torch": "2"}}
 
@@ -43,7 +60,7 @@ def test_a_prompt_without_twins_has_no_difference():
 
 
 def test_equal_scores_differ_by_exactly_zero_and_cannot_tell():
-    scores = model(*(prompt(float(i), i / 3) for i in range(10)))
+    scores = model(*(prompt(float(i), i / 3) for i in range(16)))
     comparison = compare(scores, scores)
     assert comparison.mean == 0
     assert comparison.interval == (0, 0)
@@ -53,16 +70,15 @@ def test_equal_scores_differ_by_exactly_zero_and_cannot_tell():
 
 @pytest.mark.parametrize(("shift", "word"), [(5.0, "better"), (-5.0, "worse")])
 def test_a_clear_difference_is_told(shift, word):
-    base = model(*(prompt(20.0 + i) for i in range(8)))
-    ours = model(*(prompt(20.0 + i + shift + i / 10) for i in range(8)))
+    base = model(*(prompt(20.0 + i) for i in range(16)))
+    ours = model(*(prompt(20.0 + i + shift + i / 10) for i in range(16)))
     comparison = compare(ours, base)
     assert comparison.verdict == word
     assert comparison.interval[0] < comparison.mean < comparison.interval[1]
 
 
-def test_five_prompts_are_too_few_to_tell_though_all_agree():
-    five = [prompt(20.0)] * 5
-    comparison = compare(model(*[prompt(30.0)] * 5), model(*five))
+def test_fifteen_prompts_are_too_few_to_tell_though_all_agree():
+    comparison = compare(model(*[prompt(30.0)] * 15), model(*[prompt(20.0)] * 15))
     assert comparison.win_rate == 1
     assert comparison.interval is None
     assert comparison.verdict == "these prompts cannot tell"
@@ -83,11 +99,11 @@ def test_scores_made_differently_are_refused_with_the_difference(made, sentence)
 
 
 def results(*models: tuple[str, float, float]) -> list[Result]:
-    """Of each model its name, and its scores on eight prompts each of both sets."""
+    """Of each model its name, and its scores on 32 prompts each of both sets."""
     return [
         Result(
-            ModelScores(name, None, MADE, tuple(prompt(follows + i) for i in range(8))),
-            ModelScores(name, None, MADE, tuple(prompt(keeps + i) for i in range(8))),
+            ModelScores(name, None, MADE, tuple(prompt(follows + i) for i in range(32))),
+            ModelScores(name, None, MADE, tuple(prompt(keeps + i) for i in range(32))),
         )
         for name, follows, keeps in models
     ]
@@ -132,3 +148,76 @@ def test_the_interval_of_a_share_counts_prompts_not_pictures():
     one = Share.of([[True]] * 12 + [[False]] * 4)
     four = Share.of([[True] * 4] * 12 + [[False] * 4] * 4)
     assert four.count == 4 * one.count and four.interval == one.interval
+
+
+def follower(name: str, scores) -> Result:
+    """A model of which only the scores of its prompts are known, one picture each."""
+    return Result(ModelScores(name, None, MADE, tuple(prompt(float(each)) for each in scores)))
+
+
+def test_the_best_of_10_equals_is_called_better_in_at_most_5_of_100_cases():
+    """All prompts, the ones that it was chosen on among them, say so in 20."""
+    random, better, flattered = np.random.default_rng(0), 0, 0
+    for _ in range(200):
+        models = [follower(str(i), random.normal(50, 10, 64)) for i in range(11)]
+        best = best_of(models[1:])
+        other = compare(half_of(best.following, 1), half_of(models[0].following, 1))
+        better += t_low(other) > 0
+        flattered += t_low(compare(half_of(best.following, 0), half_of(models[0].following, 0))) > 0
+    assert better <= 10 < flattered
+
+
+def t_low(comparison) -> float:
+    differences = np.array(comparison.known)
+    return differences.mean() - 2.04 * differences.std(ddof=1) / np.sqrt(len(differences))
+
+
+def test_what_six_prompts_cannot_tell_is_not_taken_for_equal():
+    """The base keeps more; it must not be the best for that of a model that follows better."""
+    random, base_is_best = np.random.default_rng(0), 0
+    for _ in range(200):
+        noise = random.normal(0, 1, 6)
+        base, ours = follower("base", noise * 0), follower("ours", 1.4 + noise)
+        keeps = (ModelScores("", None, MADE, (prompt(each),)) for each in (90.0, 80.0))
+        known = [
+            replace(each, keeping=kept) for each, kept in zip((base, ours), keeps, strict=True)
+        ]
+        base_is_best += best_of(known).model == "base"
+    assert base_is_best <= 10
+
+
+def test_the_sentence_that_cannot_tell_says_how_many_prompts_would():
+    random = np.random.default_rng(0)
+    base, ours = follower("old", [50.0] * 64), follower("new", random.normal(50.5, 5, 64))
+    (told,) = sentences([base, ours], [against(ours, base)], None)[:1]
+    assert told.startswith("These prompts cannot tell new from old (")
+    assert "no sign that both are equal. A difference of this size takes about" in told
+
+
+def test_so_many_prompts_tell_in_four_of_five_cases():
+    random, told = np.random.default_rng(0), 0
+    count = prompts_to_tell([0.5 + step for step in (-1.0, 1.0) * 200])
+    for _ in range(500):
+        told += t_low(Comparison(tuple(random.normal(0.5, 1, count)))) > 0
+    assert 0.75 <= told / 500 <= 0.85
+
+
+def test_ten_claims_are_all_right_in_95_of_100_reports():
+    equals = np.random.default_rng(1).normal(0, 1, (1000, 10, 32))
+    p_values = stats.ttest_1samp(equals, 0, axis=2).pvalue.min(axis=1)
+    each, ten = (1 - Comparison((1.0,), claims).confidence for claims in (1, 10))
+    assert (p_values < ten).mean() <= 0.06 < 0.3 < (p_values < each).mean()
+
+
+def test_the_verdict_of_several_rests_on_the_wider_interval():
+    differences = tuple(np.random.default_rng(0).normal(0.45, 1, 32) - 0.05)
+    one, ten = Comparison(differences), Comparison(differences, 10)
+    assert ten.claimed[0] < one.claimed[0] and one.claimed[1] < ten.claimed[1]
+    assert ten.interval == one.interval  # which --output calls interval_95
+
+
+def test_a_sentence_of_several_says_how_sure_each_must_be():
+    ours, base = (follower(name, [shift + i % 7 for i in range(32)])
+                  for name, shift in (("new", 60.0), ("old", 50.0)))  # fmt: skip
+    told = sentences([base, ours], [against(ours, base, claims=10)], None)[0]
+    assert told.startswith("new follows its prompts better than old (+10.00, 99.5 % interval")

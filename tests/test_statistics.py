@@ -5,7 +5,8 @@ from scipy import stats
 from scoring.statistics import (
     _expanded_tail,
     bootstrap_interval,
-    normal_interval,
+    can_give_interval,
+    t_interval,
     verdict,
     win_rate,
 )
@@ -47,13 +48,30 @@ def test_the_interval_holds_the_truth_in_93_to_97_of_100_cases(name, count):
     assert 930 <= held <= 970
 
 
-# The plain percentile interval holds it in 83 % of cases of 6 prompts.
-def test_six_prompts_hold_it_nearly_as_often():
-    random, held = np.random.default_rng(0), 0
-    for _ in range(1000):
-        low, high = bootstrap_interval(random.normal(1, 2, 6), resamples=1000)
-        held += low <= 1 <= high
-    assert 890 <= held <= 980
+TIED = {  # most differences are 0, as where scores are clamped or rounded; the mean
+    "clamped at 0": (lambda random, count: np.maximum(random.normal(0, 1, count), 0), 0.3989423),
+    "rare": (lambda random, count: random.choice([0.0, 5.0], count, p=[0.8, 0.2]), 1.0),
+    "rounded": (lambda random, count: random.choice([-1.0, 0.0, 1.0], count, p=[0.1, 0.8, 0.1]), 0),
+}
+
+
+@pytest.mark.parametrize("name", TIED)
+@pytest.mark.parametrize("count", [6, 16, 32])
+def test_of_ties_and_few_prompts_no_interval_is_wrong_in_more_than_8_of_100_cases(name, count):
+    (draw, truth), random, wrong = TIED[name], np.random.default_rng(0), 0
+    for _ in range(400):
+        differences = draw(random, count)
+        if can_give_interval(differences) and differences.any():
+            low, high = bootstrap_interval(differences, resamples=500)
+            wrong += not low <= truth <= high
+    assert wrong <= 32
+
+
+def test_six_prompts_have_no_interval_and_sixteen_have_where_six_differ():
+    assert not can_give_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    assert can_give_interval([*range(6), *[1.0] * 10])
+    assert not can_give_interval([*range(6), *[0.0] * 10])
+    assert can_give_interval([0.0] * 6)  # equal scores are equal
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 20), (3, 64), (31, 31), (28, 31), (1, 1)])
@@ -62,9 +80,9 @@ def test_the_interval_of_a_share_is_scipys(hits, count):
     assert wilson_interval(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
-def test_the_normal_interval_of_a_sum_of_errors_is_scipys():
-    expected = stats.norm.interval(0.95, loc=2.0, scale=np.sqrt(0.04 + 0.09))
-    assert normal_interval(2.0, 0.04, 0.09) == pytest.approx(expected, rel=1e-6)
+def test_the_interval_of_a_sum_of_errors_is_scipys():
+    expected = stats.t.interval(0.95, 7, loc=2.0, scale=np.sqrt(0.04 + 0.09))
+    assert t_interval(2.0, 0.04, 0.09, freedom=7) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_same_differences_give_the_same_interval():

@@ -90,7 +90,10 @@ STANDING = (
     "{whose}: it won {wins} of {decided}; ties: {ties}. "
     "Win rate {share}, with {confidence} confidence {low} to {high}."
 )
-TIES_LEFT_OUT = "Ties are left out. While an interval holds {half}, its votes cannot tell."
+TIES_LEFT_OUT = (
+    "Ties are left out. While an interval holds {half}, its votes cannot tell; "
+    "one may look after every vote."
+)
 PERCENT = "{number}\N{NO-BREAK SPACE}%"
 
 # Grid
