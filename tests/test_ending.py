@@ -30,13 +30,24 @@ folder = tempfile.gettempdir()
 """
 
 
+def nothing() -> None:
+    """For a process as it usually is."""
+
+
 @contextmanager
-def running(script: str, tmp_path: Path, **options):
-    """A process that runs a script after BEGINNING, once it has said "ready"."""
+def running(script: str, tmp_path: Path, first=nothing, **options):
+    """A process that runs a script after BEGINNING, once it has said "ready"; `first`: what it does
+    before anything else."""
+
+    def begin() -> None:
+        for number in ENDING:  # which these tests themselves may be told to ignore, as by nohup
+            signal.signal(number, signal.SIG_DFL)
+        first()
+
     command = [sys.executable, "-u", "-c", BEGINNING + textwrap.dedent(script)]
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(PROJECT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, env=environment, **pipes | options)
+    process = subprocess.Popen(command, env=environment, preexec_fn=begin, **pipes | options)
     try:
         assert process.stdout.readline() == "ready\n", process.stderr.read()
         yield process
@@ -125,7 +136,7 @@ def test_what_nohup_ignores_is_still_ignored(tmp_path):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     script = 'print("ready"); sys.stdin.readline(); print("still here"); time.sleep(3600)'
-    with running(script, tmp_path, preexec_fn=ignore, stdin=subprocess.PIPE) as process:
+    with running(script, tmp_path, first=ignore, stdin=subprocess.PIPE) as process:
         process.send_signal(signal.SIGHUP)
         process.stdin.write("\n")
         process.stdin.flush()
@@ -186,7 +197,7 @@ def test_a_closed_terminal_ends_like_sigterm(tmp_path):
 
     terminal = {"stdin": theirs, "stderr": theirs, "start_new_session": True}
     script = "threading.Thread(target=lambda: sys.stdin.read(), daemon=True).start()\n" + IDLE
-    with running(script, tmp_path, preexec_fn=own_the_terminal, **terminal) as process:
+    with running(script, tmp_path, first=own_the_terminal, **terminal) as process:
         os.close(theirs)
         os.close(ours)
         assert process.wait(PATIENCE_SECONDS) == 128 + signal.SIGHUP
