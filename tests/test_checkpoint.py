@@ -151,7 +151,13 @@ def test_an_error_of_ours_is_not_said_to_be_damage(stopped, monkeypatch, error):
 def test_a_manifest_that_is_none_is_damage(stopped, manifest):
     (stopped.output / "checkpoint-3" / "manifest.json").write_text(manifest)
     reason = checkpoint.what_is_wrong(stopped.output / "checkpoint-3")
-    assert reason in ("manifest.json is not readable", "manifest.json is empty")
+    assert reason == "manifest.json is not readable"
+
+
+def test_a_manifest_of_no_files_is_damage(stopped):
+    (stopped.output / "checkpoint-3" / "manifest.json").write_text("{}")
+    reason = checkpoint.what_is_wrong(stopped.output / "checkpoint-3")
+    assert reason == "manifest.json is empty"
 
 
 def test_every_damage_to_every_file_is_found_and_the_one_before_is_used(stopped, capsys):
