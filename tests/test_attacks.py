@@ -142,7 +142,7 @@ def test_the_command_stays_up_with_few_files_and_ends_clean(results):
 def test_what_is_not_met_is_a_sentence(results):
     one = next(iter(results["attacks"].values()))
     bad = one | {"missed": 3, "log_bytes": 10**7, "open_files": 1000, "max": 3.0}
-    end = {"code": -6, "right_code": 143, "seconds": 9.0, "left_behind": ["a"]}
+    end = {"code": -6, "right_codes": [143], "seconds": 9.0, "left_behind": ["a"]}
     worse = {"alive": False, "attacks": {"x": bad}, "ends": {"y": end}}
     sentences = [*attacks.unmet(worse, "Traceback (most"), *attacks.slow(worse)]
     assert len(sentences) == 9 and all(each.endswith((".", "most")) for each in sentences)
