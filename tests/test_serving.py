@@ -144,3 +144,9 @@ def test_a_job_that_nobody_came_to_follow_is_called_off(worker, generator):
     list(first)
     list(worker.submit([request("next")]))
     assert [r.prompt for r in generator.requests] == ["first", "next"]
+
+
+@pytest.mark.parametrize("side", [129, 130, 135])
+def test_the_multiple_that_is_advised_is_one_and_near(side):
+    with pytest.raises(UserError, match=f"width is {side}. Give a multiple of 8, such as 128"):
+        Request("a cat", width=side)
