@@ -31,6 +31,7 @@ import numpy as np
 import psutil
 
 from benchmarks.attackers import ATTACKS
+from benchmarks.load import some_port
 from errors import UserError, exit_with_sentence
 from generate import DEFAULT_MODEL
 
@@ -99,12 +100,6 @@ def running_app(model: str, *options: str, words: str = "is ready") -> Iterator[
 
 def few_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
-
-
-def some_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 # The attacks
