@@ -20,7 +20,8 @@ def bootstrap_interval(
     The expanded percentile bootstrap (Hesterberg 2015, "What Teachers Should Know About the
     Bootstrap"): the quantiles are moved out as far as Student's t is wider than the
     normal distribution. From MIN_PROMPTS on, of which MIN_DIFFERENT are not 0, one that says 95 %
-    holds the truth in 93 to 97 % of cases: of normal, clamped and tied differences.
+    holds the truth in 93 to 97 % of cases of normal and tied differences, and in 92 % or more of
+    those whose scores are clamped at 0.
     The same differences and seed give the same interval. At least 2 differences; `resamples` is a
     multiple of 100.
     """
