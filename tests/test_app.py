@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import browsing
 import httpx
 import pytest
 from fakes import FakeGenerator
@@ -60,6 +61,7 @@ def browser():
         browser = playwright.chromium.launch(executable_path=BROWSER, args=BROWSER_ARGUMENTS)
         context = browser.new_context()  # one for all, so that pages share a cache
         context.set_default_timeout(PATIENCE_MS)
+        browsing.watch(context)
         yield context
         browser.close()
 
