@@ -1,11 +1,9 @@
-"""generate.py: requests, the generator, the command."""
+"""generate.py: the generator, the command."""
 
 import dataclasses
 import json
-import re
 import subprocess
 import sys
-import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,11 +16,10 @@ from runs import config_for, prepared
 
 import generate
 from core import precision
-from core.printable import is_blank
 from errors import UserError
 from generate import Cancelled, Generator, Picture, Request
 from serving.pipeline import _best_dtype
-from serving.request import NO_TEXT, SCHEDULERS, SEEN
+from serving.request import SCHEDULERS
 from training.loop import train
 
 PROJECT = Path(generate.__file__).parent
@@ -39,62 +36,6 @@ def draw(generator: Generator, *requests: Request, **options) -> list[np.ndarray
 
 def quick(prompt: str = "a red creature", **options) -> Request:
     return Request(prompt, **{"steps": 3, **options})
-
-
-# Requests
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        *(("prompt", v) for v in ("", " \n", None, ["a"], 7, "a" * 2001, "nul \0", "\ud800")),
-        *(("negative_prompt", v) for v in (None, "a" * 2001, "bell \a")),
-        *(("seed", v) for v in (-1, 2**32, 1.5, "7", True, None)),
-        *(("num_images", v) for v in (0, 17, True, 2.5)),
-        *(("steps", v) for v in (0, 151, 3.7, float("nan"), "20", None)),
-        *(("guidance_scale", v) for v in (0, 31, float("nan"), float("inf"), True, "5", 1e309)),
-        *(("width", v) for v in (24, 33, 1032, 64.5, "64")),
-        *(("height", v) for v in (-8, 513, 10**9)),
-        *(("scheduler", v) for v in ("", "ddim", "__class__", None, 3, ["DDIM"])),
-    ],
-)
-def test_a_value_that_cannot_be_drawn_is_refused_by_a_sentence(field, value):
-    with pytest.raises(UserError) as refusal:
-        Request(**{"prompt": "a red creature", field: value})
-    sentence = str(refusal.value)
-    assert field.replace("_", " ") in sentence.replace("_", " ")
-    assert sentence.endswith(".") and "\n" not in sentence and len(sentence) < 200
-
-
-def test_the_bounds_themselves_are_allowed():
-    for name, bounds in generate.BOUNDS.items():
-        for value in bounds:
-            assert getattr(Request("a", **{name: value}), name) == value
-
-
-def test_a_whole_number_may_be_written_with_a_point():
-    request = Request("a", steps=20.0, seed=7.0, width=64.0, guidance_scale=5.0)
-    assert request == Request("a", steps=20, seed=7, width=64, guidance_scale=5)
-    assert {type(n) for n in (request.steps, request.seed, request.width)} == {int}
-
-
-@pytest.mark.parametrize("blank", ["", " \n\t", "\u3000\u00a0", "\u200b", "\ufeff \u2060"])
-def test_a_prompt_of_which_nothing_is_seen_is_empty(blank):
-    with pytest.raises(UserError, match="The prompt is empty"):
-        Request(blank)
-    assert Request("a", negative_prompt=blank).negative_prompt == blank
-
-
-def test_what_can_be_seen_is_the_same_everywhere():
-    ours, text = re.compile(SEEN), re.compile(NO_TEXT)
-    for character in map(chr, (*range(0x20000), *range(0xE0000, 0xE1100))):
-        known = unicodedata.category(character) != "Cn"  # the rest may be named by a later Unicode
-        if known and not text.match(character):
-            assert is_blank(character) == (not ours.match(character)), hex(ord(character))
-
-
-def test_seeds_count_up_and_start_again_after_the_last():
-    assert Request("a", seed=2**32 - 2, num_images=3).seeds == [2**32 - 2, 2**32 - 1, 0]
 
 
 # The generator
