@@ -6,12 +6,14 @@ import resource
 import threading
 import tracemalloc
 from contextlib import contextmanager
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from errors import UserError
-from serving.votes import Pair, Tally, Votes, outcome_of, win_rate
+from serving.votes import Pair, Tally, Votes, outcome_of, wilson_interval, win_rate
 
 
 def log_beta(a: float, b: float) -> float:
@@ -60,6 +62,18 @@ def test_there_is_no_rate_where_nobody_has_decided():
     assert win_rate(Tally(ties=3)) is None
 
 
+@pytest.mark.parametrize(("hits", "count"), [(0, 20), (3, 64), (31, 31), (28, 31), (1, 1)])
+def test_the_interval_of_a_share_is_scipys(hits, count):
+    expected = stats.binomtest(hits, count).proportion_ci(method="wilson")
+    assert wilson_interval(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 1000])
+def test_no_share_is_below_0_or_above_1(count):
+    assert wilson_interval(0, count)[0] == 0.0
+    assert wilson_interval(count, count)[1] <= 1.0  # for 32 of 32, rounding would make it more
+
+
 @pytest.mark.parametrize(
     ("side", "choice", "outcome"),
     [("left", "left", "wins"), ("right", "left", "losses"), ("left", "right", "losses"),
@@ -71,6 +85,7 @@ def test_a_choice_counts_for_whoever_is_on_that_side(side, choice, outcome):
 
 def test_a_pair_counts_once_whoever_hurries():
     votes, pair, refused = Votes(), Pair("a cat", 1, "left"), []
+    assert not votes.are_kept
     start = threading.Barrier(8)
 
     def vote():
@@ -91,9 +106,25 @@ def test_a_pair_counts_once_whoever_hurries():
         votes.cast(None, "left")
 
 
+def test_two_pairs_of_the_same_words_and_seed_are_two_that_both_can_be_voted_on():
+    votes, first, second = Votes(), Pair("a cat", 1, "left"), Pair("a cat", 1, "left")
+    assert first != second and len({first, second}) == 2
+    assert [votes.cast(pair, "left") for pair in (first, second)] == ["wins", "wins"]
+
+
+def test_a_tally_that_somebody_has_seen_does_not_change():
+    votes = Votes()
+    seen = votes.tally
+    votes.cast(Pair("a cat", 1, "left"), "left")
+    assert (seen, votes.tally) == (Tally(), Tally(wins=1))
+    with pytest.raises(FrozenInstanceError):
+        seen.wins = 7
+
+
 def test_a_file_keeps_votes_and_only_those_on_the_same_two_models_count(tmp_path):
     path = tmp_path / "votes.jsonl"
     first = Votes(path, "ours", "base")
+    assert first.are_kept
     first.cast(Pair("a “cat”\n", 2**32 - 1, "left"), "left")
     first.cast(Pair("a dog", 2, "right"), "left")
     Votes(path, "another", "base").cast(Pair("a cat", 3, "left"), "left")
