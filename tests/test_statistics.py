@@ -6,11 +6,11 @@ from scoring.statistics import (
     _expanded_tail,
     bootstrap_interval,
     can_give_interval,
+    prompts_to_tell,
     t_interval,
     verdict,
     win_rate,
 )
-from serving.votes import wilson_interval
 
 
 def test_the_interval_is_scipys_percentile_bootstrap_at_the_expanded_level():
@@ -74,10 +74,23 @@ def test_six_prompts_have_no_interval_and_sixteen_have_where_six_differ():
     assert can_give_interval([0.0] * 6)  # equal scores are equal
 
 
-@pytest.mark.parametrize(("hits", "count"), [(0, 20), (3, 64), (31, 31), (28, 31), (1, 1)])
-def test_the_interval_of_a_share_is_scipys(hits, count):
-    expected = stats.binomtest(hits, count).proportion_ci(method="wilson")
-    assert wilson_interval(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-6)
+def test_fewer_than_sixteen_prompts_or_six_different_ones_or_a_single_one_have_no_interval():
+    assert not can_give_interval([1.0] * 15)
+    assert can_give_interval([1.0] * 6 + [0.0] * 10)
+    assert not can_give_interval([1.0] * 5 + [0.0] * 11)
+    assert can_give_interval([0.0, 0.0]) and not can_give_interval([0.0])
+
+
+@pytest.mark.parametrize("differences", [[1.0, 2.0, 0.0], [-30.0, 10.0, 5.0], [0.1, -0.2] * 9])
+def test_the_prompts_that_it_takes_are_those_of_a_normal_test_of_power_80(differences):
+    effect = np.mean(differences) / np.std(differences, ddof=1)
+    needed = ((stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) / effect) ** 2
+    assert prompts_to_tell(differences) == max(16, np.ceil(needed))
+
+
+@pytest.mark.parametrize("differences", [[1.0], [1.0, 1.0], [1.0, -1.0], [0.0, 0.0]])
+def test_no_number_of_prompts_is_known_where_all_are_the_same_or_their_mean_is_0(differences):
+    assert prompts_to_tell(differences) is None
 
 
 def test_the_interval_of_a_sum_of_errors_is_scipys():
@@ -91,6 +104,12 @@ def test_the_same_differences_give_the_same_interval():
     assert bootstrap_interval(differences) != bootstrap_interval(differences, seed=1)
 
 
+def test_the_usual_interval_is_of_95_percent_and_seed_0():
+    differences = [0.1, -0.4, 0.3, 0.9, 0.2, 0.0]
+    usual = bootstrap_interval(differences, confidence=0.95, resamples=10_000, seed=0)
+    assert bootstrap_interval(differences) == usual
+
+
 def test_a_wider_confidence_gives_a_wider_interval():
     differences = [0.1, -0.4, 0.3, 0.9, 0.2, 0.0]
     low, high = bootstrap_interval(differences, confidence=0.8)
@@ -101,6 +120,7 @@ def test_a_wider_confidence_gives_a_wider_interval():
 def test_one_difference_has_no_interval():
     with pytest.raises(ValueError, match="at least two"):
         bootstrap_interval([1.0])
+    assert bootstrap_interval([1.0, 2.0]) == (1.0, 2.0)
 
 
 def test_no_difference_at_all_has_the_interval_zero():
