@@ -38,6 +38,23 @@ def test_a_pipe_that_takes_the_place_of_a_file_meanwhile_is_not_waited_for(tmp_p
         opened(tmp_path / "pipe")
 
 
+def test_a_file_that_is_refused_once_it_is_open_is_closed_again(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    before, os_open, descriptors = os.stat(tmp_path / "file"), os.open, []
+
+    def watched(*arguments) -> int:
+        descriptors.append(os_open(*arguments))
+        return descriptors[-1]
+
+    monkeypatch.setattr(os, "stat", lambda *_, **__: before)
+    monkeypatch.setattr(os, "open", watched)
+    with pytest.raises(Unfit, match="is no file but a folder"):
+        opened(tmp_path)
+    assert len(descriptors) == 1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptors[0])
+
+
 def test_a_link_to_nothing_is_told_from_no_file(tmp_path):
     (tmp_path / "link").symlink_to("gone")
     with pytest.raises(Unfit, match="is a link to 'gone', which is not there"):
@@ -63,5 +80,8 @@ def test_only_what_is_there_and_no_file_is_special(tmp_path):
 
 
 def test_sizes_are_in_the_largest_unit_of_which_they_are_a_whole_number():
-    sizes = (2**30, 3 * 2**20, 2**20 + 1, 512, 0)
-    assert list(map(size, sizes)) == ["1 GiB", "3 MiB", "1,048,577 bytes", "512 bytes", "0 bytes"]
+    sizes = {
+        2**30: "1 GiB", 3 * 2**20: "3 MiB", 2**20 + 1: "1,048,577 bytes", 2**10: "1 KiB",
+        1023 * 2**10: "1,023 KiB", 512: "512 bytes", 0: "0 bytes",
+    }  # fmt: skip
+    assert {count: size(count) for count in sizes} == sizes
