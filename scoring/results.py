@@ -53,6 +53,7 @@ class Eyes:
             self.scorer.score(image, prompt),
             swapped=self.scorer.score(image, other) if other else None,
             features=self.scorer.features([image])[0],
+            text=self.scorer.text_features([prompt])[0],
             inception=self.inception.features([image])[0] if self.inception else None,
             coloured=self.colour(image) == named if self.colour and named else None,
             hash=perceptual_hash(image),

@@ -87,6 +87,16 @@ class Scorer:
             self._finite(float(seen.sum()))
             return torch.nn.functional.normalize(seen, dim=-1).cpu().numpy()
 
+    def text_features(self, captions: "Sequence[str]") -> "ndarray":
+        """What the model reads in captions: float32 N,D, each of length 1."""
+        import torch
+
+        with torch.inference_mode():
+            ids = self._inputs.tokenizer(list(captions)).to(self.device)
+            read = self._features.model.encode_text(ids).float()
+            self._finite(float(read.sum()))
+            return torch.nn.functional.normalize(read, dim=-1).cpu().numpy()
+
     def _finite(self, number: float) -> float:
         if not math.isfinite(number):
             raise UserError(f"Scorer {self.name} gives no number. Its weights are damaged.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from errors import UserError
 from scoring.distances import Distance, nearness
+from scoring.margins import fit_any, margins
 from scoring.memorisation import Memorisation
 from scoring.statistics import CANNOT_TELL, bootstrap_interval, can_give_interval, verdict, win_rate
 from serving.votes import wilson_interval
@@ -27,6 +28,7 @@ class Shown:
     problem: str | None = None  # why it was left out: "flagged", "black", "non-finite"
     swapped: float | None = None  # its score for its prompt with the two colours swapped
     features: ndarray | None = field(default=None, repr=False)  # float32 D, of length 1
+    text: ndarray | None = field(default=None, repr=False)  # likewise, of the prompt
     inception: ndarray | None = field(default=None, repr=False)  # float32 2048
     coloured: bool | None = None  # whether the pixels have the colour that the prompt names
     hash: int | None = None  # perceptual, 64 bits
@@ -91,6 +93,11 @@ class ModelScores:
         """Mean over the prompts of their pictures' mean `styles`."""
         return mean([mean(prompt.styles(style)) for prompt in self.prompts])
 
+    @cached_property
+    def margins(self) -> tuple[float, ...]:
+        """By how much each prompt's pictures fit it better than the other prompts."""
+        return margins(self.prompts)
+
     @property
     def binding(self) -> Share | None:
         """How often a picture is nearer to its prompt than to the one with swapped colours; None
@@ -140,6 +147,7 @@ class Comparison:
 
     differences: tuple[float | None, ...]  # one a prompt; None where a side has no picture
     claims: int = 1  # so many models are compared with the base: all are right with 95 %
+    margins: tuple[float, ...] = ()  # of the model's pictures
 
     @property
     def known(self) -> list[float]:
@@ -170,9 +178,15 @@ class Comparison:
     def win_rate(self) -> float | None:
         return win_rate(self.known) if self.known else None
 
+    @cached_property
+    def is_no_following(self) -> bool:
+        """Whether the scores are higher and yet the pictures may fit any of the prompts."""
+        higher = verdict(self.claimed) == "better"
+        return higher and fit_any(self.margins, self.confidence)
+
     @property
     def verdict(self) -> str:
-        return verdict(self.claimed)
+        return CANNOT_TELL if self.is_no_following else verdict(self.claimed)
 
 
 @dataclass(frozen=True)
@@ -220,7 +234,8 @@ def compare(model: ModelScores, base: ModelScores) -> Comparison:
         tuple(
             _difference(ours.pictures, theirs.pictures)
             for ours, theirs in zip(model.prompts, base.prompts, strict=True)
-        )
+        ),
+        margins=model.margins,
     )
 
 
@@ -276,15 +291,16 @@ def half_of(scores: ModelScores, number: int) -> ModelScores:
 def best_of(results: Sequence[Result]) -> Result | None:
     """The model that follows best on the first half of the prompts, so that what it does on the
     second is not flattered by the choice; of equals, the one that keeps most. A model that fails
-    prompts which others do not is not asked.
+    prompts which others do not is not asked, nor one whose pictures may fit any of its prompts.
 
-    None without any score, and where pictures were made differently.
+    None without any score, where pictures were made differently, and where none is left.
     """
     counts = [sum(p.score is not None for p in result.following.prompts) for result in results]
     known = [r for r, count in zip(results, counts, strict=True) if count == max(counts) > 0]
     if not known or any(r.following.identity != known[0].following.identity for r in known):
         return None
-    return max(known, key=_merit)
+    follow = [r for r in known if not fit_any(half_of(r.following, 0).margins)]
+    return max(follow, key=_merit, default=None)
 
 
 def _merit(result: Result) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from scoring.scores import Against, Comparison, Result, compare, half_of
 from scoring.statistics import CANNOT_TELL, MIN_DIFFERENT, MIN_PROMPTS, prompts_to_tell
 
 UNLIKELY = 0.01  # so seldom chance alone makes as many copies
+NO_BEST = "None is called the best: of none it is sure that it follows its prompts."
 
 
 def sentences(
@@ -24,8 +25,8 @@ def sentences(
         if not any(result is base for base in bases):
             told += _alone(result)
         told += _left_out(result)
-    if best and len(results) > 2:
-        told.append(_best(best, results))
+    if len(results) > 2:
+        told.append(_best(best, results) if best else NO_BEST)
     return told
 
 
@@ -49,6 +50,11 @@ def _judged(comparison: Comparison, words: dict[str, str], unknown: str) -> str:
 
 def _needed(comparison: Comparison) -> str:
     """What not being able to tell is not, and what would."""
+    if comparison.is_no_following:
+        return (
+            " Its scores are higher, but its pictures fit other prompts as well as their own: that "
+            "is no following."
+        )
     if comparison.verdict != CANNOT_TELL or not any(comparison.known):
         return ""
     needed = prompts_to_tell(comparison.known)

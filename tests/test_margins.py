@@ -1,0 +1,85 @@
+"""A higher score is following only of pictures that fit their own prompts better than others."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scoring.margins import fit_any, margins
+from scoring.results import against
+from scoring.scores import Comparison, ModelScores, PromptScore, Result, Shown, best_of, compare
+from scoring.statistics import CANNOT_TELL
+from scoring.verdict import NO_BEST, sentences
+
+COUNT = 32
+RANDOM = np.random.default_rng(0)
+TEXTS = RANDOM.normal(size=(COUNT, 16))
+TEXTS = (TEXTS / np.linalg.norm(TEXTS, axis=1, keepdims=True)).astype("float32")
+SPREAD = RANDOM.normal(0, 5, COUNT)
+
+
+def model(name: str, score: float, features) -> ModelScores:
+    """One picture of each prompt, with scores around this one."""
+    return ModelScores(name, None, {}, tuple(
+        PromptScore(f"prompt {i}", (Shown(i, score + SPREAD[i] / 2 + i % 3, features=feature,
+                                          text=TEXTS[i]),))
+        for i, feature in enumerate(features)
+    ))  # fmt: skip
+
+
+SETS = {  # pictures by their features: those of other prompts, and one for all
+    "shuffled": np.roll(TEXTS, 1, axis=0),
+    "one for all": np.repeat(TEXTS[:1], COUNT, axis=0),
+}
+BASE = model("base", 20.0, SETS["shuffled"])
+
+
+def test_a_margin_is_the_mean_over_all_pairs():
+    made = np.roll(TEXTS, 3, axis=0) + TEXTS
+    by_hand = [
+        100 * (made[i] @ TEXTS[i] - np.mean([made[i] @ TEXTS[j] for j in range(COUNT) if j != i]))
+        for i in range(COUNT)
+    ]
+    assert margins(model("m", 50.0, made).prompts) == pytest.approx(by_hand, abs=1e-4)
+
+
+def test_a_prompt_of_the_same_words_is_no_other_prompt():
+    prompts = model("m", 50.0, TEXTS).prompts
+    twice = (*prompts, replace(prompts[0], shown=prompts[0].shown * 2))
+    assert margins(twice)[0] == pytest.approx(margins(prompts)[0], abs=1e-4)
+    assert margins(prompts[:1] * 20) == ()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_pictures_that_fit_any_prompt_follow_none_however_high_their_scores(name):
+    found = compare(model("m", 60.0, SETS[name]), BASE)
+    assert found.claimed[0] > 30
+    assert found.verdict == CANNOT_TELL
+    assert compare(BASE, model("m", 60.0, SETS[name])).verdict == "worse"
+
+
+def test_pictures_of_their_prompts_follow_them_and_a_few_right_ones_among_many_do():
+    some = np.where(np.arange(COUNT)[:, None] % 3 == 0, TEXTS, SETS["shuffled"])
+    for made in (TEXTS, some):
+        assert compare(model("m", 60.0, made), BASE).verdict == "better"
+
+
+def test_what_nobody_looked_at_and_too_few_prompts_leave_the_scores_their_say():
+    assert not fit_any(()) and not fit_any([1.0, -1.0] * 7)
+    assert fit_any([1.0, -1.0] * 8)
+    assert Comparison(tuple(np.arange(20.0))).verdict == "better"
+
+
+def test_a_higher_score_that_is_no_following_is_said_so():
+    made = Result(model("noise", 60.0, SETS["one for all"]))
+    told, *_ = sentences([Result(BASE), made], [against(made, Result(BASE))], None)
+    assert told.startswith("These prompts cannot tell noise from base (+40.00, 95 % interval")
+    assert told.endswith("fit other prompts as well as their own: that is no following.")
+
+
+def test_the_best_is_one_that_follows_and_where_none_does_none_is():
+    noise = Result(model("noise", 90.0, SETS["one for all"]))
+    ours = Result(model("ours", 60.0, TEXTS))
+    assert best_of([Result(BASE), noise, ours]) is ours
+    assert best_of([Result(BASE), noise]) is None
+    assert sentences([Result(BASE), noise, noise], [], None)[-1] == NO_BEST
