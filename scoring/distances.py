@@ -96,13 +96,21 @@ def repeats(made: ndarray, prompts: ndarray, reference: ndarray) -> bool:
     have a neighbour as near as only 5 % of different training pictures have.
 
     Such a set can be near to the training pictures on average, and draws one or a few of them for
-    everything. Fewer pictures lie farther apart, so that a model that draws as the training
-    pictures are is far from this limit."""
+    everything. The more pictures there are, the nearer the nearest one is, of whatever source: so
+    neighbours are sought among at most as many pictures as training has, chosen at random."""
     import numpy as np
 
-    other = prompts[:, None] != prompts
-    nearest = np.where(other, made @ made.T, -1.0).max(1)
+    count = -(-len(made) // len(reference))
+    parts = np.array_split(np.random.default_rng(0).permutation(len(made)), count)
+    nearest = np.concatenate([_nearest_of_others(made[part], prompts[part]) for part in parts])
     return bool(np.median(nearest) > np.quantile(_nearest_others(reference), 0.95))
+
+
+def _nearest_of_others(made: ndarray, prompts: ndarray) -> ndarray:
+    """The cosine of each picture with its nearest one of another prompt."""
+    import numpy as np
+
+    return np.where(prompts[:, None] != prompts, made @ made.T, -1.0).max(1)
 
 
 def _nearest_others(reference: ndarray) -> ndarray:

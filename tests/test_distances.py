@@ -219,3 +219,13 @@ def test_an_interval_of_another_confidence_is_scipys():
     wide, usual = found.at(0.995).interval, found.interval
     assert (wide[1] - wide[0]) / (usual[1] - usual[0]) == pytest.approx(expected)
     assert found.at(0.95).interval == pytest.approx(usual)
+
+
+@pytest.mark.parametrize("count", [8, 16, 32])
+def test_more_prompts_than_training_pictures_do_not_make_a_model_repetitive(count):
+    told = [
+        repeats(features(256, seed=trial), np.arange(256), features(count, seed=1000 + trial))
+        for trial in range(100)
+    ]
+    assert sum(told) <= 10
+    assert repeats(np.resize(features(count // 4), (256, 16)), np.arange(256), features(count))
