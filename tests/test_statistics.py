@@ -67,6 +67,17 @@ def test_of_ties_and_few_prompts_no_interval_is_wrong_in_more_than_8_of_100_case
     assert wrong <= 32
 
 
+def test_scores_of_one_law_clamped_at_0_are_told_apart_in_at_most_5_of_100_cases():
+    """Of 16 differences half are 0: the other half cannot bear the t of 16."""
+    random, wrong = np.random.default_rng(0), 0
+    for _ in range(3000):
+        ours, base = random.normal(-10, 20, (2, 16)).clip(0, 100)
+        if can_give_interval(ours - base):
+            low, high = bootstrap_interval(ours - base, resamples=500)
+            wrong += not low <= 0 <= high
+    assert wrong <= 186  # 5 %, and three standard errors
+
+
 def test_six_prompts_have_no_interval_and_sixteen_have_where_six_differ():
     assert not can_give_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     assert can_give_interval([*range(6), *[1.0] * 10])
