@@ -21,7 +21,7 @@ def bootstrap_interval(
     Bootstrap"): the quantiles are moved out as far as Student's t is wider than the
     normal distribution. Ties tell little of how much those that differ differ, so that t counts
     these alone. From MIN_PROMPTS on, of which MIN_DIFFERENT are not 0, one that says 95 % holds
-    the truth in 94 % of cases or more of normal, long-tailed, tied and clamped differences, in 92 %
+    the truth in 94 % of cases or more of normal, long-tailed, tied and clamped differences, in 91 %
     or more of exponential ones (docs/verdicts.md).
     The same differences and seed give the same interval. At least 2 differences; `resamples` is a
     multiple of 100.
