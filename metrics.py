@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -32,7 +32,7 @@ from scoring.inception import Inception
 from scoring.outputs import check_destinations, write_json
 from scoring.page import write_page_of
 from scoring.processes import Processes
-from scoring.prompts import HELD_OUT_PROMPTS, SETS, PromptSet, read_prompts
+from scoring.prompts import HELD_OUT_PROMPTS, RECALLED_PROMPTS, SETS, PromptSet, read_prompts
 from scoring.report import (
     against_as_json,
     as_json,
@@ -139,11 +139,16 @@ def draw_and_score(options: argparse.Namespace, processes: Processes) -> Measure
             require_same_making(job.identity(model, prompts), job.identity(each.load(), prompts))
     warn_of_truncation(scorer, [text for one in sets for text in one.prompts])
     reference = data.reference(*training, scorer, eyes.inception) if training else None
+    captions = recalled(training)
     found = []
     for each in contenders:
         generator = each.load()
         following, keeping = (*(job.scores(generator, each.role, one) for one in sets), None)[:2]
-        found.append(results.result(following, keeping, reference, each.step))
+        recalling = None
+        if captions and each.role != "base":
+            several = replace(job, images_per_prompt=RECALLED_PROMPTS // len(captions.prompts))
+            recalling = several.scores(generator, f"{each.role}/training-captions", captions)
+        found.append(results.result(following, keeping, reference, each.step, recalling))
     against = found[1:] if contenders[0].role == "base" else []
     several = [results.against(e, found[0], reference, len(against)) for e in against]
     return Measured(found, several, reference)
@@ -216,6 +221,17 @@ def pictures_of(
     return None, []
 
 
+def recalled(training: tuple[str, list[data.Captioned]] | None) -> PromptSet | None:
+    """Captions of the training pictures, evenly chosen: there a model that has learned them by
+    heart shows it first. None where there are no two pictures to seek copies of."""
+    if training is None or len(training[1]) < 2:
+        return None
+    captions = list(dict.fromkeys(picture.caption for picture in training[1]))
+    step = -(-len(captions) // RECALLED_PROMPTS)
+    chosen = tuple(caption for caption in captions[::step] if can_be_drawn(caption))
+    return PromptSet("training captions", chosen) if chosen else None
+
+
 def drawn_again(run: dict) -> tuple[str, list[data.Captioned]] | None:
     """The pictures of the bundled model's training, which are a function of their numbers."""
     if not (creatures := module_if_here("bundled.creatures")):
@@ -245,6 +261,14 @@ def common_request(options: argparse.Namespace) -> Request:
         steps=options.steps,
         guidance_scale=options.guidance_scale,
     )
+
+
+def can_be_drawn(prompt: str) -> bool:
+    try:
+        Request(prompt)
+    except UserError:
+        return False
+    return True
 
 
 def drawable(prompts: PromptSet) -> PromptSet:

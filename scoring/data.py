@@ -15,7 +15,8 @@ from preparing.ledger import Ledger
 from preparing.pictures import read_again
 from preparing.rows import Row
 from preparing.sources import Reading, Source, open_source, pictures_alone
-from scoring.memorisation import perceptual_hash
+from scoring.memorisation import Looks, perceptual_hash
+from scoring.registration import reduced
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -45,7 +46,13 @@ class Reference:
     pictures: tuple[Captioned, ...]
     features: ndarray  # float32 M,D, of length 1
     hashes: tuple[int, ...]
+    reduced: ndarray  # uint8 M,64,64,3
     inception: ndarray | None = None  # float32 M,2048
+
+    @property
+    def looks(self) -> Looks:
+        """What copies are sought by."""
+        return Looks(self.features, self.hashes, self.reduced)
 
     @cached_property
     def style(self) -> ndarray:
@@ -81,15 +88,18 @@ def reference(
     import numpy as np
 
     chosen = np.linspace(0, len(pictures) - 1, min(len(pictures), MOST)).round().astype(int)
-    kept, features, hashes, more = [pictures[i] for i in chosen], [], [], []
+    kept = [pictures[i] for i in chosen]
+    features, hashes, small, more = [], [], [], []
     for first in range(0, len(kept), PART):
         images = [picture.image() for picture in kept[first : first + PART]]
         features.append(scorer.features(images))
         hashes += map(perceptual_hash, images)
+        small += map(reduced, images)
         if inception:
             more.append(inception.features(images))
     more = np.concatenate(more) if more else None
-    return Reference(name, tuple(kept), np.concatenate(features), tuple(hashes), more)
+    features = np.concatenate(features)
+    return Reference(name, tuple(kept), features, tuple(hashes), np.stack(small), more)
 
 
 _READING = Reading(strict=True)

@@ -1,24 +1,43 @@
 """Did the model only learn its pictures by heart? Each picture's nearest one of the training set.
 
-Near is what training pictures are to each other: a picture counts as a copy where it is nearer to
-a training picture than 99 % of those are to their nearest neighbour, in the scorer's features and
-by perceptual hash both. Fewer than 1 % of pictures that copy nothing are. Of few training pictures
-nobody knows that share: then only the same picture counts.
+A copy is what a training picture becomes through a VAE, a JPEG, noise, a mirror, a crop, a shift,
+other colours or some of another picture. Whatever is left of it, the edges lie where they lay: a
+picture that, laid on a training picture (`registration`), is as like it as no other drawing of the
+same hand is a copy. The limits are fixed, so that few training pictures do as well as many, unless
+training pictures are liker than that to each other: then a copy must be liker still.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from scoring.registration import Laid, Registration
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy import ndarray
     from PIL import Image
 
-SHARE = 0.01  # of training pictures that are as near to another one
+SAME = 0.99  # likeness of the same picture, saved twice
 EXACT = 1e-4, 2  # feature distance and bits of the same picture, saved twice
-FEW = 100  # training pictures: below, the nearest 1 % of them are less than one
+NEAR = 0.01, 4  # of the same picture through a VAE or a JPEG; both
+LIKE, OUTLINES = 0.945, 0.97  # correlations of a copy where it lies on its picture; either
+TWICE = 0.985  # likeness of training pictures that are the same one, there twice
+NEIGHBOURS = 32  # training pictures whose own nearest ones are looked at
+LUCK = 2  # of these that are as like another one as a copy, though all were drawn anew
+SHARE = 0.004  # of new drawings that are called copies, at most (benchmarks/copies.py)
 PART = 1024  # pictures compared at once
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Pictures as they are compared, a row each."""
+
+    features: ndarray  # float32 N,D, of length 1
+    hashes: Sequence[int]  # perceptual, 64 bits
+    reduced: ndarray  # uint8 N,64,64,3
 
 
 @dataclass(frozen=True)
@@ -29,11 +48,14 @@ class Nearest:
     distance: float  # 1 - cosine of the features, 0..2
     bits: int  # of the perceptual hashes of these two that differ, 0..64
     copy: bool
+    likeness: float = 0.0  # correlation of the gradients where both lie on each other, -1..1
+    outlines: float = 0.0  # of the directions of edges, whatever the colours, -1..1
 
     @property
     def exact(self) -> bool:
         """Whether it is the training picture itself."""
-        return self.distance <= EXACT[0] and self.bits <= EXACT[1]
+        alike = self.likeness >= SAME
+        return alike and self.distance <= EXACT[0] and self.bits <= EXACT[1]
 
 
 @dataclass(frozen=True)
@@ -41,8 +63,11 @@ class Memorisation:
     """Of every picture its nearest training picture; and what is near."""
 
     nearest: tuple[Nearest, ...]
-    near_distance: float
-    near_bits: int
+    near_distance: float = NEAR[0]
+    near_bits: int = NEAR[1]
+    near_likeness: float = LIKE
+    near_outlines: float = OUTLINES
+    share: float = SHARE  # of pictures that copy nothing and are called copies all the same
 
     @property
     def copies(self) -> int:
@@ -54,16 +79,22 @@ class Memorisation:
 
     @property
     def by_chance(self) -> float:
-        """How likely so many copies are, 0..1, where nothing is copied: with SHARE for each."""
+        """How likely so many copies are, 0..1, where nothing is copied: the exact binomial test
+        against `share`. A training picture itself never comes by chance."""
         from scipy.stats import binom
 
-        return float(binom.sf(self.copies - 1, len(self.nearest), SHARE))
+        if self.exact:
+            return 0.0
+        return float(binom.sf(self.copies - 1, len(self.nearest), self.share))
 
     @property
     def closest(self) -> list[int]:
         """Numbers of the pictures, those nearest to a training picture first."""
-        key = lambda i: (not self.nearest[i].copy, self.nearest[i].distance)  # noqa: E731
-        return sorted(range(len(self.nearest)), key=key)
+        return sorted(range(len(self.nearest)), key=self._nearness)
+
+    def _nearness(self, number: int) -> tuple:
+        near = self.nearest[number]
+        return not near.copy, -near.likeness, near.distance
 
 
 def perceptual_hash(image: Image.Image) -> int:
@@ -73,44 +104,56 @@ def perceptual_hash(image: Image.Image) -> int:
     return int(str(imagehash.phash(image)), 16)
 
 
-def memorisation(
-    features: ndarray, hashes: list[int], training: ndarray, training_hashes: list[int]
-) -> Memorisation:
-    """Compare pictures, by features float N,D of length 1 and their hashes, with training pictures
-    M,D, of which there are at least 2."""
-    import numpy as np
-
-    if len(training) < 2:
+def memorisation(looks: Looks, training: Looks) -> Memorisation:
+    """Compare pictures with training pictures, of which there are at least 2."""
+    if len(training.features) < 2:
         raise ValueError("two training pictures are needed to know what is near")
-    own, near = _nearest(training, training, itself=False)
-    own_bits = [_bits(training_hashes[i], training_hashes[place]) for i, place in enumerate(own)]
-    near_distance, near_bits = EXACT
-    if len(training) >= FEW:
-        near_distance = max(float(np.quantile(near, SHARE)), EXACT[0])
-        near_bits = max(int(np.quantile(own_bits, SHARE, method="lower")), EXACT[1])
+    registration = Registration(training.reduced)
+    likeness, outlines, share = _limits(training, registration)
+    places = _nearest(looks.features, training.features)
+    near = NEAR if share == SHARE else EXACT
     found = []
-    for mine, place, distance in zip(hashes, *_nearest(features, training), strict=True):
-        bits = _bits(mine, training_hashes[place])
-        copy = distance <= near_distance and bits <= near_bits
-        found.append(Nearest(int(place), float(distance), bits, bool(copy)))
-    return Memorisation(tuple(found), near_distance, near_bits)
+    for number, laid in enumerate(registration.laid(looks.reduced, places)):
+        nearest = [_compared(looks, number, training, each) for each in laid]
+        copies = [
+            each for each in nearest
+            if each.exact or (share == SHARE and each.distance <= NEAR[0] and each.bits <= NEAR[1])
+            or each.likeness >= likeness or each.outlines >= outlines
+        ]  # fmt: skip
+        found.append(replace(copies[0], copy=True) if copies else nearest[0])
+    return Memorisation(tuple(found), *near, likeness, outlines, share)
 
 
-def _nearest(rows: ndarray, training: ndarray, itself: bool = True) -> tuple[ndarray, ndarray]:
-    """Of each row the number of the nearest training picture, and 1 - cosine to it; where not
-    `itself`, rows are the training pictures, and each one's nearest is another one."""
+def _compared(looks: Looks, number: int, training: Looks, laid: Laid) -> Nearest:
+    cosine = float(looks.features[number] @ training.features[laid.number])
+    bits = (looks.hashes[number] ^ training.hashes[laid.number]).bit_count()
+    distance = min(max(1.0 - cosine, 0.0), 2.0)
+    return Nearest(laid.number, distance, bits, False, laid.likeness, laid.outlines)
+
+
+def _limits(training: Looks, registration: Registration) -> tuple[float, float, float]:
+    """From which likeness and outlines on a picture is a copy, and the share of new ones that are
+    called so: more where training pictures are liker to each other than the fixed limits say."""
     import numpy as np
 
-    places, distances = [], []
-    for first in range(0, len(rows), PART):
-        apart = 1.0 - rows[first : first + PART] @ training.T
-        if not itself:
-            inside = np.arange(len(apart))
-            apart[inside, first + inside] = np.inf
-        places.append(apart.argmin(1))
-        distances.append(np.clip(apart.min(1), 0.0, 2.0))
-    return np.concatenate(places), np.concatenate(distances)
+    count = len(training.features)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, NEIGHBOURS)).round().astype(int))
+    around = registration.laid(training.reduced[chosen], chosen, apart=True)
+    likest = [
+        each for several in around for each in several[:1]
+        if each.likeness < TWICE and each.outlines < TWICE
+    ]  # fmt: skip
+    if sum(each.likeness >= LIKE or each.outlines >= OUTLINES for each in likest) <= LUCK:
+        return LIKE, OUTLINES, SHARE
+    likeness = max(LIKE, *(each.likeness for each in likest))
+    outlines = max(OUTLINES, *(each.outlines for each in likest))
+    # The next picture beats the likest of n with a chance of 1 in n + 1, by either measure.
+    return likeness, outlines, 2 / (len(chosen) + 1)
 
 
-def _bits(one: int, other: int) -> int:
-    return (one ^ other).bit_count()
+def _nearest(rows: ndarray, training: ndarray) -> ndarray:
+    """Of each row the number of the nearest training picture by its features."""
+    import numpy as np
+
+    parts = range(0, len(rows), PART)
+    return np.concatenate([(rows[i : i + PART] @ training.T).argmax(1) for i in parts])

@@ -24,7 +24,7 @@ MEANS = {
     "KID": "kernel distance to the training pictures, 0 for none (95 % interval)",
     "CMMD": "the same with another kernel, times 1000",
     "FID": "Frechet distance in the features of the given Inception",
-    "copies": "pictures as near to a training picture as 1 % of these are to each other",
+    "copies": "pictures that lie on a training picture, also mirrored, moved or in other colours",
     "colours seen": "the colour that the prompt names is that of the body, read from pixels",
     "colours right": "prompts with two colours: the picture fits them better than swapped",
 }
@@ -164,26 +164,26 @@ def _picture(model: str, prompt: str, shown: Shown) -> str:
 
 def _pairs(result: Result, reference: Reference) -> Iterator[str]:
     """The model's pictures that are nearest to a training picture, with that."""
-    memory, shown = result.memorisation, result.following.shown
-    captions = [
-        prompt.prompt for prompt in result.following.prompts
-        for each in prompt.shown if each.problem is None
-    ]  # fmt: skip
+    memory, sought = result.memorisation, result.sought
     yield (
         f"<h2>Closest to {escape(reference.name)}</h2>\n<p>Left the model's picture, right the "
-        f"nearest of {amount(len(reference.pictures), 'training picture')}. As near as 1 % of "
-        f"these are to each other: distance {memory.near_distance:.4f} and {memory.near_bits} of "
-        '64 bits, both.</p>\n<ul class="rows">\n'
+        f"likest of {amount(len(reference.pictures), 'training picture')} where they lie on each "
+        f"other, mirrored or moved. A copy has a likeness of {memory.near_likeness:.3f}, or "
+        f"outlines of {memory.near_outlines:.3f} whatever the colours, or a distance of "
+        f"{memory.near_distance:.2f} with {memory.near_bits} of 64 bits.</p>\n"
+        '<ul class="rows">\n'
     )
     for number in memory.closest[:PAIRS]:
         near = memory.nearest[number]
+        caption, ours = sought[number]
         theirs = reference.pictures[near.number]
         verdict = "a copy" if near.copy else "no copy"
         yield (
-            f"<li><p>{verdict}: distance {near.distance:.4f}, {amount(near.bits, 'bit')}</p>"
+            f"<li><p>{verdict}: likeness {near.likeness:.3f}, outlines {near.outlines:.3f}, "
+            f"distance {near.distance:.4f}, {amount(near.bits, 'bit')}</p>"
             '<div class="side" tabindex="0">\n'
-            f'<figure><img src="{address(shown[number].thumbnail)}" alt="">'
-            f"<small>{escape(captions[number])}</small></figure>\n"
+            f'<figure><img src="{address(ours.thumbnail)}" alt="">'
+            f"<small>{escape(caption)}</small></figure>\n"
             f'<figure><img src="{address(thumbnail(theirs.image()))}" alt="">'
             f"<small>{escape(theirs.name)}: {escape(theirs.caption)}</small></figure>\n"
             "</div></li>\n"

@@ -192,6 +192,8 @@ def _memorisation(memory: Memorisation | None) -> dict | None:
             "training_picture": memory.nearest[number].number,
             "distance": memory.nearest[number].distance,
             "bits": memory.nearest[number].bits,
+            "likeness": memory.nearest[number].likeness,
+            "outlines": memory.nearest[number].outlines,
             "copy": memory.nearest[number].copy,
         }
         for number in memory.closest[:CLOSEST]
@@ -201,6 +203,9 @@ def _memorisation(memory: Memorisation | None) -> dict | None:
         "pictures": len(memory.nearest),
         "near_distance": memory.near_distance,
         "near_bits": memory.near_bits,
+        "near_likeness": memory.near_likeness,
+        "near_outlines": memory.near_outlines,
+        "by_chance": memory.by_chance,
         "closest": closest,
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -11,7 +11,8 @@ from scoring.binding import first_colour, swapped
 from scoring.data import Reference
 from scoring.distances import KERNELS, MIN_PROMPTS, difference, distance, repeats
 from scoring.inception import fid
-from scoring.memorisation import memorisation, perceptual_hash
+from scoring.memorisation import Looks, Memorisation, memorisation, perceptual_hash
+from scoring.registration import is_blank, reduced
 from scoring.scores import (
     Against,
     ModelScores,
@@ -43,9 +44,10 @@ class Eyes:
         self, image: Image.Image, prompt: str, seed: int | None = None, problem: str | None = None
     ) -> Shown:
         """Look at a picture: RGB. One with a problem is not scored, nor one that is black all
-        over, as safety checkers elsewhere leave it."""
+        over, as safety checkers elsewhere leave it, nor one that shows a single colour."""
         problem = problem or (None if image.getbbox() else "black")
-        if problem:
+        small = reduced(image)
+        if problem := problem or ("blank" if is_blank(small) else None):
             return Shown(seed, None, problem, thumbnail=thumbnail(image))
         other, named = swapped(prompt), first_colour(prompt)
         return Shown(
@@ -57,6 +59,7 @@ class Eyes:
             inception=self.inception.features([image])[0] if self.inception else None,
             coloured=self.colour(image) == named if self.colour and named else None,
             hash=perceptual_hash(image),
+            reduced=small,
             thumbnail=thumbnail(image),
         )
 
@@ -74,15 +77,16 @@ def result(
     keeping: ModelScores | None = None,
     reference: Reference | None = None,
     step: int | None = None,
+    recalling: ModelScores | None = None,
 ) -> Result:
     """All that can be said of a model by itself. Without training pictures, `reference`, nothing
-    of style, distances and memorisation."""
+    of style, distances and memorisation; copies are sought in `recalling` too, its pictures of
+    their captions."""
     if reference is None or not following.shown:
         return Result(following, keeping, step=step)
     import numpy as np
 
     features = np.stack([each.features for each in following.shown])
-    hashes = [each.hash for each in following.shown]
     prompts = np.array([
         number for number, prompt in enumerate(following.prompts)
         for each in prompt.shown if each.problem is None
@@ -101,11 +105,23 @@ def result(
         fid=fid(np.stack(seen), reference.inception)
         if several and reference.inception is not None
         else None,
-        memorisation=memorisation(features, hashes, reference.features, reference.hashes)
-        if len(reference.features) > 1
-        else None,
+        memorisation=_memorisation([following, recalling], reference),
         step=step,
+        recalling=recalling,
     )
+
+
+def _memorisation(sets: Sequence[ModelScores | None], reference: Reference) -> Memorisation | None:
+    """Of all pictures of these sets, in order; None where a single training picture cannot say."""
+    import numpy as np
+
+    if len(reference.features) < 2:
+        return None
+    shown = [each for scores in sets if scores for each in scores.shown]
+    features, small = (
+        np.stack([getattr(each, name) for each in shown]) for name in ("features", "reduced")
+    )
+    return memorisation(Looks(features, [each.hash for each in shown], small), reference.looks)
 
 
 def against(

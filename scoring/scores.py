@@ -32,6 +32,7 @@ class Shown:
     inception: ndarray | None = field(default=None, repr=False)  # float32 2048
     coloured: bool | None = None  # whether the pixels have the colour that the prompt names
     hash: int | None = None  # perceptual, 64 bits
+    reduced: ndarray | None = field(default=None, repr=False)  # uint8 64,64,3
     thumbnail: bytes = field(default=b"", repr=False)  # JPEG
 
 
@@ -200,10 +201,22 @@ class Result:
     fid: float | None = None  # to them, where an Inception is given
     memorisation: Memorisation | None = None
     step: int | None = None  # of a checkpoint
+    recalling: ModelScores | None = None  # pictures of training captions, where copies are sought
 
     @property
     def model(self) -> str:
         return self.following.model
+
+    @property
+    def sought(self) -> list[tuple[str, Shown]]:
+        """Pictures among which copies are sought, each with its prompt, in the order of
+        `memorisation.nearest`."""
+        sets = (self.following, self.recalling)
+        return [
+            (prompt.prompt, each)
+            for scores in sets if scores
+            for prompt in scores.prompts for each in prompt.shown if each.problem is None
+        ]  # fmt: skip
 
 
 @dataclass(frozen=True)

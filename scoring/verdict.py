@@ -135,7 +135,7 @@ def _alone(result: Result) -> Iterator[str]:
     if result.following.score is None:
         yield f"No picture of {name} could be scored."
     if memory:
-        yield _memorised(name, memory)
+        yield _memorised(result, memory)
     if binding:
         low, high = binding.interval
         yield (
@@ -145,16 +145,19 @@ def _alone(result: Result) -> Iterator[str]:
         )
 
 
-def _memorised(name: str, memory: Memorisation) -> str:
-    count = amount(len(memory.nearest), "picture")
+def _memorised(result: Result, memory: Memorisation) -> str:
+    count = f"{amount(len(memory.nearest), 'picture')} of {result.model}"
+    if result.recalling:
+        prompts = amount(len(result.recalling.shown), "picture")
+        count += f" ({prompts} of training captions, where copies are likeliest)"
     exact = f" {memory.exact} of them are training pictures themselves." if memory.exact else ""
     if not memory.copies:
-        return f"None of {count} of {name} looks like a copy of a training picture."
-    copied = f"{memory.copies} of {count} of {name} look like copies of training pictures"
+        return f"None of {count} looks like a copy of a training picture."
+    copied = f"{memory.copies} of {count} look like copies of training pictures"
     if memory.by_chance < UNLIKELY:
         advice = " Train for fewer steps, or with more pictures."
         return f"{copied}: it has memorised.{exact}{advice}"
-    return f"{copied}, which is no more than chance.{exact} Look at the closest pairs."
+    return f"{copied}, which is no more than chance. Look at the closest pairs."
 
 
 def _left_out(result: Result) -> Iterator[str]:

@@ -14,6 +14,7 @@ from scorers import tiny_scorer as tiny_scorer  # a fixture
 
 import metrics
 import train_text_to_image
+from scoring.prompts import RECALLED_PROMPTS
 
 ROOT = Path(metrics.__file__).parent
 PROMPTS = ("a red creature", "a blue one with wings", "houses", "a", "b", "a pokemon")
@@ -75,7 +76,11 @@ def test_checkpoints_are_compared_with_the_base_that_run_json_names(trained, sco
     assert "keeps most" not in content["verdict"][-1]  # that was not measured
     assert "Over the checkpoints" in page.read_text() and "<svg" in page.read_text()
     # Nine of the dozen pictures were learned from; that is where style comes from.
-    assert last["style"] is not None and last["memorisation"]["pictures"] == len(PROMPTS)
+    assert last["style"] is not None and base["memorisation"]["pictures"] == len(PROMPTS)
+    # Copies are sought in pictures of its training captions, too.
+    assert len(PROMPTS) < last["memorisation"]["pictures"] <= len(PROMPTS) + RECALLED_PROMPTS
+    told = [each for each in content["verdict"] if "of training captions" in each]
+    assert len(told) == len(content["models"]) - 1
 
 
 def test_a_lora_is_tried_at_several_strengths(trained, scored):

@@ -60,19 +60,21 @@ def first_of(content: dict) -> list[dict]:
 
 
 class FakeGenerator:
-    """Draws plain colours; some seeds go wrong."""
+    """Draws a square on a colour; some seeds go wrong."""
 
     def __init__(self):
         self.name, self.run, self.device, self.size = "fake", {}, "cpu", 32
         self.settings = {"scheduler": "none", "dtype": "float32", "versions": {}}
         self.problems = {0: "flagged", 16: "non-finite"}
-        self.black = {17}
+        self.black, self.blank = {17}, {32}
 
     def pictures(self, requests, on_step, batch_size):
         for request in requests:
             for seed in range(request.seed, request.seed + request.num_images):
                 colour = (0, 0, 0) if seed in self.black else (seed, 99, 200)
                 image = Image.new("RGB", (self.size, self.size), colour)
+                if seed not in self.blank | self.black:
+                    image.paste("white", (4, 4, 20, 20))
                 yield Picture(image, request.prompt, seed, self.problems.get(seed), {})
             assert on_step(seed, seed) is False, "scoring never cancels"
 
@@ -168,11 +170,14 @@ def test_problem_pictures_are_counted_and_never_scored(score, fake_generator, ca
     assert first["score"] == first["pictures"][1]
     assert second["problems"] == ["non-finite", "black"]
     assert second["score"] is None
-    assert third["problems"] == [None, None]
-    assert content["left_out_pictures"] == 3
+    assert third["problems"] == ["blank", None]
+    assert content["left_out_pictures"] == 4
     table = capsys.readouterr().out
     assert "mean over 5 prompts of 6" in table
-    assert "fake: 3 pictures left out and not scored (1 black, 1 flagged, 1 non-finite)" in table
+    assert (
+        "fake: 4 pictures left out and not scored (1 black, 1 blank, 1 flagged, 1 non-finite)"
+        in table
+    )
 
 
 def test_captions_beyond_the_scorers_context_are_counted(score, fake_generator, tmp_path, capsys):

@@ -71,7 +71,9 @@ FULL = Result(
     scores("new", 8.0),
     style=40.0,
     distances={"kid": Distance(0.5, (0.4, 0.6))},
-    memorisation=Memorisation((Nearest(7, 0.1, 20, False), Nearest(3, 0.0, 0, True)), 0.01, 2),
+    memorisation=Memorisation(
+        (Nearest(7, 0.1, 20, False), Nearest(3, 0.0, 0, True, 1.0, 1.0)), 0.01, 2
+    ),
     step=500,
 )
 
@@ -103,6 +105,7 @@ def test_json_holds_every_picture_and_how_it_was_made():
     assert content["memorisation"]["copies"] == 1
     assert content["memorisation"]["closest"][0] == {
         "picture": 1, "training_picture": 3, "distance": 0.0, "bits": 0, "copy": True,
+        "likeness": 1.0, "outlines": 1.0,
     }  # fmt: skip
 
 
