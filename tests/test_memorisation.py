@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from benchmarks.copies import first, kinds, looks_of
 from bundled.creatures import draw
-from scoring.memorisation import LIKE, SHARE, Looks, Memorisation, Nearest, memorisation
+from scoring.memorisation import EXACT, LIKE, SHARE, Looks, Memorisation, Nearest, memorisation
 from scoring.registration import is_blank, reduced
 from scoring.scorer import BUNDLED, Scorer
 
@@ -107,7 +107,7 @@ def test_training_pictures_that_are_there_twice_do_not_hide_copies(training, loo
     assert memorisation(looked_at(mirrored), twice).copies == 5
 
 
-def test_where_training_pictures_are_all_alike_a_new_one_of_them_is_no_copy(looked_at):
+def test_where_training_pictures_are_all_alike_a_copy_must_be_liker_still(looked_at):
     """Balls that differ in where a dot is."""
 
     def ball(number: int) -> Image.Image:
@@ -121,7 +121,7 @@ def test_where_training_pictures_are_all_alike_a_new_one_of_them_is_no_copy(look
     known, new = looked_at([ball(i) for i in range(0, 40, 2)]), looked_at([ball(9), ball(21)])
     found = memorisation(new, known)
     assert found.near_likeness > LIKE and found.share > SHARE
-    assert found.by_chance > 0.01
+    assert (found.near_distance, found.near_bits) == EXACT and found.exact == 0
 
 
 def test_one_training_picture_cannot_say_what_is_near(training):
