@@ -4,7 +4,8 @@ A copy is what a training picture becomes through a VAE, a JPEG, noise, a mirror
 other colours or some of another picture. Whatever is left of it, the edges lie where they lay: a
 picture that, laid on a training picture (`registration`), is as like it as no other drawing of the
 same hand is a copy. The limits are fixed, so that few training pictures do as well as many, unless
-training pictures are liker than that to each other: then a copy must be liker still.
+training pictures are liker than that to each other: then a copy must be liker still. Where many of
+them lie on each other, as pictures from one template do, nothing tells a copy from a new one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ SAME = 0.99  # likeness of the same picture, saved twice
 EXACT = 1e-4, 2  # feature distance and bits of the same picture, saved twice
 NEAR = 0.01, 4  # of the same picture through a VAE or a JPEG; both
 LIKE, OUTLINES = 0.945, 0.97  # correlations of a copy where it lies on its picture; either
-TWICE = 0.985  # likeness of training pictures that are the same one, there twice
+TWICE = 0.985  # likeness of training pictures that repeat another one
+REPEATED = 0.25  # of the training pictures, at most, that do so where copies can be told
 NEIGHBOURS = 32  # training pictures whose own nearest ones are looked at
 LUCK = 2  # of these that are as like another one as a copy, though all were drawn anew
 SHARE = 0.004  # of new drawings that are called copies, at most (benchmarks/copies.py)
@@ -68,6 +70,12 @@ class Memorisation:
     near_likeness: float = LIKE
     near_outlines: float = OUTLINES
     share: float = SHARE  # of pictures that copy nothing and are called copies all the same
+    repeated: float = 0.0  # share of the training pictures that repeat another one, 0..1
+
+    @property
+    def can_be_told(self) -> bool:
+        """Whether a copy differs from a new drawing of what is drawn again and again."""
+        return self.repeated <= REPEATED
 
     @property
     def copies(self) -> int:
@@ -109,7 +117,7 @@ def memorisation(looks: Looks, training: Looks) -> Memorisation:
     if len(training.features) < 2:
         raise ValueError("two training pictures are needed to know what is near")
     registration = Registration(training.reduced)
-    likeness, outlines, share = _limits(training, registration)
+    likeness, outlines, share, repeated = _limits(training, registration)
     places = _nearest(looks.features, training.features)
     near = NEAR if share == SHARE else EXACT
     found = []
@@ -121,7 +129,7 @@ def memorisation(looks: Looks, training: Looks) -> Memorisation:
             or each.likeness >= likeness or each.outlines >= outlines
         ]  # fmt: skip
         found.append(replace(copies[0], copy=True) if copies else nearest[0])
-    return Memorisation(tuple(found), *near, likeness, outlines, share)
+    return Memorisation(tuple(found), *near, likeness, outlines, share, repeated)
 
 
 def _compared(looks: Looks, number: int, training: Looks, laid: Laid) -> Nearest:
@@ -131,24 +139,28 @@ def _compared(looks: Looks, number: int, training: Looks, laid: Laid) -> Nearest
     return Nearest(laid.number, distance, bits, False, laid.likeness, laid.outlines)
 
 
-def _limits(training: Looks, registration: Registration) -> tuple[float, float, float]:
+def _limits(training: Looks, registration: Registration) -> tuple[float, float, float, float]:
     """From which likeness and outlines on a picture is a copy, and the share of new ones that are
-    called so: more where training pictures are liker to each other than the fixed limits say."""
+    called so: more where training pictures are liker to each other than the fixed limits say. Then
+    the share of training pictures that repeat another one; the same picture saved twice does not
+    count."""
     import numpy as np
 
     count = len(training.features)
     chosen = np.unique(np.linspace(0, count - 1, min(count, NEIGHBOURS)).round().astype(int))
     around = registration.laid(training.reduced[chosen], chosen, apart=True)
-    likest = [
-        each for several in around for each in several[:1]
-        if each.likeness < TWICE and each.outlines < TWICE
-    ]  # fmt: skip
-    if sum(each.likeness >= LIKE or each.outlines >= OUTLINES for each in likest) <= LUCK:
-        return LIKE, OUTLINES, SHARE
-    likeness = max(LIKE, *(each.likeness for each in likest))
-    outlines = max(OUTLINES, *(each.outlines for each in likest))
+    likest = []
+    for number, several in zip(chosen, around, strict=True):
+        compared = (_compared(training, number, training, each) for each in several)
+        likest += [each for each in compared if not each.exact][:1]
+    distinct = [each for each in likest if max(each.likeness, each.outlines) < TWICE]
+    repeated = 1 - len(distinct) / len(likest) if likest else 0.0
+    if sum(each.likeness >= LIKE or each.outlines >= OUTLINES for each in distinct) <= LUCK:
+        return LIKE, OUTLINES, SHARE, repeated
+    likeness = max(LIKE, *(each.likeness for each in distinct))
+    outlines = max(OUTLINES, *(each.outlines for each in distinct))
     # The next picture beats the likest of n with a chance of 1 in n + 1, by either measure.
-    return likeness, outlines, 2 / (len(chosen) + 1)
+    return likeness, outlines, 2 / (len(chosen) + 1), repeated
 
 
 def _nearest(rows: ndarray, training: ndarray) -> ndarray:

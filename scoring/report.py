@@ -206,6 +206,7 @@ def _memorisation(memory: Memorisation | None) -> dict | None:
         "near_likeness": memory.near_likeness,
         "near_outlines": memory.near_outlines,
         "by_chance": memory.by_chance,
+        "repeated": memory.repeated,
         "closest": closest,
     }
 

@@ -151,6 +151,11 @@ def _memorised(result: Result, memory: Memorisation) -> str:
         prompts = amount(len(result.recalling.shown), "picture")
         count += f" ({prompts} of training captions, where copies are likeliest)"
     exact = f" {memory.exact} of them are training pictures themselves." if memory.exact else ""
+    if not memory.can_be_told:
+        return (
+            f"Whether {count} are copies cannot be told: {memory.repeated:.0%} of the training "
+            f"pictures repeat another one, as a new picture may.{exact} Look at the closest pairs."
+        )
     if not memory.copies:
         return f"None of {count} looks like a copy of a training picture."
     copied = f"{memory.copies} of {count} look like copies of training pictures"

@@ -7,13 +7,13 @@ import pytest
 from diffusers import AutoencoderKL
 from PIL import Image, ImageDraw
 
-from benchmarks.copies import first, kinds, looks_of
+from benchmarks.copies import first, kinds, looks_of, noisy
 from bundled.creatures import draw
 from scoring.memorisation import EXACT, LIKE, SHARE, Looks, Memorisation, Nearest, memorisation
 from scoring.registration import is_blank, reduced
 from scoring.scorer import BUNDLED, Scorer
 
-TRAINING, NEW = range(120), range(90_000_000, 90_000_030)
+TRAINING, NEW = range(60), range(92_000_000, 92_000_030)
 ALWAYS = "exact", "JPEG of quality 90", "through the VAE", "mirrored"
 NEARLY = "mild noise", "crop of 95 %", "crop of 90 %", "shifted", "recoloured", "blended"
 
@@ -43,9 +43,9 @@ def changes(images):
 @pytest.fixture(scope="module")
 def found(looked_at, images, training, changes):
     """By number of training pictures and kind, what is found of copies of the first pictures."""
-    some, rng = images[:8], np.random.default_rng(1)
+    some, rng = images[:6], np.random.default_rng(1)
     copies = looked_at([change(image, rng) for change in changes.values() for image in some])
-    memories = {count: memorisation(copies, first(training, count)) for count in (20, 120)}
+    memories = {count: memorisation(copies, first(training, count)) for count in (20, 60)}
     return {
         (count, kind): memory.nearest[place * len(some) : (place + 1) * len(some)]
         for count, memory in memories.items()
@@ -53,11 +53,11 @@ def found(looked_at, images, training, changes):
     }
 
 
-@pytest.mark.parametrize("count", [20, 120])
+@pytest.mark.parametrize("count", [20, 60])
 @pytest.mark.parametrize("kind", [*ALWAYS, *NEARLY])
 def test_copies_are_found_with_few_and_many_training_pictures(kind, count, found):
     right = [each.copy and each.number == i for i, each in enumerate(found[count, kind])]
-    assert sum(right) >= (8 if kind in ALWAYS else 7)
+    assert sum(right) >= (6 if kind in ALWAYS else 5)
 
 
 def test_training_pictures_that_are_shown_as_drawn_are_exact(images, training):
@@ -68,7 +68,7 @@ def test_training_pictures_that_are_shown_as_drawn_are_exact(images, training):
     assert [each.number for each in found.nearest] == list(range(20))[::-1]
 
 
-@pytest.mark.parametrize("count", [20, 120])
+@pytest.mark.parametrize("count", [20, 60])
 def test_new_drawings_of_the_same_hand_are_no_copies(looked_at, training, count):
     new = looked_at([draw("pokemon", seed).image for seed in NEW])
     found = memorisation(new, first(training, count))
@@ -104,7 +104,8 @@ def test_training_pictures_that_are_there_twice_do_not_hide_copies(training, loo
         np.concatenate([some.features] * 2), some.hashes * 2, np.concatenate([some.reduced] * 2)
     )
     mirrored = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in images[:5]]
-    assert memorisation(looked_at(mirrored), twice).copies == 5
+    found = memorisation(looked_at(mirrored), twice)
+    assert found.copies == 5 and found.can_be_told
 
 
 def test_where_training_pictures_are_all_alike_a_copy_must_be_liker_still(looked_at):
@@ -122,6 +123,16 @@ def test_where_training_pictures_are_all_alike_a_copy_must_be_liker_still(looked
     found = memorisation(new, known)
     assert found.near_likeness > LIKE and found.share > SHARE
     assert (found.near_distance, found.near_bits) == EXACT and found.exact == 0
+
+
+def test_where_training_pictures_repeat_each_other_nothing_is_called_memorised(looked_at):
+    """One drawing with a grain, as the frames of a film have."""
+    drawing, rng = draw("pokemon", 5).image, np.random.default_rng(0)
+    known = looked_at([noisy(drawing, rng) for _ in range(20)])
+    found = memorisation(looked_at([noisy(drawing, rng) for _ in range(4)]), known)
+    assert found.copies == 4 and found.repeated == 1 and not found.can_be_told
+    honest = memorisation(looked_at([draw("pokemon", NEW[0]).image]), known)
+    assert honest.copies == 0
 
 
 def test_one_training_picture_cannot_say_what_is_near(training):
