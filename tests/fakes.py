@@ -19,7 +19,7 @@ class FakeGenerator:
 
     name = "fake-model"
     card = "# fake-model\n\nDraws <script>nothing</script> but colours."
-    run = {"scores": {"held-out": {"clip_score": 31.25}}}  # noqa: RUF012  (a run.json, nobody changes it)
+    run = {"scores": {"held-out": {"clip_score": 31.25, "identity": {"scorer": "ViT-B-16/openai"}}}}  # noqa: RUF012  (a run.json, nobody changes it)
 
     def __init__(self):
         self._held_step: int | None = None

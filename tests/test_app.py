@@ -286,7 +286,8 @@ def test_the_page_works_under_its_content_security_policy(browser, url):
 
 @in_browser
 def test_the_head_names_the_model_and_its_scores(page):
-    assert "fake-model · CLIP score 31.2 on held-out prompts" in page.inner_text("#head")
+    told = "fake-model · CLIP score 31.2 on held-out prompts by ViT-B-16/openai"
+    assert told in page.inner_text("#head")
 
 
 def test_the_server_says_that_it_is_well(url):

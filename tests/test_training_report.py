@@ -503,13 +503,14 @@ def test_the_card_shows_the_pictures_of_the_last_look_that_are_there(tmp_path):
 
 
 def test_the_card_tells_what_was_measured_and_how_it_was_trained(tmp_path):
-    scores = {"held-out": {"clip_score": 31.25}, "original": {"clip_score": None}}
+    made = {"scorer": "local-dir:bundled/clip"}
+    scores = {"held-out": {"clip_score": 31.25, "identity": made}, "original": {"clip_score": None}}
     options = {"snr_gamma": 5.0, "latents_dir": "kept", "resolution": 512, "log_every": 7}
     card = model_card(
         manifest_of(tmp_path, scores=scores, options=options), [look(0, 0.2), look(200, 0.1)], ()
     )
     assert "fell from 0.2 (base) to 0.1 at step 200" in card
-    assert "The CLIP score on the prompts held-out is 31.25." in card
+    assert "The CLIP score on the prompts held-out by the bundled scorer is 31.25." in card
     rows = dict(re.findall(r"^\| (\w+) \| (.*) \|$", card, re.M))
     assert rows["snr_gamma"] == "5"
     assert rows["learning_rate"] == "1e-05"

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCardData
 
 from core.layouts import KOHYA_FILE
 from core.printable import UNSEEN
+from core.words import scorer_of
 from preparing.plot import figure, label
 from preparing.report import amount
 from training.config import Config
@@ -142,5 +143,8 @@ def _measured(course: Course) -> str:
     said = [_plain(" ".join(course.sentences))]
     for name, scores in course.manifest.get("scores", {}).items():
         if (score := scores.get("clip_score")) is not None:
-            said.append(f"The CLIP score on the prompts {_plain(name)} is {figure(score)}.")
+            scorer = _plain(scorer_of(scores.get("identity")))
+            said.append(
+                f"The CLIP score on the prompts {_plain(name)} by {scorer} is {figure(score)}."
+            )
     return "\n\n".join(said)

@@ -6,6 +6,7 @@ import time
 from base64 import b64encode
 from io import BytesIO
 
+from core.words import scorer_of
 from serving.page import words
 from serving.page.link import link_to
 from serving.request import Request
@@ -48,7 +49,9 @@ class Pace:
 def head(name: str, run: dict) -> str:
     """Title, model and, where its run.json has them, its scores."""
     scores = [
-        words.HEAD_SCORE.format(score=entry["clip_score"], prompts=prompts)
+        words.HEAD_SCORE.format(
+            score=entry["clip_score"], prompts=prompts, scorer=scorer_of(entry.get("identity"))
+        )
         for prompts, entry in run.get("scores", {}).items()
         if isinstance(entry, dict) and isinstance(entry.get("clip_score"), int | float)
     ]

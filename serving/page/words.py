@@ -109,7 +109,7 @@ NO_COLUMN = "No column is chosen. Tick at least one."
 TOO_MANY_COLUMNS = "{count} columns are too many. Tick {most}."
 
 # Scores
-HEAD_SCORE = "CLIP score {score:.1f} on {prompts} prompts"
+HEAD_SCORE = "CLIP score {score:.1f} on {prompts} prompts by {scorer}"
 SCORES_OF = "{prompts} prompts: {name}"
 CLIP_SCORE = "CLIP score"
 KEEPING_SCORE = "on what its base knew"
