@@ -32,7 +32,14 @@ from scoring.inception import Inception
 from scoring.outputs import check_destinations, write_json
 from scoring.page import write_page_of
 from scoring.processes import Processes
-from scoring.prompts import HELD_OUT_PROMPTS, RECALLED_PROMPTS, SETS, PromptSet, read_prompts
+from scoring.prompts import (
+    HELD_OUT_PROMPTS,
+    RECALLED_PROMPTS,
+    SETS,
+    TRAINING_CAPTIONS,
+    PromptSet,
+    read_prompts,
+)
 from scoring.report import (
     against_as_json,
     as_json,
@@ -124,7 +131,7 @@ def draw_and_score(options: argparse.Namespace, processes: Processes) -> Measure
     )  # fmt: skip
     model = contenders[-1].load()
     training, held_out = pictures_of(options, model.run)
-    prompts = given[0] or default_prompts(model, held_out)
+    prompts = given[0] or default_prompts(model, held_out, training[1] if training else [])
     sets = [prompts, *([given[1]] if given[1] else [])]
     if len(contenders) > 1 and options.keep_prompts is None:
         sets.append(read_prompts("things" if is_small(model) else "general"))
@@ -139,7 +146,7 @@ def draw_and_score(options: argparse.Namespace, processes: Processes) -> Measure
             require_same_making(job.identity(model, prompts), job.identity(each.load(), prompts))
     warn_of_truncation(scorer, [text for one in sets for text in one.prompts])
     reference = data.reference(*training, scorer, eyes.inception) if training else None
-    captions = recalled(training)
+    captions = recalled(training) if prompts.name != TRAINING_CAPTIONS else None
     found = []
     for each in contenders:
         generator = each.load()
@@ -186,7 +193,7 @@ def scores_of(name: str, pictures: Iterable[data.Captioned], eyes: results.Eyes)
         PromptScore(caption, tuple(eyes.look(image(), caption) for image in images))
         for caption, images in by_caption.items()
     )
-    return ModelScores(name, None, made, scored)
+    return results.exchanged(ModelScores(name, None, made, scored), eyes.scorer)
 
 
 def pictures_of(
@@ -222,14 +229,18 @@ def pictures_of(
 
 
 def recalled(training: tuple[str, list[data.Captioned]] | None) -> PromptSet | None:
-    """Captions of the training pictures, evenly chosen: there a model that has learned them by
-    heart shows it first. None where there are no two pictures to seek copies of."""
+    """Some captions of the training pictures: there a model that has learned them by heart shows
+    it first. None where there are no two pictures to seek copies of."""
     if training is None or len(training[1]) < 2:
         return None
-    captions = list(dict.fromkeys(picture.caption for picture in training[1]))
-    step = -(-len(captions) // RECALLED_PROMPTS)
-    chosen = tuple(caption for caption in captions[::step] if can_be_drawn(caption))
-    return PromptSet("training captions", chosen) if chosen else None
+    return some_captions(TRAINING_CAPTIONS, training[1], RECALLED_PROMPTS)
+
+
+def some_captions(name: str, pictures: Sequence[data.Captioned], most: int) -> PromptSet | None:
+    """Of those that can be drawn, evenly chosen; None where none can."""
+    captions = [each for each in dict.fromkeys(p.caption for p in pictures) if can_be_drawn(each)]
+    step = -(-len(captions) // most)
+    return PromptSet(name, tuple(captions[::step])) if captions else None
 
 
 def drawn_again(run: dict) -> tuple[str, list[data.Captioned]] | None:
@@ -296,13 +307,16 @@ def is_bundled(model: str) -> bool:
     return Path(model).resolve() == Path(DEFAULT_MODEL)
 
 
-def default_prompts(generator: Generator, held_out: list[data.Captioned]) -> PromptSet:
-    """Captions that the model has never seen, where there are some."""
-    if held_out:
-        captions = dict.fromkeys(picture.caption for picture in held_out)
-        return PromptSet("held-out captions", tuple(captions)[:HELD_OUT_PROMPTS])
-    if generator.run and generator.run == read_run(DEFAULT_MODEL):
+def default_prompts(
+    generator: Generator, held_out: list[data.Captioned], training: list[data.Captioned]
+) -> PromptSet:
+    """Captions of what the model was tuned for: those that it has never seen, where there are
+    some, else those that it has."""
+    if generator.run and generator.run == read_run(DEFAULT_MODEL) and not held_out:
         return read_prompts("held-out")
+    for name, pictures in (("held-out captions", held_out), (TRAINING_CAPTIONS, training)):
+        if found := some_captions(name, pictures, HELD_OUT_PROMPTS):
+            return found
     return read_prompts("creatures" if is_small(generator) else "original")
 
 

@@ -10,6 +10,14 @@ COLOURS = (
     "grey", "black", "white", "golden", "silver", "beige",
 )  # fmt: skip
 WORD = re.compile(rf"\b({'|'.join(COLOURS)})\b", re.IGNORECASE)
+# What leads to a second thing, and goes with it: ", a", "and two", "in front of the".
+LEAD = re.compile(
+    r"[\s,;]+(?:(with|and|or|on|in|at|under|behind|beside|before|above|below|near|over|by|holding|"
+    r"wearing|next to|in front of|on top of)\s+)?"
+    r"(?:(?:a|an|the|its|his|her|their|some|one|two|three|four)\s+)?$",
+    re.IGNORECASE,
+)
+NOUN = re.compile(r"\s+[\w-]+")
 
 
 def swapped(caption: str) -> str | None:
@@ -23,6 +31,20 @@ def swapped(caption: str) -> str | None:
     if middle.strip() in ("and", "or", "-"):  # one thing has both
         return None
     return f"{caption[: first.start()]}{second[0]}{middle}{first[0]}{caption[second.end() :]}"
+
+
+def without_second(caption: str) -> str | None:
+    """The caption without the second of the two things that `swapped` gives each other's colour,
+    so that a picture can be asked whether that is there; None where it is not clear."""
+    second = list(WORD.finditer(caption))[1]
+    lead = LEAD.search(caption[: second.start()])
+    noun = NOUN.match(caption, second.end())
+    if not lead or not noun:
+        return None
+    before, after = caption[: lead.start()], caption[noun.end() :]
+    if lead[1] and lead[1].lower() == "with" and after.startswith(" and "):
+        return f"{before} with {after.removeprefix(' and ')}"  # the next thing that it has
+    return before + after
 
 
 def first_colour(caption: str) -> str | None:

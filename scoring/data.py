@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from scoring.scorer import Scorer
 
 MOST = 5_000  # training pictures that are compared; evenly chosen where there are more
+CEILING = 256  # of them that are scored for their own captions
 PART = 64  # pictures that the scorer sees at once
 
 
@@ -47,6 +48,7 @@ class Reference:
     features: ndarray  # float32 M,D, of length 1
     hashes: tuple[int, ...]
     reduced: ndarray  # uint8 M,64,64,3
+    ceiling: float | None = None  # mean CLIP score of some of them for their own captions, 0..100
     inception: ndarray | None = None  # float32 M,2048
 
     @property
@@ -99,7 +101,21 @@ def reference(
             more.append(inception.features(images))
     more = np.concatenate(more) if more else None
     features = np.concatenate(features)
-    return Reference(name, tuple(kept), features, tuple(hashes), np.stack(small), more)
+    ceiling = _ceiling(kept, features, scorer)
+    return Reference(name, tuple(kept), features, tuple(hashes), np.stack(small), ceiling, more)
+
+
+def _ceiling(pictures: Sequence[Captioned], features: ndarray, scorer: Scorer) -> float:
+    """Real pictures and their captions fit as well as can be asked for."""
+    import numpy as np
+
+    count = len(pictures)
+    chosen = np.linspace(0, count - 1, min(count, CEILING)).round().astype(int)
+    texts = np.concatenate([
+        scorer.text_features([pictures[i].caption for i in chosen[first : first + PART]])
+        for first in range(0, len(chosen), PART)
+    ])  # fmt: skip
+    return float((100 * (features[chosen] * texts).sum(1)).clip(0).mean())
 
 
 _READING = Reading(strict=True)

@@ -26,7 +26,7 @@ MEANS = {
     "FID": "Frechet distance in the features of the given Inception",
     "copies": "pictures that lie on a training picture, also mirrored, moved or in other colours",
     "colours seen": "the colour that the prompt names is that of the body, read from pixels",
-    "colours right": "prompts with two colours: the picture fits them better than swapped",
+    "colours right": "of pictures with both coloured things, those that fit swapped colours less",
 }
 STYLE = f"""{PAGE_STYLE}
 .told {{ margin-top: 1rem; max-width: 46rem }}

@@ -62,6 +62,7 @@ GENERAL = (
 )
 
 HELD_OUT_PROMPTS = 64  # enough to see a difference of a third of the spread between prompts
+TRAINING_CAPTIONS = "training captions"
 RECALLED_PROMPTS = 16  # captions of training pictures, at most, that are drawn to seek copies
 
 

@@ -87,6 +87,7 @@ def as_json(result: Result) -> dict:
         "run_id": result.following.run_id,
         "step": result.step,
         "following": _scores(result.following),
+        "training_pictures_score": result.ceiling,
         "keeping": _scores(result.keeping),
         "style": result.style,
         "distances": {name: _interval(each) for name, each in result.distances.items()},
@@ -166,6 +167,7 @@ def _scores(scores: ModelScores | None) -> dict | None:
     }
     return {
         "clip_score": scores.score,
+        "captions_exchanged": scores.floor,
         "left_out_pictures": scores.left_out,
         "left_out": left_out,
         "identity": scores.identity,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from scoring.binding import first_colour, swapped
+from scoring.binding import first_colour, swapped, without_second
 from scoring.data import Reference
 from scoring.distances import KERNELS, MIN_PROMPTS, difference, distance, repeats
 from scoring.inception import fid
@@ -20,10 +20,12 @@ from scoring.scores import (
     Shown,
     compare,
     compare_styles,
+    mean,
     twins,
 )
 
 if TYPE_CHECKING:
+    from numpy import ndarray
     from PIL import Image
 
     from scoring.inception import Inception
@@ -49,12 +51,12 @@ class Eyes:
         small = reduced(image)
         if problem := problem or ("blank" if is_blank(small) else None):
             return Shown(seed, None, problem, thumbnail=thumbnail(image))
-        other, named = swapped(prompt), first_colour(prompt)
+        named, features = first_colour(prompt), self.scorer.features([image])[0]
         return Shown(
             seed,
             self.scorer.score(image, prompt),
-            swapped=self.scorer.score(image, other) if other else None,
-            features=self.scorer.features([image])[0],
+            bound=self._bound(features, prompt),
+            features=features,
             text=self.scorer.text_features([prompt])[0],
             inception=self.inception.features([image])[0] if self.inception else None,
             coloured=self.colour(image) == named if self.colour and named else None,
@@ -62,6 +64,33 @@ class Eyes:
             reduced=small,
             thumbnail=thumbnail(image),
         )
+
+    def _bound(self, features: ndarray, prompt: str) -> bool | None:
+        """Whether a picture fits its prompt better than with the two colours swapped; None where
+        there are no two, or where the picture does not show the second thing: then neither fits
+        better than the prompt without it."""
+        other = swapped(prompt)
+        without = without_second(prompt) if other else None
+        if not without:
+            return None
+        fits = self.scorer.text_features([prompt, other, without]) @ features  # not clamped
+        return bool(fits[0] > fits[1]) if max(fits[:2]) > fits[2] else None
+
+
+def exchanged(scores: ModelScores, scorer: Scorer) -> ModelScores:
+    """With `floor`: what every picture scores for the other prompts, which did not ask for it."""
+    import numpy as np
+
+    prompts = [prompt for prompt in scores.prompts if prompt.score is not None]
+    if len(prompts) < 2:
+        return scores
+    texts = scorer.text_features([prompt.prompt for prompt in prompts])
+    means = []
+    for number, prompt in enumerate(prompts):
+        seen = np.stack([each.features for each in prompt.shown if each.problem is None])
+        others = np.delete(texts, number, axis=0)
+        means.append(float((100 * seen @ others.T).clip(0).mean()))
+    return replace(scores, floor=mean(means))
 
 
 def thumbnail(image: Image.Image) -> bytes:
@@ -107,6 +136,7 @@ def result(
         else None,
         memorisation=_memorisation([following, recalling], reference),
         step=step,
+        ceiling=reference.ceiling,
         recalling=recalling,
     )
 

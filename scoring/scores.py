@@ -26,7 +26,7 @@ class Shown:
     seed: int | None
     score: float | None  # 0..100
     problem: str | None = None  # why it was left out: "flagged", "black", "non-finite"
-    swapped: float | None = None  # its score for its prompt with the two colours swapped
+    bound: bool | None = None  # whether both things have their own colour, where both are there
     features: ndarray | None = field(default=None, repr=False)  # float32 D, of length 1
     text: ndarray | None = field(default=None, repr=False)  # likewise, of the prompt
     inception: ndarray | None = field(default=None, repr=False)  # float32 2048
@@ -74,6 +74,7 @@ class ModelScores:
     run_id: str | None
     identity: dict  # scorer, prompts, seeds, sampling, versions: all but the model
     prompts: tuple[PromptScore, ...]
+    floor: float | None = None  # the score of the same pictures with the captions exchanged
 
     @property
     def score(self) -> float | None:
@@ -101,11 +102,11 @@ class ModelScores:
 
     @property
     def binding(self) -> Share | None:
-        """How often a picture is nearer to its prompt than to the one with swapped colours; None
-        where no prompt has two."""
+        """How often a picture that shows both things of its prompt fits that better than the one
+        with swapped colours; None where no picture shows two."""
         return Share.of(
             [
-                [each.score > each.swapped for each in prompt.shown if each.swapped is not None]
+                [each.bound for each in prompt.shown if each.bound is not None]
                 for prompt in self.prompts
             ]
         )
@@ -201,6 +202,7 @@ class Result:
     fid: float | None = None  # to them, where an Inception is given
     memorisation: Memorisation | None = None
     step: int | None = None  # of a checkpoint
+    ceiling: float | None = None  # score of the training pictures for their own captions
     recalling: ModelScores | None = None  # pictures of training captions, where copies are sought
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from preparing.report import amount
 from scoring.distances import MIN_PROMPTS as FEWEST
 from scoring.memorisation import Memorisation
+from scoring.prompts import TRAINING_CAPTIONS
 from scoring.scores import Against, Comparison, Result, compare, half_of
 from scoring.statistics import CANNOT_TELL, MIN_DIFFERENT, MIN_PROMPTS, prompts_to_tell
 
@@ -87,9 +88,10 @@ def signed(value: float) -> str:
 
 def _against(each: Against) -> Iterator[str]:
     ours, base = each.model.model, each.base.model
+    prompts = _prompts_of(each.model)
     words = {
-        "better": f"{ours} follows its prompts better than {base}",
-        "worse": f"{ours} follows its prompts worse than {base}",
+        "better": f"{ours} follows {prompts} better than {base}",
+        "worse": f"{ours} follows {prompts} worse than {base}",
     }
     unknown = f"These prompts cannot tell {ours} from {base}"
     yield _judged(each.following, words, unknown)
@@ -99,9 +101,30 @@ def _against(each: Against) -> Iterator[str]:
             "worse": "It has forgotten some of what its base knew",
         }
         unknown = "Whether it forgot what its base knew, these prompts cannot tell"
-        yield _judged(each.keeping, words, unknown)
+        yield _judged(each.keeping, words, unknown) + _kept(each)
     if each.style:
         yield _style(each)
+
+
+def _prompts_of(result: Result) -> str:
+    """What it was asked: prompts of what it was tuned for, or others."""
+    name = result.following.identity.get("prompts")
+    if name == TRAINING_CAPTIONS:
+        return "the captions that it was trained on"
+    if name in ("original", "general"):
+        return f"the fixed prompts '{name}', which are not of what it was tuned for,"
+    return "its prompts"
+
+
+def _kept(each: Against) -> str:
+    """What is left of what the base knew, on a scale that has an end."""
+    base, ours = each.base.keeping, each.model.keeping
+    if None in (base.score, ours.score, ours.floor):
+        return ""
+    return (
+        f" {base.score:.2f} became {ours.score:.2f}; with the captions exchanged its "
+        f"pictures score {ours.floor:.2f}."
+    )
 
 
 def _style(each: Against) -> str:
@@ -134,15 +157,29 @@ def _alone(result: Result) -> Iterator[str]:
     name, memory, binding = result.model, result.memorisation, result.following.binding
     if result.following.score is None:
         yield f"No picture of {name} could be scored."
+    elif result.following.floor is not None:
+        yield _scale(result)
     if memory:
         yield _memorised(result, memory)
     if binding:
         low, high = binding.interval
         yield (
             f"By its scorer, {name} gives two colours to the right things in {binding.hits} of "
-            f"{amount(binding.count, 'picture')} ({_percent(low)} to {_percent(high)}; guessing: "
-            "50 %)."
+            f"{amount(binding.count, 'picture')} that show both ({_percent(low)} to "
+            f"{_percent(high)}; guessing: 50 %)."
         )
+
+
+def _scale(result: Result) -> str:
+    """Between which scores the model's stands."""
+    scores = result.following
+    told = (
+        f"{result.model} scores {scores.score:.2f}; with the captions exchanged its pictures "
+        f"score {scores.floor:.2f}"
+    )
+    if result.ceiling is None:
+        return f"{told}."
+    return f"{told}, and training pictures with their own {result.ceiling:.2f}."
 
 
 def _memorised(result: Result, memory: Memorisation) -> str:
@@ -169,7 +206,7 @@ def _left_out(result: Result) -> Iterator[str]:
     """What was drawn and not scored, by the reason."""
     kinds = Counter(
         kind
-        for scores in (result.following, result.keeping) if scores
+        for scores in (result.following, result.keeping, result.recalling) if scores
         for prompt in scores.prompts for kind in prompt.problems if kind
     )  # fmt: skip
     if kinds:

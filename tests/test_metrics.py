@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import tiny_pipeline
 from PIL import Image
@@ -12,7 +13,10 @@ from scorers import tiny_scorer as tiny_scorer  # a fixture
 import metrics
 from errors import exit_with_sentence
 from generate import Picture
+from scoring.data import Captioned, reference
 from scoring.prompts import CREATURES
+from scoring.results import Eyes
+from scoring.scorer import Scorer
 
 ROOT = Path(metrics.__file__).parent
 PROMPTS = ("a red creature", "a blue one with wings", "houses", "a", "b", "a pokemon")
@@ -208,6 +212,38 @@ def test_a_small_model_is_scored_on_creatures(tiny_model, tiny_scorer, capsys):
 def test_the_default_scorer_is_one_that_knows_the_prompts(prompts, small, scorer, monkeypatch):
     monkeypatch.setattr(metrics, "is_small", lambda generator: small)
     assert metrics.default_scorer(metrics.PromptSet(prompts, ()), generator=None) == scorer
+
+
+def test_a_model_is_asked_for_captions_of_its_own_before_fixed_prompts(monkeypatch):
+    def pictures(*captions: str) -> list[Captioned]:
+        return [Captioned("", caption, Image.new) for caption in captions]
+
+    generator = FakeGenerator()
+    monkeypatch.setattr(metrics, "is_small", lambda generator: False)
+    seen, new = pictures("a cat", "a dog", "a cat", "x" * 9999), pictures("a fox")
+    asked = [
+        metrics.default_prompts(generator, *known) for known in ((new, seen), ([], seen), ([], []))
+    ]
+    assert [(one.name, len(one.prompts)) for one in asked] == [
+        ("held-out captions", 1), ("training captions", 2), ("original", 6)
+    ]  # fmt: skip
+    many = metrics.default_prompts(generator, [], pictures(*map(str, range(1000))))
+    assert 60 <= len(many.prompts) <= 64 and many.prompts[-1] > "900"
+
+
+def test_floor_and_ceiling_are_those_computed_by_hand(tiny_scorer):
+    eyes, random = Eyes(Scorer.load(tiny_scorer)), np.random.default_rng(0)
+    images = [Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)) for _ in range(4)]
+    pictures = [Captioned("", text, lambda i=i: images[i]) for i, text in enumerate("abcd")]
+    found = metrics.scores_of("m", pictures, eyes)
+    crossed = [[score_by_hand(tiny_scorer, image, text) for text in "abcd"] for image in images]
+    own = [crossed[i][i] for i in range(4)]
+    others = [crossed[i][j] for i in range(4) for j in range(4) if i != j]
+    assert any(own) and any(others), "all are clamped to zero: nothing is compared"
+    assert found.floor == pytest.approx(np.mean(others), abs=1e-3)
+    ceiling = reference("data", pictures, eyes.scorer).ceiling
+    assert ceiling == pytest.approx(np.mean(own), abs=1e-3)
+    assert metrics.scores_of("m", pictures[:1], eyes).floor is None
 
 
 def test_run_json_is_written_only_when_asked_for(score, tmp_path):

@@ -123,9 +123,8 @@ def test_there_is_no_best_without_scores():
     assert best_of([Result(failed)]) is None
 
 
-def test_a_picture_binds_its_colours_where_it_fits_them_better_than_swapped():
-    pairs = [(30.0, 20.0), (30.0, 40.0), (30.0, None), (31.0, 30.0)]
-    shown = tuple(Shown(i, score, swapped=other) for i, (score, other) in enumerate(pairs))
+def test_colours_count_where_both_things_are_there():
+    shown = tuple(Shown(i, 30.0, bound=bound) for i, bound in enumerate([True, False, None, True]))
     share = ModelScores("m", None, MADE, (PromptScore("p", shown),)).binding
     assert (share.hits, share.count, share.prompts) == (2, 3, 1)
     assert share.interval[0] < 2 / 3 < share.interval[1]
@@ -221,3 +220,38 @@ def test_a_sentence_of_several_says_how_sure_each_must_be():
                   for name, shift in (("new", 60.0), ("old", 50.0)))  # fmt: skip
     told = sentences([base, ours], [against(ours, base, claims=10)], None)[0]
     assert told.startswith("new follows its prompts better than old (+10.00, 99.5 % interval")
+
+
+def test_a_score_is_told_between_its_floor_and_its_ceiling():
+    ours, base = (follower(name, [shift + i % 7 for i in range(32)])
+                  for name, shift in (("new", 60.0), ("old", 50.0)))  # fmt: skip
+    kept = replace(ours.following, floor=21.5)
+    ours = replace(ours, following=replace(ours.following, floor=31.25), ceiling=84.5, keeping=kept)
+    base = replace(base, keeping=replace(base.following, floor=20.0))
+    told = sentences([base, ours], [against(ours, base)], None)
+    score, old = ours.following.score, base.following.score
+    assert told[1].endswith(
+        f" {old:.2f} became {score:.2f}; with the captions exchanged its pictures score 21.50."
+    )
+    assert (
+        f"new scores {score:.2f}; with the captions exchanged its pictures score 31.25, and "
+        "training pictures with their own 84.50."
+    ) in told
+
+
+@pytest.mark.parametrize(
+    ("prompts", "words"),
+    [
+        ("held-out captions", "new follows its prompts better"),
+        ("training captions", "new follows the captions that it was trained on better"),
+        ("original", "follows the fixed prompts 'original', which are not of what it was tuned"),
+    ],
+)
+def test_a_verdict_says_whose_prompts_these_are(prompts, words):
+    ours, base = (follower(name, [shift + i % 7 for i in range(32)])
+                  for name, shift in (("new", 60.0), ("old", 50.0)))  # fmt: skip
+    ours, base = (
+        replace(each, following=replace(each.following, identity=MADE | {"prompts": prompts}))
+        for each in (ours, base)
+    )
+    assert words in sentences([base, ours], [against(ours, base)], None)[0]
