@@ -63,7 +63,8 @@ else
         --output_dir "$OUTPUT_DIR" "$@"
 
     [ "$trains" ] || exit 0
-    $python metrics.py --model "$OUTPUT_DIR" --prompts original \
+    # On captions of its own pictures where these lie in a folder, else on six fixed prompts.
+    $python metrics.py --model "$OUTPUT_DIR" \
         --write_run --report "$OUTPUT_DIR/scores.html"
 fi
 

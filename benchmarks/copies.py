@@ -4,7 +4,9 @@
 
 makes copies of every kind from the bundled drawings and seeks them as `metrics.py` does, with 20,
 64 and 833 training pictures; then it seeks them among drawings that are new, and draws lots for
-many models of 64 of these: how many are told to have memorised? Results: tables, and JSON.
+many models of 64 of these: how many are told to have memorised? `--data FOLDER` takes pictures of
+another hand: half of them, by lot, are the training pictures and the others are new. Results:
+tables, and JSON.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from PIL import Image, ImageOps
 from benchmarks.attributes import reconstructed, tensor
 from bundled.creatures import draw
 from errors import exit_with_sentence
+from scoring.data import read_pictures
 from scoring.memorisation import Looks, Memorisation, memorisation, perceptual_hash
 from scoring.registration import reduced
 from scoring.scorer import BUNDLED, Scorer
@@ -34,7 +37,8 @@ COPIES = 60  # of each kind, at most one of a training picture
 PICTURES = 64  # of a model
 BLENDED = 0.2  # of another training picture
 NOISE = 8  # standard deviation, 0..255
-SHIFT = 8  # pixels of 128, at most
+SIDE = 128  # pixels
+SHIFT = 8  # of these, at most
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
@@ -139,11 +143,10 @@ def main() -> None:
     options = parse()
     scorer = Scorer.load(BUNDLED)
     vae = AutoencoderKL.from_pretrained("sd-pokemon-model", subfolder="vae").float()
-    images = [draw("pokemon", seed).image for seed in range(max(TRAINING))]
-    everything = looks_of(scorer, images)
-    new = looks_of(scorer, [draw("pokemon", NEW_SEEDS + i).image for i in range(options.new)])
+    images, others = pictures_of(options)
+    everything, new = looks_of(scorer, images), looks_of(scorer, others)
     results = {}
-    for count in TRAINING:
+    for count in sorted({min(count, len(images)) for count in TRAINING}):
         training, looks = images[:count], first(everything, count)
         results[count] = {
             "found": found(scorer, kinds(vae, training), training, looks),
@@ -152,6 +155,17 @@ def main() -> None:
     print(table(results))
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def pictures_of(options: argparse.Namespace) -> tuple[list[Image.Image], list[Image.Image]]:
+    """Training pictures and new ones of the same hand, RGB of SIDE,SIDE."""
+    if options.data is None:
+        seeds = range(max(TRAINING)), range(NEW_SEEDS, NEW_SEEDS + options.new)
+        return tuple([draw("pokemon", seed).image for seed in some] for some in seeds)
+    pictures = [each for part in read_pictures(options.data) for each in part]
+    np.random.default_rng(0).shuffle(pictures)
+    images = [ImageOps.fit(each.image(), (SIDE, SIDE)) for each in pictures]
+    return images[: len(images) // 2][: max(TRAINING)], images[len(images) // 2 :]
 
 
 def table(results: dict[int, dict]) -> str:
@@ -172,6 +186,7 @@ def table(results: dict[int, dict]) -> str:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", help="pictures of another hand: a folder as for training")
     parser.add_argument("--new", type=int, default=2560, help="drawings (%(default)s)")
     parser.add_argument("--models", type=int, default=10_000, help="by lot (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path("outputs/copies.json"))

@@ -1,4 +1,4 @@
-"""How well a picture shows what a caption says: CLIPScore with any open_clip model."""
+"""How well a picture shows what a caption says: CLIPScore with any CLIP."""
 
 import hashlib
 import logging
@@ -13,6 +13,7 @@ from core import hub
 from core.inputs import is_file, is_folder
 from core.model_files import check_files
 from errors import UserError, reason_of
+from scoring import transformers_clip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,8 +58,10 @@ class Scorer:
         """Open "local-dir:FOLDER" or "ARCHITECTURE/WEIGHTS", e.g. "ViT-B-16/openai".
 
         A folder holds open_clip_config.json, open_clip_model.safetensors and, if the config
-        names `hf_tokenizer_name`, the tokenizer's files. Raises UserError for a scorer that is
-        unknown, incomplete, unreadable, or neither in the cache nor to be downloaded.
+        names `hf_tokenizer_name`, the tokenizer's files; or the files of a CLIP of transformers:
+        config.json, model.safetensors, tokenizer, preprocessor_config.json. Raises UserError for
+        a scorer that is unknown, incomplete, unreadable, or neither in the cache nor to be
+        downloaded.
         """
         if name.startswith(LOCAL_DIR):
             parts = _open_folder(Path(name.removeprefix(LOCAL_DIR)))
@@ -166,6 +169,8 @@ def check_name(name: str) -> None:
 
 def _open_folder(folder: Path) -> tuple:
     _check_folder(folder)
+    if _is_of_transformers(folder):
+        return transformers_clip.open_folder(folder)
     check_files(folder)
     return _open(f"{LOCAL_DIR}{folder}", f"{LOCAL_DIR}{folder}")
 
@@ -173,9 +178,15 @@ def _open_folder(folder: Path) -> tuple:
 def _check_folder(folder: Path) -> None:
     if not is_folder(folder):
         raise UserError(f"Scorer folder {folder} is not there. Try --scorer {VIT_B_16}.")
+    if _is_of_transformers(folder):
+        return transformers_clip.check_folder(folder)
     for file in (CONFIG_FILE, WEIGHTS_FILE):
         if not is_file(folder / file):
             raise UserError(f"Scorer folder {folder} has no {file}. Add it or try another folder.")
+
+
+def _is_of_transformers(folder: Path) -> bool:
+    return is_file(folder / transformers_clip.CONFIG_FILE) and not is_file(folder / CONFIG_FILE)
 
 
 def _check_published(name: str) -> None:

@@ -5,11 +5,18 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from conftest import byte_tokenizer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from scorers import CONTEXT_LENGTH, VISION, build_scorer, score_by_hand
 from scorers import tiny_scorer as tiny_scorer  # a fixture
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+)
 
 import metrics
 from errors import UserError
@@ -167,6 +174,60 @@ def test_a_score_is_that_of_transformers_with_the_same_weights(tmp_path):
     ours = [[scorer.score(image, caption) for caption in CAPTIONS] for image in images]
     assert ours == [pytest.approx(row, abs=1e-3) for row in (100 * cosines).clamp(min=0).tolist()]
     assert scorer.features(images) == pytest.approx(out.image_embeds.numpy(), abs=1e-5)
+
+
+@pytest.fixture
+def published(tmp_path) -> tuple[Path, Scorer]:
+    """A folder as transformers writes it, and the open_clip scorer with the same weights."""
+    name = build_scorer(tmp_path / "scorer", "vit", dtype=torch.float32)
+    folder = tmp_path / "published"
+    converted(load_file(tmp_path / "scorer" / WEIGHTS_FILE)).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    CLIPImageProcessor(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32},
+        image_mean=[0.5] * 3, image_std=[0.5] * 3,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder, Scorer.load(name)
+
+
+def test_a_folder_of_transformers_scores_as_open_clip_with_the_same_weights(published):
+    folder, other = published
+    scorer, images = Scorer.load(f"local-dir:{folder}"), [picture(32, 32, s) for s in range(4)]
+    pairs = [(image, caption) for image in images for caption in CAPTIONS]
+    ours, theirs = ([each.score(*pair) for pair in pairs] for each in (scorer, other))
+    assert any(theirs) and ours == pytest.approx(theirs, abs=1e-3)
+    assert scorer.features(images) == pytest.approx(other.features(images), abs=1e-5)
+    assert scorer.text_features(CAPTIONS) == pytest.approx(other.text_features(CAPTIONS), abs=1e-5)
+    assert not scorer.truncates("cat " * 20) and scorer.truncates("cat " * 21)
+
+
+def test_a_folder_of_transformers_that_is_no_whole_clip_is_one_sentence(published):
+    folder, _ = published
+    weights = load_file(folder / "model.safetensors")
+
+    def refused(sentence: str) -> None:
+        with pytest.raises(UserError, match=sentence) as error:
+            Scorer.load(f"local-dir:{folder}")
+        assert "\n" not in str(error.value)
+
+    lost = weights.pop("text_projection.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    refused("Cannot open scorer .*text_projection.weight")
+    weights["text_projection.weight"] = lost[:, :4].contiguous()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    refused("Cannot open scorer")
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(
+        config.replace('"model_type": "clip"', '"model_type": "t5"')
+    )
+    refused("not of a 'clip'")
+    for path in folder.glob("*token*"):
+        path.unlink()
+    (folder / "vocab.json").unlink(missing_ok=True)
+    refused("has no tokenizer.json")
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    refused("has no model.safetensors, the only kind of weights that is read")
 
 
 def converted(weights: dict[str, torch.Tensor]) -> CLIPModel:
