@@ -12,7 +12,7 @@ from scoring.prompts import TRAINING_CAPTIONS
 from scoring.scores import Against, Comparison, Result, compare, half_of
 from scoring.statistics import CANNOT_TELL, MIN_DIFFERENT, MIN_PROMPTS, prompts_to_tell
 
-UNLIKELY = 0.01  # so seldom chance alone makes as many copies
+UNLIKELY = 0.001  # so seldom chance alone makes as many copies
 NO_BEST = "None is called the best: of none it is sure that it follows its prompts."
 
 
