@@ -3,10 +3,10 @@ the names that open_clip gives to the same parts."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.bounded_json import loads
 from core.model_files import check_files
 from errors import UserError, reason_of
 
@@ -59,7 +59,7 @@ def open_folder(folder: Path) -> tuple:
 
 
 def _check_kind(folder: Path) -> None:
-    kind = json.loads((folder / CONFIG_FILE).read_text()).get("model_type")
+    kind = loads((folder / CONFIG_FILE).read_text()).get("model_type")
     if kind != "clip":
         raise ValueError(f"its {CONFIG_FILE} is of a {kind!r:.40}, not of a 'clip'")
 
