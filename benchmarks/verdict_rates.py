@@ -7,7 +7,7 @@ judge them. No model has a part in it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from statistics import median
@@ -16,6 +16,7 @@ import numpy as np
 from numpy import ndarray
 from numpy.random import Generator
 
+from benchmarks.verdict_laws import MEANS_ALONE, SCORES, kinds_of, source, sphere, unit
 from scoring.distances import KERNELS, difference, repeats
 from scoring.results import against
 from scoring.scores import (
@@ -35,7 +36,6 @@ PROMPTS = (16, 64, 256)
 MANY = 256  # prompts
 EFFECTS = (0.2, 0.35, 0.5)  # mean difference, in standard deviations between prompts
 CONTENDERS, CHECKPOINTS = 11, 10
-WIDTH, CLASSES, SPREAD = 128, 12, 0.6  # of features: numbers, kinds of pictures, and within a kind
 TRAINING = 200  # pictures
 FAR = 0.5  # radians
 SHIFTS = (0.1, 0.2, 0.3)  # radians
@@ -72,59 +72,6 @@ def fewer(trials: int, count: int) -> range:
 def rate(found: Iterable[bool]) -> Rate:
     found = list(found)
     return Rate(sum(found), len(found))
-
-
-# Scores of both sides, 0..100: float N each. In the first six nothing differs: both sides are of
-# one law. In the last two the means are equal, and nothing else is.
-
-
-def _normal(random: Generator, count: int) -> tuple[ndarray, ndarray]:
-    prompts = random.normal(50, 15, count)
-    return prompts + random.normal(0, 10, count), prompts + random.normal(0, 10, count)
-
-
-def _clamped(mean: float) -> Callable[[Generator, int], tuple[ndarray, ndarray]]:
-    def draw(random: Generator, count: int) -> tuple[ndarray, ndarray]:
-        return tuple(random.normal(mean, 20, (2, count)).clip(0, 100))
-
-    return draw
-
-
-def _tied(random: Generator, count: int) -> tuple[ndarray, ndarray]:
-    base = random.normal(50, 15, count)
-    return base + random.choice([-5.0, 0.0, 5.0], count, p=[0.15, 0.7, 0.15]), base
-
-
-def _heavy(random: Generator, count: int) -> tuple[ndarray, ndarray]:
-    base = random.normal(50, 5, count)
-    return base + 5 * random.standard_t(3, count), base
-
-
-def _skewed(random: Generator, count: int) -> tuple[ndarray, ndarray]:
-    return tuple(20 + random.exponential(10, (2, count)))
-
-
-def _skewed_model(random: Generator, count: int) -> tuple[ndarray, ndarray]:
-    return 40 + random.exponential(10, count), random.normal(50, 10, count)
-
-
-def _skewed_differences(random: Generator, count: int) -> tuple[ndarray, ndarray]:
-    base = random.normal(50, 5, count)
-    return base + random.exponential(10, count) - 10, base
-
-
-SCORES = {
-    "normal": _normal,
-    "most clamped at 0": _clamped(-10.0),
-    "most clamped at 100": _clamped(105.0),
-    "70 % ties": _tied,
-    "heavy tails (t, 3 degrees)": _heavy,
-    "skewed (exponential)": _skewed,
-}
-MEANS_ALONE = {
-    "the model's exponential, the base's normal": _skewed_model,
-    "exponential differences": _skewed_differences,
-}
 
 
 def scores(name: str, values: ndarray, features=None, texts=None) -> ModelScores:
@@ -238,38 +185,6 @@ def equals(number: int, count: int, random: Generator) -> list[Result]:
     """Models that are equally good at the same prompts."""
     rows = random.normal(50, 15, count) + random.normal(0, 10, (number, count))
     return [Result(scores(str(i), row)) for i, row in enumerate(rows)]
-
-
-def unit(rows: ndarray) -> ndarray:
-    """float32, each of length 1."""
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype("float32")
-
-
-def sphere(random: Generator, count: int) -> ndarray:
-    """float32 N,D anywhere on the sphere."""
-    return unit(random.normal(size=(count, WIDTH)))
-
-
-@dataclass(frozen=True)
-class Source:
-    """Pictures by their features: around the middles of CLASSES, moved by an angle."""
-
-    middles: ndarray
-    direction: ndarray
-    angle: float = 0.0
-
-    def draw(self, random: Generator, kinds: ndarray) -> ndarray:
-        """float32 N,D of these kinds, int N."""
-        rows = unit(self.middles[kinds] + SPREAD * sphere(random, len(kinds)))
-        return unit(math.cos(self.angle) * rows + math.sin(self.angle) * self.direction)
-
-
-def source(random: Generator) -> Source:
-    return Source(sphere(random, CLASSES), sphere(random, 1))
-
-
-def kinds_of(random: Generator, count: int) -> ndarray:
-    return random.integers(0, CLASSES, count)
 
 
 def style(angles: tuple[float, float], count: int, training: int, random: Generator) -> str:
