@@ -19,6 +19,7 @@ CHUNK = 2**18  # characters
 LONGEST_WORD = 16  # characters of a literal or an escape that the end of a chunk may cut
 
 LONG_NUMBER = re.compile(rf"(?<![0-9])[0-9]{{{DIGITS + 1}}}")
+DIGITS_IN_A_ROW = re.compile("[0-9]+")
 STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 SPACE = re.compile(r"[ \t\r\n]*+")
 
@@ -187,13 +188,17 @@ class _Decoder(json.JSONDecoder):
             raise JSONFault(f"holds a number of {longest:,} digits; at most {DIGITS:,} are read")
         _refuse_depth(raw)
 
-    def _integer(self, digits: str) -> int:
-        self._longest = max(self._longest, len(digits))
-        return int(digits) if len(digits) <= DIGITS else 0
+    def _integer(self, number: str) -> int:
+        return int(number) if self._is_short(number) else 0
 
-    def _decimal(self, digits: str) -> float:
-        self._longest = max(self._longest, len(digits))
-        return float(digits) if len(digits) <= DIGITS else 0.0
+    def _decimal(self, number: str) -> float:
+        return float(number) if self._is_short(number) else 0.0
+
+    def _is_short(self, number: str) -> bool:
+        """As LONG_NUMBER has it: neither its sign nor its point is a digit."""
+        longest = max(map(len, DIGITS_IN_A_ROW.findall(number)))
+        self._longest = max(self._longest, longest)
+        return longest <= DIGITS
 
 
 def _refuse_depth(raw: str) -> None:

@@ -58,10 +58,12 @@ def test_what_is_no_whole_document_says_so(monkeypatch, text, chunk):
         scanned(text)
 
 
-def test_the_line_of_a_break_is_that_of_the_file(monkeypatch):
-    monkeypatch.setattr(bounded_json, "CHUNK", 50)
+@pytest.mark.parametrize("chunk", [1, 50])
+@pytest.mark.parametrize("lines", ["1,\n" * 100, "\n" * 100, "\n1\n," * 50])
+def test_the_line_of_a_break_is_that_of_the_file(monkeypatch, chunk, lines):
+    monkeypatch.setattr(bounded_json, "CHUNK", chunk)
     with pytest.raises(Broken, match=r"\(line 101: Expecting value"):
-        scanned("[" + "1,\n" * 100 + "x]")
+        scanned(f"[{lines}x]")
 
 
 def test_a_value_beyond_the_bounds_does_not_hide_the_next():
@@ -69,11 +71,24 @@ def test_a_value_beyond_the_bounds_does_not_hide_the_next():
     document = f'[1, {many}, {{"a": -{many}}}, 0.{many}, {"[" * 101}{"]" * 101}, 2]'
     first, *faults, last = scanned(document)
     assert (first, last) == (1, 2)
-    digits = ("5,000", "5,001", "5,002")
-    assert faults == [
-        *(f"holds a number of {count} digits; at most 300 are read" for count in digits),
-        "is nested more than 100 deep",
-    ]
+    long = "holds a number of 5,000 digits; at most 300 are read"
+    assert faults == [long, long, long, "is nested more than 100 deep"]
+
+
+@pytest.mark.parametrize("number", ["7" * 300, "-" + "7" * 300, "-0." + "7" * 300, "7e-5", "0.1"])
+def test_a_number_that_is_read_alone_is_read_beside_a_longer_one_too(number):
+    check_bounds(number)
+    alone, beside = loads(number), scanned(f"[{number}, {'7' * 301}]")
+    assert beside == [alone, "holds a number of 301 digits; at most 300 are read"]
+    assert alone == json.loads(number)
+
+
+@pytest.mark.parametrize("number", ["7" * 301, "-" + "7" * 301, "0." + "7" * 301])
+def test_a_number_of_one_digit_more_is_not_read_anywhere(number):
+    with pytest.raises(JSONFault, match="holds a number of more than 300 digits"):
+        check_bounds(number)
+    with pytest.raises(JSONFault, match="holds a number of 301 digits; at most 300 are read"):
+        loads(number)
 
 
 def test_text_is_not_taken_for_numbers_or_brackets():
@@ -88,12 +103,14 @@ def test_text_is_not_taken_for_numbers_or_brackets():
     [
         ("[" * 100_000, "is nested more than 100 deep"),
         ("[" * 101 + "]" * 101, "is nested more than 100 deep"),
+        ('{"a": ' * 101 + "1" + "}" * 101, "is nested more than 100 deep"),
+        ('[{"a": ' * 51 + "1" + "}]" * 51, "is nested more than 100 deep"),
         ("7" * 301, "holds a number of 301 digits; at most 300 are read"),
         ('{"a": ', "is no JSON: "),
         (b"\xff\xff{", "is no JSON: "),
         ("", "is no JSON: "),
     ],
-    ids=range(6),
+    ids=range(8),
 )
 def test_a_text_beyond_the_bounds_is_a_fault(text, says):
     with pytest.raises(JSONFault, match=f"^{says}"):
