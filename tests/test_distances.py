@@ -6,6 +6,7 @@ import torch
 from scipy import stats
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from scoring import distances
 from scoring.distances import (
     KERNELS,
     Distance,
@@ -205,6 +206,25 @@ def test_as_many_training_pictures_as_prompts_do_not_repeat_and_a_few_for_all_do
     assert not repeats(features(64, seed=2), prompts, reference)
     for few in (1, 2, 8):
         assert repeats(np.resize(reference[:few], (64, 16)), prompts, reference)
+
+
+def simplex(count: int) -> np.ndarray:
+    """Features of which each two have the same cosine, -1 / (count - 1)."""
+    rows = np.eye(16)[:count] - np.eye(16)[:count].mean(axis=0)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_pictures_that_all_point_away_from_each_other_are_compared_as_others_are():
+    assert repeats(simplex(11), np.arange(11), simplex(8))  # -1/10 against -1/7
+    assert not repeats(simplex(6), np.arange(6), simplex(8))
+
+
+@pytest.mark.parametrize("part", [1, 7, 20])
+def test_training_pictures_compared_in_parts_have_the_neighbours_that_they_have(monkeypatch, part):
+    reference = features(20, seed=1)
+    cosines = np.where(np.eye(20, dtype=bool), -1.0, reference @ reference.T)
+    monkeypatch.setattr(distances, "PART", part)
+    assert distances._nearest_others(reference) == pytest.approx(cosines.max(axis=1), abs=1e-6)
 
 
 def test_pictures_of_one_prompt_may_be_alike():
