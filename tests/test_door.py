@@ -160,6 +160,12 @@ def test_a_form_is_read_up_to_its_bound(size, status):
     assert typed(body.ljust(size, "x"))[0]["status"] == status
 
 
+def test_a_form_that_goes_on_at_its_bound_is_not_taken_for_the_whole():
+    body = (urlencode({"password": SECRET}) + "&more=").ljust(4096, "x").encode()
+    parts = [part(body, more=True), part(b"x")]
+    assert answered(scope(method="POST", content_type=FORM), *parts)[0]["status"] == 401
+
+
 def test_a_form_that_goes_on_is_not_read_on():
     client = Client(*[part(b"x" * 1000, more=True)] * 9)
     sent = answered_to(client, scope(method="POST", content_type=FORM))
