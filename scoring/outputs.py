@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 
 from core.files import replaced
@@ -45,14 +46,13 @@ def _refuse_drawing_options(options: argparse.Namespace, usual: argparse.Namespa
 
 
 def _rehearse(what: str, path: Path) -> None:
-    """Write a file beside `path` and delete it again; raise a UserError where that fails."""
+    """Write a file beside `path` and delete it again; raise a UserError where that fails. Its name
+    is its own: several processes rehearse at once."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if is_folder(path):
             raise UserError(f"{what} is a folder. Give a file name.")
-        trial = path.with_name(f"{path.name}.unfinished")
-        trial.touch()
-        trial.unlink()
+        tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()
     except OSError as error:
         raise UserError(f"{what} cannot be written: {error.strerror}. Choose another.") from error
 

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import metrics
 from errors import exit_with_sentence
 from generate import Picture
 from scoring.data import Captioned, reference
+from scoring.outputs import _rehearse
 from scoring.prompts import CREATURES
 from scoring.results import Eyes
 from scoring.scorer import Scorer
@@ -229,6 +231,15 @@ def test_a_model_is_asked_for_captions_of_its_own_before_fixed_prompts(monkeypat
     ]  # fmt: skip
     many = metrics.default_prompts(generator, [], pictures(*map(str, range(1000))))
     assert 60 <= len(many.prompts) <= 64 and many.prompts[-1] > "900"
+
+
+def test_processes_that_rehearse_at_once_do_not_stumble_over_each_other(tmp_path):
+    def rehearse(_):
+        _rehearse("--output", tmp_path / "new" / "two.json")
+
+    with ThreadPoolExecutor(8) as several:
+        list(several.map(rehearse, range(400)))
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_floor_and_ceiling_are_those_computed_by_hand(tiny_scorer):
