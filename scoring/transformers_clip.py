@@ -59,7 +59,8 @@ def open_folder(folder: Path) -> tuple:
 
 
 def _check_kind(folder: Path) -> None:
-    kind = loads((folder / CONFIG_FILE).read_text()).get("model_type")
+    config = loads((folder / CONFIG_FILE).read_text())
+    kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "clip":
         raise ValueError(f"its {CONFIG_FILE} is of a {kind!r:.40}, not of a 'clip'")
 

@@ -221,6 +221,8 @@ def test_a_folder_of_transformers_that_is_no_whole_clip_is_one_sentence(publishe
         config.replace('"model_type": "clip"', '"model_type": "t5"')
     )
     refused("not of a 'clip'")
+    (folder / "config.json").write_text("[]")
+    refused("not of a 'clip'")
     for path in folder.glob("*token*"):
         path.unlink()
     (folder / "vocab.json").unlink(missing_ok=True)
