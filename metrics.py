@@ -193,7 +193,7 @@ def scores_of(name: str, pictures: Iterable[data.Captioned], eyes: results.Eyes)
         PromptScore(caption, tuple(eyes.look(image(), caption) for image in images))
         for caption, images in by_caption.items()
     )
-    return results.exchanged(ModelScores(name, None, made, scored), eyes.scorer)
+    return ModelScores(name, None, made, scored)
 
 
 def pictures_of(

@@ -84,8 +84,7 @@ class Job:
         found = self.processes.gathered(found)
         scored = tuple(score for number in sorted(found) for score in found[number])
         made = self.identity(generator, prompts)
-        drawn = ModelScores(generator.name, generator.run.get("run_id"), made, scored)
-        return results.exchanged(drawn, self.eyes.scorer)
+        return ModelScores(generator.name, generator.run.get("run_id"), made, scored)
 
     def _prompts(self, generator, requests, step_done, role: str) -> Iterator[PromptScore]:
         pictures = generator.pictures(requests, step_done, self.batch_size)

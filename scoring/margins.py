@@ -15,7 +15,23 @@ from typing import TYPE_CHECKING
 from scoring.statistics import bootstrap_interval, can_give_interval
 
 if TYPE_CHECKING:
-    from scoring.scores import PromptScore
+    from scoring.scores import PromptScore, Shown
+
+
+def exchanged(prompts: Sequence[PromptScore]) -> float | None:
+    """The mean CLIP score, 0..100, of the pictures for the prompts of other words, which did not
+    ask for them; each prompt's pictures count the same. None where there are none."""
+    import numpy as np
+
+    known = _known(prompts)
+    if len({words for words, _ in known}) < 2:
+        return None
+    texts = np.stack([shown[0].text for _, shown in known])
+    means = []
+    for words, shown in known:
+        others = texts[[other != words for other, _ in known]]
+        means.append((100 * np.stack([each.features for each in shown]) @ others.T).clip(0).mean())
+    return float(np.mean(means))
 
 
 def margins(prompts: Sequence[PromptScore]) -> tuple[float, ...]:
@@ -23,10 +39,7 @@ def margins(prompts: Sequence[PromptScore]) -> tuple[float, ...]:
     above the mean cosine with prompts of other words; empty where that is not known."""
     import numpy as np
 
-    known = [
-        (prompt.prompt, shown) for prompt in prompts
-        if (shown := [each for each in prompt.shown if each.text is not None])
-    ]  # fmt: skip
+    known = _known(prompts)
     alike = Counter(words for words, _ in known)
     if len(alike) < 2:
         return ()
@@ -36,6 +49,12 @@ def margins(prompts: Sequence[PromptScore]) -> tuple[float, ...]:
     own = (pictures * texts).sum(1)
     others = (pictures @ texts.sum(0) - same * own) / (len(known) - same)
     return tuple((100 * (own - others)).tolist())
+
+
+def _known(prompts: Sequence[PromptScore]) -> list[tuple[str, list[Shown]]]:
+    """Each prompt with its pictures of which the features are known; those without are left out."""
+    seen = [(one.prompt, [each for each in one.shown if each.text is not None]) for one in prompts]
+    return [(words, shown) for words, shown in seen if shown]
 
 
 def fit_any(found: Sequence[float], confidence: float = 0.95) -> bool:

@@ -20,7 +20,6 @@ from scoring.scores import (
     Shown,
     compare,
     compare_styles,
-    mean,
     twins,
 )
 
@@ -75,22 +74,6 @@ class Eyes:
             return None
         fits = self.scorer.text_features([prompt, other, without]) @ features  # not clamped
         return bool(fits[0] > fits[1]) if max(fits[:2]) > fits[2] else None
-
-
-def exchanged(scores: ModelScores, scorer: Scorer) -> ModelScores:
-    """With `floor`: what every picture scores for the other prompts, which did not ask for it."""
-    import numpy as np
-
-    prompts = [prompt for prompt in scores.prompts if prompt.score is not None]
-    if len(prompts) < 2:
-        return scores
-    texts = scorer.text_features([prompt.prompt for prompt in prompts])
-    means = []
-    for number, prompt in enumerate(prompts):
-        seen = np.stack([each.features for each in prompt.shown if each.problem is None])
-        others = np.delete(texts, number, axis=0)
-        means.append(float((100 * seen @ others.T).clip(0).mean()))
-    return replace(scores, floor=mean(means))
 
 
 def thumbnail(image: Image.Image) -> bytes:

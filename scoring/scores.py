@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from errors import UserError
 from scoring.distances import Distance, nearness
-from scoring.margins import fit_any, margins
+from scoring.margins import exchanged, fit_any, margins
 from scoring.memorisation import Memorisation
 from scoring.statistics import CANNOT_TELL, bootstrap_interval, can_give_interval, verdict, win_rate
 from serving.votes import wilson_interval
@@ -74,7 +74,6 @@ class ModelScores:
     run_id: str | None
     identity: dict  # scorer, prompts, seeds, sampling, versions: all but the model
     prompts: tuple[PromptScore, ...]
-    floor: float | None = None  # the score of the same pictures with the captions exchanged
 
     @property
     def score(self) -> float | None:
@@ -94,6 +93,11 @@ class ModelScores:
     def style(self, style: ndarray) -> float | None:
         """Mean over the prompts of their pictures' mean `styles`."""
         return mean([mean(prompt.styles(style)) for prompt in self.prompts])
+
+    @cached_property
+    def floor(self) -> float | None:
+        """The score of the same pictures with the captions exchanged; None with a single one."""
+        return exchanged(self.prompts)
 
     @cached_property
     def margins(self) -> tuple[float, ...]:
@@ -310,12 +314,16 @@ def best_of(results: Sequence[Result]) -> Result | None:
 
     None without any score, where pictures were made differently, and where none is left.
     """
+    follow = [r for r in comparable(results) if not fit_any(half_of(r.following, 0).margins)]
+    return max(follow, key=_merit, default=None)
+
+
+def comparable(results: Sequence[Result]) -> list[Result]:
+    """Those that have a score for most prompts; none where pictures were made differently."""
     counts = [sum(p.score is not None for p in result.following.prompts) for result in results]
     known = [r for r, count in zip(results, counts, strict=True) if count == max(counts) > 0]
-    if not known or any(r.following.identity != known[0].following.identity for r in known):
-        return None
-    follow = [r for r in known if not fit_any(half_of(r.following, 0).margins)]
-    return max(follow, key=_merit, default=None)
+    same = all(r.following.identity == known[0].following.identity for r in known)
+    return known if same else []
 
 
 def _merit(result: Result) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from preparing.report import amount
 from scoring.distances import MIN_PROMPTS as FEWEST
 from scoring.memorisation import Memorisation
 from scoring.prompts import TRAINING_CAPTIONS
-from scoring.scores import Against, Comparison, Result, compare, half_of
+from scoring.scores import Against, Comparison, Result, comparable, compare, half_of
 from scoring.statistics import CANNOT_TELL, MIN_DIFFERENT, MIN_PROMPTS, prompts_to_tell
 
 UNLIKELY = 0.001  # so seldom chance alone makes as many copies
@@ -26,7 +26,7 @@ def sentences(
         if not any(result is base for base in bases):
             told += _alone(result)
         told += _left_out(result)
-    if len(results) > 2:
+    if len(results) > 2 and (best or comparable(results)):
         told.append(_best(best, results) if best else NO_BEST)
     return told
 

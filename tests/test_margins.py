@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scoring.margins import fit_any, margins
+from scoring.margins import exchanged, fit_any, margins
 from scoring.results import against
 from scoring.scores import Comparison, ModelScores, PromptScore, Result, Shown, best_of, compare
 from scoring.statistics import CANNOT_TELL
@@ -83,3 +83,34 @@ def test_the_best_is_one_that_follows_and_where_none_does_none_is():
     assert best_of([Result(BASE), noise, ours]) is ours
     assert best_of([Result(BASE), noise]) is None
     assert sentences([Result(BASE), noise, noise], [], None)[-1] == NO_BEST
+
+
+def test_the_floor_is_the_mean_score_of_all_pairs_of_other_words():
+    made = np.roll(TEXTS, 3, axis=0) + TEXTS
+    pairs = [(i, j) for i in range(COUNT) for j in range(COUNT) if i != j]
+    by_hand = np.mean([max(100 * made[i] @ TEXTS[j], 0) for i, j in pairs])
+    prompts = model("m", 50.0, made).prompts
+    assert exchanged(prompts) == pytest.approx(by_hand, rel=1e-5)
+    assert exchanged((*prompts, prompts[0])) == pytest.approx(by_hand, rel=0.02)
+    assert exchanged(prompts[:1] * 20) is exchanged(()) is None
+
+
+def test_a_score_is_told_between_its_floor_and_its_ceiling():
+    ours, base = (
+        Result(scores, scores, ceiling=84.5) for scores in (model("m", 50.0, TEXTS), BASE)
+    )
+    score, old, floor = ours.following.score, BASE.score, ours.following.floor
+    told = sentences([base, ours], [against(ours, base)], None)
+    assert told[1].endswith(
+        f" {old:.2f} became {score:.2f}; with the captions exchanged its pictures "
+        f"score {floor:.2f}."
+    )
+    assert (
+        f"m scores {score:.2f}; with the captions exchanged its pictures score {floor:.2f}, and "
+        "training pictures with their own 84.50."
+    ) in told
+
+
+def test_of_models_that_cannot_be_compared_nothing_is_said_of_a_best():
+    others = [replace(BASE, identity={"prompts": name}) for name in "abc"]
+    assert NO_BEST not in sentences([Result(each) for each in others], [], None)

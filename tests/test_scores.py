@@ -222,23 +222,6 @@ def test_a_sentence_of_several_says_how_sure_each_must_be():
     assert told.startswith("new follows its prompts better than old (+10.00, 99.5 % interval")
 
 
-def test_a_score_is_told_between_its_floor_and_its_ceiling():
-    ours, base = (follower(name, [shift + i % 7 for i in range(32)])
-                  for name, shift in (("new", 60.0), ("old", 50.0)))  # fmt: skip
-    kept = replace(ours.following, floor=21.5)
-    ours = replace(ours, following=replace(ours.following, floor=31.25), ceiling=84.5, keeping=kept)
-    base = replace(base, keeping=replace(base.following, floor=20.0))
-    told = sentences([base, ours], [against(ours, base)], None)
-    score, old = ours.following.score, base.following.score
-    assert told[1].endswith(
-        f" {old:.2f} became {score:.2f}; with the captions exchanged its pictures score 21.50."
-    )
-    assert (
-        f"new scores {score:.2f}; with the captions exchanged its pictures score 31.25, and "
-        "training pictures with their own 84.50."
-    ) in told
-
-
 @pytest.mark.parametrize(
     ("prompts", "words"),
     [
