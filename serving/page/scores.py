@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from core.words import scorer_of
 from serving.page import words
 
 COMMAND = "<code>python metrics.py --model FOLDER --write_run</code>"
@@ -33,7 +34,7 @@ def _scores(name: str, entry: dict) -> str:
         rows.append((words.COPIES, _share(memory, "copies")))
     if binding:
         rows.append((words.BINDING, _share(binding, "right")))
-    rows.append((words.SCORER, str(identity.get("scorer", ""))))
+    rows.append((words.SCORER, scorer_of(identity)))
     cells = "".join(
         f'<tr><th scope="row">{escape(label)}</th><td>{escape(text)}</td></tr>'
         for label, text in rows
