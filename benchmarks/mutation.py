@@ -40,7 +40,7 @@ TESTS = {
     "training/muon.py": ("muon",),
     "training/ema.py": ("ema",),
     "training/checkpoint.py": ("checkpoint",),
-    "scoring/statistics.py": ("statistics",),
+    "core/statistics.py": ("statistics",),
     "scoring/distances.py": ("distances",),
     "scoring/memorisation.py": ("memorisation",),
     "serving/request.py": ("request",),

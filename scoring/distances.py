@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from scoring.statistics import CANNOT_TELL, t_interval
+from core.statistics import CANNOT_TELL, t_interval
 
 if TYPE_CHECKING:
     from numpy import ndarray

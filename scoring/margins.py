@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from scoring.statistics import bootstrap_interval, can_give_interval
+from core.statistics import bootstrap_interval, can_give_interval
 
 if TYPE_CHECKING:
     from scoring.scores import PromptScore, Shown

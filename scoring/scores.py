@@ -8,12 +8,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from core.statistics import (
+    CANNOT_TELL,
+    bootstrap_interval,
+    can_give_interval,
+    verdict,
+    wilson_interval,
+    win_rate,
+)
 from errors import UserError
 from scoring.distances import Distance, nearness
 from scoring.margins import exchanged, fit_any, margins
 from scoring.memorisation import Memorisation
-from scoring.statistics import CANNOT_TELL, bootstrap_interval, can_give_interval, verdict, win_rate
-from serving.votes import wilson_interval
 
 if TYPE_CHECKING:
     from numpy import ndarray

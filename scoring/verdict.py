@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from core.statistics import CANNOT_TELL, MIN_DIFFERENT, MIN_PROMPTS, prompts_to_tell
 from preparing.report import amount
 from scoring.distances import MIN_PROMPTS as FEWEST
 from scoring.memorisation import Memorisation
 from scoring.prompts import TRAINING_CAPTIONS
 from scoring.scores import Against, Comparison, Result, comparable, compare, half_of
-from scoring.statistics import CANNOT_TELL, MIN_DIFFERENT, MIN_PROMPTS, prompts_to_tell
 
 UNLIKELY = 0.001  # so seldom chance alone makes as many copies
 NO_BEST = "None is called the best: of none it is sure that it follows its prompts."

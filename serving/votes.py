@@ -20,7 +20,6 @@ CHOICES = ("left", "same", "right")
 OUTCOMES = ("wins", "losses", "ties")
 EVIDENCE = 20.0  # by Ville's inequality, ever seen against the truth in at most 1 of 20 cases
 TINY = 1e-12
-Z = 1.959964  # of the normal distribution, for 95 %
 
 
 @dataclass(frozen=True)
@@ -87,14 +86,6 @@ def _log_evidence(wins: int, losses: int, share: float) -> float:
     mixture = math.lgamma(wins + 1) + math.lgamma(losses + 1) - math.lgamma(wins + losses + 2)
     likelihood = wins * math.log(share) if wins else 0.0
     return mixture - likelihood - (losses * math.log1p(-share) if losses else 0.0)
-
-
-def wilson_interval(hits: float, count: int) -> tuple[float, float]:
-    """Where a share of which `hits` of `count` were seen lies with 95 % confidence (Wilson 1927).
-    At least 1 seen."""
-    middle = (hits + Z**2 / 2) / (count + Z**2)
-    reach = Z * math.sqrt(hits * (count - hits) / count + Z**2 / 4) / (count + Z**2)
-    return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
 class Votes:

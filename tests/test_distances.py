@@ -6,6 +6,7 @@ import torch
 from scipy import stats
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from core.statistics import CANNOT_TELL
 from scoring import distances
 from scoring.distances import (
     KERNELS,
@@ -15,7 +16,6 @@ from scoring.distances import (
     nearness,
     repeats,
 )
-from scoring.statistics import CANNOT_TELL
 
 
 def features(count: int, shift: float = 0.0, seed: int = 0, width: int = 16) -> np.ndarray:

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from core.statistics import CANNOT_TELL
 from scoring.margins import exchanged, fit_any, margins
 from scoring.results import against
 from scoring.scores import Comparison, ModelScores, PromptScore, Result, Shown, best_of, compare
-from scoring.statistics import CANNOT_TELL
 from scoring.verdict import NO_BEST, sentences
 
 COUNT = 32

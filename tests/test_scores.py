@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from core.statistics import prompts_to_tell
 from errors import UserError
 from scoring.results import against
 from scoring.scores import (
@@ -17,7 +18,6 @@ from scoring.scores import (
     compare,
     half_of,
 )
-from scoring.statistics import prompts_to_tell
 from scoring.verdict import sentences
 
 MADE = {"steps": 20, "scorer": "a", "versions": {"torch": "2"}}

@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scoring.statistics import (
+from core.statistics import (
     _expanded_tail,
     bootstrap_interval,
     can_give_interval,
     prompts_to_tell,
     t_interval,
     verdict,
+    wilson_interval,
     win_rate,
 )
 
@@ -165,3 +166,15 @@ def test_a_tie_is_half_a_win(differences, rate):
 )
 def test_only_an_interval_without_zero_decides(interval, words):
     assert verdict(interval) == words
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 20), (3, 64), (31, 31), (28, 31), (1, 1)])
+def test_the_interval_of_a_share_is_scipys(hits, count):
+    expected = stats.binomtest(hits, count).proportion_ci(method="wilson")
+    assert wilson_interval(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 1000])
+def test_no_share_is_below_0_or_above_1(count):
+    assert wilson_interval(0, count)[0] == 0.0
+    assert wilson_interval(count, count)[1] <= 1.0  # for 32 of 32, rounding would make it more

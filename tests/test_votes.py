@@ -10,10 +10,9 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from errors import UserError
-from serving.votes import Pair, Tally, Votes, outcome_of, wilson_interval, win_rate
+from serving.votes import Pair, Tally, Votes, outcome_of, win_rate
 
 
 def log_beta(a: float, b: float) -> float:
@@ -60,18 +59,6 @@ def test_votes_for_the_better_model_decide():
 
 def test_there_is_no_rate_where_nobody_has_decided():
     assert win_rate(Tally(ties=3)) is None
-
-
-@pytest.mark.parametrize(("hits", "count"), [(0, 20), (3, 64), (31, 31), (28, 31), (1, 1)])
-def test_the_interval_of_a_share_is_scipys(hits, count):
-    expected = stats.binomtest(hits, count).proportion_ci(method="wilson")
-    assert wilson_interval(hits, count) == pytest.approx((expected.low, expected.high), abs=1e-6)
-
-
-@pytest.mark.parametrize("count", [1, 31, 32, 1000])
-def test_no_share_is_below_0_or_above_1(count):
-    assert wilson_interval(0, count)[0] == 0.0
-    assert wilson_interval(count, count)[1] <= 1.0  # for 32 of 32, rounding would make it more
 
 
 @pytest.mark.parametrize(

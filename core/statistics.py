@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 CANNOT_TELL = "these prompts cannot tell"
 MIN_PROMPTS = 16  # with fewer an interval that says 95 % holds the truth in as few as 70 %
+Z = 1.959964  # of the normal distribution, for 95 %
 MIN_DIFFERENT = 6  # of them that differ at all; a rare large difference is else not seen
 
 
@@ -41,6 +42,14 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def wilson_interval(hits: float, count: int) -> tuple[float, float]:
+    """Where a share of which `hits` of `count` were seen lies with 95 % confidence (Wilson 1927).
+    At least 1 seen."""
+    middle = (hits + Z**2 / 2) / (count + Z**2)
+    reach = Z * math.sqrt(hits * (count - hits) / count + Z**2 / 4) / (count + Z**2)
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
 def t_interval(value: float, *variances: float, freedom: int) -> tuple[float, float]:
     """Where a value lies with 95 % confidence, whose independent errors have these variances,
     estimated from `freedom` + 1 items or more each."""
@@ -74,7 +83,7 @@ def prompts_to_tell(differences: Sequence[float]) -> int | None:
     mean, spread = np.mean(differences), np.std(differences, ddof=1) if len(differences) > 1 else 0
     if not mean or not spread:
         return None
-    needed = ((1.959964 + 0.841621) * spread / mean) ** 2
+    needed = ((Z + 0.841621) * spread / mean) ** 2
     return max(MIN_PROMPTS, math.ceil(needed))
 
 
