@@ -38,7 +38,9 @@ from scoring.prompts import (
     SETS,
     TRAINING_CAPTIONS,
     PromptSet,
+    drawable,
     read_prompts,
+    some_captions,
 )
 from scoring.report import (
     against_as_json,
@@ -233,14 +235,8 @@ def recalled(training: tuple[str, list[data.Captioned]] | None) -> PromptSet | N
     it first. None where there are no two pictures to seek copies of."""
     if training is None or len(training[1]) < 2:
         return None
-    return some_captions(TRAINING_CAPTIONS, training[1], RECALLED_PROMPTS)
-
-
-def some_captions(name: str, pictures: Sequence[data.Captioned], most: int) -> PromptSet | None:
-    """Of those that can be drawn, evenly chosen; None where none can."""
-    captions = [each for each in dict.fromkeys(p.caption for p in pictures) if can_be_drawn(each)]
-    step = -(-len(captions) // most)
-    return PromptSet(name, tuple(captions[::step])) if captions else None
+    captions = (picture.caption for picture in training[1])
+    return some_captions(TRAINING_CAPTIONS, captions, RECALLED_PROMPTS)
 
 
 def drawn_again(run: dict) -> tuple[str, list[data.Captioned]] | None:
@@ -274,24 +270,6 @@ def common_request(options: argparse.Namespace) -> Request:
     )
 
 
-def can_be_drawn(prompt: str) -> bool:
-    try:
-        Request(prompt)
-    except UserError:
-        return False
-    return True
-
-
-def drawable(prompts: PromptSet) -> PromptSet:
-    """The prompts, all of which can be drawn. Raises a UserError that names one that cannot."""
-    for number, prompt in enumerate(prompts.prompts, 1):
-        try:
-            Request(prompt)
-        except UserError as error:
-            raise UserError(f"{prompts.name}, prompt {number}: {error}") from error
-    return prompts
-
-
 def require_same_captions(name: str, pictures, base: str, others) -> None:
     """Raise a UserError that names a caption which two folders do not have equally often."""
     ours, theirs = (Counter(each.caption for each in several) for several in (pictures, others))
@@ -315,7 +293,8 @@ def default_prompts(
     if generator.run and generator.run == read_run(DEFAULT_MODEL) and not held_out:
         return read_prompts("held-out")
     for name, pictures in (("held-out captions", held_out), (TRAINING_CAPTIONS, training)):
-        if found := some_captions(name, pictures, HELD_OUT_PROMPTS):
+        captions = (picture.caption for picture in pictures)
+        if found := some_captions(name, captions, HELD_OUT_PROMPTS):
             return found
     return read_prompts("creatures" if is_small(generator) else "original")
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from statistics import mean
+from functools import partial
+from pathlib import Path
 
 from errors import exit_with_sentence
 from training.config import Config
@@ -28,7 +29,8 @@ def main(config: Config) -> None:
             return
         if config.push_to_hub and run.is_main:
             reserve_on_hub(config)
-        preview, score = previewer(config, run), scorer(config, run)
+        asked = asked_at_looks(config, images)
+        preview, score = previewer(config, run, asked), scorer(config, run, images, asked)
         model = load_model(config, run)
         latents = encode_once(images, model, run)  # after this the VAE leaves the device
         if config.with_prior_preservation:
@@ -48,23 +50,40 @@ def draw(pipe, prompt: str, seeds: list[int]) -> list:
     return list(Generator(pipe, name="class").pictures(requests, batch_size=len(seeds)))
 
 
-def previewer(config: Config, run) -> Callable | None:
-    """What the loop calls to draw the validation prompts; None without prompts."""
-    if not config.prompts:
-        return None
-    from generate import SCHEDULERS, Cancelled, Generator, Request
+def asked_at_looks(config: Config, images) -> list:
+    """What is drawn at every look, as `scoring.asked.Asked`."""
+    from scoring.asked import asked_for
 
-    how = {"seed": config.seed, "num_images": config.num_validation_images}
+    texts = (
+        (several[0] for several in each.captions) for each in (images, images.held_out) if each
+    )
+    return asked_for(config, *texts)
+
+
+def previewer(config: Config, run, asked: list) -> Callable | None:
+    """What the loop calls to draw what is asked for at a look; None where that is nothing."""
+    if not asked:
+        return None
+    from generate import SCHEDULERS, SEEDS, Cancelled, Generator, Request
+
     kinds = ((name, kind) for name, (kind, _) in SCHEDULERS.items())
-    how["scheduler"] = next(name for name, kind in kinds if kind == config.validation_scheduler)
-    requests = [Request(prompt, **how) for prompt in config.prompts]
+    how = {"scheduler": next(name for name, kind in kinds if kind == config.validation_scheduler)}
+    requests = {
+        each.place: [
+            Request(prompt, seed=seed % SEEDS, num_images=each.images, **how)
+            for prompt, seed in zip(each.prompts, each.seeds(config.seed), strict=True)
+        ]
+        for each in asked
+    }
 
     def preview(pipe, stop: Callable[[], bool]) -> Iterable:
         # Named as the app names the folder: a picture's settings say what draws it again.
         name = config.output.resolve().name
         generator = Generator(pipe, name=name, run={"run_id": run.id})
         try:
-            yield from generator.pictures(requests, on_step=lambda *_: stop())
+            for place, several in requests.items():
+                for picture in generator.pictures(several, on_step=lambda *_: stop()):
+                    yield place, picture
         except Cancelled:
             return
 
@@ -79,24 +98,36 @@ def save_colours(pipe, folder) -> None:
 
 
 def check_scorer(config: Config) -> None:
-    """Raise UserError for a --validation_scorer that is unknown, before anything is read."""
+    """Raise UserError for a --validation_scorer or --validation_keep_prompts that is unknown,
+    before anything is read."""
     if config.validation_scorer is not None:
+        from scoring.asked import asked_for
         from scoring.scorer import check_name
 
         check_name(config.validation_scorer)
+        asked_for(config)
 
 
-def scorer(config: Config, run) -> Callable | None:
-    """Mean CLIP score of pictures against their prompts; None without --validation_scorer."""
+def scorer(config: Config, run, images, asked: list) -> Callable | None:
+    """What the loop calls to have the pictures of a look scored; None without a scorer."""
     if config.validation_scorer is None:
         return None
+    from scoring.along import Verdict
+    from scoring.data import Captioned
     from scoring.scorer import Scorer
 
-    clip = Scorer.load(config.validation_scorer, device=str(run.device))
+    def training() -> list[Captioned]:
+        return [
+            Captioned(images.names[i], images.captions[i][0], partial(images.image, i))
+            for i in range(len(images))
+        ]
 
-    return lambda pictures: mean(
-        clip.score(each.image, each.prompt) for each in pictures if each.problem is None
-    )
+    steps = config.total_steps(len(images), run.global_batch)
+    return Verdict(
+        Scorer.load(config.validation_scorer, device=str(run.device)), asked,
+        config.output / "validation", Path(config.pretrained_model_name_or_path).name,
+        -(-steps // config.steps_between_looks(len(images), run.global_batch)), training,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

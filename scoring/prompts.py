@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from core.inputs import TEXT_BYTES, fault_of, read_text
 from core.modules import module_if_here
 from core.printable import is_blank
 from errors import UserError
+from serving.request import Request
 
 # For the bundled model: all its colours, shapes and parts, words in the manner of its captions.
 CREATURES = (
@@ -104,6 +106,32 @@ def read_prompts(source: str) -> PromptSet:
     if not prompts:
         raise UserError(f"{path} holds no prompt. Write one a line.")
     return PromptSet(path.name, prompts)
+
+
+def drawable(prompts: PromptSet) -> PromptSet:
+    """The prompts, all of which can be drawn. Raises a UserError that names one that cannot."""
+    for number, prompt in enumerate(prompts.prompts, 1):
+        try:
+            Request(prompt)
+        except UserError as error:
+            raise UserError(f"{prompts.name}, prompt {number}: {error}") from error
+    return prompts
+
+
+def some_captions(name: str, captions: Iterable[str], most: int) -> PromptSet | None:
+    """So many of those that can be drawn, evenly chosen; None where none can."""
+    known = [each for each in dict.fromkeys(captions) if can_be_drawn(each)]
+    count = min(len(known), most)
+    chosen = (known[place * len(known) // count] for place in range(count))
+    return PromptSet(name, tuple(chosen)) if known else None
+
+
+def can_be_drawn(prompt: str) -> bool:
+    try:
+        Request(prompt)
+    except UserError:
+        return False
+    return True
 
 
 def _held_out() -> tuple[str, ...]:

@@ -79,10 +79,14 @@ def test_every_option_that_another_must_accompany_says_so_alone_and_not_with_it(
         "lr_warmup_steps": 5, "lr_num_cycles": 2, "lr_power": 2.0, "dream_detail_preservation": 0.5,
         "gradient_checkpointing_blocks": "largest", "validation_scorer": "ViT-B-16/openai",
         "num_validation_images": 2, "validation_scheduler": "DDPMScheduler", "hub_model_id": "a/b",
-        "hub_token": "hf_x", "tracker_project_name": "mine", "logging_dir": "elsewhere",
+        "hub_token": "hf_x", "validation_captions": 16,
+        "validation_keep_prompts": "general", "validation_copies": 16,
+        "tracker_project_name": "mine", "logging_dir": "elsewhere",
     }  # fmt: skip
     partners = {"with_prior_preservation": {"instance_prompt": "a", "class_prompt": "b"},
-                "report_to": "tensorboard", "validation_prompts": ("a dog",)}  # fmt: skip
+                "report_to": "tensorboard", "validation_prompts": ("a dog",),
+                "validation_scorer": {"validation_prompts": ("a dog",),
+                                      "validation_scorer": "ViT-B-16/openai"}}  # fmt: skip
     for asked, (_, names) in PARTNERS.items():
         name, _, value = asked.removeprefix("--").partition(" ")
         beside = {name: value or True}

@@ -14,6 +14,7 @@ import pytest
 import torch
 from runs import PROPORTIONAL, add_picture, config_for, prepared
 from safetensors.torch import load_file
+from scorers import tiny_scorer as tiny_scorer  # a fixture
 
 from training.loop import train
 
@@ -49,7 +50,8 @@ def launched(config, *how: str) -> subprocess.Popen:
 
 
 def losses_of(config) -> list[float]:
-    return [json.loads(line)["loss"] for line in (config.output / "log.jsonl").open()]
+    lines = map(json.loads, (config.output / "log.jsonl").open())
+    return [line["loss"] for line in lines if "loss" in line]
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -65,10 +67,14 @@ def config(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("shard", [False, True])
-def test_two_processes_learn_what_one_does_with_the_doubled_batch(config, tmp_path, shard):
+def test_two_processes_learn_what_one_does_with_the_doubled_batch(
+    config, tiny_scorer, tmp_path, shard
+):
     config = replace(config, **PROPORTIONAL)
     halves = replace(config, train_batch_size=2, output_dir=str(tmp_path / "two"))
-    how = ()
+    # The first process alone draws and scores, unless weights are sharded; all of them judge.
+    watched = {"validation_prompt": "x", "validation_steps": 3, "validation_scorer": tiny_scorer}
+    halves, how = replace(halves, **watched), ()
     if shard:
         (tmp_path / "fsdp.yaml").write_text(FSDP)
         how = (f"--config_file={tmp_path / 'fsdp.yaml'}",)
@@ -80,6 +86,7 @@ def test_two_processes_learn_what_one_does_with_the_doubled_batch(config, tmp_pa
     with launched(halves, *how) as process:
         said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
+    assert len(list(halves.output.glob("validation/*.png"))) == 3 and "CLIP score" in said
     run, learner, latents = prepared(config)
     train(learner, latents, config, run)
     learner.save(config.output, {})

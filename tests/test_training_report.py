@@ -279,6 +279,48 @@ def test_the_best_step_is_marked_and_curves_are_named_for_those_who_cannot_see(t
     assert "best" not in chart(Course.of(manifest_of(tmp_path), records), "held_out_loss", "x")
 
 
+AGAINST = {
+    "value": 0.08, "other": 0.1, "better_by": 0.02, "interval_95": [0.01, 0.03], "measured": 40,
+    "verdict": "better",
+}  # fmt: skip
+
+
+def sentences_of(folder, *, best: dict | None = None, **last) -> str:
+    records = [look(0, 0.1), look(100, 0.08), look(200, 0.09) | last]
+    return " ".join(Course.of(manifest_of(folder, best=best), records).sentences)
+
+
+def test_the_best_is_told_by_the_half_that_did_not_choose_it(tmp_path):
+    best = {"step": 100, "by": "held-out loss", "value": 0.07}
+    told = sentences_of(tmp_path, best=best | {"against_base": AGAINST})
+    assert (
+        "the lowest held-out loss of all looks, 0.07, on half of what was measured. On the other "
+        "half it is better than the base model's (0.08 against 0.1, better by 0.02, 95 % interval "
+        "0.01 to 0.03, of 40)."
+    ) in told
+    few = AGAINST | {"interval_95": None, "measured": 3, "verdict": "these prompts cannot tell"}
+    told = sentences_of(tmp_path, best=best | {"against_base": few})
+    assert "it cannot be told from the base model's (0.08 against 0.1; 3 cannot give" in told
+    assert "0.07. " in sentences_of(tmp_path, best=best) + " "  # of a run before halves
+
+
+def test_the_report_says_since_when_no_look_was_better(tmp_path):
+    told = sentences_of(tmp_path, no_better_since=100, against_best=AGAINST | {"verdict": "worse"})
+    assert "No look was better since that at step 100; the last one is worse (0.08 against" in told
+    assert "since that at base." in sentences_of(tmp_path, no_better_since=0)
+    assert "since that at" not in sentences_of(tmp_path)
+
+
+@pytest.mark.parametrize("strange", [1, "x", [], {}, {"verdict": []}, AGAINST | {"value": "x"},
+                                     AGAINST | {"interval_95": [1]}])  # fmt: skip
+def test_strange_lines_of_a_log_are_passed_over(tmp_path, strange):
+    best = {"step": 100, "by": "held-out loss", "value": 0.07, "against_base": strange}
+    last = {"against_best": strange, "no_better_since": 100, "verdict": strange}
+    told = sentences_of(tmp_path, best=best, **last)
+    assert "best/ holds step 100" in told and "since that at step 100." in told
+    assert sentences_of(tmp_path, no_better_since=strange)
+
+
 def test_a_caption_with_html_is_shown_as_text(tmp_path):
     text = page(
         tmp_path,

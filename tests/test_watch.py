@@ -31,7 +31,7 @@ def measured(tiny_model, tmp_path, monkeypatch):
             **{"max_train_steps": 6, "checkpointing_steps": 100} | options,
         )  # fmt: skip
         given = iter(losses)
-        monkeypatch.setattr(watch, "fixed_losses", lambda *_: {0: next(given)})
+        monkeypatch.setattr(watch, "fixed_losses", lambda *_: dict.fromkeys(range(2), next(given)))
         started, learner, latents = prepared(config)
         steps, state = train(learner, latents, config, started)
         return config, steps, state
@@ -98,11 +98,53 @@ def test_looks_may_be_counted_in_epochs(tiny_model, tmp_path):
 
 def test_the_best_look_is_kept_as_a_model_of_its_own(measured):
     config, _, state = measured(9.0, 5.0, 3.0, 4.0, 3.0, 3.5, 8.0)
-    assert state["best"] == {"step": 2, "by": "held-out loss", "value": 3.0}
+    best = {name: state["best"][name] for name in ("step", "by", "value")}
+    assert best == {"step": 2, "by": "held-out loss", "value": 3.0}
     manifest = json.loads((config.output / "best" / "run.json").read_text())
     assert manifest["steps"] == 2 and manifest["best"]["value"] == 3.0
     StableDiffusionPipeline.from_pretrained(config.output / "best")
     assert [look["step"] for look in looks_of(config) if look.get("best")] == [0, 1, 2]
+
+
+def test_a_look_says_since_when_none_was_better_and_the_best_what_it_is_worth(measured, capsys):
+    config, _, state = measured(9.0, 5.0, 3.0, 4.0, 3.0, 3.5, 8.0)
+    against = state["best"]["against_base"]
+    assert (against["value"], against["other"], against["better_by"]) == (3.0, 9.0, 6.0)
+    looks = looks_of(config)
+    assert [look.get("no_better_since") for look in looks] == [None] * 3 + [2] * 4
+    assert looks[-1]["against_best"]["better_by"] == -5.0
+    said = capsys.readouterr().err
+    assert "Base: held-out loss 9.\n" in said.replace("9,", "9.")
+    assert "Step 2: held-out loss 3, the best so far.\n" in said
+    assert "Step 6: held-out loss 8, not better since step 2.\n" in said
+
+
+def test_a_run_begun_when_all_pictures_chose_goes_on_choosing_by_all(tiny_model, tmp_path):
+    config = config_for(tiny_model, tmp_path, held_out=0.4, train_batch_size=2)
+    run, learner, latents = prepared(config)
+    eye = watch.Watch(learner, latents, config, run, None, None)
+    old = {"step": 1, "by": "held-out loss", "value": 3.0}
+    eye.state = {"looked": 1, "best": old, "unimproved": 0}
+    eye._judge(2, record := {"step": 2}, [1.0, 9.0])  # 1.0 by the half that chooses now
+    assert eye.state["best"] == old and record["no_better_since"] == 1
+    eye._judge(3, record := {"step": 3}, [1.0, 3.0])
+    assert eye.state["best"]["value"] == 2.0 and record["best"]
+
+
+def test_scores_of_other_prompts_do_not_choose(tiny_model, tmp_path):
+    asked = {"validation_prompts": ("x",), "validation_scorer": "a", "use_ema": True}
+    config = config_for(tiny_model, tmp_path, **asked)
+    run, learner, latents = prepared(config)
+    eye = watch.Watch(learner, latents, config, run, lambda *_: [], lambda *_: {})
+    eye._judge(0, {}, [50.0])
+    other = watch.Watch(
+        learner, latents, replace(config, validation_prompts=("y",)), run, eye.preview, eye.score
+    )
+    other.state = json.loads(json.dumps(eye.state))
+    other._judge(2, {"step": 2}, [20.0])
+    assert other.state["best"]["step"] == 2
+    eye._judge(2, {"step": 2}, [20.0])
+    assert eye.state["best"]["step"] == 0
 
 
 def test_where_nothing_beats_the_base_model_there_is_no_best(measured):
@@ -125,7 +167,7 @@ def test_patience_goes_on_where_a_resumed_run_was(measured):
     # The look after step 2 was not yet in the checkpoint that step saved: it is taken again.
     _, steps, state = measured(6.0, 6.0, 6.0, 1.0, **(options | more))
     assert steps == 4
-    assert state["best"] == {"step": 1, "by": "held-out loss", "value": 5.0}
+    assert state["best"]["step"] == 1 and state["best"]["value"] == 5.0
     assert (config.output / "best" / "model_index.json").is_file()
 
 
@@ -142,10 +184,14 @@ def test_without_held_out_pictures_the_score_decides(tiny_model, tmp_path):
     )
     run, learner, latents = prepared(config)
     scores = iter([20.0, 25.0, 24.0, 26.0])
-    _, state = train(
-        learner, latents, config, run, lambda *_: [Image.new("RGB", (8, 8))], lambda _: next(scores)
-    )
-    assert state["best"] == {"step": 3, "by": "CLIP score", "value": 26.0}
+
+    def score(*_) -> dict:
+        return {"clip_score": (value := next(scores)), "clip_scores": [value]}
+
+    drawn = [("", Image.new("RGB", (8, 8)))]
+    _, state = train(learner, latents, config, run, lambda *_: drawn, score)
+    assert state["best"]["step"] == 3 and state["best"]["by"] == "CLIP score"
+    assert state["best"]["value"] == 26.0
     assert [look["clip_score"] for look in looks_of(config)] == [20.0, 25.0, 24.0, 26.0]
 
 
@@ -163,7 +209,7 @@ def test_looking_changes_nothing_in_what_is_learned(tiny_model, tmp_path):
         plain, output_dir=str(tmp_path / "watched"), validation_prompts=("x",), validation_steps=1
     )
     weights = []
-    for config, preview in ((plain, None), (watched, lambda *_: [Image.new("RGB", (8, 8))])):
+    for config, preview in ((plain, None), (watched, lambda *_: [("", Image.new("RGB", (8, 8)))])):
         run, learner, latents = prepared(config)
         train(learner, latents, config, run, preview)
         weights.append(learner.weights)

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from core.statistics import MIN_PROMPTS
 from preparing.plot import HEIGHT, WIDTH, Plot, figure, label, round_ticks
 from preparing.report import amount
 
@@ -92,8 +93,14 @@ class Course:
     @property
     def sentences(self) -> list[str]:
         """The run in plain words, what matters most first."""
-        told = (_held_out, _best, _clip_score, _stopped, _skipped)
-        return [sentence for tell in told if (sentence := tell(self))]
+        told = (_held_out, _best, _since, _clip_score, _kept_score, _stopped, _skipped)
+        return [*(sentence for tell in told if (sentence := tell(self))), *self.verdict]
+
+    @property
+    def verdict(self) -> list[str]:
+        """What the scorer's last look says of the model against its base."""
+        told = self.looks[-1].get("verdict") if self.looks else None
+        return [each for each in told if isinstance(each, str)] if isinstance(told, list) else []
 
 
 def duration(seconds: float) -> str:
@@ -135,26 +142,73 @@ def _held_out(course: Course) -> str:
 
 
 def _best(course: Course) -> str:
-    """What best/ holds, and by which rule."""
+    """What best/ holds, by which rule, and what that is worth."""
     best = course.manifest.get("best")
     if not best:
         return ""
     rules = {"held-out loss": "lowest held-out loss", "CLIP score": "highest CLIP score"}
     rule = rules.get(best["by"], f"best {best['by']}")
-    return f"best/ holds step {best['step']:,}: the {rule} of all looks, {figure(best['value'])}."
+    told = f"best/ holds step {best['step']:,}: the {rule} of all looks, {figure(best['value'])}"
+    if not _is_difference(against := best.get("against_base")):
+        return f"{told}."
+    words = {"better": "it is better than the base model's", "worse": "it is worse than the base's"}
+    found = words.get(str(against["verdict"]), "it cannot be told from the base model's")
+    return f"{told}, on half of what was measured. On the other half {found} ({_by(against)})."
+
+
+def _since(course: Course) -> str:
+    """Whether it went on getting better to the end."""
+    last = course.looks[-1] if course.looks else {}
+    if not isinstance(step := last.get("no_better_since"), int):
+        return ""
+    told = f"No look was better since that at {label(step)}"
+    if not _is_difference(against := last.get("against_best")):
+        return f"{told}."
+    words = {"better": "better by the other half", "worse": "worse"}
+    found = words.get(str(against["verdict"]), "not told from it")
+    return f"{told}; the last one is {found} ({_by(against)})."
+
+
+def _is_difference(value: object) -> bool:
+    """Whether it is a difference as a run logs it, whoever wrote it."""
+    if not isinstance(value, dict):
+        return False
+    numbers = [value.get(name) for name in ("value", "other", "better_by", "measured")]
+    if interval := value.get("interval_95"):
+        numbers += interval if isinstance(interval, list) and len(interval) == 2 else [None]
+    return all(isinstance(number, int | float) for number in numbers) and "verdict" in value
+
+
+def _by(against: dict) -> str:
+    """A difference between two looks with its interval."""
+    values = f"{figure(against['value'])} against {figure(against['other'])}"
+    if not against["interval_95"]:
+        return f"{values}; {against['measured']} cannot give an interval, it takes {MIN_PROMPTS}"
+    low, high = map(figure, against["interval_95"])
+    better = f"better by {figure(against['better_by'])}, 95 % interval {low} to {high}"
+    return f"{values}, {better}, of {against['measured']}"
 
 
 def _clip_score(course: Course) -> str:
-    points = course.known("clip_score")
+    return _went(course, "clip_score", "The CLIP score of the validation pictures")
+
+
+def _kept_score(course: Course) -> str:
+    return _went(course, "kept_score", "That of pictures of what the base model knew")
+
+
+def _went(course: Course, name: str, words: str) -> str:
+    """From where to where the values under `name` went; nothing where there are none."""
+    points = course.known(name)
     if not points:
         return ""
     (start, first), (end, last) = points[0], points[-1]
-    score = f"The CLIP score of the validation pictures %s {figure(first)} ({label(start)})"
     if len(points) == 1:
-        return f"{score % 'was'}."
+        return f"{words} was {figure(first)} ({label(start)})."
     step, most = max(points, key=lambda point: point[1])
     top = f", with {figure(most)} at step {step:,} on the way" if step not in (start, end) else ""
-    return f"{score % 'went from'} to {figure(last)} at step {end:,}{top}."
+    ends = f"{figure(first)} ({label(start)}) to {figure(last)} at step {end:,}"
+    return f"{words} went from {ends}{top}."
 
 
 def _stopped(course: Course) -> str:

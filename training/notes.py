@@ -46,6 +46,10 @@ PARTNERS: dict[str, tuple[Callable, tuple[str, ...]]] = {
         lambda config: config.validation_prompts or config.validation_prompt,
         ("validation_scorer", "num_validation_images", "validation_scheduler"),
     ),
+    "--validation_scorer": (
+        lambda config: config.validation_scorer and config.prompts,
+        ("validation_captions", "validation_keep_prompts", "validation_copies"),
+    ),
     "--push_to_hub": (lambda config: config.push_to_hub, ("hub_model_id", "hub_token")),
     "--report_to": (lambda config: config.report_to, ("tracker_project_name", "logging_dir")),
 }  # fmt: skip

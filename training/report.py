@@ -113,6 +113,7 @@ def _page(
     yield chart(course, "loss", "training loss", noisy=True)
     yield chart(course, "held_out_loss", "loss on held-out pictures")
     yield chart(course, "clip_score", "CLIP score of the validation pictures")
+    yield chart(course, "kept_score", "CLIP score of what the base model knew")
     yield chart(course, "learning_rate", "learning rate", zero=True)
     yield "</div>\n"
     yield from _validation(folder, course, prompts)

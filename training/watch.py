@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from errors import UserError
+from preparing.plot import figure, label
 from training.checkpoint import BEST
 from training.dataset import random_at
 from training.objective import Objective
+from training.selection import CLIP, HELD_OUT, Measure
 
 TIMES = 8  # timesteps at which a picture's loss is measured, evenly over the whole range
 
 # Draws the validation prompts, each with its pictures in a row, until the second argument says
-# stop; a picture has a `save(path)`.
-Preview = Callable[[object, Callable[[], bool]], Iterable]
-Score = Callable[[list], float]  # of such pictures: their mean CLIP score
+# stop: where each belongs in OUTPUT_DIR/validation, and a picture with a `save(path)`.
+Preview = Callable[[object, Callable[[], bool]], Iterable[tuple[str, object]]]
+# What a scorer says of the pictures drawn after a step, for the log: "clip_score", their mean, and
+# "clip_scores", that of each validation prompt, which decide what is best.
+Score = Callable[[int, list[tuple[str, object]]], dict]
 
 
 class Watch:
@@ -33,9 +39,10 @@ class Watch:
         self.preview, self.score = preview, score if preview else None
         several = latents.pictures_per_step(run.global_batch)
         self.every = config.steps_between_looks(len(latents), several)
-        self.rule = "held-out loss" if latents.held_out else "CLIP score" if self.score else None
-        self.state = {"looked": -1, "best": None, "unimproved": 0}
-        if config.early_stopping_patience and not self.rule:
+        self.measure = HELD_OUT if latents.held_out else CLIP if self.score else None
+        # Of the base model and of the best look: one value a held-out picture or prompt.
+        self.state = {"looked": -1, "best": None, "unimproved": 0, "base": None, "values": None}
+        if config.early_stopping_patience and not self.measure:
             raise UserError(
                 "--early_stopping_patience needs a measure: add --held_out 0.05, or "
                 "--validation_prompts with --validation_scorer."
@@ -47,23 +54,33 @@ class Watch:
 
     def look(self, step: int, stop: Callable[[], bool]) -> None:
         """Look after `step`; 0 is the base model. Given up where `stop` comes true."""
-        record = {"step": step}
+        found = self._measured(step, stop)
+        if self.run.any(stop()):
+            return
+        record, values = self.run.shared(found)
+        self.state["looked"] = step
+        if record.keys() != {"step"}:
+            self._judge(step, record, values)
+            self.run.log(record)
+            self.run.say(told(record, self.measure))
+
+    def _measured(self, step: int, stop: Callable[[], bool]) -> tuple[dict, list]:
+        """The line of the log, and the values that the look is judged by."""
+        record, values = {"step": step}, []
         if self.latents.held_out:
             losses = fixed_losses(self.learner, self.latents.held_out, self.config, self.run, stop)
             if losses is None:
-                return
-            record["held_out_loss"] = round(sum(losses.values()) / len(losses), 6)
+                return record, values
+            values = list(losses.values())
+            record["held_out_loss"] = round(sum(values) / len(values), 6)
         if self.preview and (self.run.is_main or self.config.shard):
             pictures = self._draw(step, stop)
             if stop():
-                return
-            record["pictures"] = [path.name for path, _ in pictures]
-            if self.score:
-                record["clip_score"] = round(self.score([picture for _, picture in pictures]), 4)
-        self.state["looked"] = step
-        if record.keys() != {"step"}:
-            self._judge(step, record)
-            self.run.log(record)
+                return record, values
+            record["pictures"] = [path.name for place, path, _ in pictures if not place]
+            if self.score and self.run.is_main:
+                record |= self.score(step, [(place, picture) for place, _, picture in pictures])
+        return record, values or record.get("clip_scores", [])
 
     @property
     def enough(self) -> bool:
@@ -71,21 +88,38 @@ class Watch:
         patience = self.config.early_stopping_patience
         return patience is not None and self.state["unimproved"] >= patience
 
-    def _judge(self, step: int, record: dict) -> None:
-        name, sign = {"held-out loss": ("held_out_loss", -1), "CLIP score": ("clip_score", 1)}.get(
-            self.rule, (None, 0)
-        )
-        if name not in record:
+    def _judge(self, step: int, record: dict, values: list[float | None]) -> None:
+        if not self.measure:
             return
-        best = self.state["best"]
-        if best is not None and sign * record[name] <= sign * best["value"]:
+        self._forget_other_prompts()
+        if step == 0:
+            self.state["base"] = values
+        # A run that was begun when all values chose goes on in that way.
+        whole = self.state["best"] is not None and not self.state.get("values")
+        value, best = self.measure.chosen_by(values, whole), self.state["best"]
+        if value is None or (best and not self.measure.is_better(value, best["value"])):
             self.state["unimproved"] += 1
+            record["no_better_since"] = best and best["step"]
+            if self.state.get("values"):
+                record["against_best"] = self.measure.told(values, self.state["values"])
             return
         self.state["unimproved"] = 0
-        best = {"step": step, "by": self.rule, "value": record[name]}
+        best = {"step": step, "by": self.measure.name, "value": value}
+        if step and self.state.get("base"):
+            best["against_base"] = self.measure.told(values, self.state["base"])
         if step == 0 or self._kept(best):
             self.state["best"] = best
+            if not whole:
+                self.state["values"] = values
             record["best"] = True
+
+    def _forget_other_prompts(self) -> None:
+        """Scores of other prompts than a resumed run draws now say nothing of these."""
+        config = self.config
+        asked = [config.validation_scorer, config.num_validation_images, *config.prompts]
+        if self.measure is CLIP and self.state.get("asked", asked) != asked:
+            self.state |= {"best": None, "unimproved": 0, "base": None, "values": None}
+        self.state["asked"] = asked
 
     def _kept(self, best: dict) -> bool:
         """Whether the model could be saved as the best; the run goes on in either case."""
@@ -96,19 +130,36 @@ class Watch:
         return not self.run.any(not kept)
 
     @torch.no_grad()
-    def _draw(self, step: int, stop: Callable[[], bool]) -> list[tuple]:
+    def _draw(self, step: int, stop: Callable[[], bool]) -> list[tuple[str, Path, object]]:
         """Pictures of the validation prompts, and their files in OUTPUT_DIR/validation."""
-        folder = self.config.output / "validation"
-        drawn = []
+        folder, numbers, drawn = self.config.output / "validation", Counter(), []
         with self.learner.drawing() as pipe, self.run.accelerator.autocast():
-            for number, picture in enumerate(self.preview(pipe, stop)):
-                drawn.append((folder / f"step-{step:06}-{number}.png", picture))
+            for place, picture in self.preview(pipe, stop):
+                path = folder / place / f"step-{step:06}-{numbers[place]}.png"
+                drawn.append((place, path, picture))
+                numbers[place] += 1
         if self.run.is_main:  # sharded weights make all processes draw
             with self.run.going_on():
-                folder.mkdir(parents=True, exist_ok=True)
-                for path, picture in drawn:
+                for _, path, picture in drawn:
+                    path.parent.mkdir(parents=True, exist_ok=True)
                     picture.save(path)
         return drawn
+
+
+def told(record: dict, measure: Measure | None) -> str:
+    """A look in one line, and a line for each sentence of its verdict, for the terminal."""
+    known = [
+        f"{name} {figure(record[key])}"
+        for name, key in (("held-out loss", "held_out_loss"), ("CLIP score", "clip_score"))
+        if record.get(key) is not None
+    ]
+    since = record.get("no_better_since")
+    if measure and record.get("best") and record["step"]:
+        known.append("the best so far")
+    elif since is not None:
+        known.append(f"not better since step {since:,}")
+    words = f"{label(record['step'])}: {', '.join(known) or 'looked at'}."
+    return "\n    ".join([words[0].upper() + words[1:], *record.get("verdict", ())])
 
 
 @torch.no_grad()
