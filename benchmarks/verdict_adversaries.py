@@ -32,7 +32,7 @@ FOLLOWING = {  # by what its sentence says
 STYLE = {
     "nearer": "are nearer to the style of its training pictures",
     "farther": "are farther from the style of its training pictures",
-    "all alike": "Its pictures of different prompts are nearly the same",
+    "all alike": "Its pictures of different prompts are more alike",
     "cannot tell": "Whether its pictures are nearer in style",
 }
 PLAIN_OTHERS = "other captions, plain look"

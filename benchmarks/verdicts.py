@@ -35,7 +35,7 @@ PARTS = {
     "Following: the best of several, all as good as their base": rates.best,
     "Style: both sides of one source": rates.equal_styles,
     "Style: one side is farther": rates.nearer_styles,
-    "Style: pictures of different prompts are nearly the same": rates.collapses,
+    "Style: pictures of different prompts are more alike than others": rates.collapses,
     "Blind vote, looked at after every vote": rates.blind,
 }
 

@@ -50,6 +50,7 @@ class Reference:
     reduced: ndarray  # uint8 M,64,64,3
     ceiling: float | None = None  # mean CLIP score of some of them for their own captions, 0..100
     inception: ndarray | None = None  # float32 M,2048
+    told_apart: float | None = None  # how often their own caption fits better than another, 0..1
 
     @property
     def looks(self) -> Looks:
@@ -101,21 +102,32 @@ def reference(
             more.append(inception.features(images))
     more = np.concatenate(more) if more else None
     features = np.concatenate(features)
-    ceiling = _ceiling(kept, features, scorer)
-    return Reference(name, tuple(kept), features, tuple(hashes), np.stack(small), ceiling, more)
+    ceiling, told_apart = _truth(kept, features, scorer)
+    return Reference(
+        name, tuple(kept), features, tuple(hashes), np.stack(small), ceiling, more, told_apart
+    )
 
 
-def _ceiling(pictures: Sequence[Captioned], features: ndarray, scorer: Scorer) -> float:
-    """Real pictures and their captions fit as well as can be asked for."""
+def _truth(
+    pictures: Sequence[Captioned], features: ndarray, scorer: Scorer
+) -> tuple[float, float | None]:
+    """Of real pictures, some, with their captions: the mean CLIP score, 0..100, which is as good
+    as can be asked for; and how often a picture fits its own caption better than one of other
+    words, 0..1, where 0.5 is guessing. None where all captions are the same."""
     import numpy as np
 
     count = len(pictures)
     chosen = np.linspace(0, count - 1, min(count, CEILING)).round().astype(int)
+    captions = np.array([pictures[i].caption for i in chosen], dtype=object)
     texts = np.concatenate([
-        scorer.text_features([pictures[i].caption for i in chosen[first : first + PART]])
+        scorer.text_features(captions[first : first + PART].tolist())
         for first in range(0, len(chosen), PART)
     ])  # fmt: skip
-    return float((100 * (features[chosen] * texts).sum(1)).clip(0).mean())
+    fits = features[chosen] @ texts.T  # picture, caption
+    own, others = np.diag(fits), captions[:, None] != captions[None]
+    wins = (own[:, None] > fits) + 0.5 * (own[:, None] == fits)
+    told_apart = float(wins[others].mean()) if others.any() else None
+    return float((100 * own).clip(0).mean()), told_apart
 
 
 _READING = Reading(strict=True)

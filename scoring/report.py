@@ -88,6 +88,7 @@ def as_json(result: Result) -> dict:
         "step": result.step,
         "following": _scores(result.following),
         "training_pictures_score": result.ceiling,
+        "training_captions_told_apart": result.told_apart,
         "keeping": _scores(result.keeping),
         "style": result.style,
         "distances": {name: _interval(each) for name, each in result.distances.items()},
@@ -126,6 +127,7 @@ def against_as_json(against: Against) -> dict:
         "base": against.base.model,
         "base_run_id": against.base.following.run_id,
         **_comparison(against.following),
+        "higher_without_following": against.following.is_no_following,
     }
     others = {"keeping": against.keeping, "style": against.style}
     compared = {name: _comparison(each) for name, each in others.items() if each}

@@ -120,6 +120,7 @@ def result(
         memorisation=_memorisation([following, recalling], reference),
         step=step,
         ceiling=reference.ceiling,
+        told_apart=reference.told_apart,
         recalling=recalling,
     )
 

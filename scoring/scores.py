@@ -213,6 +213,7 @@ class Result:
     memorisation: Memorisation | None = None
     step: int | None = None  # of a checkpoint
     ceiling: float | None = None  # score of the training pictures for their own captions
+    told_apart: float | None = None  # how often these fit their own better than another, 0..1
     recalling: ModelScores | None = None  # pictures of training captions, where copies are sought
 
     @property

@@ -13,6 +13,8 @@ from scoring.prompts import TRAINING_CAPTIONS
 from scoring.scores import Against, Comparison, Result, comparable, compare, half_of
 
 UNLIKELY = 0.001  # so seldom chance alone makes as many copies
+KNOWS = 0.75  # of real pictures, that a scorer tells by their captions; guessing: 0.5
+MOST_PROMPTS = 10_000  # that anybody would draw to tell a difference
 NO_BEST = "None is called the best: of none it is sure that it follows its prompts."
 
 
@@ -26,6 +28,7 @@ def sentences(
         if not any(result is base for base in bases):
             told += _alone(result)
         told += _left_out(result)
+    told += _blind(results[-1])
     if len(results) > 2 and (best or comparable(results)):
         told.append(_best(best, results) if best else NO_BEST)
     return told
@@ -58,8 +61,10 @@ def _needed(comparison: Comparison) -> str:
         )
     if comparison.verdict != CANNOT_TELL or not any(comparison.known):
         return ""
-    needed = prompts_to_tell(comparison.known)
-    size = "" if needed is None else f" A difference of this size takes about {needed:,} prompts."
+    needed, size = prompts_to_tell(comparison.known), ""
+    if needed is not None:
+        count = f"about {needed:,}" if needed <= MOST_PROMPTS else f"more than {MOST_PROMPTS:,}"
+        size = f" A difference of this size takes {count} prompts."
     return f" That is no sign that both are equal.{size}"
 
 
@@ -131,8 +136,8 @@ def _style(each: Against) -> str:
     """Of sets of pictures: noise, white paper and one picture for all have a mean cosine, too."""
     if each.repeats and each.nearness != "worse":
         return (
-            "Its pictures of different prompts are nearly the same, more alike than its training "
-            "pictures are: of its style that says nothing."
+            "Its pictures of different prompts are more alike than its training pictures are: of "
+            "its style that says nothing."
         )
     words = {
         "better": "Its pictures are nearer to the style of its training pictures",
@@ -167,6 +172,16 @@ def _alone(result: Result) -> Iterator[str]:
             f"By its scorer, {name} gives two colours to the right things in {binding.hits} of "
             f"{amount(binding.count, 'picture')} that show both ({_percent(low)} to "
             f"{_percent(high)}; guessing: 50 %)."
+        )
+
+
+def _blind(result: Result) -> Iterator[str]:
+    """That the scorer does not know what these pictures show, where it does not."""
+    if result.told_apart is not None and result.told_apart < KNOWS:
+        yield (
+            "Of the training pictures themselves, this scorer tells their own caption from another "
+            f"one's in {_percent(result.told_apart)} of cases (guessing: 50 %): what it says of "
+            "following means little for such pictures. Choose another --scorer."
         )
 
 

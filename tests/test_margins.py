@@ -111,6 +111,16 @@ def test_a_score_is_told_between_its_floor_and_its_ceiling():
     ) in told
 
 
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.54, True), (0.74, True), (0.75, False), (None, False)]
+)
+def test_a_scorer_that_does_not_know_the_training_pictures_is_named(share, said):
+    told = sentences([Result(BASE, told_apart=0.5), Result(BASE, told_apart=share)], [], None)
+    found = [each for each in told if each.endswith("Choose another --scorer.")]
+    assert bool(found) == said
+    assert not said or f"in {100 * share:.0f} % of cases (guessing: 50 %)" in found[0]
+
+
 def test_of_models_that_cannot_be_compared_nothing_is_said_of_a_best():
     others = [replace(BASE, identity={"prompts": name}) for name in "abc"]
     assert NO_BEST not in sentences([Result(each) for each in others], [], None)

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -252,8 +253,13 @@ def test_floor_and_ceiling_are_those_computed_by_hand(tiny_scorer):
     others = [crossed[i][j] for i in range(4) for j in range(4) if i != j]
     assert any(own) and any(others), "all are clamped to zero: nothing is compared"
     assert found.floor == pytest.approx(np.mean(others), abs=1e-3)
-    ceiling = reference("data", pictures, eyes.scorer).ceiling
-    assert ceiling == pytest.approx(np.mean(own), abs=1e-3)
+    real = reference("data", pictures, eyes.scorer)
+    assert real.ceiling == pytest.approx(np.mean(own), abs=1e-3)
+    fits = eyes.scorer.features(images) @ eyes.scorer.text_features(list("abcd")).T
+    right = [fits[i, i] > fits[i, j] for i in range(4) for j in range(4) if i != j]
+    assert real.told_apart == pytest.approx(np.mean(right)) and 0 < real.told_apart < 1
+    alike = [replace(each, caption="a") for each in pictures]
+    assert reference("data", alike, eyes.scorer).told_apart is None
     assert metrics.scores_of("m", pictures[:1], eyes).floor is None
 
 

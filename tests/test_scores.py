@@ -191,6 +191,9 @@ def test_the_sentence_that_cannot_tell_says_how_many_prompts_would():
     (told,) = sentences([base, ours], [against(ours, base)], None)[:1]
     assert told.startswith("These prompts cannot tell new from old (")
     assert "no sign that both are equal. A difference of this size takes about" in told
+    hardly = follower("new", 50 + np.tile([-5.0, 5.0], 32) + 0.02)
+    (told,) = sentences([base, hardly], [against(hardly, base)], None)[:1]
+    assert told.endswith("A difference of this size takes more than 10,000 prompts.")
 
 
 def test_so_many_prompts_tell_in_four_of_five_cases():
