@@ -28,6 +28,7 @@ from bundled.base import BUNDLED, drawn, train_tokenizer
 from bundled.creatures import draw, write_folder
 from bundled.icons import Icons, build
 from bundled.scenes import Caption, Drawn, draw_scene, scene_captions
+from core.captions import Captions, captions_of
 from core.terminal import say
 from errors import exit_with_sentence
 from training.config import Config
@@ -91,6 +92,7 @@ def start(icons: Path, work: Path, options: argparse.Namespace) -> Path:
     reading.train(encoder, tokenizer, captions, options.text_steps, work / "text", options.device)
     pipe.tokenizer, pipe.text_encoder = tokenizer, encoder.cpu()
     pipe.save_pretrained(target)
+    (captions_of(options.base) or Captions()).save(target)  # what it goes on from
     return target
 
 

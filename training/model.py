@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditio
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
+from core.captions import FILE, Captions, captions_of
 from core.hub import find
 from core.layouts import LORA_FILE, hub_names
 from core.model_files import check_files
@@ -182,3 +183,11 @@ def refuse_non_finite(name: str, tensors: dict[str, torch.Tensor], dtype: torch.
             f"The {name} has values that are no numbers in {dtype}; "
             "try --save_dtype fp32, or train with a lower --learning_rate."
         )
+
+
+def captions_beside(config, latents) -> dict[str, str]:
+    """What lies in the model's folder on the captions that it learned from: texts, by file name."""
+    parts = (latents, latents.held_out) if latents.held_out else (latents,)
+    texts = (part.images.captions for part in parts)
+    base = captions_of(config.pretrained_model_name_or_path)
+    return {FILE: Captions.of(*texts, base=base).text}

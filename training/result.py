@@ -14,6 +14,7 @@ from core.files import Unwritable, replaced, unwritable, vanish
 from core.inputs import TEXT_BYTES, is_there, read_text
 from errors import UserError, reason_of
 from training.card import model_card
+from training.model import captions_beside
 from training.report import Hard, records_of, write_report
 from training.watch import fixed_losses
 
@@ -52,7 +53,10 @@ def save_model(learner, latents, config, run, steps: int, state: dict) -> dict:
     try:
         records = records_of(config.output / "log.jsonl")
         card = model_card(manifest, records, config.prompts) + WRITTEN_HERE
-        learner.save(config.output, manifest, {"README.md": card} if ours(config.output) else {})
+        notes = captions_beside(config, latents) | (
+            {"README.md": card} if ours(config.output) else {}
+        )
+        learner.save(config.output, manifest, notes)
     except OSError as error:
         failed = unwritable(config.output, error)
     except Exception as error:  # memory, numbers that do not fit --save_dtype, a base that is gone

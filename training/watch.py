@@ -14,6 +14,7 @@ from errors import UserError
 from preparing.plot import figure, label
 from training.checkpoint import BEST
 from training.dataset import random_at
+from training.model import captions_beside
 from training.objective import Objective
 from training.selection import CLIP, HELD_OUT, Measure
 
@@ -125,7 +126,8 @@ class Watch:
         """Whether the model could be saved as the best; the run goes on in either case."""
         manifest, kept = self.run.manifest(self.latents, best["step"]) | {"best": best}, False
         with self.run.going_on():
-            self.learner.save(self.config.output / BEST, manifest)
+            beside = captions_beside(self.config, self.latents)
+            self.learner.save(self.config.output / BEST, manifest, beside)
             kept = True
         return not self.run.any(not kept)
 

@@ -1,0 +1,183 @@
+"""What a model has been told: the words of its captions, and some captions.
+
+captions.json lies in a model's folder. By it the page proposes prompts like those that the model
+learned, and names words that it never saw; metrics.py asks what it was tuned for, also where the
+pictures themselves are gone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from core.bounded_json import read
+from core.printable import is_blank
+
+FILE = "captions.json"
+MOST_WORDS = 20_000  # the commonest of them
+MOST_CAPTIONS = 64  # of each kind, evenly chosen
+LONGEST = 1_000  # characters of a caption that is kept
+LONGEST_WORD = 60
+SHORTEST = 3  # letters of a word that is proposed; a, of and in show nothing, nor do these
+SHOWS_NOTHING = frozenset(
+    ["and", "are", "but", "for", "from", "has", "its", "not", "that", "the", "this", "was", "with"]
+)
+# Letters of any script, also about a hyphen or an apostrophe: big-headed, l'eau.
+WORD = re.compile(r"[^\W\d_]+(?:[-'\N{RIGHT SINGLE QUOTATION MARK}][^\W\d_]+)*")
+# Scripts that put no space between words: where one ends, only a dictionary knows.
+UNSPACED = ("CJK ", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+
+
+@dataclass(frozen=True)
+class Captions:
+    """What is known of the captions that a model learned from."""
+
+    pictures: int = 0
+    words: dict[str, int] = field(
+        default_factory=dict
+    )  # how many captions have each, commonest first
+    base_words: dict[str, int] = field(default_factory=dict)  # likewise, of what it began with
+    knows_more: bool = True  # its base learned from captions that nobody listed
+    held_out: tuple[str, ...] = ()  # some of pictures that it has not seen
+    training: tuple[str, ...] = ()  # some of those that it has
+
+    @classmethod
+    def of(
+        cls,
+        training: Sequence[Sequence[str]],
+        held_out: Sequence[Sequence[str]] = (),
+        base: Captions | None = None,
+        from_nothing: bool = False,
+    ) -> Captions:
+        """`training`, `held_out`: the captions of each picture, one or more; `base`: what is known
+        of the model that it was tuned from; `from_nothing`: it was tuned from none."""
+        counted = Counter(
+            word for several in training for caption in several for word in set(words_of(caption))
+        )
+        before = Counter(base.words if base else {}) + Counter(base.base_words if base else {})
+        return cls(
+            len(training),
+            dict(counted.most_common(MOST_WORDS)),
+            dict(before.most_common(MOST_WORDS)),
+            knows_more=base.knows_more if base else not from_nothing,
+            held_out=_some(held_out),
+            training=_some(training),
+        )
+
+    def save(self, folder: Path) -> None:
+        (folder / FILE).write_text(self.text, encoding="utf-8")
+
+    @property
+    def text(self) -> str:
+        """As captions.json has it."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """Those that the model has not seen, or where there are none those that it has."""
+        return self.held_out or self.training
+
+    def unknown(self, prompt: str) -> list[str]:
+        """The words of a prompt, as typed, that no caption had, each once; none where nobody knows
+        what the model has learned before. One at the end that a known word begins with is still
+        being typed."""
+        if self.knows_more or not self.words:
+            return []
+        found, (_, begun) = {}, _typed(prompt)
+        for word in WORD.findall(prompt):
+            found.setdefault(word.casefold(), word)
+        if begun and any(word.startswith(begun) for word in (*self.words, *self.base_words)):
+            del found[begun]
+        return [word for key, word in found.items() if not self._knows(key)]
+
+    def _knows(self, word: str) -> bool:
+        if not is_spaced(word):
+            return True
+        parts = {word, *re.split(r"\W", word)}
+        known = parts & (self.words.keys() | self.base_words.keys())
+        return word in known or len(known) == len(parts) - 1 > 0
+
+    def completions(self, prompt: str, most: int) -> list[str]:
+        """Learned words to go on with, the commonest first: those that begin as the prompt's last
+        word does, then, where that is a whole one, those that it does not have yet."""
+        typed, begun = _typed(prompt)
+        words = [
+            word for word in self.words
+            if len(word) >= SHORTEST and word not in typed and word not in SHOWS_NOTHING
+        ]  # fmt: skip
+        found = [word for word in words if begun and word.startswith(begun) and word != begun]
+        if not begun or begun in self.words:
+            found += [word for word in words if word != begun and word not in found]
+        return found[:most]
+
+
+def completed(prompt: str, word: str) -> str:
+    """The prompt with one of its `completions`."""
+    _, begun = _typed(prompt)
+    if begun and word.startswith(begun) and word != begun:
+        return prompt[: -len(begun)] + word + " "
+    return f"{prompt.rstrip()} {word} ".lstrip()
+
+
+def _typed(prompt: str) -> tuple[set[str], str]:
+    """The finished words of a prompt, as they are compared, and the one at its end."""
+    found = list(WORD.finditer(prompt))
+    begun = found.pop()[0] if found and found[-1].end() == len(prompt) else ""
+    return {each[0].casefold() for each in found}, begun.casefold()
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, in order, as they are compared: without capitals, of scripts that put
+    spaces between them."""
+    found = (word.casefold() for word in WORD.findall(text))
+    return [word for word in found if len(word) <= LONGEST_WORD and is_spaced(word)]
+
+
+def is_spaced(word: str) -> bool:
+    """Whether a word's letters are of a script that puts spaces between words."""
+    return not any(unicodedata.name(letter, "").startswith(UNSPACED) for letter in word)
+
+
+def captions_of(model: str | Path) -> Captions | None:
+    """What a model folder's captions.json says; None where there is none, or nothing to be used."""
+    try:
+        found = read(Path(model) / FILE)
+    except (OSError, ValueError):
+        return None
+    return _captions(found) if isinstance(found, dict) else None
+
+
+def _captions(found: dict) -> Captions | None:
+    """None where a value is not of its kind, whoever wrote it."""
+    pictures, more = found.get("pictures"), found.get("knows_more")
+    counts = [found.get(name) for name in ("words", "base_words")]
+    texts = [found.get(name) for name in ("held_out", "training")]
+    if not (isinstance(pictures, int) and isinstance(more, bool)):
+        return None
+    if not all(isinstance(each, dict) and len(each) <= MOST_WORDS for each in counts):
+        return None
+    if not all(isinstance(n, int) for each in counts for n in each.values()):
+        return None
+    if not all(isinstance(each, list) and len(each) <= MOST_CAPTIONS for each in texts):
+        return None
+    if not all(isinstance(text, str) and _is_fit(text) for each in texts for text in each):
+        return None
+    return Captions(pictures, *counts, more, *map(tuple, texts))
+
+
+def _some(captions: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Of the first caption of each picture, evenly chosen ones."""
+    known = list(
+        dict.fromkeys(text for several in captions for text in several[:1] if _is_fit(text))
+    )
+    count = min(len(known), MOST_CAPTIONS)
+    return tuple(known[place * len(known) // count] for place in range(count))
+
+
+def _is_fit(caption: str) -> bool:
+    return len(caption) <= LONGEST and not is_blank(caption)
