@@ -19,6 +19,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from core.captions import Captions, captions_of
 from core.inputs import is_folder
 from core.modules import module_if_here
 from core.terminal import complain, say
@@ -133,7 +134,8 @@ def draw_and_score(options: argparse.Namespace, processes: Processes) -> Measure
     )  # fmt: skip
     model = contenders[-1].load()
     training, held_out = pictures_of(options, model.run)
-    prompts = given[0] or default_prompts(model, held_out, training[1] if training else [])
+    learned = training[1] if training else []
+    prompts = given[0] or default_prompts(model, held_out, learned, captions_of(options.model[-1]))
     sets = [prompts, *([given[1]] if given[1] else [])]
     if len(contenders) > 1 and options.keep_prompts is None:
         sets.append(read_prompts("things" if is_small(model) else "general"))
@@ -286,14 +288,21 @@ def is_bundled(model: str) -> bool:
 
 
 def default_prompts(
-    generator: Generator, held_out: list[data.Captioned], training: list[data.Captioned]
+    generator: Generator,
+    held_out: list[data.Captioned],
+    training: list[data.Captioned],
+    known: Captions | None,
 ) -> PromptSet:
     """Captions of what the model was tuned for: those that it has never seen, where there are
-    some, else those that it has."""
+    some, else those that it has; where the pictures are gone, those that its folder names."""
     if generator.run and generator.run == read_run(DEFAULT_MODEL) and not held_out:
         return read_prompts("held-out")
-    for name, pictures in (("held-out captions", held_out), (TRAINING_CAPTIONS, training)):
-        captions = (picture.caption for picture in pictures)
+    known = known or Captions()
+    sets = (
+        ("held-out captions", [each.caption for each in held_out] or known.held_out),
+        (TRAINING_CAPTIONS, [each.caption for each in training] or known.training),
+    )
+    for name, captions in sets:
         if found := some_captions(name, captions, HELD_OUT_PROMPTS):
             return found
     return read_prompts("creatures" if is_small(generator) else "original")

@@ -225,12 +225,13 @@ def test_a_model_is_asked_for_captions_of_its_own_before_fixed_prompts(monkeypat
     monkeypatch.setattr(metrics, "is_small", lambda generator: False)
     seen, new = pictures("a cat", "a dog", "a cat", "x" * 9999), pictures("a fox")
     asked = [
-        metrics.default_prompts(generator, *known) for known in ((new, seen), ([], seen), ([], []))
+        metrics.default_prompts(generator, *known, None)
+        for known in ((new, seen), ([], seen), ([], []))
     ]
     assert [(one.name, len(one.prompts)) for one in asked] == [
         ("held-out captions", 1), ("training captions", 2), ("original", 6)
     ]  # fmt: skip
-    many = metrics.default_prompts(generator, [], pictures(*map(str, range(1000))))
+    many = metrics.default_prompts(generator, [], pictures(*map(str, range(1000))), None)
     assert 60 <= len(many.prompts) <= 64 and many.prompts[-1] > "900"
 
 
