@@ -19,13 +19,22 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from core.captions import captions_of
 from core.ending import at_once, end_at_signals, keep_temporary_files_together
 from core.terminal import say
 from errors import UserError, exit_with_sentence, reason_of
 from generate import DEFAULT_MODEL, Generator, Picture
 from serving.models import Rivals, rivals_of
 from serving.page.examples import examples_of
-from serving.pipeline import DTYPES, is_model_folder, model_name, picture_size, read_card, read_run
+from serving.pipeline import (
+    DTYPES,
+    is_model_folder,
+    model_name,
+    picture_size,
+    read_card,
+    read_run,
+    title_of,
+)
 
 if TYPE_CHECKING:
     import gradio
@@ -48,6 +57,8 @@ class OpeningGenerator:
         self.name = model_name(model)
         self.run = read_run(model)
         self.size, self.card = picture_size(model), read_card(model)
+        self.title = title_of(self.card) or self.name
+        self.captions = captions_of(model)
         self.examples = examples_of(model)
         self._generator: Generator | None = None
         self._open = threading.Event()
@@ -89,16 +100,17 @@ class OpeningGenerator:
 
 
 def build_app(
-    generator: Generator, limits: "Limits | None" = None, rivals: Rivals | None = None
-) -> "gradio.Blocks":
+    generator: Generator, limits: "Limits | None" = None, rivals: Rivals | None = None,
+    title: str = "",
+) -> "gradio.Blocks":  # fmt: skip
     """The page for a generator, or for anything that draws like one, and for what it is compared
-    with. Nothing is started yet."""
+    with; `title`: the model's own where empty. Nothing is started yet."""
     from serving.entrances.rest import routes
     from serving.limits import LimitedWorker, Limits
     from serving.page.tabs import Page
 
     worker = LimitedWorker(generator, limits or Limits())
-    app = Page(worker, rivals).blocks
+    app = Page(worker, rivals, title).blocks
     beside = routes(worker, lambda: getattr(generator, "ready", True))
     app.routes_beside = [*beside, app.uploads.route]
     return app
@@ -207,6 +219,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Draw in the browser.")
     add = parser.add_argument
     add("--model", default=DEFAULT_MODEL, help="folder, file or hub id (the bundled one)")
+    add("--title", default="", help="of the page (what the model's card says, or its name)")
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help=f"{', '.join(DTYPES)} (what suits the device and the model)")
     add("--host", default="127.0.0.1", help="0.0.0.0 shows the page to your network (%(default)s)")
@@ -307,7 +320,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"Port {args.port} is taken; using {port}.")
     from serving.limits import PUBLIC, Limits
 
-    app = build_app(generator, PUBLIC if args.share or args.public else Limits(), rivals)
+    app = build_app(
+        generator, PUBLIC if args.share or args.public else Limits(), rivals, args.title
+    )
     serve(app, args.host, port, password, args.mcp, hosts)
     announce(args, port, password)
     if args.share:

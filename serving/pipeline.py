@@ -11,7 +11,7 @@ from core.inputs import CARD_BYTES, fault_of, is_file, is_folder, is_there, open
 from core.model_files import check_files, picture_side
 from core.model_folder import settle
 from core.precision import cost_of_bf16, has_bf16
-from core.printable import quoted
+from core.printable import printable, quoted
 from core.terminal import complain
 from errors import UserError
 from serving.single_file import (
@@ -146,6 +146,13 @@ def read_card(model: str) -> str:
         text = file.read(CARD_BYTES).decode(errors="replace").replace("\r\n", "\n")
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     return MARKDOWN_IMAGE.sub("", _without_comments(text)).strip()
+
+
+def title_of(card: str) -> str:
+    """The first heading of a model's card, as text on one line; empty where it begins otherwise."""
+    before_code = card.partition("```")[0]
+    found = re.search(r"^#[ \t]+(.{1,200}?)[ \t#]*$", before_code, re.MULTILINE)
+    return printable(re.sub(r"\\([\W_])", r"\1", found[1])) if found else ""
 
 
 def _without_comments(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import io
 import json
 import random
@@ -23,6 +24,7 @@ from generate import Request
 from serving.entrances import guard
 from serving.entrances.guard import Refusal, parse_json, refuse_foreign_origin
 from serving.line import Client
+from serving.page.learned import proposals
 from serving.request import BOUNDS
 from serving.worker import Worker
 
@@ -151,10 +153,10 @@ def test_a_problem_and_unread_words_are_named(url, generator):
 
 def test_the_shown_curl_command_works(url, tmp_path):
     page = httpx.get(f"{url}/api").text
-    command = re.search("<pre>(.*?)</pre>", page, re.S)[1]
+    command = html.unescape(re.search("<pre>(.*?)</pre>", page, re.S)[1])
     subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True)
     with Image.open(tmp_path / "7.png") as png:
-        assert png.text["parameters"].startswith("a red creature with wings")
+        assert png.text["parameters"].startswith(proposals(None)[0])
 
 
 def test_a_host_header_is_no_markup(url):

@@ -1,6 +1,6 @@
 """The one function of the page that programs may call by its name, with gradio_client or MCP.
 
-Client(url).predict("a red creature", seed=7, api_name="/generate")
+Client(url).predict("a red bicycle", seed=7, api_name="/generate")
 """
 
 import inspect

@@ -135,10 +135,10 @@ def parse_json(body: bytes) -> dict:
         check_bounds(text)
         value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique_keys)
     except ValueError as error:  # also bytes that are no UTF-8
-        sentence = 'The body is not JSON. Send an object such as {"prompt": "a red creature"}.'
+        sentence = 'The body is not JSON. Send an object such as {"prompt": "a red bicycle"}.'
         raise Refusal(400, sentence) from error
     if not isinstance(value, dict):
-        sentence = 'The body is no JSON object. Send one such as {"prompt": "a red creature"}.'
+        sentence = 'The body is no JSON object. Send one such as {"prompt": "a red bicycle"}.'
         raise Refusal(400, sentence)
     return value
 

@@ -6,6 +6,7 @@ import html
 import io
 import json
 import secrets
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -24,6 +25,7 @@ from serving.entrances.guard import Refusal, read_json
 from serving.entrances.openapi import document
 from serving.limits import Limits
 from serving.line import MAX_WAITING_JOBS, Busy, ClientBusy
+from serving.page.learned import proposals
 from serving.picture import Picture
 from serving.request import SEEDS, Cancelled, Request
 from serving.worker import TOGETHER, Job, Unread, Worker
@@ -57,6 +59,8 @@ def routes(worker: Worker, is_ready: Callable[[], bool]) -> list[Route]:
     """`is_ready`: whether the model is open."""
     limits = getattr(worker, "limits", Limits())
 
+    example = proposals(worker.generator)[0]
+
     def described(request: HttpRequest) -> dict:
         return document(limits, getattr(request.app.state, "has_password", False))
 
@@ -83,13 +87,13 @@ def routes(worker: Worker, is_ready: Callable[[], bool]) -> list[Route]:
         Route("/readyz", readyz),
         Route("/metrics", metrics),
         Route("/openapi.json", lambda request: JSONResponse(described(request))),
-        Route("/api", lambda request: show_api(request, described(request))),
+        Route("/api", lambda request: show_api(request, described(request), example)),
         Route("/api/generate", Generate(worker)),
     ]
 
 
-def show_api(request: HttpRequest, described: dict) -> Response:
-    """The API in words, for people."""
+def show_api(request: HttpRequest, described: dict, example: str) -> Response:
+    """The API in words, for people; `example`: a prompt."""
     rows = [
         f"<tr><td><code>{html.escape(key)}</code></td>"
         f"<td>{html.escape(_range(value))}</td><td>{html.escape(value['description'])}</td></tr>"
@@ -97,7 +101,9 @@ def show_api(request: HttpRequest, described: dict) -> Response:
     ]
     url = html.escape(str(request.url.replace(path="/api/generate", query="")))
     password = PASSWORD_OPTION if "security" in described else ""
-    return HTMLResponse(API_PAGE.substitute(url=url, password=password, rows="\n".join(rows)))
+    body = html.escape(shlex.quote(json.dumps({"prompt": example, "seed": 7})), quote=False)
+    parts = {"url": url, "password": password, "body": body, "rows": "\n".join(rows)}
+    return HTMLResponse(API_PAGE.substitute(parts))
 
 
 def _range(schema: dict) -> str:

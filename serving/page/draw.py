@@ -19,6 +19,8 @@ from serving.page.buttons import Buttons
 from serving.page.drawings import Drawings
 from serving.page.examples import CHOOSE, choice_of
 from serving.page.history import history, remembered
+from serving.page.learned import CHOOSE as CHOOSE_WORD
+from serving.page.learned import about_words, proposals, with_word
 from serving.page.link import linked
 from serving.page.messages import KEPT, Pace, inline, note, summary, tokens_read
 from serving.page.settings import Settings
@@ -27,21 +29,14 @@ from serving.request import MAX_PROMPT_CHARACTERS
 from serving.restore import request_of
 from serving.worker import Step, Unread, Worker
 
-EXAMPLES = (  # where the model brings no pictures of its own
-    "a red creature with blue wings",
-    "a round green creature with a leaf tail",
-    "a pink creature with turquoise butterfly wings",
-    "a black pokemon with red wings and a horn",
-    "a big-headed orange monster",
-    "a tall purple creature with two horns and a flame tail",
-)
-
 
 class Draw:
     """Laid out where it is made, within a page; follows one drawing at a time for each visitor."""
 
     def __init__(self, worker: Worker, drawings: Drawings, uploads: Uploads):
         self._worker, self._drawings, self._uploads = worker, drawings, uploads
+        self._known = getattr(worker.generator, "captions", None)
+        self._proposals = proposals(worker.generator)
         # A grid: page.css puts `show` beside, or between, the others.
         with gr.Row(elem_id="sheet"):
             with gr.Column(elem_id="ask"):
@@ -56,7 +51,7 @@ class Draw:
         self._prompt = gr.Textbox(
             "",
             label=words.PROMPT,
-            placeholder=EXAMPLES[0],
+            placeholder=self._proposals[0],
             lines=1,
             max_lines=4,
             autofocus=True,
@@ -65,6 +60,12 @@ class Draw:
         self._tokens = gr.HTML(elem_id="tokens")
         self._until_open = gr.Timer(1, active=False)  # seconds
         self._buttons = Buttons(words.GENERATE, "generate", "cancel")
+        self._learned = gr.HTML(
+            about_words(self._known, ""),
+            js_on_load=CHOOSE_WORD,
+            apply_default_css=False,
+            elem_id="learned",
+        )
 
     def _lay_out_answer(self) -> None:
         gr.HTML(words.NO_PICTURE, elem_id="place")
@@ -93,7 +94,8 @@ class Draw:
                 elem_id="examples",
             )
         else:
-            gr.Examples([[e] for e in EXAMPLES], self._prompt, label=words.TRY, elem_id="try")
+            prompts = [[prompt] for prompt in self._proposals]
+            gr.Examples(prompts, self._prompt, label=words.TRY, elem_id="try")
         with gr.Accordion(words.SETTINGS, open=False, elem_id="settings"):
             size = getattr(self._worker.generator, "size", None)
             limits = getattr(self._worker, "limits", Limits())
@@ -122,9 +124,9 @@ class Draw:
             **hidden,
         )  # fmt: skip
         # However it came into the field.
-        self._prompt.change(
-            self._count, self._prompt, self._tokens, trigger_mode="always_last", **hidden
-        )
+        told = [self._tokens, self._learned]
+        self._prompt.change(self._tell, self._prompt, told, trigger_mode="always_last", **hidden)
+        self._learned.click(self._complete, self._prompt, self._prompt, **hidden)
         opened = [self._tokens, self._until_open]
         self._until_open.tick(self._count_if_open, self._prompt, opened, **hidden)
         self._dropped.upload(
@@ -179,6 +181,14 @@ class Draw:
             self._gallery: gr.Gallery([(path, None)], columns=1),
             self._status: summary(example.request),
         }
+
+    def _tell(self, prompt: str) -> tuple[str, str]:
+        """How much of the prompt is read, and what the model knows of its words."""
+        return self._count(prompt), about_words(self._known, prompt)
+
+    def _complete(self, prompt: str, clicked: gr.EventData) -> object:
+        """The prompt with a learned word."""
+        return with_word(prompt, _said(clicked, "word")) or gr.skip()
 
     def _count(self, prompt: str) -> str:
         """How much of the prompt is read; nothing while the model is still being opened."""

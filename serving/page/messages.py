@@ -2,9 +2,11 @@
 
 import html
 import math
+import re
 import time
 from base64 import b64encode
 from io import BytesIO
+from pathlib import Path
 
 from core.words import scorer_of
 from serving.page import words
@@ -46,8 +48,8 @@ class Pace:
         return f"{bar}<p>{told}</p>"
 
 
-def head(name: str, run: dict) -> str:
-    """Title, model and, where its run.json has them, its scores."""
+def head(title: str, name: str, run: dict) -> str:
+    """Title, model, how it came to be and, where its run.json has them, its scores."""
     scores = [
         words.HEAD_SCORE.format(
             score=entry["clip_score"], prompts=prompts, scorer=scorer_of(entry.get("identity"))
@@ -55,7 +57,23 @@ def head(name: str, run: dict) -> str:
         for prompts, entry in run.get("scores", {}).items()
         if isinstance(entry, dict) and isinstance(entry.get("clip_score"), int | float)
     ]
-    return f"<h1>{words.TITLE}</h1><p>{html.escape(' · '.join([name, *scores]))}</p>"
+    told = [*([] if name == title else [name]), *_origin(run), *scores]
+    return f"<h1>{html.escape(title)}</h1><p>{html.escape(' · '.join(told))}</p>"
+
+
+def _origin(run: dict) -> list[str]:
+    """From what the model was tuned, and on how many pictures, where its run.json says so."""
+    base, pictures = run.get("base_model"), run.get("dataset", {}).get("pictures")
+    if not isinstance(base, str) or not base or not isinstance(pictures, int):
+        return []
+    told = words.FINE_TUNED_ON_ONE if pictures == 1 else words.FINE_TUNED
+    return [told.format(pictures=pictures, base=_own_name(base))]
+
+
+def _own_name(model: str) -> str:
+    """A folder's own name: where it lies is nobody's business; a hub id as it is."""
+    is_id = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model) and not Path(model).exists()
+    return model if is_id else Path(model).name
 
 
 def inline(images) -> str:

@@ -12,9 +12,10 @@ from serving.limits import MOST_QUEUED
 from serving.models import Rivals
 from serving.page import words
 from serving.page.compare import Compare
-from serving.page.draw import EXAMPLES, Draw
+from serving.page.draw import Draw
 from serving.page.drawings import Drawings
 from serving.page.how import How
+from serving.page.learned import proposals
 from serving.page.mends import mend_gradio
 from serving.page.messages import head
 from serving.page.scores import scores_page
@@ -27,12 +28,14 @@ CACHED_SECONDS = (60, 600)  # how often files are looked for that gradio made so
 class Page:
     """Lays out the tabs."""
 
-    def __init__(self, worker: Worker, rivals: Rivals | None = None):
-        """`rivals`: what a tab compares the model with."""
+    def __init__(self, worker: Worker, rivals: Rivals | None = None, title: str = ""):
+        """`rivals`: what a tab compares the model with; `title`: the model's own where empty."""
         mend_gradio()
         self._worker, self._rivals, self._drawings = worker, rivals, Drawings()
+        own = getattr(worker.generator, "title", "") or worker.generator.name
+        self._title = title or own
         self.blocks = gr.Blocks(
-            title=words.TITLE, analytics_enabled=False, delete_cache=CACHED_SECONDS
+            title=self._title, analytics_enabled=False, delete_cache=CACHED_SECONDS
         )
         self.blocks.uploads = Uploads()
         with self.blocks:
@@ -43,20 +46,21 @@ class Page:
 
     def _lay_out(self) -> None:
         generator = self._worker.generator
-        gr.HTML(head(generator.name, generator.run), elem_id="head")
+        gr.HTML(head(self._title, generator.name, generator.run), elem_id="head")
+        prompts = proposals(generator)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab(words.DRAW):
                 draw = Draw(self._worker, self._drawings, self.blocks.uploads)
             if self._rivals:
                 with gr.Tab(words.COMPARE):
-                    Compare(self._worker, self._rivals, self._drawings, EXAMPLES)
+                    Compare(self._worker, self._rivals, self._drawings, prompts)
             with gr.Tab(words.SCORES):
                 gr.HTML(scores_page(generator.run), elem_classes="text")
             if card := getattr(generator, "card", ""):
                 with gr.Tab(words.MODEL):
                     gr.Markdown(card, elem_classes="text")
             with gr.Tab(words.HOW) as tab:
-                How(self._worker, EXAMPLES[0], tab)
+                How(self._worker, prompts[0], tab)
         self.blocks.load(
             draw.begin,
             None,

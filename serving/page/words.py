@@ -5,7 +5,17 @@ where it is judged. No gradio.I18n: it translates what a page is laid out with, 
 that the server sends later.
 """
 
-TITLE = "Pocket creatures"
+FINE_TUNED = "fine-tuned on {pictures:,} pictures from {base}"
+FINE_TUNED_ON_ONE = "fine-tuned on 1 picture from {base}"
+# What a model is asked of which nobody knows what it has learned.
+ANYTHING = (
+    "a lighthouse on a cliff in a storm, oil painting",
+    "a cat asleep on a blue sofa",
+    "a bowl of fruit on a wooden table",
+    "a snowy mountain behind a lake at sunrise",
+    "a red bicycle leaning against a brick wall",
+    "a wooden sailing ship on the open sea",
+)
 DRAW, COMPARE, SCORES, MODEL, HOW = "Draw", "Compare", "Scores", "The model", "How it works"
 SLIDER, VOTE, GRID = "Slider", "Blind vote", "Grid"  # ways to compare
 
@@ -62,6 +72,10 @@ TOKENS = "{count} of {most} tokens"
 CHARACTERS = "{count:,} of {most:,} characters"
 TOKENS_UNREAD = "Not read: “{unread}”"
 PROMPT_UNREAD = "The prompt is too long; not read: “{unread}”."
+
+# What the model has learned
+NEVER_SEEN = "Never seen in training: {unknown}"
+LEARNED = "Words that it has learned"
 
 # Compare
 BOTH_DRAW = "Both draw"
