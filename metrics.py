@@ -269,6 +269,7 @@ def common_request(options: argparse.Namespace) -> Request:
         seed=options.seed,
         steps=options.steps,
         guidance_scale=options.guidance_scale,
+        prompt_weights=False,
     )
 
 

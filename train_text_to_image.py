@@ -46,7 +46,7 @@ def draw(pipe, prompt: str, seeds: list[int]) -> list:
     """A picture of the prompt for each seed."""
     from generate import Generator, Request
 
-    requests = [Request(prompt, seed=seed) for seed in seeds]
+    requests = [Request(prompt, seed=seed, prompt_weights=False) for seed in seeds]
     return list(Generator(pipe, name="class").pictures(requests, batch_size=len(seeds)))
 
 
@@ -68,6 +68,7 @@ def previewer(config: Config, run, asked: list) -> Callable | None:
 
     kinds = ((name, kind) for name, (kind, _) in SCHEDULERS.items())
     how = {"scheduler": next(name for name, kind in kinds if kind == config.validation_scheduler)}
+    how["prompt_weights"] = False  # as in captions, brackets are words
     requests = {
         each.place: [
             Request(prompt, seed=seed % SEEDS, num_images=each.images, **how)

@@ -112,7 +112,7 @@ def drawable(prompts: PromptSet) -> PromptSet:
     """The prompts, all of which can be drawn. Raises a UserError that names one that cannot."""
     for number, prompt in enumerate(prompts.prompts, 1):
         try:
-            Request(prompt)
+            Request(prompt, prompt_weights=False)
         except UserError as error:
             raise UserError(f"{prompts.name}, prompt {number}: {error}") from error
     return prompts
@@ -128,7 +128,7 @@ def some_captions(name: str, captions: Iterable[str], most: int) -> PromptSet | 
 
 def can_be_drawn(prompt: str) -> bool:
     try:
-        Request(prompt)
+        Request(prompt, prompt_weights=False)
     except UserError:
         return False
     return True

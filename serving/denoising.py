@@ -15,6 +15,7 @@ import diffusers
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
+from serving.prompt_weights import Part, weigh, words_of
 from serving.request import SCHEDULERS, Request
 
 if TYPE_CHECKING:
@@ -85,16 +86,11 @@ class Denoiser:
         """
         pipe, (request, _) = self.pipe, batch[0]
         scheduler = self._scheduler(request)
-        without, with_words = reversed(
-            pipe.encode_prompt(
-                [each.prompt for each, _ in batch],
-                pipe.device,
-                1,
-                request.guidance_scale > 1,
-                [each.negative_prompt for each, _ in batch],
-            )
+        embeddings = self._embeddings(
+            [each.parts_of(each.prompt) for each, _ in batch],
+            [each.parts_of(each.negative_prompt) for each, _ in batch],
+            request.guidance_scale > 1,
         )
-        embeddings = with_words if without is None else torch.cat([without, with_words])
         scale = pipe.vae_scale_factor
         shape = len(batch), pipe.unet.config.in_channels, height // scale, width // scale
         generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in batch]
@@ -102,6 +98,17 @@ class Denoiser:
         takes_noise = "generator" in inspect.signature(scheduler.step).parameters
         more = {"generator": generators} if takes_noise else {}
         return Drawing(request, scheduler, embeddings, noise, more)
+
+    def _embeddings(
+        self, prompts: list[list[Part]], negative: list[list[Part]], guided: bool
+    ) -> torch.Tensor:
+        """What the text encoder makes of N prompts: R,77,D, as a Drawing takes them."""
+        texts, avoided = (list(map(words_of, each)) for each in (prompts, negative))
+        with_words, without = self.pipe.encode_prompt(texts, self.pipe.device, 1, guided, avoided)
+        with_words = weigh(with_words, prompts, self.pipe.tokenizer)
+        if without is None:
+            return with_words
+        return torch.cat([weigh(without, negative, self.pipe.tokenizer), with_words])
 
     def _scheduler(self, request: Request):
         """A new one for each Drawing: it keeps earlier outputs of the model."""

@@ -11,6 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from core.files import replaced
 from errors import UserError
+from serving.prompt_weights import escaped
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -63,9 +64,11 @@ class Picture:
 
     def _parameters(self) -> str:
         s = self.settings
-        lines = [self.prompt]
+        # Others read brackets as weights, whether these were or not.
+        written = str if s.get("prompt_weights", True) else escaped
+        lines = [written(self.prompt)]
         if s["negative_prompt"]:
-            lines.append(f"Negative prompt: {s['negative_prompt']}")
+            lines.append(f"Negative prompt: {written(s['negative_prompt'])}")
         lines.append(
             f"Steps: {s['steps']}, Sampler: {s['scheduler']}, CFG scale: {s['guidance_scale']}, "
             f"Seed: {self.seed}, Size: {s['width']}x{s['height']}, Model: {s['model']}"

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from errors import UserError
+from serving.prompt_weights import Part, parts_of, words_of
 
 SEEDS = 2**32
 MAX_PROMPT_CHARACTERS = 2000
@@ -56,6 +57,7 @@ RULES = {  # of a request's fields, as JSON Schema: what is checked here, and wh
     "width": _number("width", "integer") | {"multipleOf": PIXELS_STEP},
     "height": _number("height", "integer") | {"multipleOf": PIXELS_STEP},
     "scheduler": {"type": "string", "enum": list(SCHEDULERS)},
+    "prompt_weights": {"type": "boolean"},
 }
 
 
@@ -80,6 +82,8 @@ class Request:
     width: int | None = None  # pixels, a multiple of 8; None = the model's own size
     height: int | None = None
     scheduler: str = "DPM++ 2M"  # a key of SCHEDULERS
+    # Whether brackets in the prompts are weights: people mean them so, captions as they stand.
+    prompt_weights: bool = True
 
     def __post_init__(self):
         for name, rule in RULES.items():
@@ -88,15 +92,28 @@ class Request:
                 continue
             if "enum" in rule:
                 _check_choice(name, value, rule)
+            elif rule["type"] == "boolean":
+                _check_switch(name, value)
             elif rule["type"] == "string":
                 _check_text(name.replace("_", " "), value, rule)
             else:
                 object.__setattr__(self, name, _checked_number(name, value, rule))
+        for text in (self.prompt, self.negative_prompt):
+            self.parts_of(text)
 
     @property
     def seeds(self) -> list[int]:
         """One seed per picture, in order."""
         return [(self.seed + i) % SEEDS for i in range(self.num_images)]
+
+    def parts_of(self, text: str) -> list[Part]:
+        """Its prompt, or what to avoid, in parts of equal weight."""
+        return parts_of(text) if self.prompt_weights else [(text, 1.0)]
+
+    @property
+    def words(self) -> str:
+        """The prompt as the text encoder reads it."""
+        return words_of(self.parts_of(self.prompt))
 
 
 def _check_text(name: str, text: object, rule: dict) -> None:
@@ -128,3 +145,8 @@ def _check_choice(name: str, value: object, rule: dict) -> None:
     if not isinstance(value, str) or value not in rule["enum"]:
         known = ", ".join(rule["enum"])
         raise UserError(f"There is no {name} {value!r:.40}. Choose one of {known}.")
+
+
+def _check_switch(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise UserError(f"{name} is {value!r:.40}. Give true or false.")

@@ -7,6 +7,7 @@ from io import BytesIO
 
 from core.bounded_json import JSONFault, loads
 from errors import UserError
+from serving.prompt_weights import has_marks
 from serving.request import SCHEDULERS, Request
 from serving.text_chunks import NoPNG, TooMuch, texts
 
@@ -35,6 +36,14 @@ def request_of(png: bytes) -> Request:
     return Request(**{name: value for name, value in settings.items() if name in known})
 
 
+def as_drawn(settings: dict) -> dict:
+    """Settings from before there were weights in prompts do not say whether to read them: what
+    would be marks of some was words then."""
+    prompts = (settings.get(name) for name in ("prompt", "negative_prompt"))
+    marked = any(isinstance(text, str) and has_marks(text) for text in prompts)
+    return {"prompt_weights": not marked} | settings
+
+
 def _json(text: str) -> dict:
     try:
         settings = loads(text)
@@ -44,7 +53,7 @@ def _json(text: str) -> dict:
         raise UserError(NONE)
     if settings.get("scheduler") == FORMER_SCHEDULER:
         settings["scheduler"] = ITS_NAME
-    return settings
+    return as_drawn(settings)
 
 
 def _a1111(text: str) -> dict:

@@ -165,7 +165,7 @@ class Job:
         if self._on_step(0, 0):
             raise Cancelled
         for request in self.requests:
-            if words := generator.dropped_words(request.prompt):
+            if words := generator.dropped_words(request.words):
                 self.tell(Unread(words))
         draw = generator.course if self.side_by_side else generator.pictures
         yield from draw(self.requests, self._on_step, on_preview=self._on_preview)

@@ -82,6 +82,7 @@ class FakeGenerator:
             "width": request.width or 64,
             "height": request.height or 64,
             "scheduler": request.scheduler,
+            "prompt_weights": request.prompt_weights,
             "model": self.name,
         }
         image = Image.new("RGB", (64, 64), (3, 2, 1) if self.dark else tuple(colour))

@@ -69,6 +69,7 @@ def test_every_setting_reaches_the_generator_and_none_has_to_be_given(client, ge
     values = {
         "prompt": "ein Kätzchen 🐱", "negative_prompt": "blur", "seed": 2**32 - 1, "num_images": 2,
         "steps": 4, "guidance_scale": 1.5, "width": 64, "height": 128,
+        "prompt_weights": False,
     }  # fmt: skip
     paths, info = client.predict(**values, api_name="/generate")
     assert generator.requests == [Request(**values)]
@@ -167,7 +168,7 @@ def test_a_program_that_ends_leaves_its_drawing_within_a_step(demo, url, generat
     headers = {"Authorization": f"Bearer {PASSWORD}"}
     with httpx.Client(base_url=f"{url}/gradio_api", headers=headers, trust_env=False) as http:
         call = {"fn_index": index, "session_hash": session, "data": ["a", "", 1, 1, 20, 5, 64, 64]}
-        call["data"].append("DDIM")
+        call["data"] += ["DDIM", True]
         assert http.post("/queue/join", json=call).status_code == 200
         asked = {"session_hash": session}
         with http.stream("GET", "/queue/data", params=asked) as lines:

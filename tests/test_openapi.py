@@ -70,8 +70,8 @@ def test_a_page_serves_the_description_of_its_own_limits_and_password(page):
 # What is taken
 
 NUMBERS = [
-    None, True, 0, 1, 1.0, 1.5, 8, 32, 33, 64.0, 64.5, 768, 776, 1024, 1032, -1, "20", [1], {}, 4,
-    5, 16, 17, 30, 30.5, 50, 51, 150, 151, 2**32 - 1, 2**32, 1e30, 10**400,
+    None, True, False, 0, 1, 1.0, 1.5, 8, 32, 33, 64.0, 64.5, 768, 776, 1024, 1032, -1, "20", [1],
+    {}, 4, 5, 16, 17, 30, 30.5, 50, 51, 150, 151, 2**32 - 1, 2**32, 1e30, 10**400,
 ]  # fmt: skip
 TEXTS = [
     "a", "", " ", "\n", "\u200b\u3000\ufeff", "a\0", "a\x1f", "a\x9f", "a\n\tb", "\ud800", "😀",
@@ -81,6 +81,7 @@ VALUES = st.sampled_from([*NUMBERS, *TEXTS]) | st.integers() | st.floats(-2e3, 2
 PROPERTIES = document(PUBLIC, False)["components"]["schemas"]["Request"]["properties"]
 RIGHT = {
     name: st.sampled_from(rule["enum"]) if "enum" in rule
+    else st.booleans() if rule["type"] == "boolean"
     else st.sampled_from(["a", "a creature", "é😀"]) if "maxLength" in rule
     else st.integers(rule["minimum"], rule["maximum"]).map(lambda n: n // 8 * 8 or 1)
     for name, rule in PROPERTIES.items()

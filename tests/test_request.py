@@ -53,6 +53,7 @@ def test_what_is_not_given_is_one_picture_of_the_models_own_size_by_the_usual_se
     assert vars(Request("a")) == {
         "prompt": "a", "negative_prompt": "", "seed": 0, "num_images": 1, "steps": 20,
         "guidance_scale": 5.0, "width": None, "height": None, "scheduler": "DPM++ 2M",
+        "prompt_weights": True,
     }  # fmt: skip
 
 

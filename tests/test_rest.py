@@ -134,6 +134,7 @@ def test_every_key_reaches_the_generator(url, generator):
     values = {
         "prompt": "ein Kätzchen 🐱", "negative_prompt": "blur", "seed": 3, "num_images": 2,
         "steps": 4, "guidance_scale": 1.5, "width": 64, "height": 128, "scheduler": "Euler a",
+        "prompt_weights": False,
     }  # fmt: skip
     assert post(url, values).status_code == 200
     assert generator.requests == [Request(**values)]

@@ -16,6 +16,8 @@ DESCRIPTIONS = {
     "width": "pixels, a multiple of 8; without it the model's own",
     "height": "pixels, a multiple of 8; without it the model's own",
     "scheduler": "how noise is taken away, step by step",
+    "prompt_weights": "whether (word:1.2), (word) and [word] weigh words, as in AUTOMATIC1111, "
+    "from -10 to 10; \\( is a bracket; false: brackets are words like any others",
 }
 REFUSALS = {
     "400": "A value, a key, the JSON or the header X-Client-Id is not right.",

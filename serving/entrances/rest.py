@@ -109,6 +109,8 @@ def show_api(request: HttpRequest, described: dict, example: str) -> Response:
 def _range(schema: dict) -> str:
     if "enum" in schema:
         return ", ".join(schema["enum"])
+    if schema["type"] == "boolean":
+        return "true or false"
     if "minimum" in schema:
         return f"{schema['minimum']} to {schema['maximum']}"
     return f"up to {schema['maxLength']:,} characters"

@@ -95,7 +95,9 @@ class Grid:
 
     def _requests(self, prompts: object, seed: object) -> list[Request]:
         """One a line. Raises UserError for none, too many, or one that cannot be drawn."""
-        Request(prompts, seed=seed)  # the whole text at once: its type, its length, the seed
+        Request(
+            prompts, seed=seed, prompt_weights=False
+        )  # the whole text at once: its type, its length, the seed
         lines = [line.strip() for line in prompts.splitlines() if line.strip()]
         if len(lines) > self._most_prompts:
             most = self._most_prompts

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlencode
 
 from errors import UserError
 from serving.page import words
 from serving.request import Request
+from serving.restore import as_drawn
 
 LINKED = (  # settings that an address may name
     "prompt", "negative_prompt", "seed", "num_images", "steps", "guidance_scale", "width", "height",
-    "scheduler",
+    "scheduler", "prompt_weights",
 )  # fmt: skip
 
 
@@ -19,6 +21,9 @@ def link_to(request: Request) -> str:
     """What comes after the page's address, from its question mark on."""
     settings = {name: getattr(request, name) for name in LINKED}
     named = {name: value for name, value in settings.items() if value not in ("", None)}
+    weights = named.pop("prompt_weights")
+    if weights != as_drawn(named)["prompt_weights"]:  # what a link without it means
+        named["prompt_weights"] = json.dumps(weights)
     return f"?{urlencode(named)}"
 
 
@@ -34,13 +39,15 @@ def linked(query: Mapping[str, str] | str) -> Request | None:
         return None
     if "prompt" not in given:
         raise UserError(words.LINK_WITHOUT_PROMPT)
-    return Request(**given)
+    return Request(**as_drawn(given))
 
 
 def _read(name: str, text: str) -> object:
     """A setting as an address writes it; what is no number is left to Request to judge."""
     if name in ("prompt", "negative_prompt", "scheduler"):
         return text
+    if name == "prompt_weights":
+        return {"true": True, "false": False}.get(text, text)
     try:
         return float(text) if name == "guidance_scale" else int(text)
     except ValueError:
