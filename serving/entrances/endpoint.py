@@ -18,6 +18,7 @@ from serving.page import words
 from serving.page.drawings import Drawings
 from serving.picture import PROBLEMS, Picture
 from serving.request import Cancelled, Request
+from serving.sizes import size_note
 from serving.worker import Event, Job, Step, Unread, Worker
 
 NAME = "generate"
@@ -64,7 +65,8 @@ def _parameters() -> list[inspect.Parameter]:
 async def _follow(job: Job, drawings: Drawings) -> AsyncIterator[tuple[list, dict]]:
     """How far it is, and at the end the files and the settings, with what went wrong in words."""
     (request,) = job.requests
-    files, settings, notes = [], {}, []
+    told = size_note(request.width, request.height, getattr(job.generator, "size", None))
+    files, settings, notes = [], {}, [told] if told else []
     async for event in _events(job):
         if isinstance(event, Step):
             yield [], {"step": event.done, "steps": event.total}

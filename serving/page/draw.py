@@ -23,8 +23,10 @@ from serving.page.learned import CHOOSE as CHOOSE_WORD
 from serving.page.learned import about_words, proposals, with_word
 from serving.page.link import linked
 from serving.page.messages import KEPT, Pace, inline, note, summary, tokens_read
+from serving.page.opened import Drawn, Opened
 from serving.page.settings import Settings
 from serving.picture import DARK_NOTE, PROBLEMS, Picture, file_stem
+from serving.prompt_weights import parts_of, words_of
 from serving.request import MAX_PROMPT_CHARACTERS
 from serving.restore import request_of
 from serving.worker import Step, Unread, Worker
@@ -107,6 +109,7 @@ class Draw:
             elem_id="dropped",
         )
         self._history = history()
+        self._opened = Opened(self._gallery, self._status, self._settings)
 
     def _connect(self) -> None:
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
@@ -117,18 +120,19 @@ class Draw:
             fields,
             [
                 self._status, self._expected, self._gallery, self._all, self._history,
-                self._settings.fields["seed"], *self._buttons.updated,
+                self._settings.fields["seed"], self._opened.drawn, *self._buttons.updated,
             ],
             trigger_mode="once",
             preprocess=False,  # gradio would turn a list into words and stumble over numbers
             **hidden,
         )  # fmt: skip
         # However it came into the field.
-        told = [self._tokens, self._learned]
-        self._prompt.change(self._tell, self._prompt, told, trigger_mode="always_last", **hidden)
+        read = [self._prompt, self._settings.fields["prompt_weights"]]
+        changed, told = [each.change for each in read], [self._tokens, self._learned]
+        gr.on(changed, self._tell, read, told, trigger_mode="always_last", **hidden)
         self._learned.click(self._complete, self._prompt, self._prompt, **hidden)
         opened = [self._tokens, self._until_open]
-        self._until_open.tick(self._count_if_open, self._prompt, opened, **hidden)
+        self._until_open.tick(self._count_if_open, read, opened, **hidden)
         self._dropped.upload(
             self._restore,
             self._dropped,
@@ -139,7 +143,7 @@ class Draw:
         )
         self._history.click(self._bring_back, None, self.restored, **hidden)
         if self._examples:
-            shown = [*self.restored, self._gallery]
+            shown = [*self.restored, self._gallery, self._opened.drawn]
             self._chosen.click(self._show_example, None, shown, **hidden)
         self._status.click(None, None, self._settings.new_seed, js="() => false", **hidden)
 
@@ -180,17 +184,18 @@ class Draw:
         return self._settings.filled(example.request) | {
             self._gallery: gr.Gallery([(path, None)], columns=1),
             self._status: summary(example.request),
+            self._opened.drawn: None,
         }
 
-    def _tell(self, prompt: str) -> tuple[str, str]:
+    def _tell(self, prompt: str, prompt_weights: bool) -> tuple[str, str]:
         """How much of the prompt is read, and what the model knows of its words."""
-        return self._count(prompt), about_words(self._known, prompt)
+        return self._count(prompt, prompt_weights), about_words(self._known, prompt)
 
     def _complete(self, prompt: str, clicked: gr.EventData) -> object:
         """The prompt with a learned word."""
         return with_word(prompt, _said(clicked, "word")) or gr.skip()
 
-    def _count(self, prompt: str) -> str:
+    def _count(self, prompt: str, prompt_weights: bool) -> str:
         """How much of the prompt is read; nothing while the model is still being opened."""
         generator = self._worker.generator
         if not prompt or not self._is_open:
@@ -198,17 +203,24 @@ class Draw:
         if len(prompt) > MAX_PROMPT_CHARACTERS:
             told = words.CHARACTERS.format(count=len(prompt), most=MAX_PROMPT_CHARACTERS)
             return note(told, problem=True)
-        return tokens_read(*generator.tokens(prompt), generator.dropped_words(prompt))
+        try:
+            read = words_of(parts_of(prompt)) if prompt_weights else prompt
+        except UserError as error:
+            return note(str(error), problem=True)
+        return tokens_read(*generator.tokens(read), generator.dropped_words(read))
 
     @property
     def _is_open(self) -> bool:
         return getattr(self._worker.generator, "ready", True)
 
-    def _count_if_open(self, prompt: str) -> dict:
+    def _count_if_open(self, prompt: str, prompt_weights: bool) -> dict:
         """What was typed while the model was being opened."""
         if not self._is_open:
             return {self._tokens: gr.skip()}
-        return {self._tokens: self._count(prompt), self._until_open: gr.Timer(active=False)}
+        return {
+            self._tokens: self._count(prompt, prompt_weights),
+            self._until_open: gr.Timer(active=False),
+        }
 
     def _restore(self, dropped: dict) -> dict:
         """The settings of a dropped picture, in the fields."""
@@ -248,9 +260,12 @@ class Draw:
                         unsaid.append(DARK_NOTE.format(seed=event.seed))
                     drawn.append(event)
         told = summary(request, time.monotonic() - started, seed_is_new)
+        told += "".join(note(each, problem=True) for each in unsaid)
+        told += self._settings.note_on_size(request)
         yield self._shown(drawn) | {
             self._expected: "",
-            self._status: told + "".join(note(each, problem=True) for each in unsaid),
+            self._status: told,
+            self._opened.drawn: Drawn.of(request, drawn, told),
             self._history: remembered(request, drawn) if drawn else gr.skip(),
         }
 

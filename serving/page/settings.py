@@ -7,11 +7,16 @@ import secrets
 
 import gradio as gr
 
+from errors import UserError
 from serving.limits import Limits
 from serving.page import words
+from serving.page.messages import note
 from serving.request import BOUNDS, SCHEDULERS, SEEDS, Request
+from serving.sizes import size_note
 
 PRESETS = {words.FAST: 10, words.BALANCED: 20, words.BEST: 40}  # steps
+STEPS_OF = "(name, steps) => PRESETS[name] ?? steps"
+PRESET_OF = "(steps) => Object.keys(PRESETS).find((name) => PRESETS[name] === steps) ?? CUSTOM"
 USUAL_SIZE = 512  # pixels a side, where the model does not say
 
 
@@ -20,23 +25,19 @@ class Settings:
 
     def __init__(self, prompt: gr.Textbox, size: int | None, limits: Limits):
         """`size`: pixels a side that the model draws; `limits`: what sliders end at."""
-        usual, side = Request("usual"), size or USUAL_SIZE
-        preset = gr.Radio(list(PRESETS), value=words.BALANCED, label=words.PRESET, elem_id="preset")
-        self.fields = {  # by their names in Request
-            "prompt": prompt,
-            "negative_prompt": gr.Textbox(
-                "", label=words.NEGATIVE_PROMPT, elem_id="negative_prompt"
+        self._side = size
+        preset = gr.Radio(
+            [*PRESETS, words.CUSTOM], value=words.BALANCED, label=words.PRESET, elem_id="preset"
+        )
+        self.fields = {"prompt": prompt} | _fields(size or USUAL_SIZE, limits)
+        self._size_note = gr.HTML(elem_id="size_note", elem_classes="told")  # below the sliders
+        self.fields |= {
+            "prompt_weights": gr.Checkbox(
+                Request("usual").prompt_weights,
+                label=words.PROMPT_WEIGHTS,
+                info=words.PROMPT_WEIGHTS_INFO,
+                elem_id="prompt_weights",
             ),
-            "num_images": _slider(
-                "num_images", words.NUM_IMAGES, 1, usual.num_images, limits.num_images
-            ),
-            "steps": _slider("steps", words.STEPS, 1, usual.steps, limits.steps),
-            "guidance_scale": _slider("guidance_scale", words.GUIDANCE, 0.5, usual.guidance_scale),
-            "scheduler": gr.Dropdown(
-                list(SCHEDULERS), value=usual.scheduler, label=words.SCHEDULER, elem_id="scheduler"
-            ),
-            "width": _slider("width", words.WIDTH, 8, side, limits.side),
-            "height": _slider("height", words.HEIGHT, 8, side, limits.side),
             "seed": gr.Number(0, label=words.SEED, elem_id="seed"),
         }
         self.new_seed = gr.Checkbox(
@@ -45,11 +46,32 @@ class Settings:
             info=words.NEW_SEED_INFO,
             elem_id="new_seed",
         )
+        self._connect(preset)
+
+    def _connect(self, preset: gr.Radio) -> None:
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
         # Typing a seed means wanting it.
         self.fields["seed"].input(None, None, self.new_seed, js="() => false", **hidden)
-        presets = f"(name) => ({json.dumps(PRESETS)})[name]"
-        preset.input(None, preset, self.fields["steps"], js=presets, **hidden)
+        steps = self.fields["steps"]
+        preset.input(None, [preset, steps], steps, js=_script(STEPS_OF), **hidden)
+        steps.change(None, steps, preset, js=_script(PRESET_OF), **hidden)
+        sides = [self.fields["width"], self.fields["height"]]
+        gr.on(
+            [each.change for each in sides],
+            self._tell_of_size,
+            sides,
+            self._size_note,
+            trigger_mode="always_last",
+            preprocess=False,
+            **hidden,
+        )
+
+    def _tell_of_size(self, width, height) -> str:
+        """As the sliders are moved."""
+        try:
+            return self.note_on_size(Request("any", width=width, height=height))
+        except UserError:  # while it is typed; who draws is told
+            return ""
 
     @property
     def inputs(self) -> list:
@@ -62,11 +84,39 @@ class Settings:
         asked = dict(zip(self.fields, settings, strict=True))
         return Request(**asked | ({"seed": secrets.randbelow(SEEDS)} if new_seed else {}))
 
+    def note_on_size(self, request: Request) -> str:
+        """HTML: what to expect of pictures of this size; "" where it is a usual one."""
+        told = size_note(request.width, request.height, self._side)
+        return note(told) if told else ""
+
     def filled(self, request: Request) -> dict:
         """A request in the fields, as an update of the page."""
         given = {name: getattr(request, name) for name in self.fields}
         shown = {self.fields[name]: value for name, value in given.items() if value is not None}
         return shown | {self.new_seed: False}
+
+
+def _fields(side: int, limits: Limits) -> dict:
+    """By their names in Request: what words and numbers a picture is made with."""
+    usual = Request("usual")
+    return {
+        "negative_prompt": gr.Textbox("", label=words.NEGATIVE_PROMPT, elem_id="negative_prompt"),
+        "num_images": _slider(
+            "num_images", words.NUM_IMAGES, 1, usual.num_images, limits.num_images
+        ),
+        "steps": _slider("steps", words.STEPS, 1, usual.steps, limits.steps),
+        "guidance_scale": _slider("guidance_scale", words.GUIDANCE, 0.5, usual.guidance_scale),
+        "scheduler": gr.Dropdown(
+            list(SCHEDULERS), value=usual.scheduler, label=words.SCHEDULER, elem_id="scheduler"
+        ),
+        "width": _slider("width", words.WIDTH, 8, side, limits.side),
+        "height": _slider("height", words.HEIGHT, 8, side, limits.side),
+    }
+
+
+def _script(function: str) -> str:
+    known = f"const PRESETS = {json.dumps(PRESETS)}, CUSTOM = {json.dumps(words.CUSTOM)};"
+    return f"(...values) => {{ {known} return ({function})(...values); }}"
 
 
 def _slider(

@@ -36,13 +36,18 @@ SETTINGS_OF = "Settings of: {prompt}"
 
 # Settings
 PRESET = "How"
-FAST, BALANCED, BEST = "fast", "balanced", "best"
+FAST, BALANCED, BEST, CUSTOM = "fast", "balanced", "best", "custom"
 NEGATIVE_PROMPT = "What to avoid"
 NUM_IMAGES = "Pictures"
 STEPS = "Steps"
 GUIDANCE = "Guidance"
 SCHEDULER = "Scheduler"
 WIDTH, HEIGHT = "Width", "Height"
+PROMPT_WEIGHTS = "Brackets are weights"
+PROMPT_WEIGHTS_INFO = (
+    "(word:1.3) counts 1.3 times as much, (word) 1.1 times, [word] 1.1 times less; \\( is a "
+    "bracket. Unticked, brackets are words like any others."
+)
 SEED = "Seed"
 NEW_SEED = "New seed each time"
 NEW_SEED_INFO = "Untick it to draw with the same seed again."

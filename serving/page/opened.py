@@ -1,0 +1,55 @@
+"""One of several pictures, opened in the gallery: what is said below is about that one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import gradio as gr
+
+from serving.page.messages import summary
+from serving.page.settings import Settings
+from serving.picture import Picture
+from serving.request import Request
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the gallery shows, and what is said of all of it, as HTML."""
+
+    request: Request
+    seeds: tuple[int, ...]  # of the pictures, in order: some may not have been shown
+    told: str
+
+    @classmethod
+    def of(cls, request: Request, pictures: Sequence[Picture], told: str) -> Drawn:
+        return cls(request, tuple(picture.seed for picture in pictures), told)
+
+
+class Opened:
+    """Follows a gallery that is laid out already; `drawn` is to be kept up with what it shows."""
+
+    def __init__(self, gallery: gr.Gallery, status: gr.HTML, settings: Settings):
+        self.drawn = gr.State()
+        self._status, self._seed = status, settings.fields["seed"]
+        asked, updated = [self.drawn, settings.new_seed], [status, self._seed]
+        hidden = {"show_progress": "hidden", "api_visibility": "private"}
+        gallery.select(self._tell_of_one, asked, updated, **hidden)
+        gallery.preview_close(self._tell_of_all, asked, updated, **hidden)
+
+    def _tell_of_one(self, drawn: Drawn | None, new_seed: bool, opened: gr.SelectData) -> dict:
+        place = opened.index
+        if drawn is None or not isinstance(place, int) or place not in range(len(drawn.seeds)):
+            return {self._status: gr.skip()}  # nobody opened it: it is made up
+        seed = drawn.seeds[place]
+        one = replace(drawn.request, seed=seed, num_images=1)
+        return self._told(summary(one, seed_is_new=new_seed is True), seed, new_seed)
+
+    def _tell_of_all(self, drawn: Drawn | None, new_seed: bool) -> dict:
+        if drawn is None:
+            return {self._status: gr.skip()}
+        return self._told(drawn.told, drawn.request.seed, new_seed)
+
+    def _told(self, words: str, seed: int, new_seed: bool) -> dict:
+        """A seed that is to stay is not touched."""
+        return {self._status: words, self._seed: seed if new_seed is True else gr.skip()}
