@@ -12,22 +12,25 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from core.prompt_files import read_rows
 from core.shortage import OUT, is_out_of_memory
 from core.terminal import complain, shown
 from errors import UserError, exit_with_sentence
+from serving.batch import draw_rows
 from serving.destination import Destination
 from serving.picture import PROBLEMS, Picture
 from serving.pipeline import DTYPES, model_name, open_pipeline, read_run
 from serving.preview import Preview
 from serving.reader import Reader
 from serving.request import BOUNDS, SCHEDULERS, SEEDS, Cancelled, Request
+from serving.rows import KEYS, wanted_of
 from serving.sizes import size_note
 
 if TYPE_CHECKING:
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
 
     from serving.denoising import Drawing
 
+COMMON_OPTIONS = (  # of all requests, by their names in Request
+    "negative_prompt", "num_images", "steps", "guidance_scale", "width", "height", "scheduler",
+)  # fmt: skip
 PREVIEW_SECONDS = 0.25  # least, from one preview to the next
 DEFAULT_MODEL = str(Path(__file__).resolve().parent / "sd-pokemon-model")
 
@@ -214,8 +220,13 @@ class Generator:
 
     def _picture(self, request: Request, seed: int, pixels, problem: str | None) -> Picture:
         """`pixels` is uint8 H,W,3."""
+        settings = self.settings_of(request, seed)
+        return Picture(Image.fromarray(pixels), request.prompt, seed, problem, settings)
+
+    def settings_of(self, request: Request, seed: int) -> dict:
+        """All that is known of a picture of the request before it is drawn."""
         width, height = self._size_of(request)
-        settings = {
+        return {
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
             "seed": seed,
@@ -227,7 +238,6 @@ class Generator:
             "prompt_weights": request.prompt_weights,
             **self.settings,
         }
-        return Picture(Image.fromarray(pixels), request.prompt, seed, problem, settings)
 
     def tokens(self, prompt: str) -> tuple[int, int]:
         """How many tokens the prompt has, and how many of them are read. From any thread."""
@@ -252,7 +262,16 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     usual = Request("usual")
     bounds = {name: f"{low} to {high}" for name, (low, high) in BOUNDS.items()}
     add = parser.add_argument
-    add("prompts", nargs="+", metavar="prompt", help="what to draw; quote it")
+    add("prompts", nargs="*", metavar="prompt", help="what to draw; quote it")
+    add(
+        "--prompts",
+        dest="prompts_file",
+        metavar="FILE",
+        help="draw a file of them instead: a .txt file, one a line, or a .jsonl file, whose rows "
+        f"may have settings of their own ({', '.join(KEYS)}). Pictures in --output, then a folder, "
+        "that are what their rows ask for are kept, and those that are not are drawn anew; "
+        "manifest.jsonl in it says what drew each",
+    )
     add(
         "--output",
         default="outputs",
@@ -260,7 +279,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="NAME.png, replaced if it is there (NAME-1.png, NAME-2.png, ... for several "
         "pictures), or a folder, in which nothing is ever replaced (default: %(default)s)",
     )
-    add("--seed", type=int, help="of each prompt's first picture; the next has seed + 1 (random)")
+    add(
+        "--seed",
+        type=int,
+        help="of each prompt's first picture; the next has seed + 1 (random; with --prompts 0, and "
+        "a row that is there twice goes on where the first ends)",
+    )
     add("--num_images", type=int, default=usual.num_images, help="per prompt (%(default)s)")
     add("--steps", type=int, default=usual.steps, help=f"{bounds['steps']} (%(default)s)")
     add(
@@ -279,35 +303,47 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--model", default=DEFAULT_MODEL, help="folder, file or hub id (the bundled one)")
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help=f"{', '.join(DTYPES)} (what suits the device and the model)")
-    add("--batch_size", type=int, default=8, help="pictures drawn at once (%(default)s)")
+    add(
+        "--batch_size",
+        type=int,
+        help="pictures drawn at once; several differ in rounding from one alone (8; with --prompts "
+        "1, so that it does not matter which were drawn before)",
+    )
     return parser.parse_args(arguments)
 
 
 def requests_from(args: argparse.Namespace) -> list[Request]:
     """One request per prompt, all with the same seed."""
     seed = secrets.randbelow(SEEDS) if args.seed is None else args.seed
-    return [
-        Request(
-            prompt=prompt,
-            negative_prompt=args.negative_prompt,
-            seed=seed,
-            num_images=args.num_images,
-            steps=args.steps,
-            guidance_scale=args.guidance_scale,
-            width=args.width,
-            height=args.height,
-            scheduler=args.scheduler,
-            prompt_weights=not args.no_prompt_weights,
-        )
-        for prompt in args.prompts
-    ]
+    return [Request(prompt, **common_values(args) | {"seed": seed}) for prompt in args.prompts]
+
+
+def common_values(args: argparse.Namespace) -> dict:
+    """What the options say of every request; a seed only where one is given."""
+    values = {name: getattr(args, name) for name in COMMON_OPTIONS}
+    seed = {} if args.seed is None else {"seed": args.seed}
+    return values | seed | {"prompt_weights": not args.no_prompt_weights}
+
+
+def draw_file(args: argparse.Namespace) -> None:
+    """--prompts: a file of prompts into a folder."""
+    if args.output.lower().endswith(".png"):
+        raise UserError(f"--output {args.output}: --prompts draws into a folder. Name one.")
+    wanted = wanted_of(read_rows(args.prompts_file), common_values(args))
+    Destination(args.output, len(wanted))
+    load = partial(Generator.load, args.model, device=args.device, dtype=args.dtype)
+    draw_rows(wanted, Path(args.output), load, args.batch_size or 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
-    requests = requests_from(args)
-    if args.batch_size < 1:
+    if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch_size is {args.batch_size}. Give 1 or more.")
+    if bool(args.prompts) == (args.prompts_file is not None):
+        raise UserError("Say what to draw: either prompts in quotes, or --prompts FILE.")
+    if args.prompts_file is not None:
+        return draw_file(args)
+    requests = requests_from(args)
     destination = Destination(args.output, sum(request.num_images for request in requests))
     generator = Generator.load(args.model, device=args.device, dtype=args.dtype)
     for request in requests:
@@ -316,7 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for told in dict.fromkeys(size_note(r.width, r.height, generator.size) for r in requests):
         if told:
             complain(f"warning: {told}")
-    unsaved = draw_and_save(generator, requests, destination, args.batch_size)
+    unsaved = draw_and_save(generator, requests, destination, args.batch_size or 8)
     if unsaved:
         raise UserError(" ".join(unsaved))
 

@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.bounded_json import JSONFault, loads
-from core.inputs import TEXT_BYTES, fault_of, read_text
 from core.modules import module_if_here
-from core.printable import is_blank
+from core.prompt_files import is_prompt_file, read_rows
 from errors import UserError
 from serving.request import Request
 
@@ -85,27 +83,17 @@ class PromptSet:
 
 
 def read_prompts(source: str) -> PromptSet:
-    """Prompts of a name in SETS, a .txt file (one a line) or a .jsonl file (each row's `text`).
+    """Prompts of a name in SETS, a .txt file (one a line) or a .jsonl file (each row's `text`, or
+    else `prompt`).
 
     Raises UserError for an unknown name, and for a file that cannot be read or holds no prompt.
     """
     if source in SETS:
         return PromptSet(source, SETS[source]())
-    path = Path(source)
-    if path.suffix not in READERS:
-        raise UserError(
-            f"Unknown prompts '{source}'. Choose {', '.join(SETS)} or a .txt or .jsonl file."
-        )
-    try:
-        text = read_text(path, TEXT_BYTES, "utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path} {fault_of(error)}. Give a file of prompts.") from error
-    except UnicodeError as error:
-        raise UserError(f"{path} is not UTF-8 text. Save it as UTF-8.") from error
-    prompts = tuple(READERS[path.suffix](path, text))
-    if not prompts:
-        raise UserError(f"{path} holds no prompt. Write one a line.")
-    return PromptSet(path.name, prompts)
+    if not is_prompt_file(source):
+        known = ", ".join(SETS)
+        raise UserError(f"Unknown prompts '{source}'. Choose {known} or a .txt or .jsonl file.")
+    return PromptSet(Path(source).name, tuple(row.prompt() for row in read_rows(source)))
 
 
 def drawable(prompts: PromptSet) -> PromptSet:
@@ -153,28 +141,6 @@ def _things() -> tuple[str, ...]:
     return tuple(objects.thing_captions()[::2])
 
 
-def _lines(path: Path, text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if not is_blank(line)]
-
-
-def _texts(path: Path, text: str) -> list[str]:
-    rows = [(number, row) for number, row in enumerate(text.split("\n"), 1) if row.strip()]
-    return [_text(path, number, row) for number, row in rows]
-
-
-def _text(path: Path, number: int, row: str) -> str:
-    try:
-        values = loads(row)
-    except JSONFault as error:
-        raise UserError(f"{path}, row {number} {error}. Mend or delete the row.") from error
-    caption = values.get("text") if isinstance(values, dict) else None
-    if not isinstance(caption, str) or is_blank(caption):
-        raise UserError(
-            f'{path}, row {number}: no caption under "text". Add one or delete the row.'
-        )
-    return caption.strip()
-
-
 SETS = {
     "creatures": lambda: CREATURES,
     "original": lambda: ORIGINAL,
@@ -182,4 +148,3 @@ SETS = {
     "things": _things,
     "general": lambda: GENERAL,
 }
-READERS = {".txt": _lines, ".jsonl": _texts}

@@ -1,5 +1,6 @@
 """What a training run has learned, put into an open pipeline: a LoRA, or a checkpoint."""
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,18 @@ def put_lora(pipe: "StableDiffusionPipeline", weights: Path, scale: float) -> No
         ) from error
     pipe.fuse_lora(lora_scale=scale)
     pipe.unload_lora_weights()
+
+
+def sha256_of_weights(pipe: "StableDiffusionPipeline") -> str:
+    """Of all that was trained: tells a model from itself before, whatever it is called."""
+    import torch
+
+    digest = hashlib.sha256()
+    for part in ("unet", "vae", "text_encoder"):
+        for name, tensor in getattr(pipe, part).state_dict().items():
+            digest.update(f"{part}.{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def put_checkpoint(pipe: "StableDiffusionPipeline", folder: Path) -> None:

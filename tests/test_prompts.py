@@ -53,6 +53,12 @@ def test_the_captions_of_a_data_set_can_be_prompts(tmp_path):
     assert read_prompts(str(path)).prompts == ("a red one", "a blue\none")
 
 
+def test_a_file_for_generate_can_be_scored_as_well(tmp_path):
+    path = tmp_path / "wishes.jsonl"
+    path.write_text('{"prompt": "a red one", "steps": 5}\n{"prompt": "not this", "text": "this"}\n')
+    assert read_prompts(str(path)).prompts == ("a red one", "this")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
@@ -61,9 +67,9 @@ def test_the_captions_of_a_data_set_can_be_prompts(tmp_path):
         ("empty.jsonl", b"", "holds no prompt"),
         ("latin.txt", "né".encode("latin-1"), "not UTF-8"),
         ("bad.jsonl", b'{"text": "a"}\n{"text": ', "row 2 is no JSON"),
-        ("none.jsonl", b'{"text": null}', 'row 1: no caption under "text"'),
-        ("blank.jsonl", b'{"text": "a"}\n\n{"text": " "}', "row 3: no caption"),
-        ("number.jsonl", b"7", "row 1: no caption"),
+        ("none.jsonl", b'{"text": null}', 'row 1: no words under "prompt" or "text"'),
+        ("blank.jsonl", b'{"text": "a"}\n\n{"text": " "}', "row 3: no words"),
+        ("number.jsonl", b"7", "row 1: no words"),
         ("prompts.csv", b"a", "Unknown prompts"),
     ],
 )
