@@ -11,6 +11,7 @@ from core.printable import is_blank
 from errors import UserError
 
 MOST_ROWS = 100_000
+MOST_PICTURES = 200_000  # that the rows of a file may ask for
 SUFFIXES = (".txt", ".jsonl")
 NAMES = ("text", "prompt")  # under which a JSON object has the words; data sets say "text"
 

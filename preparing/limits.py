@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from core import bounded_json, inputs, printable
+from core import bounded_json, inputs, printable, prompt_files
 from core.limits import Limit
 
 PICTURE_BYTES = 2**30
@@ -36,6 +36,9 @@ DATA = (
           "refused"),
     Limit("archive: folders in each other", FOLDERS_DEEP, "levels", "refused"),
     Limit("file of prompts", inputs.TEXT_BYTES, "bytes", "refused"),
+    Limit("rows of a file of prompts", prompt_files.MOST_ROWS, "rows", "refused"),
+    Limit("pictures that a file of prompts asks for", prompt_files.MOST_PICTURES, "pictures",
+          "refused"),
     Limit("model card", inputs.CARD_BYTES, "bytes", "not shown"),
     Limit("line that a command prints, finding in a report", printable.LINE_CHARACTERS,
           "characters", "loses its middle"),

@@ -7,6 +7,7 @@ from core import bounded_json, hub
 from core.limits import Limit
 from errors import UserError
 from serving import line
+from serving.prompt_weights import MOST_WEIGHT
 from serving.request import BOUNDS, MAX_PROMPT_CHARACTERS, Request
 from serving.worker import Job, Worker
 
@@ -95,6 +96,7 @@ APP = (
     Limit("JSON: digits of a number", bounded_json.DIGITS, "digits", "400"),
     Limit("JSON: lists and objects in each other", bounded_json.DEPTH, "levels", "400"),
     Limit("prompt, negative prompt", MAX_PROMPT_CHARACTERS, "characters", "400"),
+    Limit("weight of a word in them, above or below 0", MOST_WEIGHT, "times", "400"),
     Limit("password", MAX_PASSWORD_CHARACTERS, "characters", "wrong"),
     Limit(f"wrong passwords of one address, then one every {WRONG_OF_PEER_SECONDS} s",
           WRONG_OF_PEER, "passwords", "they wait"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Part = tuple[str, float]  # words, and how much they count
 STRONGER = 1.1
-MOST = 10.0  # either way: beyond it nothing but noise is drawn, or numbers overflow
+MOST_WEIGHT = 10  # either way: beyond it nothing but noise is drawn, or numbers overflow
 BRACKET = re.compile(r"[()\[\]]")
 MARK = re.compile(
     r"(?P<escaped>\\[()\[\]\\]?)|(?P<opens>[(\[])|:\s*(?P<factor>[+-]?[.\d]+)\s*\)"
@@ -130,9 +130,9 @@ def _number(written: str) -> float:
 
 def _checked(part: Part) -> Part:
     text, weight = part
-    if not -MOST <= weight <= MOST:
+    if not -MOST_WEIGHT <= weight <= MOST_WEIGHT:
         raise UserError(
             f"'{text.strip():.40}' in the prompt has the weight {weight:.4g}. Give at most "
-            f"{MOST:g}: (word:1.2) is usual, and each bracket is worth {STRONGER}."
+            f"{MOST_WEIGHT:g}: (word:1.2) is usual, and each bracket is worth {STRONGER}."
         )
     return part

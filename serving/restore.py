@@ -8,7 +8,7 @@ from io import BytesIO
 from core.bounded_json import JSONFault, loads
 from errors import UserError
 from serving.prompt_weights import has_marks
-from serving.request import SCHEDULERS, Request
+from serving.request import MAX_PROMPT_CHARACTERS, SCHEDULERS, Request
 from serving.text_chunks import NoPNG, TooMuch, texts
 
 NONE = "This picture carries no settings. Drop a PNG file that was drawn here."
@@ -40,7 +40,9 @@ def as_drawn(settings: dict) -> dict:
     """Settings from before there were weights in prompts do not say whether to read them: what
     would be marks of some was words then."""
     prompts = (settings.get(name) for name in ("prompt", "negative_prompt"))
-    marked = any(isinstance(text, str) and has_marks(text) for text in prompts)
+    texts = [text for text in prompts if isinstance(text, str)]
+    # A longer one is refused, and is not worth the time.
+    marked = any(len(text) <= MAX_PROMPT_CHARACTERS and has_marks(text) for text in texts)
     return {"prompt_weights": not marked} | settings
 
 

@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-from core.prompt_files import Row
+from core.prompt_files import MOST_PICTURES, Row
 from core.terminal import complain
 from errors import UserError
 from serving.picture import file_stem
 from serving.request import SEEDS, Request
 
 KEYS = [field.name for field in fields(Request)]
-MOST_PICTURES = 100_000
 MOST_TOLD = 20  # sentences of a kind
 
 

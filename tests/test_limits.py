@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core import bounded_json, inputs, printable
+from core import bounded_json, inputs, printable, prompt_files
 from core.inputs import size
 from preparing import archives, cells, check, limits, rows, sidecars
 from serving import limits as app
@@ -51,8 +51,8 @@ def test_the_table_holds_every_bound_that_is_kept():
             archives.FOLDERS_DEEP, inputs.CARD_BYTES, rows.ROW_CHARACTERS, check.CAPTION_CHARACTERS,
             sidecars.CAPTION_BYTES, check.CAPTIONS,
             cells.CELL_CHARACTERS, bounded_json.DIGITS, bounded_json.DEPTH,
-            bounded_json.FILE_BYTES, printable.LINE_CHARACTERS,
-            printable.QUOTE_CHARACTERS}  # fmt: skip
+            bounded_json.FILE_BYTES, printable.LINE_CHARACTERS, prompt_files.MOST_ROWS,
+            prompt_files.MOST_PICTURES, printable.QUOTE_CHARACTERS}  # fmt: skip
     assert {limit.most for limit in limits.DATA} == kept
 
 
