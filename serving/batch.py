@@ -70,7 +70,7 @@ class Batch:
         """What is kept, and what to expect of the rest."""
         missing, told = self.missing, []
         kept, all_ = len(self._there), len(self._wanted)
-        say(f"{all_:,} pictures: {kept:,} are there already, {len(missing):,} to draw.")
+        say(f"{all_:,} pictures: {kept:,} already there, {len(missing):,} to draw.")
         for each in missing:
             if dropped := self._generator.dropped_words(each.request.words):
                 told.append(f"warning: {each.row}: the prompt is too long; not read: '{dropped}'")
@@ -103,27 +103,31 @@ class Batch:
             if entry["problem"]
         ]
 
-    def _keep(self, found: dict[str, dict]) -> None:
-        self._move({entry["file"]: name for name, entry in found.items() if entry["file"]})
+    def _keep(self, found: dict[str, str]) -> None:
+        """`found`: by the wanted names, those under which they are there."""
+        entries = self._manifest.entries
+        kept = {name: entries[former] for name, former in found.items()}
+        self._move({found[name]: name for name, entry in kept.items() if entry["file"]})
+        for former in found.values():
+            entries.pop(former, None)
         for each in self._wanted:
-            if entry := found.get(each.name):
-                name = each.name if entry["file"] else None
-                self._note(each, entry | {"file": name, "row": each.row.number})
+            if entry := kept.get(each.name):
+                file = each.name if entry["file"] else None
+                self._note(each, entry | {"file": file, "row": each.row.number})
         self._manifest.write()
 
-    def _found(self) -> dict[str, dict]:
-        """By the wanted names, the entries of the pictures that are wanted and there."""
-        entries = self._manifest.entries
-        known, found = defaultdict(list), {}
+    def _found(self) -> dict[str, str]:
+        entries, found = self._manifest.entries, {}
+        known = defaultdict(list)
         for name in sorted(entries):
-            known[self._identity(entries[name])].append(entries[name])
+            known[self._identity(entries[name])].append(name)
         for each in self._wanted:
-            request = each.request
-            same = known[self._identity(self._generator.settings_of(request, request.seed))]
-            entry = next((e for e in same if e["problem"] or self._manifest.holds(e)), None)
-            if entry:
-                same.remove(entry)
-                found[each.name] = entry
+            settings = self._generator.settings_of(each.request, each.request.seed)
+            same = known[self._identity(settings)]
+            there = (n for n in same if entries[n]["problem"] or self._manifest.holds(entries[n]))
+            if name := next(there, None):
+                same.remove(name)
+                found[each.name] = name
         return found
 
     def _identity(self, settings: dict) -> frozenset:

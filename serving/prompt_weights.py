@@ -132,7 +132,8 @@ def _checked(part: Part) -> Part:
     text, weight = part
     if not -MOST_WEIGHT <= weight <= MOST_WEIGHT:
         raise UserError(
-            f"'{text.strip():.40}' in the prompt has the weight {weight:.4g}. Give at most "
-            f"{MOST_WEIGHT:g}: (word:1.2) is usual, and each bracket is worth {STRONGER}."
+            f"'{text.strip():.40}' in the prompt has the weight {weight:.4g}. Give one from "
+            f"-{MOST_WEIGHT} to {MOST_WEIGHT}: (word:1.2) is usual, and each bracket is worth "
+            f"{STRONGER}."
         )
     return part

@@ -66,7 +66,7 @@ def pixels(folder: Path) -> dict[str, bytes]:
 def test_a_file_of_prompts_becomes_pictures_that_sort_and_tell_their_row(draw, tmp_path):
     code, out, err = draw(THREE)
     assert (code, err) == (0, "")
-    assert out.splitlines()[0] == "3 pictures: 0 are there already, 3 to draw."
+    assert out.splitlines()[0] == "3 pictures: 0 already there, 3 to draw."
     assert names(tmp_path / "out") == [
         "000001-a-cat-seed-0.png",
         "000003-a-dog-1-3-seed-0.png",
@@ -124,12 +124,12 @@ def test_a_second_run_draws_only_what_is_missing_or_changed(draw, drawn, tmp_pat
     draw(THREE)
     first = pixels(tmp_path / "out")
     code, out, _ = draw(THREE)
-    assert (code, out) == (0, "3 pictures: 3 are there already, 0 to draw.\n")
+    assert (code, out) == (0, "3 pictures: 3 already there, 0 to draw.\n")
     (tmp_path / "out" / "000001-a-cat-seed-0.png").unlink()
     with (tmp_path / "out" / "000004-a-cow-seed-0.png").open("ab") as file:
         file.write(b"damaged")
     drawn.clear()
-    assert draw(THREE)[1].startswith("3 pictures: 1 are there already, 2 to draw.")
+    assert draw(THREE)[1].startswith("3 pictures: 1 already there, 2 to draw.")
     assert drawn == ["a cat", "a cow"] and pixels(tmp_path / "out") == first
     drawn.clear()
     draw(THREE + "a hen\n")
@@ -362,6 +362,8 @@ def test_a_picture_that_went_wrong_is_in_the_manifest_and_not_tried_again(
         assert last == "error: 1 of 1 pictures were not saved: see above."
     (entry,) = manifest(tmp_path / "out")
     assert (entry["file"], entry["problem"]) == (None, "non-finite")
+    assert draw("a dog\na cat\n", "--num_images", "1")[0] == 2 and drawn == ["a dog"]
+    assert [entry["row"] for entry in manifest(tmp_path / "out")] == [1, 2]
     monkeypatch.setattr(Generator, "load", lambda *_, **__: Generator(tiny_pipeline(), name="x"))
     assert draw("a cat\n")[0] == 0
     assert [entry["problem"] for entry in manifest(tmp_path / "out")] == [None]

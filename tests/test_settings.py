@@ -2,12 +2,11 @@
 
 import pytest
 from fakes import FakeGenerator
-from ports import some_port
 from test_app import browser as browser  # fixtures
 from test_app import generate, in_browser, open_page, open_settings, status
+from test_app import url as url
 from test_rest import until
 
-import app
 from serving.sizes import size_note
 
 SIDE = 128  # pixels of what the model says that it learned from
@@ -18,15 +17,6 @@ def generator() -> FakeGenerator:
     generator = FakeGenerator()
     generator.size = SIDE
     return generator
-
-
-@pytest.fixture(scope="module")
-def url(generator) -> str:
-    port = some_port()
-    demo = app.build_app(generator)
-    app.serve(demo, "127.0.0.1", port)
-    yield f"http://127.0.0.1:{port}"
-    demo.close(verbose=False)
 
 
 @pytest.fixture
