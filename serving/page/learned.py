@@ -9,6 +9,7 @@ from core.captions import Captions, completed
 from errors import UserError
 from serving.page import words
 from serving.page.messages import note
+from serving.prompt_weights import escaped
 from serving.request import MAX_PROMPT_CHARACTERS, Request
 
 PROPOSED = 6  # prompts
@@ -27,14 +28,15 @@ def proposals(generator) -> tuple[str, ...]:
     along, then captions like those that it learned from."""
     known = getattr(generator, "captions", None)
     brought = [each.request.prompt for each in getattr(generator, "examples", ())]
-    told = [each for each in (known.examples if known else ()) if _can_be_drawn(each)]
+    # What is in brackets in a caption has no more weight than the rest.
+    told = [escaped(each) for each in (known.examples if known else ()) if _can_be_drawn(each)]
     short = [each for each in told if len(each) <= SHORT]
     return tuple(dict.fromkeys([*brought, *(short or told)]))[:PROPOSED] or words.ANYTHING
 
 
-def _can_be_drawn(prompt: str) -> bool:
+def _can_be_drawn(caption: str) -> bool:
     try:
-        Request(prompt)
+        Request(escaped(caption))
     except UserError:
         return False
     return True
