@@ -1,10 +1,7 @@
 """How well a picture shows what a caption says: CLIPScore with any CLIP."""
 
 import hashlib
-import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +9,7 @@ from typing import TYPE_CHECKING
 from core import hub
 from core.inputs import is_file, is_folder
 from core.model_files import check_files
+from core.silence import silent_log
 from errors import UserError, reason_of
 from scoring import transformers_clip
 
@@ -221,24 +219,13 @@ def _open(name: str, model_name: str, **options) -> tuple:
     import open_clip
 
     try:
-        with _silent_log(), hub.bounded_downloads():
+        with silent_log(), hub.bounded_downloads():
             # Unlike `create_model` this raises where weights are missing.
             model, preprocess = open_clip.create_model_from_pretrained(model_name, **options)
             return model, preprocess, open_clip.get_tokenizer(model_name)
     except Exception as error:  # open_clip and what it calls raise every kind
         reason = reason_of(error).rstrip(".: ")
         raise UserError(f"Cannot open scorer {name}: {reason}.") from error
-
-
-@contextmanager
-def _silent_log() -> Iterator[None]:
-    """open_clip logs an error before it raises it; one sentence is enough."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _portable(name: str) -> str:

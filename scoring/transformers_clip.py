@@ -6,16 +6,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.bounded_json import loads
 from core.model_files import check_files
 from errors import UserError, reason_of
+from scoring.transformers_folder import CONFIG_FILE as CONFIG_FILE
+from scoring.transformers_folder import WEIGHTS, check_kind, open_whole
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-CONFIG_FILE = "config.json"
-WEIGHTS = "model*.safetensors"  # one file, or parts with an index
 TOKENIZERS = "tokenizer.json", "vocab.json"
 
 
@@ -40,29 +39,15 @@ def open_folder(folder: Path) -> tuple:
     check_folder(folder)
     check_files(folder)
     try:
-        _check_kind(folder)
-        clip, found = CLIPModel.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-        for fault in ("missing_keys", "mismatched_keys"):
-            if keys := found[fault]:
-                raise ValueError(
-                    f"{fault.replace('_', ' ')}: {', '.join(map(str, sorted(keys)[:3]))}"
-                )
+        check_kind(folder, "clip")
+        clip = open_whole(CLIPModel, folder)
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers and what it calls raise every kind
         reason = reason_of(error).rstrip(".: ")
         raise UserError(f"Cannot open scorer {folder}: {reason}.") from error
     length = clip.config.text_config.max_position_embeddings
-    return _model(clip.float()), _Preprocess(processor), _Tokenizer(tokenizer, length)
-
-
-def _check_kind(folder: Path) -> None:
-    config = loads((folder / CONFIG_FILE).read_text())
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind != "clip":
-        raise ValueError(f"its {CONFIG_FILE} is of a {kind!r:.40}, not of a 'clip'")
+    return _model(clip), _Preprocess(processor), _Tokenizer(tokenizer, length)
 
 
 def _model(clip: torch.nn.Module) -> torch.nn.Module:
