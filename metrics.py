@@ -26,10 +26,9 @@ from core.terminal import complain, say
 from errors import UserError, exit_with_sentence
 from generate import DEFAULT_MODEL, Generator, Request
 from preparing.report import amount
-from scoring import data, results
+from scoring import data, judges, results
 from scoring.contenders import contenders_of
 from scoring.drawing import SEED_STRIDE, Job
-from scoring.inception import Inception
 from scoring.outputs import check_destinations, write_json
 from scoring.page import write_page_of
 from scoring.processes import Processes
@@ -98,6 +97,13 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--data", help="the training pictures (where run.json says); 'none'")
     add("--scorer", help=f"local-dir:FOLDER or e.g. {VIT_B_16} (what suits the prompts)")
     add("--inception", metavar="FILE", help="torchvision's inception_v3 as safetensors, for FID")
+    add(
+        "--judge",
+        nargs="+",
+        action="extend",
+        metavar="NAME=PATH",
+        help=f"ask {', '.join(judges.NAMES)} by weights that you have (docs/judges.md)",
+    )
     add("--images_per_prompt", type=int, help=f"1..{SEED_STRIDE} (4; for 32 prompts and more, 1)")
     add("--seed", type=int, default=0, help="of the first picture (%(default)s)")
     add("--steps", type=int, default=Request.steps, help="denoising steps (%(default)s)")
@@ -116,8 +122,7 @@ def check_judges(options: argparse.Namespace) -> None:
     """Raise UserError for what is to look at the pictures and is not there, before models open."""
     if options.scorer:
         check_name(options.scorer)
-    if options.inception:
-        Inception.check(options.inception)
+    judges.check(judges.chosen(options.judge, options.inception))
 
 
 def draw_and_score(options: argparse.Namespace, processes: Processes) -> Measured:
@@ -141,20 +146,22 @@ def draw_and_score(options: argparse.Namespace, processes: Processes) -> Measure
         sets.append(read_prompts("things" if is_small(model) else "general"))
     scorer = Scorer.load(options.scorer or default_scorer(prompts, model), device=model.device)
     folder = Path(options.save_images) if options.save_images else None
-    eyes = eyes_of(options, scorer, prompts)
+    eyes = eyes_of(options, scorer, prompts, taught_subject(model.run))
     images = options.images_per_prompt
     job = Job(eyes, request, processes, images, options.batch_size, folder)
+    plain = replace(job, eyes=replace(eyes, judges={}))  # what was kept, the scorer tells alone
     # Before an hour goes into drawing.
     for each in contenders:
         if each.opened:
             require_same_making(job.identity(model, prompts), job.identity(each.load(), prompts))
     warn_of_truncation(scorer, [text for one in sets for text in one.prompts])
-    reference = data.reference(*training, scorer, eyes.inception) if training else None
+    reference = reference_of(training, eyes, taught_subject(model.run))
     captions = recalled(training) if prompts.name != TRAINING_CAPTIONS else None
     found = []
     for each in contenders:
         generator = each.load()
-        following, keeping = (*(job.scores(generator, each.role, one) for one in sets), None)[:2]
+        following = job.scores(generator, each.role, prompts)
+        keeping = plain.scores(generator, each.role, sets[1]) if len(sets) > 1 else None
         recalling = None
         if captions and each.role != "base":
             several = replace(job, images_per_prompt=RECALLED_PROMPTS // len(captions.prompts))
@@ -174,7 +181,7 @@ def score_pictures(options: argparse.Namespace, _: Processes) -> Measured:
     scorer = Scorer.load(options.scorer or VIT_B_16, device=checked_device(options.device))
     training, _ = pictures_of(options, {})
     eyes = eyes_of(options, scorer)
-    reference = data.reference(*training, scorer, eyes.inception) if training else None
+    reference = reference_of(training, eyes)
     found = [
         results.result(scores_of(Path(name).resolve().name, pictures, eyes), None, reference)
         for name, pictures in sets
@@ -192,7 +199,7 @@ def scores_of(name: str, pictures: Iterable[data.Captioned], eyes: results.Eyes)
     prompts = PromptSet("captions of pictures", tuple(by_caption))
     counts = sorted({len(images) for images in by_caption.values()})
     per_prompt = counts[0] if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    made = eyes.scorer.identity | prompts.identity | {"images_per_prompt": per_prompt}
+    made = eyes.identity | prompts.identity | {"images_per_prompt": per_prompt}
     scored = tuple(
         PromptScore(caption, tuple(eyes.look(image(), caption) for image in images))
         for caption, images in by_caption.items()
@@ -316,15 +323,39 @@ def default_scorer(prompts: PromptSet, generator: Generator) -> str:
 
 
 def eyes_of(
-    options: argparse.Namespace, scorer: Scorer, prompts: PromptSet | None = None
+    options: argparse.Namespace,
+    scorer: Scorer,
+    prompts: PromptSet | None = None,
+    is_subject: bool = False,
 ) -> results.Eyes:
     """What looks at the pictures; for the bundled captions, also at the pixels of the body."""
-    inception = Inception.load(options.inception, scorer.device) if options.inception else None
+    paths = judges.chosen(options.judge, options.inception)
+    if judges.DINO in paths and not is_subject:
+        del paths[judges.DINO]
+        complain(
+            "warning: --judge dino tells how like pictures are to a subject, and no run.json here "
+            "names an --instance_prompt that a model was taught one by; it is not asked."
+        )
+    eyes = results.Eyes(scorer, judges.load(paths, scorer.device))
     if prompts is None or prompts.name not in ("creatures", "held-out"):
-        return results.Eyes(scorer, inception)
-    if not (pixels := module_if_here("bundled.pixels")):
-        return results.Eyes(scorer, inception)
-    return results.Eyes(scorer, inception, pixels.body_colour)
+        return eyes
+    pixels = module_if_here("bundled.pixels")
+    return replace(eyes, colour=pixels.body_colour) if pixels else eyes
+
+
+def reference_of(
+    training: tuple[str, list[data.Captioned]] | None, eyes: results.Eyes, is_subject: bool = False
+) -> data.Reference | None:
+    """The training pictures as they are seen, where they can be had."""
+    if training is None:
+        return None
+    return data.reference(*training, eyes.scorer, eyes.judges, is_subject)
+
+
+def taught_subject(run: dict) -> bool:
+    """Whether a model was taught one thing, by a prompt for all its pictures (DreamBooth)."""
+    prompt = run.get("options", {}).get("instance_prompt")
+    return isinstance(prompt, str) and bool(prompt)
 
 
 def is_small(generator: Generator) -> bool:

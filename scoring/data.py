@@ -3,8 +3,8 @@ it, and pictures that were drawn elsewhere and only want a score."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy import ndarray
     from PIL import Image
 
-    from scoring.inception import Inception
+    from scoring.judge import Judge
     from scoring.scorer import Scorer
 
 MOST = 5_000  # training pictures that are compared; evenly chosen where there are more
@@ -49,8 +49,9 @@ class Reference:
     hashes: tuple[int, ...]
     reduced: ndarray  # uint8 M,64,64,3
     ceiling: float | None = None  # mean CLIP score of some of them for their own captions, 0..100
-    inception: ndarray | None = None  # float32 M,2048
     told_apart: float | None = None  # how often their own caption fits better than another, 0..1
+    seen: dict[str, ndarray] = field(default_factory=dict)  # float32 M,D of each judge
+    is_subject: bool = False  # whether all are of one thing that the model was taught (DreamBooth)
 
     @property
     def looks(self) -> Looks:
@@ -85,27 +86,31 @@ def read_pictures(
 
 
 def reference(
-    name: str, pictures: Sequence[Captioned], scorer: Scorer, inception: Inception | None = None
+    name: str,
+    pictures: Sequence[Captioned],
+    scorer: Scorer,
+    judges: Mapping[str, Judge] | None = None,
+    is_subject: bool = False,
 ) -> Reference:
-    """Have the scorer look at training pictures, and an Inception: at all, or MOST of them."""
+    """Have the scorer look at training pictures, and judges: at all, or MOST of them."""
     import numpy as np
 
     chosen = np.linspace(0, len(pictures) - 1, min(len(pictures), MOST)).round().astype(int)
     kept = [pictures[i] for i in chosen]
-    features, hashes, small, more = [], [], [], []
+    features, hashes, small = [], [], []
+    seen = {name: [] for name in judges or ()}
     for first in range(0, len(kept), PART):
         images = [picture.image() for picture in kept[first : first + PART]]
         features.append(scorer.features(images))
         hashes += map(perceptual_hash, images)
         small += map(reduced, images)
-        if inception:
-            more.append(inception.features(images))
-    more = np.concatenate(more) if more else None
+        for judge in seen:
+            seen[judge].append(judges[judge].features(images))
+    seen = {judge: np.concatenate(each) for judge, each in seen.items()}
     features = np.concatenate(features)
-    ceiling, told_apart = _truth(kept, features, scorer)
-    return Reference(
-        name, tuple(kept), features, tuple(hashes), np.stack(small), ceiling, more, told_apart
-    )
+    looks = features, tuple(hashes), np.stack(small)
+    truth = _truth(kept, features, scorer)
+    return Reference(name, tuple(kept), *looks, *truth, seen, is_subject)
 
 
 def _truth(

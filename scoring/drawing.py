@@ -35,7 +35,7 @@ class Job:
     def identity(self, generator: Generator, prompts: PromptSet) -> dict:
         """All that decides a score, except the model: what must be equal to compare two."""
         drawing = {k: v for k, v in generator.settings.items() if k not in ("model", "run_id")}
-        looking = self.eyes.scorer.identity
+        looking = self.eyes.identity
         return {
             **drawing,
             **looking,

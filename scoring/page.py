@@ -9,10 +9,11 @@ from pathlib import Path
 from preparing.plot import HEIGHT, WIDTH, Plot, figure, round_ticks
 from preparing.report import STYLE as PAGE_STYLE
 from preparing.report import address, amount, page_head, write_page
-from scoring.data import Reference
+from scoring.data import Captioned, Reference
 from scoring.report import measures
 from scoring.results import thumbnail
 from scoring.scores import Against, ModelScores, Result, Shown
+from scoring.sscd import LIMIT
 
 PROMPTS = 40  # of each set, with their pictures
 MODELS = 6  # side by side
@@ -24,6 +25,13 @@ MEANS = {
     "KID": "kernel distance to the training pictures, 0 for none (95 % interval)",
     "CMMD": "the same with another kernel, times 1000",
     "FID": "Frechet distance in the features of the given Inception",
+    "style (CSD)": "the same of what CSD sees: style and not content",
+    "KID (CSD)": "the kernel distance in what CSD sees (95 % interval)",
+    "KID (DINOv2)": "the kernel distance in what DINOv2 sees (95 % interval)",
+    "FD (DINOv2)": "Frechet distance in what DINOv2 sees; of as many pictures alone comparable",
+    "SSCD": "pictures with an SSCD similarity above 0.5, published as the limit for copies",
+    "CLIP-I": "likeness to its subject, 100 x mean cosine in what the scorer sees",
+    "DINO": "the same in what DINO sees",
     "copies": "pictures that lie on a training picture, also mirrored, moved or in other colours",
     "colours seen": "the colour that the prompt names is that of the body, read from pixels",
     "colours right": "of pictures with both coloured things, those that fit swapped colours less",
@@ -80,6 +88,8 @@ def _page(results, against, reference, told, best) -> Iterator[str]:
     yield from _prompts("What its base knew", kept) if len(kept) == len(results) else ()
     if reference and results[-1].memorisation:
         yield from _pairs(results[-1], reference)
+    if reference and results[-1].judged.replication:
+        yield from _likest(results[-1], reference)
     yield "<h2>How it was made</h2>\n<table>\n"
     for name, value in results[-1].following.identity.items():
         yield f'<tr><th scope="row">{_words(name)}</th><td>{_words(value)}</td></tr>\n'
@@ -175,17 +185,37 @@ def _pairs(result: Result, reference: Reference) -> Iterator[str]:
     )
     for number in memory.closest[:PAIRS]:
         near = memory.nearest[number]
-        caption, ours = sought[number]
-        theirs = reference.pictures[near.number]
         verdict = "a copy" if near.copy else "no copy"
-        yield (
-            f"<li><p>{verdict}: likeness {near.likeness:.3f}, outlines {near.outlines:.3f}, "
-            f"distance {near.distance:.4f}, {amount(near.bits, 'bit')}</p>"
-            '<div class="side" tabindex="0">\n'
-            f'<figure><img src="{address(ours.thumbnail)}" alt="">'
-            f"<small>{escape(caption)}</small></figure>\n"
-            f'<figure><img src="{address(thumbnail(theirs.image()))}" alt="">'
-            f"<small>{escape(theirs.name)}: {escape(theirs.caption)}</small></figure>\n"
-            "</div></li>\n"
+        words = (
+            f"{verdict}: likeness {near.likeness:.3f}, outlines {near.outlines:.3f}, "
+            f"distance {near.distance:.4f}, {amount(near.bits, 'bit')}"
         )
+        yield _pair(words, sought[number], reference.pictures[near.number])
     yield "</ul>\n"
+
+
+def _likest(result: Result, reference: Reference) -> Iterator[str]:
+    """The same by SSCD, where it was asked."""
+    found, sought = result.judged.replication, result.sought
+    yield (
+        f"<h2>Likest to {escape(reference.name)} by SSCD</h2>\n<p>Above {LIMIT} is the published "
+        'limit for a copy.</p>\n<ul class="rows">\n'
+    )
+    for number in found.closest[:PAIRS]:
+        place, similarity = found.nearest[number]
+        words = f"similarity {similarity:.3f}"
+        yield _pair(words, sought[number], reference.pictures[place])
+    yield "</ul>\n"
+
+
+def _pair(words: str, sought: tuple[str, Shown], theirs: Captioned) -> str:
+    """The model's picture and one of training, side by side."""
+    caption, ours = sought
+    return (
+        f'<li><p>{words}</p><div class="side" tabindex="0">\n'
+        f'<figure><img src="{address(ours.thumbnail)}" alt="">'
+        f"<small>{escape(caption)}</small></figure>\n"
+        f'<figure><img src="{address(thumbnail(theirs.image()))}" alt="">'
+        f"<small>{escape(theirs.name)}: {escape(theirs.caption)}</small></figure>\n"
+        "</div></li>\n"
+    )

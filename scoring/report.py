@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from textwrap import shorten
 
 from scoring.distances import Distance
+from scoring.judged_report import judged_as_json, judged_measures, judged_summary, likeness_key
 from scoring.memorisation import Memorisation
+from scoring.numbers import distance_with_interval, if_known, interval_as_json, number
 from scoring.scores import Against, Comparison, ModelScores, Result, Share, mean
 
 PROMPT_WIDTH = 70  # characters; longer prompts are shortened in tables, never in JSON
@@ -15,9 +17,9 @@ CLOSEST = 20  # pairs of a picture and its nearest training picture that JSON na
 
 def score_table(scores: ModelScores) -> str:
     """One row per prompt, then the mean."""
-    rows = [(prompt.prompt, _number(prompt.score)) for prompt in scores.prompts]
+    rows = [(prompt.prompt, number(prompt.score)) for prompt in scores.prompts]
     known = sum(prompt.score is not None for prompt in scores.prompts)
-    footer = [(_mean_over(known, len(rows)), _number(scores.score))]
+    footer = [(_mean_over(known, len(rows)), number(scores.score))]
     lines = _table(("CLIP score of " + scores.model, "score"), rows, footer)
     return "\n".join([*lines, _making(scores.identity)])
 
@@ -25,7 +27,7 @@ def score_table(scores: ModelScores) -> str:
 def comparison_table(model: ModelScores, base: ModelScores, comparison: Comparison) -> str:
     """One row per prompt with both scores and their difference."""
     rows = [
-        (ours.prompt, _number(theirs.score), _number(ours.score), _number(difference, "+"))
+        (ours.prompt, number(theirs.score), number(ours.score), number(difference, "+"))
         for ours, theirs, difference in zip(
             model.prompts, base.prompts, comparison.differences, strict=True
         )
@@ -35,9 +37,9 @@ def comparison_table(model: ModelScores, base: ModelScores, comparison: Comparis
     footer = [
         (
             _mean_over(len(both), len(rows)),
-            _number(mean([base.prompts[i].score for i in both])),
-            _number(mean([model.prompts[i].score for i in both])),
-            _number(comparison.mean, "+"),
+            number(mean([base.prompts[i].score for i in both])),
+            number(mean([model.prompts[i].score for i in both])),
+            number(comparison.mean, "+"),
         )
     ]
     title = f"CLIP score of {model.model} against {base.model}"
@@ -58,16 +60,17 @@ def results_table(results: Sequence[Result]) -> str:
 def measures(results: Sequence[Result]) -> dict[str, list[str]]:
     """By what it measures, a text for each model; what none of them has is left out."""
     found = {
-        "following": [_number(each.following.score) for each in results],
-        "keeping": [_number(each.keeping.score) if each.keeping else "" for each in results],
-        "style": [_number(each.style) if each.style is not None else "" for each in results],
-        "KID": [_distance(each.distances.get("kid")) for each in results],
-        "CMMD": [_distance(each.distances.get("cmmd")) for each in results],
-        "FID": [_number(each.fid) if each.fid is not None else "" for each in results],
+        "following": [number(each.following.score) for each in results],
+        "keeping": [number(each.keeping.score) if each.keeping else "" for each in results],
+        "style": [if_known(each.style) for each in results],
+        "KID": [distance_with_interval(each.distances.get("kid")) for each in results],
+        "CMMD": [distance_with_interval(each.distances.get("cmmd")) for each in results],
+        "FID": [if_known(each.fid) for each in results],
         "copies": [
             f"{each.memorisation.copies} of {len(each.memorisation.nearest)}"
             if each.memorisation else "" for each in results
         ],
+        **judged_measures([each.judged for each in results]),
         "colours right": [
             f"{share.hits} of {share.count}" if (share := each.following.binding) else ""
             for each in results
@@ -91,11 +94,12 @@ def as_json(result: Result) -> dict:
         "training_captions_told_apart": result.told_apart,
         "keeping": _scores(result.keeping),
         "style": result.style,
-        "distances": {name: _interval(each) for name, each in result.distances.items()},
+        "distances": {name: interval_as_json(each) for name, each in result.distances.items()},
         "fid": result.fid,
         "memorisation": _memorisation(result.memorisation),
         "binding": _share(result.following.binding),
         "colours_seen": _share(result.following.coloured),
+        "judges": judged_as_json(result.judged),
     }
 
 
@@ -103,7 +107,7 @@ def summary(result: Result) -> dict:
     """What run.json keeps: the numbers and how they were made, without a row per prompt."""
     known = sum(prompt.score is not None for prompt in result.following.prompts)
     everything = as_json(result)
-    kept = {
+    kept = {"judges": judged_summary(result.judged)} | {
         name: everything[name] for name in ("style", "distances", "fid", "binding", "colours_seen")
     }
     if result.keeping:
@@ -133,11 +137,24 @@ def against_as_json(against: Against) -> dict:
     compared = {name: _comparison(each) for name, each in others.items() if each}
     if against.style:  # judged by the distances of sets, which a picture's mean cosine is not
         compared["style"] |= {"verdict": against.nearness, "repeats": against.repeats}
+    judges = {
+        judge: _differences(distances) | {"verdict": against.nearness_by(distances)}
+        for judge, distances in against.judged.items()
+    }
+    likeness = {likeness_key(name): _comparison(each) for name, each in against.likeness.items()}
+    for each in likeness.values():
+        del each["verdict"]  # a mean cosine, by which nothing is better
+    more = {"judges": judges, "likeness": likeness}
     return (
         following
         | compared
-        | {f"{name}_difference": _interval(each) for name, each in against.distances.items()}
+        | _differences(against.distances)
+        | {name: value for name, value in more.items() if value}
     )
+
+
+def _differences(distances: dict[str, Distance]) -> dict:
+    return {f"{name}_difference": interval_as_json(each) for name, each in distances.items()}
 
 
 def _comparison(comparison: Comparison) -> dict:
@@ -175,10 +192,6 @@ def _scores(scores: ModelScores | None) -> dict | None:
         "identity": scores.identity,
         "prompts": rows,
     }
-
-
-def _interval(distance: Distance) -> dict:
-    return {"value": distance.value, "interval_95": distance.interval}
 
 
 def _share(share: Share | None) -> dict | None:
@@ -225,18 +238,6 @@ def _table(head: tuple, rows: list[tuple], footer: list[tuple]) -> list[str]:
 
     rule = "-" * len(line(head))
     return [line(head), rule, *map(line, cells), *([rule] if footer else []), *map(line, footer)]
-
-
-def _number(value: float | None, sign: str = "") -> str:
-    if value is None:
-        return "failed"
-    return f"{round(value, 2) + 0.0:{sign}.2f}"  # + 0.0: no "-0.00"
-
-
-def _distance(distance: Distance | None) -> str:
-    if distance is None:
-        return ""
-    return f"{distance.value:.3f} ({distance.interval[0]:.3f} to {distance.interval[1]:.3f})"
 
 
 def _mean_over(known: int, asked: int) -> str:

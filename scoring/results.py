@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from scoring.binding import first_colour, swapped, without_second
 from scoring.data import Reference
 from scoring.distances import KERNELS, MIN_PROMPTS, difference, distance, repeats
 from scoring.inception import fid
+from scoring.judged import differences, judged, measures_of
+from scoring.judges import INCEPTION
 from scoring.memorisation import Looks, Memorisation, memorisation, perceptual_hash
 from scoring.registration import is_blank, reduced
 from scoring.scores import (
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from numpy import ndarray
     from PIL import Image
 
-    from scoring.inception import Inception
+    from scoring.judge import Judge
     from scoring.scorer import Scorer
 
 THUMBNAIL = 192  # pixels of its longer side
@@ -38,8 +40,14 @@ class Eyes:
     """All that looks at a picture."""
 
     scorer: Scorer
-    inception: Inception | None = None  # for FID
+    judges: Mapping[str, Judge] = field(default_factory=dict)  # networks of others, by name
     colour: Callable[[Image.Image], str] | None = None  # reads a creature's from the pixels
+
+    @property
+    def identity(self) -> dict:
+        """What decides what they see: models, weights and libraries."""
+        weights = {name: judge.sha256 for name, judge in self.judges.items()}
+        return self.scorer.identity | ({"judges_sha256": weights} if weights else {})
 
     def look(
         self, image: Image.Image, prompt: str, seed: int | None = None, problem: str | None = None
@@ -57,7 +65,7 @@ class Eyes:
             bound=self._bound(features, prompt),
             features=features,
             text=self.scorer.text_features([prompt])[0],
-            inception=self.inception.features([image])[0] if self.inception else None,
+            seen={name: judge.features([image])[0] for name, judge in self.judges.items()},
             coloured=self.colour(image) == named if self.colour and named else None,
             hash=perceptual_hash(image),
             reduced=small,
@@ -104,7 +112,6 @@ def result(
         for each in prompt.shown if each.problem is None
     ])  # fmt: skip
     several = min(len(np.unique(prompts)), len(reference.features)) >= MIN_PROMPTS
-    seen = [each.inception for each in following.shown]
     return Result(
         following,
         keeping,
@@ -114,15 +121,21 @@ def result(
             for name in KERNELS
             if several
         },
-        fid=fid(np.stack(seen), reference.inception)
-        if several and reference.inception is not None
-        else None,
+        fid=_fid(following, reference) if several and INCEPTION in reference.seen else None,
         memorisation=_memorisation([following, recalling], reference),
         step=step,
         ceiling=reference.ceiling,
         told_apart=reference.told_apart,
         recalling=recalling,
+        judged=judged(following, recalling, reference, prompts, several),
     )
+
+
+def _fid(following: ModelScores, reference: Reference) -> float:
+    import numpy as np
+
+    seen = np.stack([each.seen[INCEPTION] for each in following.shown])
+    return fid(seen, reference.seen[INCEPTION])
 
 
 def _memorisation(sets: Sequence[ModelScores | None], reference: Reference) -> Memorisation | None:
@@ -155,6 +168,10 @@ def against(
     prompts = np.array([number for number, _, _ in pairs])
     several = min(len(np.unique(prompts)), len(reference.features)) >= MIN_PROMPTS
     both = [np.stack([row[i].features for row in pairs]) for i in (1, 2)] if pairs else []
+    likeness = {
+        name: compare_styles(model.following, base.following, features.mean(0), judge)
+        for name, judge, features in measures_of(reference)
+    }
     return Against(
         model,
         base,
@@ -163,4 +180,6 @@ def against(
         compare_styles(model.following, base.following, reference.style),
         {name: difference(name, *both, prompts, reference.features) for name in KERNELS if several},
         several and repeats(both[0], prompts, reference.features),
+        differences(pairs, reference) if several else {},
+        {name: replace(each, claims=claims) for name, each in likeness.items()},
     )

@@ -18,6 +18,7 @@ from core.statistics import (
 )
 from errors import UserError
 from scoring.distances import Distance, nearness
+from scoring.judged import Judged
 from scoring.margins import exchanged, fit_any, margins
 from scoring.memorisation import Memorisation
 
@@ -35,7 +36,7 @@ class Shown:
     bound: bool | None = None  # whether both things have their own colour, where both are there
     features: ndarray | None = field(default=None, repr=False)  # float32 D, of length 1
     text: ndarray | None = field(default=None, repr=False)  # likewise, of the prompt
-    inception: ndarray | None = field(default=None, repr=False)  # float32 2048
+    seen: dict[str, ndarray] = field(default_factory=dict, repr=False)  # features by each judge
     coloured: bool | None = None  # whether the pixels have the colour that the prompt names
     hash: int | None = None  # perceptual, 64 bits
     reduced: ndarray | None = field(default=None, repr=False)  # uint8 64,64,3
@@ -63,13 +64,11 @@ class PromptScore:
         """Mean over the pictures that count; None where none does."""
         return mean(self.pictures)
 
-    def styles(self, style: ndarray) -> tuple[float | None, ...]:
+    def styles(self, style: ndarray, judge: str | None = None) -> tuple[float | None, ...]:
         """How much each picture is in the style of others, whose mean features `style` (D) are:
-        100 times the mean cosine, -100..100."""
-        return tuple(
-            None if each.features is None else 100 * float(each.features @ style)
-            for each in self.shown
-        )
+        100 times the mean cosine, -100..100; by the scorer, or by a judge."""
+        features = (each.seen.get(judge) if judge else each.features for each in self.shown)
+        return tuple(None if each is None else 100 * float(each @ style) for each in features)
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,13 @@ class ModelScores:
         """All pictures that count, in order."""
         return [each for prompt in self.prompts for each in prompt.shown if each.problem is None]
 
-    def style(self, style: ndarray) -> float | None:
-        """Mean over the prompts of their pictures' mean `styles`."""
-        return mean([mean(prompt.styles(style)) for prompt in self.prompts])
+    def styles(self, style: ndarray, judge: str | None = None) -> list[float | None]:
+        """Of each prompt, the mean of its pictures' `styles`."""
+        return [mean(prompt.styles(style, judge)) for prompt in self.prompts]
+
+    def style(self, style: ndarray, judge: str | None = None) -> float | None:
+        """Mean over the prompts."""
+        return mean(self.styles(style, judge))
 
     @cached_property
     def floor(self) -> float | None:
@@ -215,6 +218,7 @@ class Result:
     ceiling: float | None = None  # score of the training pictures for their own captions
     told_apart: float | None = None  # how often these fit their own better than another, 0..1
     recalling: ModelScores | None = None  # pictures of training captions, where copies are sought
+    judged: Judged = field(default_factory=Judged)  # by networks of others
 
     @property
     def model(self) -> str:
@@ -243,13 +247,18 @@ class Against:
     style: Comparison | None = None
     distances: dict[str, Distance] = field(default_factory=dict)  # differences: below 0 is nearer
     repeats: bool = False  # the model's pictures of different prompts are nearly the same
+    judged: dict[str, dict[str, Distance]] = field(default_factory=dict)  # likewise, by each judge
+    likeness: dict[str, Comparison] = field(default_factory=dict)  # to its subject
 
     @property
     def nearness(self) -> str:
         """Whether the model's pictures, as a set, are nearer to the training pictures."""
-        found = nearness(
-            {name: each.at(self.following.confidence) for name, each in self.distances.items()}
-        )
+        return self.nearness_by(self.distances)
+
+    def nearness_by(self, distances: dict[str, Distance]) -> str:
+        """The same by differences of another's features."""
+        confidence = self.following.confidence
+        found = nearness({name: each.at(confidence) for name, each in distances.items()})
         return CANNOT_TELL if self.repeats and found == "better" else found
 
 
@@ -265,11 +274,13 @@ def compare(model: ModelScores, base: ModelScores) -> Comparison:
     )
 
 
-def compare_styles(model: ModelScores, base: ModelScores, style: ndarray) -> Comparison:
+def compare_styles(
+    model: ModelScores, base: ModelScores, style: ndarray, judge: str | None = None
+) -> Comparison:
     """The same of how much their pictures are in a style: the mean features of others, float D."""
     return Comparison(
         tuple(
-            _difference(ours.styles(style), theirs.styles(style))
+            _difference(ours.styles(style, judge), theirs.styles(style, judge))
             for ours, theirs in zip(model.prompts, base.prompts, strict=True)
         )
     )

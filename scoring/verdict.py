@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from core.statistics import CANNOT_TELL, MIN_DIFFERENT, MIN_PROMPTS, prompts_to_tell
 from preparing.report import amount
 from scoring.distances import MIN_PROMPTS as FEWEST
+from scoring.distances import Distance
+from scoring.judges import CSD, DINOV2
 from scoring.memorisation import Memorisation
+from scoring.numbers import signed
 from scoring.prompts import TRAINING_CAPTIONS
 from scoring.scores import Against, Comparison, Result, comparable, compare, half_of
+from scoring.sscd import LIMIT, Replication
 
 UNLIKELY = 0.001  # so seldom chance alone makes as many copies
 KNOWS = 0.75  # of real pictures, that a scorer tells by their captions; guessing: 0.5
@@ -87,10 +91,6 @@ def numbers(comparison: Comparison) -> str:
     )
 
 
-def signed(value: float) -> str:
-    return f"{round(value, 2) + 0.0:+.2f}"  # + 0.0: no "-0.00"
-
-
 def _against(each: Against) -> Iterator[str]:
     ours, base = each.model.model, each.base.model
     prompts = _prompts_of(each.model)
@@ -109,6 +109,9 @@ def _against(each: Against) -> Iterator[str]:
         yield _judged(each.keeping, words, unknown) + _kept(each)
     if each.style:
         yield _style(each)
+        yield from _by_judges(each)
+    for name, likeness in each.likeness.items():
+        yield f"Its likeness to its subject by {name}, against {base}: {numbers(likeness)}."
 
 
 def _prompts_of(result: Result) -> str:
@@ -147,12 +150,37 @@ def _style(each: Against) -> str:
     return f"{words.get(each.nearness, unknown)} ({_distances(each)})."
 
 
+BY_JUDGE = {
+    CSD: {
+        "better": "By CSD its pictures are nearer to the style of its training pictures",
+        "worse": "By CSD its pictures are farther from the style of its training pictures",
+        CANNOT_TELL: "By CSD these cannot tell whether its pictures are nearer in style",
+    },
+    DINOV2: {
+        "better": "By DINOv2 its pictures, as a set, are nearer to its training pictures",
+        "worse": "By DINOv2 its pictures, as a set, are farther from its training pictures",
+        CANNOT_TELL: "By DINOv2 these cannot tell whether its pictures are nearer as a set",
+    },
+}
+
+
+def _by_judges(each: Against) -> Iterator[str]:
+    """Of sets of pictures, too; nothing where these say nothing, which was told already."""
+    for judge, distances in each.judged.items():
+        nearness = each.nearness_by(distances)
+        if nearness == "worse" or not each.repeats:
+            yield f"{BY_JUDGE[judge][nearness]} ({_told(distances, each.following.confidence)})."
+
+
 def _distances(each: Against) -> str:
     if not each.distances:
         return f"a distance needs {FEWEST} prompts and as many training pictures"
-    confidence = each.following.confidence
+    return _told(each.distances, each.following.confidence)
+
+
+def _told(distances: Mapping[str, Distance], confidence: float) -> str:
     told = []
-    for name, distance in each.distances.items():
+    for name, distance in distances.items():
         low, high = distance.at(confidence).interval
         told.append(f"{name.upper()} {signed(distance.value)}, {signed(low)} to {signed(high)}")
     return f"{', '.join(told)}, {100 * confidence:.3g} % intervals"
@@ -166,6 +194,10 @@ def _alone(result: Result) -> Iterator[str]:
         yield _scale(result)
     if memory:
         yield _memorised(result, memory)
+    if found := result.judged.replication:
+        yield _replicated(result, found)
+    for measure in result.judged.likeness:
+        yield _likeness(result, measure)
     if binding:
         low, high = binding.interval
         yield (
@@ -215,6 +247,28 @@ def _memorised(result: Result, memory: Memorisation) -> str:
         advice = " Train for fewer steps, or with more pictures."
         return f"{copied}: it has memorised.{exact}{advice}"
     return f"{copied}, which is no more than chance. Look at the closest pairs."
+
+
+def _likeness(result: Result, measure: str) -> str:
+    found = result.judged.likeness[measure]
+    told = f"By {measure} pictures of {result.model} are as like its subject as {found.value:.2f}"
+    if found.interval:
+        told += f" (95 % interval {found.interval[0]:.2f} to {found.interval[1]:.2f})"
+    real = (
+        "" if found.real is None else f", its own pictures are so to each other as {found.real:.2f}"
+    )
+    return f"{told}; the same picture is as 100{real}."
+
+
+def _replicated(result: Result, found: Replication) -> str:
+    """Beside what was found by laying pictures on each other; no verdict, since training pictures
+    of one kind are above the limit with each other, too."""
+    return (
+        f"By SSCD {found.above} of {amount(len(found.nearest), 'picture')} of {result.model} are "
+        f"more than {LIMIT} like a training picture, the published limit for a copy; of "
+        f"{amount(len(found.among), 'training picture')} {found.above_among} are so with another "
+        "one."
+    )
 
 
 def _left_out(result: Result) -> Iterator[str]:
