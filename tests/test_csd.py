@@ -1,12 +1,15 @@
 """CSD, against a CLIP's vision tower written here in plain functions."""
 
+import open_clip
 import pytest
 import torch
 from judge_files import csd_file, normalised, picture
+from open_clip.transformer import QuickGELU
 from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from core import strict_weights
 from errors import UserError
 from scoring.csd import Csd
 
@@ -50,6 +53,20 @@ def test_the_middle_of_a_picture_counts(tmp_path):
     wide = Image.new("RGB", (96, 32))
     wide.paste(picture(32, 32), (32, 0))
     assert csd.features([wide]) == pytest.approx(csd.features([picture(32, 32)]), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ViT-L-14-quickgelu", "ViT-B-16-quickgelu"])
+def test_the_towers_of_the_paper_are_known_by_their_tensors(name):
+    with torch.device("meta"):
+        tower = open_clip.CLIP(**open_clip.get_model_config(name)).visual
+        shapes = {f"backbone.{key}": tuple(each.shape) for key, each in tower.state_dict().items()}
+        shapes["last_layer_style"] = shapes["last_layer_content"] = shapes.pop("backbone.proj")
+        network = Csd.network(shapes)
+    strict_weights.check(network, shapes)
+    ours, theirs = (each.transformer.resblocks for each in (network.backbone, tower))
+    assert len(ours) == len(theirs) and network.backbone.image_size == tower.image_size
+    assert ours[0].attn.num_heads == theirs[0].attn.num_heads
+    assert type(ours[0].mlp.gelu) is type(theirs[0].mlp.gelu) is QuickGELU
 
 
 @pytest.mark.parametrize(
