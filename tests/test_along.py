@@ -4,6 +4,7 @@ import json
 import shutil
 from contextlib import redirect_stderr
 from dataclasses import replace
+from html import unescape
 from io import StringIO
 from types import SimpleNamespace
 
@@ -69,7 +70,7 @@ def test_a_look_tells_the_verdict_and_log_report_card_and_terminal_the_same(trai
         assert look["copies"]["pictures"] == 4 + 3 + 3
         assert len(look["clip_scores"]) == 2 + 3 and look["kept_score"] >= 0
         assert all(sentence in said for sentence in look["verdict"])
-    report = (config.output / "report.html").read_text()
+    report = unescape((config.output / "report.html").read_text())
     card = (config.output / "README.md").read_text()
     for sentence in looks[-1]["verdict"]:
         assert sentence in report and sentence in card
