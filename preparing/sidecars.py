@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.bounded_json import JSONFault, loads
+from core.image_formats import is_picture
 from core.inputs import fault_of, read_bytes, size
-from preparing.formats import is_picture
 from preparing.ledger import Finding
 from preparing.limits import CAPTION_BYTES, CAPTION_CHARACTERS
 from preparing.reading import Reading

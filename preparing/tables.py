@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from core.hub import find
+from core.image_formats import Unreadable
 from core.model_files import check_files
 from errors import UserError, reason_of
-from preparing.formats import Unreadable
 from preparing.ledger import Finding
 from preparing.reading import Reading, Source
 from preparing.rows import (

@@ -11,9 +11,9 @@ from runs import write_metadata
 from samples import faults_of, file_of, noise
 
 import prepare_dataset
-from preparing import formats
-from preparing.formats import Unreadable
-from preparing.pictures import decoded, upright_rgb
+from core import image_formats as formats
+from core.image_formats import Unreadable
+from core.images import decoded, upright_rgb
 from preparing.rows import PICTURE_SUFFIXES
 from preparing.sources import Reading, open_source
 

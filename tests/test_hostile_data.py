@@ -39,11 +39,11 @@ from test_bad_data import (
 )
 
 import prepare_dataset
+from core.images import upright_rgb
 from errors import UserError
 from preparing import cells, check, coco, rows, text
 from preparing.captions import resolution_of
 from preparing.folders import files_below
-from preparing.pictures import upright_rgb
 from preparing.sources import pictures_alone
 from scoring.inception import Inception
 from scoring.prompts import read_prompts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -37,8 +37,11 @@ class Plugin:
     register: Callable[[], object]
 
 
-def open_image(content: bytes) -> Image.Image:
-    """The picture in a file, not yet decoded. Raises `Unreadable`, and what Pillow raises."""
+def open_image(content: bytes, formats: Sequence[str] | None = None) -> Image.Image:
+    """The picture in a file, not yet decoded. Raises `Unreadable`, and what Pillow raises.
+
+    `formats`: those that are tried, by Pillow's names; None: all.
+    """
     plugin = next((each for each in PLUGINS if each.accepts(content)), None)
     if plugin and not _registered(plugin):
         raise Unreadable(
@@ -47,7 +50,7 @@ def open_image(content: bytes) -> Image.Image:
         )
     if plugin is JPEG_XL:
         _check_pixels(*_jxl_size(content))
-    image = Image.open(io.BytesIO(content))
+    image = Image.open(io.BytesIO(content), formats=formats)
     if image.format == "EPS":  # to decode it, Pillow runs the program within
         raise Unreadable("is EPS, a program that draws; save it as PNG")
     if plugin is JPEG_XL and not image.jpeg:

@@ -1,0 +1,132 @@
+"""Pictures from outside, decoded to what the eye sees: upright, RGB, 8 bits a channel."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from core.image_formats import Unreadable, open_image
+
+ORIENTATION = 0x0112  # the EXIF tag
+TURNS = {  # what its values ask for; from 5 on the sides are swapped
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SRGB, LAB = (ImageCms.createProfile(name) for name in ("sRGB", "LAB"))
+DEEP = ("I", "F")  # begin the modes of one channel of more than 8 bits
+DAMAGED = "cannot be read as a picture; it is damaged or of another kind"
+TOO_MUCH = "takes more memory than there is; reduce it"
+
+# A large picture is no attack here: what is too large to be read still raises an error.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def rgb_of(content: bytes, formats: Sequence[str], most_pixels: int) -> Image.Image:
+    """The picture in a file of one of these formats (Pillow's names), upright and in RGB.
+
+    Raises `Unreadable`.
+    """
+    try:
+        return upright_rgb(decoded(content, formats=formats, most_pixels=most_pixels)[0])
+    except Unreadable:
+        raise
+    except MemoryError as error:
+        raise Unreadable(TOO_MUCH) from error
+    except Exception as error:  # rare modes and broken tags fail in many ways
+        raise Unreadable(DAMAGED) from error
+
+
+def decoded(
+    content: bytes,
+    max_side: int | None = None,
+    formats: Sequence[str] | None = None,
+    most_pixels: int | None = None,
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture in a file, and its width and height once it is upright.
+
+    The picture is whole, but a JPEG far larger than `max_side` is reduced on reading. One of other
+    `formats`, or of more than `most_pixels`, is not decoded.
+
+    Raises `Unreadable`.
+    """
+    if not content:
+        raise Unreadable("is an empty file")
+    try:
+        image = open_image(content, formats)
+        size = image.size
+        if most_pixels and size[0] * size[1] > most_pixels:
+            raise Unreadable(f"has more than {most_pixels / 1e6:.0f} million pixels; reduce it")
+        if max_side:
+            image.draft(None, (max_side + 1,) * 2)  # so that it still shows that it was larger
+        image.load()
+        turn = image.getexif().get(ORIENTATION)
+    except Unreadable:
+        raise
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise Unreadable(f"has more than {limit:.0f} million pixels; reduce it") from None
+    except MemoryError as error:
+        raise Unreadable(TOO_MUCH) from error
+    except Exception as error:  # what Pillow raises depends on the format and on the damage
+        if content.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+            raise Unreadable("is a web page, not a picture; download it again") from error
+        raise Unreadable(DAMAGED) from error
+    return image, size[::-1] if turn in TURNS and turn > 4 else size
+
+
+def upright_rgb(image: Image.Image, background: str = "white") -> Image.Image:
+    """RGB as the eye sees it: EXIF rotation applied, transparency put on `background`, channels
+    reduced to 8 bits, colours of another profile brought to sRGB. What is so already is not copied.
+
+    Raises `Unreadable` for numbers that are no colours.
+    """
+    profile = image.info.get("icc_profile")
+    turn = TURNS.get(image.getexif().get(ORIENTATION))
+    if image.mode.startswith(DEEP):
+        image = _in_8_bits(image)
+    if turn is not None:
+        image = image.transpose(turn)
+    if image.has_transparency_data:
+        image = image.convert("LA") if image.mode == "La" else image
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
+        image = image.convert("RGB")
+    if image.mode == "LAB":
+        return ImageCms.profileToProfile(image, LAB, SRGB, outputMode="RGB")
+    if profile and image.mode in ("RGB", "CMYK"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            return ImageCms.profileToProfile(image, source, SRGB, outputMode="RGB")
+        except (ImageCms.PyCMSError, OSError):
+            return image.convert("RGB")  # a broken profile is as good as none
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """One channel of integers or fractions as L, or LA where one number is transparent.
+
+    White is 65,535, or less where all numbers are: 255, and of fractions 1. The file does not say.
+    """
+    numbers = np.asarray(image)  # H,W of uint16, int32 or float32
+    low, high = numbers.min(), numbers.max()
+    if not (low >= 0 and high <= 65_535):  # nor are they where one is no number
+        raise Unreadable(
+            f"holds numbers from {low:g} to {high:g}, which are no colours; bring them to 0 to 255"
+        )
+    whites = (1, 255, 65_535) if image.mode == "F" else (255, 65_535)
+    white = next(each for each in whites if high <= each)
+    # Rounded down, as Pillow does with the deep channels of a coloured picture.
+    scaled = np.multiply(numbers, 255 / white, dtype=np.float32, casting="unsafe")
+    grey = Image.fromarray((scaled + np.float32(1e-3)).astype(np.uint8))
+    if isinstance(clear := image.info.get("transparency"), int):
+        grey.putalpha(Image.fromarray(np.where(numbers == clear, 0, 255).astype(np.uint8)))
+    return grey
