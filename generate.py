@@ -7,7 +7,6 @@ The only place that samples. The page, the scorer and the training preview impor
 """
 
 import argparse
-import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,11 +24,12 @@ from core.terminal import complain, shown
 from errors import UserError, exit_with_sentence
 from serving.batch import draw_rows
 from serving.destination import Destination
+from serving.init_image import InitImage
 from serving.picture import PROBLEMS, Picture
 from serving.pipeline import DTYPES, model_name, open_pipeline, read_run
 from serving.preview import Preview
 from serving.reader import Reader
-from serving.request import BOUNDS, SCHEDULERS, SEEDS, Cancelled, Request
+from serving.request import BOUNDS, SCHEDULERS, Cancelled, Request, with_seeds
 from serving.rows import KEYS, wanted_of
 from serving.sizes import size_note
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 COMMON_OPTIONS = (  # of all requests, by their names in Request
     "negative_prompt", "num_images", "steps", "guidance_scale", "width", "height", "scheduler",
+    "variation_strength",
 )  # fmt: skip
 PREVIEW_SECONDS = 0.25  # least, from one preview to the next
 DEFAULT_MODEL = str(Path(__file__).resolve().parent / "sd-pokemon-model")
@@ -108,7 +109,8 @@ class Generator:
     ) -> Iterator[Picture]:
         """Draw all requests, yielding pictures in order.
 
-        Neighbours of equal steps, guidance, size and scheduler share batches. The noise of a
+        Neighbours of equal steps, guidance, size and scheduler share batches, those with an init
+        image where they start as early. The noise of a
         picture comes from its own seed on the CPU, so batch and device change nothing but rounding.
         `on_step(done, total)` is called after every denoising step of the whole job; when it
         returns True, Cancelled is raised. `on_preview(images)` is given small pictures of what the
@@ -130,11 +132,11 @@ class Generator:
         """As `pictures`, for who takes the steps himself, of several courses in one: yields a
         Drawing, which must have taken its next `step` when the iteration goes on, or a Picture."""
         batches = list(self._batches(requests, batch_size))
-        total = sum(batch[0][0].steps for batch in batches)
+        total = sum(batch[0].denoising_steps for batch in batches)
         done, shown = 0, time.monotonic()
         for batch in batches:
             with self._memory_advice():
-                drawing = self.denoiser.begin(batch, *self._size_of(batch[0][0]))
+                drawing = self.denoiser.begin(batch, *self._size_of(batch[0]))
             while drawing.done < drawing.steps:
                 yield drawing
                 done += 1
@@ -162,17 +164,17 @@ class Generator:
 
         Where the finished one has a problem, it alone: the safety checker sees no other.
         """
-        seed, last, unfinished = request.seed, count - 1, []
-        shown = {request.steps * place // last for place in range(last)}
-        for event in self.course([replace(request, num_images=1)], on_step):
+        request, last, unfinished = replace(request, num_images=1), count - 1, []
+        shown = {request.denoising_steps * place // last for place in range(last)}
+        for event in self.course([request], on_step):
             if isinstance(event, Picture):
-                event.settings["done"] = request.steps
+                event.settings["done"] = request.denoising_steps
                 yield from [event] if event.problem else [*unfinished, event]
                 continue
             if event.done in shown:
                 with self._memory_advice():
                     (pixels,) = _pixels(self.denoiser.look(event))
-                unfinished.append(self._picture(request, seed, pixels, None))
+                unfinished.append(self._picture(request, pixels, None))
                 unfinished[-1].settings["done"] = event.done
             self.step([event])
 
@@ -182,16 +184,15 @@ class Generator:
         that was saved with the model."""
         return Preview.fitted(self.pipe.vae)
 
-    def _batches(
-        self, requests: Sequence[Request], batch_size: int
-    ) -> Iterator[list[tuple[Request, int]]]:
-        def kind(job):
-            request, _ = job
-            size = self._size_of(request)
-            return request.steps, request.guidance_scale, request.scheduler, size
+    def _batches(self, requests: Sequence[Request], batch_size: int) -> Iterator[list[Request]]:
+        """Requests of one picture each."""
 
-        jobs = [(request, seed) for request in requests for seed in request.seeds]
-        for _, group in groupby(jobs, key=kind):
+        def kind(one: Request):
+            size, starts = self._size_of(one), (one.init_image is None, one.denoising_steps)
+            return one.steps, one.guidance_scale, one.scheduler, size, starts
+
+        singles = [one for request in requests for one in request.singles()]
+        for _, group in groupby(singles, key=kind):
             group = list(group)
             for start in range(0, len(group), batch_size):
                 yield group[start : start + batch_size]
@@ -199,13 +200,13 @@ class Generator:
     def _size_of(self, request: Request) -> tuple[int, int]:
         return request.width or self.size, request.height or self.size
 
-    def _finish(self, batch: list[tuple[Request, int]], drawing: "Drawing") -> Iterator[Picture]:
+    def _finish(self, batch: list[Request], drawing: "Drawing") -> Iterator[Picture]:
         with self._memory_advice():
             images, flagged, finite = self.denoiser.finish(drawing)
         pixels = _pixels(images)
-        for i, (request, seed) in enumerate(batch):
+        for i, request in enumerate(batch):
             problem = "flagged" if flagged[i] else None if finite[i] else "non-finite"
-            yield self._picture(request, seed, pixels[i], problem)
+            yield self._picture(request, pixels[i], problem)
 
     @contextmanager
     def _memory_advice(self) -> Iterator[None]:
@@ -218,24 +219,25 @@ class Generator:
                 f"{self.device} {OUT}. Draw fewer pictures at once, or smaller ones."
             ) from error
 
-    def _picture(self, request: Request, seed: int, pixels, problem: str | None) -> Picture:
-        """`pixels` is uint8 H,W,3."""
-        settings = self.settings_of(request, seed)
-        return Picture(Image.fromarray(pixels), request.prompt, seed, problem, settings)
+    def _picture(self, request: Request, pixels, problem: str | None) -> Picture:
+        """Of a request of one picture; `pixels` is uint8 H,W,3."""
+        settings = self.settings_of(request)
+        return Picture(Image.fromarray(pixels), request.prompt, request.seed, problem, settings)
 
-    def settings_of(self, request: Request, seed: int) -> dict:
-        """All that is known of a picture of the request before it is drawn."""
+    def settings_of(self, request: Request) -> dict:
+        """All that is known of the picture of a request of one before it is drawn."""
         width, height = self._size_of(request)
         return {
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
-            "seed": seed,
+            "seed": request.seed,
             "steps": request.steps,
             "guidance_scale": request.guidance_scale,
             "width": width,
             "height": height,
             "scheduler": request.scheduler,
             "prompt_weights": request.prompt_weights,
+            **request.start,
             **self.settings,
         }
 
@@ -285,6 +287,22 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="of each prompt's first picture; the next has seed + 1 (random; with --prompts 0, and "
         "a row that is there twice goes on where the first ends)",
     )
+    add("--variation_seed", type=int, metavar="SEED", help="a neighbour's; the next has one more")
+    add(
+        "--variation_strength",
+        type=float,
+        default=usual.variation_strength,
+        metavar="SHARE",
+        help="draw neighbours of --seed: how far from its noise to that of --variation_seed, "
+        f"{bounds['variation_strength']} (%(default)s)",
+    )
+    add("--init_image", metavar="FILE", help="a picture to start from, as large as what is drawn")
+    add(
+        "--strength",
+        type=float,
+        metavar="SHARE",
+        help=f"how much of --init_image is drawn anew, {bounds['strength']} ({usual.strength})",
+    )
     add("--num_images", type=int, default=usual.num_images, help="per prompt (%(default)s)")
     add("--steps", type=int, default=usual.steps, help=f"{bounds['steps']} (%(default)s)")
     add(
@@ -313,16 +331,28 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def requests_from(args: argparse.Namespace) -> list[Request]:
-    """One request per prompt, all with the same seed."""
-    seed = secrets.randbelow(SEEDS) if args.seed is None else args.seed
-    return [Request(prompt, **common_values(args) | {"seed": seed}) for prompt in args.prompts]
+    """One request per prompt, all with the same seed and init image."""
+    values = with_seeds(common_values(args))
+    return [Request(prompt, **values) for prompt in args.prompts]
 
 
 def common_values(args: argparse.Namespace) -> dict:
-    """What the options say of every request; a seed only where one is given."""
+    """What the options say of every request; seeds and a strength only where they are given."""
+    check_pairs(args)
     values = {name: getattr(args, name) for name in COMMON_OPTIONS}
-    seed = {} if args.seed is None else {"seed": args.seed}
-    return values | seed | {"prompt_weights": not args.no_prompt_weights}
+    given = {name: getattr(args, name) for name in ("seed", "variation_seed", "strength")}
+    values |= {name: value for name, value in given.items() if value is not None}
+    if args.init_image is not None:
+        values["init_image"] = InitImage.from_file(args.init_image)
+    return values | {"prompt_weights": not args.no_prompt_weights}
+
+
+def check_pairs(args: argparse.Namespace) -> None:
+    """Raises UserError for an option that says nothing without another."""
+    if args.strength is not None and args.init_image is None:
+        raise UserError("--strength is for a picture to start from. Add --init_image FILE.")
+    if args.variation_seed is not None and not args.variation_strength:
+        raise UserError("--variation_seed does nothing alone. Add --variation_strength, above 0.")
 
 
 def draw_file(args: argparse.Namespace) -> None:

@@ -50,7 +50,9 @@ def open_image(content: bytes, formats: Sequence[str] | None = None) -> Image.Im
         )
     if plugin is JPEG_XL:
         _check_pixels(*_jxl_size(content))
-    image = Image.open(io.BytesIO(content), formats=formats)
+    Image.init()
+    known = None if formats is None else [each for each in formats if each in Image.OPEN]
+    image = Image.open(io.BytesIO(content), formats=known)
     if image.format == "EPS":  # to decode it, Pillow runs the program within
         raise Unreadable("is EPS, a program that draws; save it as PNG")
     if plugin is JPEG_XL and not image.jpeg:

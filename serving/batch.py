@@ -83,7 +83,7 @@ class Batch:
         """Draw what is missing. However it ends, the manifest is true."""
         parts = list(_alike(self.missing, batch_size))
         try:
-            with _bar(sum(part[0].request.steps for part in parts)) as bar:
+            with _bar(sum(part[0].request.denoising_steps for part in parts)) as bar:
                 for part in parts:
                     self._draw(part, batch_size, bar)
         except BaseException:
@@ -122,7 +122,7 @@ class Batch:
         for name in sorted(entries):
             known[self._identity(entries[name])].append(name)
         for each in self._wanted:
-            settings = self._generator.settings_of(each.request, each.request.seed)
+            settings = self._generator.settings_of(each.request)
             same = known[self._identity(settings)]
             there = (n for n in same if entries[n]["problem"] or self._manifest.holds(entries[n]))
             if name := next(there, None):
@@ -151,7 +151,7 @@ class Batch:
 
     def _draw(self, part: Sequence[Wanted], batch_size: int, bar: tqdm) -> None:
         """Pictures that are alike, at once."""
-        started, before, planned = time.monotonic(), bar.n, part[0].request.steps
+        started, before, planned = time.monotonic(), bar.n, part[0].request.denoising_steps
 
         def show_step(done: int, total: int) -> bool:
             bar.update(before + planned * done // total - bar.n)
@@ -208,7 +208,7 @@ def _alike(wanted: Sequence[Wanted], batch_size: int) -> Iterator[list[Wanted]]:
     keep their order."""
     groups = defaultdict(list)
     for place, each in enumerate(wanted):
-        kind = replace(each.request, prompt="any", negative_prompt="", seed=0)
+        kind = replace(each.request, prompt="any", negative_prompt="", seed=0, variation_seed=0)
         groups[place if batch_size == 1 else kind].append(each)
     for group in groups.values():
         for start in range(0, len(group), batch_size):

@@ -25,15 +25,16 @@ if TYPE_CHECKING:
 class Drawing:
     """Pictures of equal steps, guidance, size and scheduler, on their way from noise."""
 
-    def __init__(self, request: Request, scheduler, embeddings, noise, options: dict):
+    def __init__(self, request: Request, scheduler, embeddings, latents, options: dict):
         """`request`: what they have in common. `embeddings`: R,77,D, rows without words first if
-        there is guidance: then R = 2N, else N. `noise`: N,C,h,w. `options`: of the scheduler's
-        steps."""
-        self.steps = request.steps
+        there is guidance: then R = 2N, else N. `latents`: N,C,h,w, as noisy as the first of the
+        steps expects. `options`: of the scheduler's steps."""
+        self.steps = request.denoising_steps
         self.done = 0  # steps
         self.expected = None  # N,C,h,w: what `latents` would be without their noise; None at first
         self.embeddings = embeddings
-        self.latents = noise * scheduler.init_noise_sigma
+        self.latents = latents
+        self._timesteps = scheduler.timesteps[-self.steps :]
         self._guidance_scale = float(request.guidance_scale)
         self._scheduler, self._options = scheduler, options
 
@@ -48,7 +49,7 @@ class Drawing:
 
     @property
     def timestep(self) -> torch.Tensor:
-        return self._scheduler.timesteps[self.done]
+        return self._timesteps[self.done]
 
     def inputs(self) -> torch.Tensor:
         """R,C,h,w: what the UNet sees."""
@@ -79,25 +80,58 @@ class Denoiser:
         self._scheduler_config.pop("_use_default_values", None)
 
     @torch.no_grad()
-    def begin(self, batch: Sequence[tuple[Request, int]], width: int, height: int) -> Drawing:
-        """Noise for requests with their seeds; they have steps, guidance and scheduler in common.
+    def begin(self, batch: Sequence[Request], width: int, height: int) -> Drawing:
+        """Latents for requests of one picture each; they have steps, guidance and scheduler in
+        common, and all have an init image, and its strength, or none has.
 
         The noise of a picture comes from its own seed, on the CPU. `width`, `height`: pixels.
         """
-        pipe, (request, _) = self.pipe, batch[0]
+        pipe, request = self.pipe, batch[0]
         scheduler = self._scheduler(request)
         embeddings = self._embeddings(
-            [each.parts_of(each.prompt) for each, _ in batch],
-            [each.parts_of(each.negative_prompt) for each, _ in batch],
+            [each.parts_of(each.prompt) for each in batch],
+            [each.parts_of(each.negative_prompt) for each in batch],
             request.guidance_scale > 1,
         )
-        scale = pipe.vae_scale_factor
-        shape = len(batch), pipe.unet.config.in_channels, height // scale, width // scale
-        generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in batch]
-        noise = randn_tensor(shape, generators, pipe.device, embeddings.dtype)
+        generators = [torch.Generator("cpu").manual_seed(each.seed) for each in batch]
+        if request.init_image:
+            clean = self._encoded(batch, generators, width, height, embeddings.dtype)
+            noise = self._noise(batch, generators, clean.shape, embeddings.dtype)
+            first = scheduler.timesteps[-request.denoising_steps].repeat(len(batch))
+            latents = scheduler.add_noise(clean, noise, first)
+        else:
+            scale = pipe.vae_scale_factor
+            shape = len(batch), pipe.unet.config.in_channels, height // scale, width // scale
+            noise = self._noise(batch, generators, shape, embeddings.dtype)
+            latents = noise * scheduler.init_noise_sigma
         takes_noise = "generator" in inspect.signature(scheduler.step).parameters
         more = {"generator": generators} if takes_noise else {}
-        return Drawing(request, scheduler, embeddings, noise, more)
+        return Drawing(request, scheduler, embeddings, latents, more)
+
+    def _noise(
+        self, batch: Sequence[Request], generators: list, shape: tuple, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """N,C,h,w: that of each seed, or on the way from there to that of the variation seed."""
+        noise = randn_tensor(shape, generators, self.pipe.device, dtype)
+        for row, request in zip(noise, batch, strict=True):
+            if request.variation_strength:
+                other = torch.Generator("cpu").manual_seed(request.variation_seed)
+                target = randn_tensor((1, *row.shape), other, self.pipe.device, dtype)[0]
+                row.copy_(slerp(row, target, request.variation_strength))
+        return noise
+
+    def _encoded(
+        self, batch: Sequence[Request], generators: list, width: int, height: int, dtype
+    ) -> torch.Tensor:
+        """N,C,h,w: the init images as the VAE has them, one after another as diffusers does."""
+        pipe, vae = self.pipe, self.pipe.vae
+        fitted = {each: each.fitted(width, height) for each in {r.init_image for r in batch}}
+        latents = []
+        for request, generator in zip(batch, generators, strict=True):
+            pixels = pipe.image_processor.preprocess(fitted[request.init_image])
+            encoded = vae.encode(pixels.to(device=pipe.device, dtype=dtype)).latent_dist
+            latents.append(encoded.sample(generator))
+        return vae.config.scaling_factor * torch.cat(latents)
 
     def _embeddings(
         self, prompts: list[list[Part]], negative: list[list[Part]], guided: bool
@@ -115,6 +149,8 @@ class Denoiser:
         name, options = SCHEDULERS[request.scheduler]
         scheduler = getattr(diffusers, name).from_config(self._scheduler_config, **options)
         scheduler.set_timesteps(request.steps, device=self.pipe.device)
+        if request.init_image and hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(request.steps - request.denoising_steps)
         return scheduler
 
     @torch.no_grad()
@@ -161,3 +197,17 @@ class Denoiser:
             decoded, output_type="pt", do_denormalize=[not each for each in flagged]
         )
         return made.float().cpu()
+
+
+def slerp(start: torch.Tensor, end: torch.Tensor, share: float) -> torch.Tensor:
+    """Spherical interpolation (Shoemake 1985): between two noises it is noise, of their length.
+
+    `share`: 0 is `start`, 1 is `end`.
+    """
+    one, other = start.float(), end.float()
+    cosine = (one * other).sum() / (one.norm() * other.norm())
+    if cosine.abs() > 0.9995:  # nearly on one line, where the sine says nothing
+        return torch.lerp(one, other, share).to(start.dtype)
+    angle = torch.acos(cosine)
+    weights = torch.sin((1 - share) * angle), torch.sin(share * angle)
+    return ((weights[0] * one + weights[1] * other) / torch.sin(angle)).to(start.dtype)

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 DARK = 8  # of 255: no pixel of a picture without light is brighter
 DARK_NOTE = "The picture of seed {seed} is black, and so the model drew it; try other words."
+STARTS = {  # what AUTOMATIC1111 calls the settings of a start from other than a seed's noise
+    "Variation seed": "variation_seed",
+    "Variation seed strength": "variation_strength",
+    "Denoising strength": "strength",
+}
 PROBLEMS = {  # why a picture is not shown, and the way out
     "flagged": "The model's safety checker withheld the picture of seed {seed}; try another seed.",
     "non-finite": "The picture of seed {seed} overflowed; use --dtype fp32 or lower the guidance.",
@@ -59,8 +64,10 @@ class Picture:
 
     @property
     def file_name(self) -> str:
-        """For example a-red-creature-seed-7.png."""
-        return f"{file_stem(self.prompt)}-seed-{self.seed}.png"
+        """For example a-red-creature-seed-7.png, or a-red-creature-seed-7-variation-3.png."""
+        other = self.settings.get("variation_seed")
+        variation = "" if other is None else f"-variation-{other}"
+        return f"{file_stem(self.prompt)}-seed-{self.seed}{variation}.png"
 
     def _parameters(self) -> str:
         s = self.settings
@@ -72,6 +79,7 @@ class Picture:
         lines.append(
             f"Steps: {s['steps']}, Sampler: {s['scheduler']}, CFG scale: {s['guidance_scale']}, "
             f"Seed: {self.seed}, Size: {s['width']}x{s['height']}, Model: {s['model']}"
+            + "".join(f", {theirs}: {s[ours]}" for theirs, ours in STARTS.items() if ours in s)
         )
         return "\n".join(lines)
 

@@ -1,10 +1,12 @@
 """The one request type: the command, the page and the scorer ask for pictures with it."""
 
 import re
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, fields, replace
 
 from errors import UserError
 from serving.prompt_weights import Part, parts_of, words_of
+from serving.init_image import MOST_INIT_CHARACTERS, InitImage
 
 SEEDS = 2**32
 MAX_PROMPT_CHARACTERS = 2000
@@ -16,6 +18,9 @@ BOUNDS = {  # inclusive; the page's sliders and the command's help show the same
     "guidance_scale": (1, 30),
     "width": (32, 1024),
     "height": (32, 1024),
+    "variation_seed": (0, SEEDS - 1),
+    "variation_strength": (0, 1),
+    "strength": (0, 1),
 }
 SCHEDULERS = {  # by the names that other tools have for them: class of diffusers, options
     "DPM++ 2M": ("DPMSolverMultistepScheduler", {}),
@@ -58,7 +63,16 @@ RULES = {  # of a request's fields, as JSON Schema: what is checked here, and wh
     "height": _number("height", "integer") | {"multipleOf": PIXELS_STEP},
     "scheduler": {"type": "string", "enum": list(SCHEDULERS)},
     "prompt_weights": {"type": "boolean"},
+    "variation_seed": _number("variation_seed", "integer"),
+    "variation_strength": _number("variation_strength", "number"),
+    "init_image": {
+        "type": "string",
+        "contentEncoding": "base64",
+        "maxLength": MOST_INIT_CHARACTERS,
+    },
+    "strength": _number("strength", "number"),
 }
+NEEDLESS = ("width", "height", "init_image")  # a request may have none
 
 
 class Cancelled(Exception):
@@ -69,8 +83,10 @@ class Cancelled(Exception):
 class Request:
     """What to draw: the one request type of the command, the page and the scorer.
 
-    Picture i of a request has seed `seed + i`. Raises UserError for a value against `RULES`, so
-    that a Request that exists can be drawn.
+    Picture i of a request has seed `seed + i`. With a `variation_strength` all have `seed`, and
+    picture i is drawn from its noise on the way to that of `variation_seed + i` (as AUTOMATIC1111
+    has it). Raises UserError for a value against `RULES`, so that a Request that exists can be
+    drawn.
     """
 
     prompt: str
@@ -84,13 +100,19 @@ class Request:
     scheduler: str = "DPM++ 2M"  # a key of SCHEDULERS
     # Whether brackets in the prompts are weights: people mean them so, captions as they stand.
     prompt_weights: bool = True
+    variation_seed: int = 0
+    variation_strength: float = 0.0  # 0 = the noise of `seed`, 1 = that of `variation_seed`
+    init_image: InitImage | None = None  # to start from, instead of noise alone
+    strength: float = 0.8  # how much of `init_image` becomes noise, and of the steps are taken
 
     def __post_init__(self):
         for name, rule in RULES.items():
             value = getattr(self, name)
-            if value is None and name in ("width", "height"):
+            if value is None and name in NEEDLESS:
                 continue
-            if "enum" in rule:
+            if name == "init_image":
+                _check_init_image(value)
+            elif "enum" in rule:
                 _check_choice(name, value, rule)
             elif rule["type"] == "boolean":
                 _check_switch(name, value)
@@ -104,7 +126,42 @@ class Request:
     @property
     def seeds(self) -> list[int]:
         """One seed per picture, in order."""
+        if self.variation_strength:
+            return [self.seed] * self.num_images
         return [(self.seed + i) % SEEDS for i in range(self.num_images)]
+
+    @property
+    def variation_seeds(self) -> list[int]:
+        """Likewise; of no account without a `variation_strength`."""
+        return [(self.variation_seed + i) % SEEDS for i in range(self.num_images)]
+
+    @property
+    def denoising_steps(self) -> int:
+        """How many of `steps` are taken; with an `init_image` only the last, but at least one."""
+        return max(1, int(self.steps * self.strength)) if self.init_image else self.steps
+
+    @property
+    def start(self) -> dict:
+        """What it starts from, as JSON has it, where that is not the noise of its seed alone; the
+        init image by its digest."""
+        names = ("variation_seed", "variation_strength") if self.variation_strength else ()
+        found = {name: getattr(self, name) for name in names}
+        if self.init_image:
+            found |= {"init_image": {"sha256": self.init_image.sha256}, "strength": self.strength}
+        return found
+
+    @property
+    def settings(self) -> dict:
+        """Its fields as JSON has them, without an init image."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return named | {"init_image": None} | self.start
+
+    def singles(self) -> "list[Request]":
+        """One request per picture, in order."""
+        return [
+            replace(self, num_images=1, seed=seed, variation_seed=other)
+            for seed, other in zip(self.seeds, self.variation_seeds, strict=True)
+        ]
 
     def parts_of(self, text: str) -> list[Part]:
         """Its prompt, or what to avoid, in parts of equal weight."""
@@ -114,6 +171,13 @@ class Request:
     def words(self) -> str:
         """The prompt as the text encoder reads it."""
         return words_of(self.parts_of(self.prompt))
+
+
+def with_seeds(values: dict) -> dict:
+    """A request's values, with random seeds where seeds are wanted and none are given."""
+    new = {"seed": secrets.randbelow(SEEDS)}
+    new["variation_seed"] = secrets.randbelow(SEEDS) if values.get("variation_strength") else 0
+    return values | {name: seed for name, seed in new.items() if values.get(name) is None}
 
 
 def _check_text(name: str, text: object, rule: dict) -> None:
@@ -139,6 +203,11 @@ def _checked_number(name: str, given: object, rule: dict) -> int | float:
         nearest = value - value % step
         raise UserError(f"{name} is {value}. Give a multiple of {step}, such as {nearest}.")
     return value
+
+
+def _check_init_image(value: object) -> None:
+    if not isinstance(value, InitImage):
+        raise UserError(f"The init image is of type {type(value).__name__}. Give an InitImage.")
 
 
 def _check_choice(name: str, value: object, rule: dict) -> None:

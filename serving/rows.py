@@ -14,7 +14,7 @@ from errors import UserError
 from serving.picture import file_stem
 from serving.request import SEEDS, Request
 
-KEYS = [field.name for field in fields(Request)]
+KEYS = [field.name for field in fields(Request) if field.name != "init_image"]
 MOST_TOLD = 20  # sentences of a kind
 
 
@@ -88,8 +88,8 @@ def _pictures(row: Row, request: Request) -> list[Wanted]:
     return [
         Wanted(
             row,
-            f"{row.number:06}{numbered(number)}-{stem}-seed-{seed}.png",
-            replace(request, seed=seed, num_images=1),
+            f"{row.number:06}{numbered(number)}-{stem}-seed-{single.seed}.png",
+            single,
         )
-        for number, seed in enumerate(request.seeds, start=1)
+        for number, single in enumerate(request.singles(), start=1)
     ]

@@ -5,10 +5,9 @@ import base64
 import html
 import io
 import json
-import secrets
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from string import Template
 
@@ -23,11 +22,12 @@ from errors import UserError
 from serving.entrances.client import HEADER, client_of
 from serving.entrances.guard import Refusal, read_json
 from serving.entrances.openapi import document
+from serving.init_image import InitImage
 from serving.limits import Limits
 from serving.line import MAX_WAITING_JOBS, Busy, ClientBusy
 from serving.page.learned import proposals
 from serving.picture import Picture
-from serving.request import SEEDS, Cancelled, Request
+from serving.request import Cancelled, Request, with_seeds
 from serving.worker import TOGETHER, Job, Unread, Worker
 
 RETRY_SECONDS = 60  # as the sentence of a full line says
@@ -165,22 +165,22 @@ def request_of(values: dict) -> Request:
     for key in values:
         if key not in KEYS:
             raise UserError(f"There is no {key!r:.40}. The keys are {', '.join(KEYS)}.")
-    seed = values.get("seed")
-    values = {"prompt": "", **values, "seed": secrets.randbelow(SEEDS) if seed is None else seed}
-    return Request(**values)
+    if (picture := values.get("init_image")) is not None:
+        values = values | {"init_image": InitImage.from_base64(picture)}
+    return Request(**with_seeds({"prompt": "", **values}))
 
 
 def _draw(job: Job) -> bytes:
     """Wait for the job; the answer as JSON. Raises what the job raises."""
     (request,) = job.requests
-    settings, images, unread = asdict(request), [], ""
+    settings, images, unread = request.settings, [], ""
     for event in job:
         if isinstance(event, Unread):
             unread = event.words
         elif isinstance(event, Picture):
             images.append({"image": _base64(event), "seed": event.seed, "problem": event.problem})
             settings |= event.settings
-    settings["seed"] = request.seed  # of the first picture
+    settings |= {name: getattr(request, name) for name in ("seed", "variation_seed")}  # the first's
     return json.dumps({"images": images, "settings": settings, "unread": unread}).encode()
 
 
