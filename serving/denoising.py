@@ -209,5 +209,5 @@ def slerp(start: torch.Tensor, end: torch.Tensor, share: float) -> torch.Tensor:
     if cosine.abs() > 0.9995:  # nearly on one line, where the sine says nothing
         return torch.lerp(one, other, share).to(start.dtype)
     angle = torch.acos(cosine)
-    weights = torch.sin((1 - share) * angle), torch.sin(share * angle)
-    return ((weights[0] * one + weights[1] * other) / torch.sin(angle)).to(start.dtype)
+    own, others = (torch.sin(part * angle) / torch.sin(angle) for part in (1 - share, share))
+    return (own * one + others * other).to(start.dtype)

@@ -7,6 +7,7 @@ from core import bounded_json, hub
 from core.limits import Limit
 from errors import UserError
 from serving import line
+from serving.init_image import MOST_INIT_BYTES, MOST_INIT_PIXELS, MOST_LOOKED_AT
 from serving.prompt_weights import MOST_WEIGHT
 from serving.request import BOUNDS, MAX_PROMPT_CHARACTERS, Request
 from serving.worker import Job, Worker
@@ -34,9 +35,10 @@ MAX_NAME_CHARACTERS = 64  # of a client
 
 # Bodies
 MAX_BODY_BYTES = 64 * 1024
+MOST_DRAWING_BYTES = 7 * 2**20  # of a body that brings an init image, in base64
 BODY_SECONDS = 10
 MOST_SMALL_CHUNKS = 32  # of a chunked body; beyond them 1 KiB each, on average
-MOST_UPLOADED = 5 * 2**20  # bytes of a picture whose settings are wanted
+MOST_UPLOADED = MOST_INIT_BYTES  # also of a picture whose settings are wanted
 UPLOAD_SECONDS = 120
 MOST_UPLOADS_AT_ONCE = 8
 MOST_UPLOADS_OF_PEER = 4
@@ -91,6 +93,7 @@ APP = (
           "seconds", "called off"),
     Limit("calls of the page's functions that wait", MOST_QUEUED, "calls", "503"),
     Limit("JSON body", MAX_BODY_BYTES, "bytes", "413"),
+    Limit("... that brings an init image, and says its length", MOST_DRAWING_BYTES, "bytes", "413"),
     Limit("chunks of a body, beyond those of 1 KiB on average", MOST_SMALL_CHUNKS, "chunks", "400"),
     Limit("until a JSON body is complete", BODY_SECONDS, "seconds", "408"),
     Limit("JSON: digits of a number", bounded_json.DIGITS, "digits", "400"),
@@ -106,8 +109,12 @@ APP = (
     Limit("for which one waits", LONGEST_WAIT_SECONDS, "seconds", "429"),
     Limit("name of a client (X-Client-Id)", MAX_NAME_CHARACTERS, "characters", "400"),
     Limit("picture that is dropped on the page", MOST_UPLOADED, "bytes", "413"),
-    Limit("until an upload is complete", UPLOAD_SECONDS, "seconds", "408"),
-    Limit("uploads on their way", MOST_UPLOADS_AT_ONCE, "uploads", "503"),
+    Limit("file of an init image, wherever it comes from", MOST_INIT_BYTES, "bytes", "400"),
+    Limit("pixels of an init image", MOST_INIT_PIXELS, "pixels", "400"),
+    Limit("init images that are looked at, one after another", MOST_LOOKED_AT, "pictures", "503"),
+    Limit("until an upload, or a body with an init image, is complete", UPLOAD_SECONDS, "seconds",
+          "408"),
+    Limit("of both on their way", MOST_UPLOADS_AT_ONCE, "uploads", "503"),
     Limit("uploads kept of one address", MOST_UPLOADS_OF_PEER, "uploads", "the oldest goes"),
     Limit("uploads kept in all", MOST_UPLOADS, "uploads", "the oldest goes"),
     Limit("for which an upload is kept that nobody looks at", UPLOAD_KEPT_SECONDS, "seconds",

@@ -43,7 +43,7 @@ class ClientBusy(Busy):
 def cost_of(requests: Sequence[Request]) -> int:
     """Steps x pixels x pictures, to which the time of drawing is about proportional."""
     return sum(
-        r.steps * r.num_images * (r.width or USUAL_SIDE) * (r.height or USUAL_SIDE)
+        r.denoising_steps * r.num_images * (r.width or USUAL_SIDE) * (r.height or USUAL_SIDE)
         for r in requests
     )
 

@@ -5,8 +5,8 @@ import secrets
 from dataclasses import dataclass, fields, replace
 
 from errors import UserError
-from serving.prompt_weights import Part, parts_of, words_of
 from serving.init_image import MOST_INIT_CHARACTERS, InitImage
+from serving.prompt_weights import Part, parts_of, words_of
 
 SEEDS = 2**32
 MAX_PROMPT_CHARACTERS = 2000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from io import BytesIO
 
@@ -14,15 +15,26 @@ from serving.text_chunks import NoPNG, TooMuch, texts
 NONE = "This picture carries no settings. Drop a PNG file that was drawn here."
 # Pictures from before there was a choice of schedulers name the class of the only one.
 FORMER_SCHEDULER, ITS_NAME = "DPMSolverMultistepScheduler", "DPM++ 2M"
-A1111 = {"Steps": ("steps", int), "CFG scale": ("guidance_scale", float), "Seed": ("seed", int)}
+A1111 = {
+    "Steps": ("steps", int),
+    "CFG scale": ("guidance_scale", float),
+    "Seed": ("seed", int),
+    "Variation seed": ("variation_seed", int),
+    "Variation seed strength": ("variation_strength", float),
+}
 
 
 def request_of(png: bytes) -> Request:
     """What drew the picture in a PNG file: one of ours, or of AUTOMATIC1111.
 
-    Its pixels are not looked at. Raises UserError where it is no such file, carries no settings,
-    or some that are out of bounds.
+    Its pixels are not looked at. An init image is not in it: see `init_image_of`. Raises UserError
+    where it is no such file, carries no settings, or some that are out of bounds.
     """
+    return request_from(settings_of(png))
+
+
+def settings_of(png: bytes) -> dict:
+    """Likewise, before they are judged."""
     try:
         chunks = texts(BytesIO(png), READERS)
     except NoPNG as error:
@@ -32,7 +44,12 @@ def request_of(png: bytes) -> Request:
     settings = next((read(chunks[name]) for name, read in READERS.items() if name in chunks), None)
     if settings is None:
         raise UserError(NONE)
-    known = {field.name for field in fields(Request)} - {"num_images"}
+    return settings
+
+
+def request_from(settings: dict) -> Request:
+    """Raises UserError where they are out of bounds."""
+    known = {field.name for field in fields(Request)} - {"num_images", "init_image"}
     return Request(**{name: value for name, value in settings.items() if name in known})
 
 
@@ -44,6 +61,13 @@ def as_drawn(settings: dict) -> dict:
     # A longer one is refused, and is not worth the time.
     marked = any(len(text) <= MAX_PROMPT_CHARACTERS and has_marks(text) for text in texts)
     return {"prompt_weights": not marked} | settings
+
+
+def init_image_of(settings: dict) -> str | None:
+    """The SHA-256 of the picture that is needed to draw this again; None where none is."""
+    named = settings.get("init_image")
+    digest = named.get("sha256") if isinstance(named, dict) else None
+    return digest if isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) else None
 
 
 def _json(text: str) -> dict:

@@ -62,8 +62,8 @@ class FakeGenerator:
             if on_step(done, total):
                 raise Cancelled
         for request in requests:
-            for seed in request.seeds:
-                yield self._picture(request, seed)
+            for single in request.singles():
+                yield self._picture(single)
 
     def stages(self, request: Request, count: int, on_step) -> Iterator[Picture]:
         (picture,) = self.pictures([request], on_step)
@@ -71,11 +71,12 @@ class FakeGenerator:
             done = request.steps * place // (count - 1)
             yield replace(picture, settings=picture.settings | {"done": done})
 
-    def _picture(self, request: Request, seed: int) -> Picture:
-        colour = hashlib.sha256(f"{request.prompt} {seed}".encode()).digest()[:3]
+    def _picture(self, request: Request) -> Picture:
+        drawn = f"{request.prompt} {request.seed}{request.start or ''}"
+        colour = hashlib.sha256(drawn.encode()).digest()[:3]
         settings = {
             "prompt": request.prompt,
-            "seed": seed,
+            "seed": request.seed,
             "negative_prompt": request.negative_prompt,
             "steps": request.steps,
             "guidance_scale": request.guidance_scale,
@@ -83,7 +84,8 @@ class FakeGenerator:
             "height": request.height or 64,
             "scheduler": request.scheduler,
             "prompt_weights": request.prompt_weights,
+            **request.start,
             "model": self.name,
         }
         image = Image.new("RGB", (64, 64), (3, 2, 1) if self.dark else tuple(colour))
-        return Picture(image, request.prompt, seed, self.problem, settings)
+        return Picture(image, request.prompt, request.seed, self.problem, settings)

@@ -145,6 +145,9 @@ BAD_VALUES = {
     "num_images": [0, 1_000_000, 3.7],
     "seed": [-1, 2**32, 2**64, 1.5, "abc", "__class__"],
 }
+START = ("variation_seed", "variation_strength", "strength")  # in one value
+BAD_VALUES |= {name: BAD_VALUES[name][1:-3] + BAD_VALUES[name][-1:] for name in START}
+BAD_VALUES["variation_seed"] = BAD_VALUES["seed"]
 
 
 @pytest.mark.parametrize("name", BAD_VALUES)
@@ -152,7 +155,8 @@ def test_a_bad_value_is_a_sentence_on_the_page(demo, client, untouched, name):
     draw = function(demo, given="gallery")
     usual = draw.values | {"new_seed": False, "prompt": "a"}
     for value in BAD_VALUES[name]:
-        values = list((usual | {name: value}).values())
+        changed = {"start": {name: value}} if name in START else {name: value}
+        values = list((usual | changed).values())
         if str(value) in ("nan", "inf"):
             assert "is no number" in sentence(call(client, draw.index, values), 400)
         elif value == 10**400:
@@ -180,7 +184,7 @@ def test_no_value_makes_gradio_look_for_a_file(demo, client, untouched):
     draw = function(demo, given="gallery")
     for value in (FILE, [FILE], {"a": {"b": FILE}}, [[]], {"a": {}}):
         values = list((draw.values | {"prompt": value}).values())
-        assert "Value 1 is nothing that the page sends" in sentence(
+        assert "Value 2 is nothing that the page sends" in sentence(
             call(client, draw.index, values), 400
         )
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from samples import file_of, noise
 from test_fuzz_data import CARD, FUZZ, HOSTILE, RUN, VOTE, altered, odd_json
 
 from core import hub, inputs
@@ -23,7 +24,9 @@ from errors import UserError
 from serving import limits
 from serving.entrances.guard import parse_json
 from serving.entrances.rest import request_of as request_of_json
-from serving.entrances.uploads import Uploads, file_of
+from serving.entrances.uploads import Uploads
+from serving.entrances.uploads import file_of as uploaded
+from serving.init_image import InitImage
 from serving.page.examples import examples_of
 from serving.page.link import link_to, linked
 from serving.page.messages import head
@@ -137,6 +140,12 @@ def test_a_picture_that_a_model_brings_along_is_shown_or_left_out(tmp_path_facto
     assert len(survives(examples_of, str(folder))) <= 1
 
 
+@FUZZ
+@given(content=altered(PICTURE) | altered(file_of(noise(size=(16, 16)), "jpeg")))
+def test_a_picture_to_start_from_is_read_or_refused(content):
+    survives(InitImage, content)
+
+
 # Requests
 
 
@@ -175,7 +184,7 @@ FORM = (
     body=altered(FORM),
 )
 def test_a_form_is_taken_or_refused(kind, body):
-    if found := survives(file_of, kind, body):
+    if found := survives(uploaded, kind, body):
         assert Uploads().put(*found, peer="a").count("/") > 2
 
 
@@ -260,10 +269,10 @@ READERS = {
     "body": (lambda text: parse_json(text.encode()), limits.MAX_BODY_BYTES),
     "link": (linked, limits.MOST_HEADER_BYTES),
     "form": (
-        lambda text: file_of("multipart/form-data; boundary=B", b"--B\r\n" + text.encode()),
+        lambda text: uploaded("multipart/form-data; boundary=B", b"--B\r\n" + text.encode()),
         limits.MOST_UPLOADED,
     ),
-    "type of a form": (lambda text: file_of(text, FORM), limits.MOST_HEADER_BYTES),
+    "type of a form": (lambda text: uploaded(text, FORM), limits.MOST_HEADER_BYTES),
 }
 
 

@@ -23,6 +23,10 @@ from serving.request import BOUNDS, NO_TEXT, SCHEDULERS, SEEN, Request
         *(("guidance_scale", v) for v in (0, 31, float("nan"), float("inf"), True, "5", 1e309)),
         *(("width", v) for v in (24, 33, 1032, 64.5, "64")),
         *(("height", v) for v in (-8, 513, 10**9)),
+        *(("variation_seed", v) for v in (-1, 2**32, 1.5, None)),
+        *(("variation_strength", v) for v in (-0.1, 1.1, float("nan"), "1", True, None)),
+        *(("init_image", v) for v in ("a", b"a", "iVBORw0KGgo=", 7, ["a"])),
+        *(("strength", v) for v in (-0.1, 1.1, float("nan"), "1", True, None)),
         *(("scheduler", v) for v in ("", "ddim", "__class__", None, 3, ["DDIM"])),
     ],
 )
@@ -54,6 +58,7 @@ def test_what_is_not_given_is_one_picture_of_the_models_own_size_by_the_usual_se
         "prompt": "a", "negative_prompt": "", "seed": 0, "num_images": 1, "steps": 20,
         "guidance_scale": 5.0, "width": None, "height": None, "scheduler": "DPM++ 2M",
         "prompt_weights": True,
+        "variation_seed": 0, "variation_strength": 0.0, "init_image": None, "strength": 0.8,
     }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from serving.limits import MOST_CHUNKS, MOST_TEXT_BYTES
 from serving.page.examples import examples_of
 from serving.picture import Picture
 from serving.request import Request
-from serving.restore import request_of
+from serving.restore import init_image_of, request_from, request_of, settings_of
 
 SETTINGS = {"prompt": "a red creature, with wings", "negative_prompt": "blur\nnoise", "seed": 7,
             "steps": 12, "guidance_scale": 6.5, "width": 64, "height": 96,
@@ -140,6 +140,27 @@ def test_a_picture_of_more_chunks_than_are_read_is_a_sentence():
 @pytest.mark.parametrize("prompt", ["plain", "Kätzchen", "a \N{CAT FACE}"])
 def test_every_way_in_which_a_text_can_stand_in_a_picture_is_read(zip, prompt):
     assert request_of(png(zip, parameters=f"{prompt}\nSteps: 5")).prompt == prompt
+
+
+def test_a_picture_says_which_picture_is_needed_to_draw_it_again():
+    settings = SETTINGS | {"init_image": {"sha256": "ab" * 32}, "strength": 0.35}
+    found = settings_of(png(sd_pokemon=json.dumps(settings)))
+    assert init_image_of(found) == "ab" * 32
+    request = request_from(found)
+    assert (request.strength, request.init_image) == (0.35, None)
+    for odd in (None, "ab" * 32, {}, {"sha256": 7}, {"sha256": "<b>"}, {"sha256": "ab" * 33}):
+        assert init_image_of(settings | {"init_image": odd}) is None
+
+
+def test_a_variation_comes_back_from_pictures_of_ours_and_of_automatic1111():
+    ours = json.dumps(SETTINGS | {"variation_seed": 9, "variation_strength": 0.25})
+    theirs = (
+        "a cat\nSteps: 30, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 64x64, "
+        "Variation seed: 9, Variation seed strength: 0.25, Model: m"
+    )
+    for found in (png(sd_pokemon=ours), png(parameters=theirs)):
+        request = request_of(found)
+        assert (request.variation_seed, request.variation_strength) == (9, 0.25)
 
 
 def test_a_picture_that_was_damaged_on_the_way_is_no_picture():

@@ -12,6 +12,7 @@ import pytest
 from fakes import FakeGenerator
 from PIL import Image
 from ports import some_port
+from samples import file_of, noise
 from test_rest import until, worker_of
 
 import app
@@ -20,6 +21,7 @@ from generate import Request
 from serving.entrances.password import Password
 from serving.entrances.rest import KEYS
 from serving.entrances.tool import _each, check_installed
+from serving.init_image import InitImage
 from serving.line import Client
 from serving.models import Rivals
 
@@ -88,6 +90,17 @@ def test_it_gives_the_pictures_and_what_drew_them(url, generator):
     assert len(images) == 2
     settings = json.loads(answer.content[-1].text)
     assert (settings["seeds"], settings["steps"], settings["notes"]) == ([7, 8], 3, [])
+
+
+@pytest.mark.parametrize("size", [(64, 64), (900, 700)], ids=["small", "large"])
+def test_a_drawing_starts_from_a_picture_that_an_assistant_gives(url, generator, size):
+    generator.requests.clear()
+    file = file_of(noise(1, size))
+    values = {"prompt": "a", "seed": 7, "strength": 0.5, "variation_seed": 3}
+    asked = values | {"init_image": base64.b64encode(file).decode()}
+    answer = ask(url, lambda session: session.call_tool("generate", asked))
+    assert not answer.isError
+    assert generator.requests == [Request(**values, init_image=InitImage(file))]
 
 
 def test_whatever_it_gives_beside_pictures_is_json(url, generator):

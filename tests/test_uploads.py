@@ -19,7 +19,7 @@ from test_rest import until
 from errors import UserError
 from serving import limits
 from serving.entrances.gate import Gate
-from serving.entrances.guard import Refusal
+from serving.entrances.guard import Refusal, large_bodies
 from serving.entrances.uploads import Uploads, file_of
 from serving.request import Request
 
@@ -83,14 +83,13 @@ def test_a_full_disk_or_none_at_all_stops_no_upload(demo, client, untouched, mon
 
 def test_so_many_uploads_are_on_their_way_at_once(demo, client, untouched):
     head = f"POST {ROOT}/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n".encode()
-    gate = gate_of(demo)
     with ExitStack() as held:
         for _ in range(limits.MOST_UPLOADS_AT_ONCE):
             slow = held.enter_context(socket.create_connection(("127.0.0.1", demo.server_port)))
             slow.sendall(head)
-        until(lambda: gate._uploading == limits.MOST_UPLOADS_AT_ONCE, PATIENCE_SECONDS)
+        until(lambda: large_bodies._now == limits.MOST_UPLOADS_AT_ONCE, PATIENCE_SECONDS)
         assert "on their way" in sentence(upload(client, b"x"), 503)
-    until(lambda: gate._uploading == 0, PATIENCE_SECONDS)
+    until(lambda: large_bodies._now == 0, PATIENCE_SECONDS)
     assert upload(client, b"x").status_code == 200
 
 

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import get_type_hints
 
 import gradio as gr
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from errors import UserError
 from serving.entrances.client import client_of
 from serving.entrances.openapi import DESCRIPTIONS
-from serving.entrances.rest import KEYS, request_of
+from serving.entrances.rest import KEYS, LOOKERS, asked
 from serving.page import words
 from serving.page.drawings import Drawings
 from serving.picture import PROBLEMS, Picture
@@ -31,9 +31,11 @@ def add_endpoint(worker: Worker, drawings: Drawings) -> None:
 
 
 def _function(worker: Worker, drawings: Drawings) -> Callable:
+    lookers = CapacityLimiter(LOOKERS)
+
     async def generate(visitor: gr.Request, *values) -> AsyncIterator[tuple[list, dict]]:
         try:
-            request = request_of(dict(zip(KEYS, values, strict=True)))
+            request = await asked(dict(zip(KEYS, values, strict=True)), lookers)
             client = client_of(visitor, visitor.session_hash)
             # A generator: gradio leaves it at the first event after its client is gone.
             async for told in _follow(worker.submit([request], client), drawings):
@@ -52,10 +54,13 @@ def _function(worker: Worker, drawings: Drawings) -> Callable:
 
 
 def _parameters() -> list[inspect.Parameter]:
-    """The visitor, then what gradio asks for by name; without a seed it is random."""
+    """The visitor, then what gradio asks for by name; without a seed it is random, and a picture
+    is its file in base64."""
     kind, types = inspect.Parameter.POSITIONAL_OR_KEYWORD, get_type_hints(Request)
     defaults = {name: getattr(Request, name, inspect.Parameter.empty) for name in KEYS}
-    types["seed"], defaults["seed"] = int | None, None
+    for name in ("seed", "variation_seed"):
+        types[name], defaults[name] = int | None, None
+    types["init_image"] = str | None
     return [
         inspect.Parameter("visitor", kind, annotation=gr.Request),
         *(inspect.Parameter(n, kind, default=defaults[n], annotation=types[n]) for n in KEYS),

@@ -18,14 +18,24 @@ from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.entrances.client import address_of
-from serving.entrances.guard import Refusal, answer_of, read_body, read_json
+from serving.entrances.endpoint import NAME
+from serving.entrances.guard import (
+    TOO_LARGE,
+    Refusal,
+    answer_of,
+    is_large,
+    large_bodies,
+    read_body,
+    read_drawing,
+    read_json,
+    read_large,
+)
 from serving.entrances.listeners import Listeners
 from serving.limits import (
     MAX_BODY_BYTES,
     MOST_STREAMS,
     MOST_STREAMS_OF_PEER,
     MOST_UPLOADED,
-    MOST_UPLOADS_AT_ONCE,
     UPLOAD_SECONDS,
 )
 
@@ -55,7 +65,6 @@ class Gate:
         self._app, self._page = app, page
         self._listeners = Listeners(page._queue)
         self._streams = Counter()  # of each peer, now
-        self._uploading = 0
         self._routes: list[tuple[str, re.Pattern, Callable[[HttpRequest], Awaitable[bytes]]]] = [
             (methods, re.compile(path), check)
             for methods, path, check in (
@@ -65,7 +74,7 @@ class Gate:
                 ("POST", r"queue/join|run/predict", self._read_call),
                 ("POST", r"cancel", self._read_cancel),
                 ("POST", r"upload", self._read_upload),
-                ("GET POST DELETE", r"mcp/?", read_body),
+                ("GET POST DELETE", r"mcp/?", read_drawing),
             )
         ]
 
@@ -138,11 +147,13 @@ class Gate:
         return b""
 
     async def _read_call(self, request: HttpRequest) -> bytes:
-        call = await read_json(request)
+        call = await read_json(request, read_large)
         if extra := call.keys() - CALL_KEYS:
             raise Refusal(400, f"A call has no {min(extra)!r:.40}. Leave it out.")
         _check_call(call, "trigger_id")
         function = self._function(call, queued=request.url.path.endswith("join"))
+        if is_large(request) and function.api_name != NAME:
+            raise Refusal(413, TOO_LARGE)
         values = call.get("data")
         if not isinstance(values, list) or len(values) != len(function.inputs):
             raise Refusal(400, f"The function takes {len(function.inputs)} values. Give as many.")
@@ -182,14 +193,9 @@ class Gate:
         return json.dumps(call).encode()
 
     async def _read_upload(self, request: HttpRequest) -> bytes:
-        if self._uploading >= MOST_UPLOADS_AT_ONCE:
-            raise Refusal(503, "Too many pictures are on their way. Try again in a moment.")
-        self._uploading += 1
-        try:
+        with large_bodies.one():
             # A form's own lines need some room beside the file.
             return await read_body(request, MOST_UPLOADED + MAX_BODY_BYTES, UPLOAD_SECONDS)
-        finally:
-            self._uploading -= 1
 
 
 async def _nothing(_: HttpRequest) -> bytes:

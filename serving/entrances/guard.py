@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -10,7 +12,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.bounded_json import check_bounds
 from errors import UserError
-from serving.limits import BODY_SECONDS, MAX_BODY_BYTES
+from serving.limits import (
+    BODY_SECONDS,
+    MAX_BODY_BYTES,
+    MOST_DRAWING_BYTES,
+    MOST_UPLOADS_AT_ONCE,
+    UPLOAD_SECONDS,
+)
 
 OPEN_PATHS = {"/healthz", "/readyz"}  # for whoever watches the server: no password, any name
 # gradio's page has inline scripts and styles, compiles its `js=` at run time and shows pictures
@@ -36,6 +44,12 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
+
+
+TOO_LARGE = (
+    f"The body is over {MAX_BODY_BYTES // 1024} KiB. Send less; with an init image "
+    f"{MOST_DRAWING_BYTES // 2**20} MiB."
+)
 
 
 class Refusal(UserError):
@@ -103,12 +117,61 @@ def refuse_foreign_origin(headers: Headers) -> None:
         raise Refusal(403, "A page of another site sent this. Send it from your own program.")
 
 
-async def read_json(request: Request) -> dict:
-    """The body of a request, an object. Raises Refusal: 400, 408, 413 or 415."""
+async def read_json(
+    request: Request, read: Callable[[Request], Awaitable[bytes]] | None = None
+) -> dict:
+    """The body of a request, an object. Raises Refusal: 400, 415, and what `read` raises, which is
+    `read_body` if None."""
     media_type, _, _ = request.headers.get("content-type", "").partition(";")
     if media_type.strip().lower() != "application/json":
         raise Refusal(415, "The content type is not JSON. Send Content-Type: application/json.")
-    return parse_json(await read_body(request))
+    return parse_json(await (read or read_body)(request))
+
+
+async def read_drawing(request: Request) -> bytes:
+    """As `read_large`, of an object that may name an init image: only with one may it be large."""
+    body = await read_large(request)
+    if is_large(request) and b"init_image" not in body:
+        raise Refusal(413, TOO_LARGE)
+    return body
+
+
+async def read_large(request: Request) -> bytes:
+    """As `read_body`; it may be as large as an init image, and take longer, where few such are on
+    their way. Raises Refusal: 408, 413 or 503."""
+    if not is_large(request):
+        return await read_body(request)
+    if int(request.headers["content-length"]) > MOST_DRAWING_BYTES:
+        raise Refusal(413, TOO_LARGE)
+    with large_bodies.one():
+        return await read_body(request, MOST_DRAWING_BYTES, UPLOAD_SECONDS)
+
+
+def is_large(request: Request) -> bool:
+    """Whether its body says that it is."""
+    length = request.headers.get("content-length", "")
+    return length.isdecimal() and int(length) > MAX_BODY_BYTES
+
+
+class LargeBodies:
+    """So many are on their way at a time."""
+
+    def __init__(self):
+        self._now = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Raises Refusal (503)."""
+        if self._now >= MOST_UPLOADS_AT_ONCE:
+            raise Refusal(503, "Too many pictures are on their way. Try again in a moment.")
+        self._now += 1
+        try:
+            yield
+        finally:
+            self._now -= 1
+
+
+large_bodies = LargeBodies()  # of the process, which has memory for no more
 
 
 async def read_body(request: Request, most: int = MAX_BODY_BYTES, seconds: int = 0) -> bytes:

@@ -18,17 +18,24 @@ DESCRIPTIONS = {
     "scheduler": "how noise is taken away, step by step",
     "prompt_weights": "whether (word:1.2), (word) and [word] weigh words, as in AUTOMATIC1111, "
     "from -10 to 10; \\( is a bracket; false: brackets are words like any others",
+    "variation_seed": "of the first picture's other noise, the next has one more; without it a "
+    "random one",
+    "variation_strength": "how far from the noise of the seed to that of the variation seed; above "
+    "0 all pictures have the same seed",
+    "init_image": "a picture's file, in base64, to start from; its middle is what is drawn over",
+    "strength": "how much of the init image is drawn anew, of no account without one",
 }
 REFUSALS = {
     "400": "A value, a key, the JSON or the header X-Client-Id is not right.",
     "403": "A browser sent this for a page of another site.",
     "408": "The body came too slowly.",
-    "413": "The body is over 64 KiB.",
+    "413": "The body is over 64 KiB, or with an init image over 7 MiB.",
     "415": "The content type is not application/json.",
     "421": "The name in the header Host is none of the page's.",
     "429": "Too many drawings wait, or too many wrong passwords are being tried; Retry-After says "
     "after how many seconds to come again.",
     "500": "Drawing failed.",
+    "503": "Too many pictures to start from come at once.",
 }
 NOT_LET_IN = {"401": "The password is wrong, or there is none."}
 PLAIN = {"text/plain": {"schema": {"type": "string"}}}
@@ -55,7 +62,7 @@ def _property(name: str, default: object, most: int | None) -> dict:
     schema = dict(RULES[name])
     if most:
         schema["maximum"] = min(schema["maximum"], most)
-    if default is None or name == "seed":
+    if default is None or name in ("seed", "variation_seed"):
         schema["type"] = [schema["type"], "null"]
     elif default is not MISSING:
         schema["default"] = default

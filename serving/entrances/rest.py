@@ -18,11 +18,12 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from core.inputs import size
 from errors import UserError
 from serving.entrances.client import HEADER, client_of
-from serving.entrances.guard import Refusal, read_json
+from serving.entrances.guard import Refusal, read_drawing, read_json
 from serving.entrances.openapi import document
-from serving.init_image import InitImage
+from serving.init_image import MOST_INIT_BYTES, MOST_LOOKED_AT, InitImage, TooManyPictures
 from serving.limits import Limits
 from serving.line import MAX_WAITING_JOBS, Busy, ClientBusy
 from serving.page.learned import proposals
@@ -31,6 +32,7 @@ from serving.request import Cancelled, Request, with_seeds
 from serving.worker import TOGETHER, Job, Unread, Worker
 
 RETRY_SECONDS = 60  # as the sentence of a full line says
+LOOKERS = 2 * MOST_LOOKED_AT  # threads; those that find no place are free again at once
 KEYS = [field.name for field in fields(Request)]
 PASSWORD_OPTION = """
   -H "Authorization: Bearer $PASSWORD" \\"""
@@ -113,6 +115,8 @@ def _range(schema: dict) -> str:
         return "true or false"
     if "minimum" in schema:
         return f"{schema['minimum']} to {schema['maximum']}"
+    if "contentEncoding" in schema:
+        return f"base64 of up to {size(MOST_INIT_BYTES)}"
     return f"up to {schema['maxLength']:,} characters"
 
 
@@ -123,6 +127,7 @@ class Generate:
         self._worker = worker
         # Each job is followed in a thread, and so many can be under way; gradio has its own.
         self._followers = CapacityLimiter(MAX_WAITING_JOBS + TOGETHER)
+        self._lookers = CapacityLimiter(LOOKERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -133,6 +138,8 @@ class Generate:
             answer = _error(refusal, refusal.status)
         except Busy as busy:
             answer = _error(busy, 429, {"Retry-After": str(RETRY_SECONDS)})
+        except TooManyPictures as error:
+            answer = _error(error, 503)
         except UserError as error:
             answer = _error(error, 400)
         await answer(scope, receive, send)
@@ -141,7 +148,8 @@ class Generate:
         if http.method != "POST":
             sentence = "This address draws what is sent by POST. See /api."
             return _error(sentence, 405, {"Allow": "POST"})
-        request, client = request_of(await read_json(http)), client_of(http)
+        values, client = await read_json(http, read_drawing), client_of(http)
+        request = await asked(values, self._lookers)
         try:
             submitted = self._worker.submit([request], client)
         except ClientBusy as busy:
@@ -158,6 +166,13 @@ class Generate:
             return await to_thread.run_sync(_draw, job, limiter=self._followers)
         finally:
             leaving.cancel()
+
+
+async def asked(values: dict, lookers: CapacityLimiter) -> Request:
+    """As `request_of`; a picture is looked at in a thread, while others are answered."""
+    if not values.get("init_image"):
+        return request_of(values)
+    return await to_thread.run_sync(request_of, values, limiter=lookers)
 
 
 def request_of(values: dict) -> Request:

@@ -11,6 +11,7 @@ from zipfile import ZipFile
 import gradio as gr
 
 from errors import UserError
+from serving import restore
 from serving.entrances.client import client_of
 from serving.entrances.uploads import Uploads
 from serving.limits import Limits
@@ -21,14 +22,14 @@ from serving.page.examples import CHOOSE, choice_of
 from serving.page.history import history, remembered
 from serving.page.learned import CHOOSE as CHOOSE_WORD
 from serving.page.learned import about_words, proposals, with_word
-from serving.page.link import linked
+from serving.page.link import init_image_of, linked
 from serving.page.messages import KEPT, Pace, inline, note, summary, tokens_read
 from serving.page.opened import Drawn, Opened
 from serving.page.settings import Settings
+from serving.page.start_from import SEND, StartFrom
 from serving.picture import DARK_NOTE, PROBLEMS, Picture, file_stem
 from serving.prompt_weights import parts_of, words_of
 from serving.request import MAX_PROMPT_CHARACTERS
-from serving.restore import request_of
 from serving.worker import Step, Unread, Worker
 
 
@@ -98,10 +99,11 @@ class Draw:
         else:
             prompts = [[prompt] for prompt in self._proposals]
             gr.Examples(prompts, self._prompt, label=words.TRY, elem_id="try")
+        start = StartFrom(self._uploads)
         with gr.Accordion(words.SETTINGS, open=False, elem_id="settings"):
             size = getattr(self._worker.generator, "size", None)
             limits = getattr(self._worker, "limits", Limits())
-            self._settings = Settings(self._prompt, size, limits)
+            self._settings = Settings(self._prompt, size, limits, start)
         self._dropped = gr.UploadButton(
             words.TAKE_SETTINGS,  # or drop it anywhere
             file_types=[".png"],
@@ -120,8 +122,10 @@ class Draw:
             fields,
             [
                 self._status, self._expected, self._gallery, self._all, self._history,
-                self._settings.fields["seed"], self._opened.drawn, *self._buttons.updated,
+                self._settings.fields["seed"], self._settings.start.component,
+                self._opened.drawn, *self._buttons.updated,
             ],
+            js=SEND,
             trigger_mode="once",
             preprocess=False,  # gradio would turn a list into words and stumble over numbers
             **hidden,
@@ -171,7 +175,9 @@ class Draw:
             request = linked(query)
         except UserError as error:
             return {self._status: note(str(error), problem=True)}
-        return self._settings.filled(request) if request else {self._status: gr.skip()}
+        if request is None:
+            return {self._status: gr.skip()}
+        return self._settings.filled(request, init_image_of(query))
 
     def _show_example(self, clicked: gr.EventData) -> dict:
         """A picture that the model brings along, and its settings in the fields."""
@@ -227,10 +233,11 @@ class Draw:
         path = dropped["path"]
         self._dropped.temp_files.discard(path)  # gradio notes the names of all that ever were
         try:
-            request = request_of(self._uploads.take(path))
+            settings = restore.settings_of(self._uploads.take(path))
+            request = restore.request_from(settings)
         except UserError as error:
             return {self._status: note(str(error), problem=True)}
-        return self._settings.filled(request) | {
+        return self._settings.filled(request, restore.init_image_of(settings)) | {
             self._status: note(words.SETTINGS_BACK.format(seed=request.seed)),
         }
 
@@ -243,7 +250,8 @@ class Draw:
         request, seed_is_new = self._settings.request(*values), values[-1] is True
         unsaid, drawn, pace = [], [], Pace()
         with self._worker.submit([request], client) as job:
-            yield self._buttons.busy(job) | {self._settings.fields["seed"]: request.seed}
+            seed = {self._settings.fields["seed"]: request.seed}
+            yield self._buttons.busy(job) | seed | self._settings.start.taken(request)
             started = time.monotonic()
             for event in job:
                 if isinstance(event, Unread):

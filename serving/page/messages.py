@@ -104,11 +104,24 @@ def summary(request: Request, seconds: float | None = None, seed_is_new: bool = 
     seeds = (words.ONE_SEED if first == last else words.SEEDS).format(first=first, last=last)
     parts = [
         seeds + KEEP_SEED * seed_is_new,
+        *_start(request),
         words.ONE_STEP_DONE if request.steps == 1 else words.STEPS_DONE.format(steps=request.steps),
         *([] if seconds is None else [words.SECONDS.format(seconds=seconds)]),
         f'<a href="{html.escape(link_to(request))}">{words.LINK}</a>',
     ]
     return f'<p role="status">{" · ".join(parts)}</p>'
+
+
+def _start(request: Request) -> list[str]:
+    """What it started from, beside its seed's noise."""
+    told = []
+    if request.variation_strength:
+        first, last = request.variation_seeds[0], request.variation_seeds[-1]
+        said = words.ONE_VARIATION if first == last else words.VARIATIONS
+        told.append(said.format(first=first, last=last, strength=request.variation_strength))
+    if request.init_image:
+        told.append(words.FROM_PICTURE.format(strength=request.strength))
+    return told
 
 
 def tokens_read(count: int, most: int, unread: str) -> str:

@@ -18,7 +18,7 @@
   });
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
-    const input = document.querySelector("input[type=file]");
+    const input = document.querySelector("input[type=file]:not(#start *)");
     if (!input || !event.dataTransfer.files.length) return;
     event.preventDefault();
     input.files = event.dataTransfer.files;

@@ -11,6 +11,7 @@ from errors import UserError
 from serving.limits import Limits
 from serving.page import words
 from serving.page.messages import note
+from serving.page.start_from import StartFrom
 from serving.request import BOUNDS, SCHEDULERS, SEEDS, Request
 from serving.sizes import size_note
 
@@ -23,8 +24,9 @@ USUAL_SIZE = 512  # pixels a side, where the model does not say
 class Settings:
     """Laid out where it is made; reads requests from its fields and writes them there."""
 
-    def __init__(self, prompt: gr.Textbox, size: int | None, limits: Limits):
+    def __init__(self, prompt: gr.Textbox, size: int | None, limits: Limits, start: StartFrom):
         """`size`: pixels a side that the model draws; `limits`: what sliders end at."""
+        self.start = start
         self._side = size
         preset = gr.Radio(
             [*PRESETS, words.CUSTOM], value=words.BALANCED, label=words.PRESET, elem_id="preset"
@@ -76,12 +78,12 @@ class Settings:
     @property
     def inputs(self) -> list:
         """What `request` is made of, in its order."""
-        return [*self.fields.values(), self.new_seed]
+        return [self.start.component, *self.fields.values(), self.new_seed]
 
     def request(self, *values) -> Request:
         """Raises UserError for what cannot be drawn."""
-        *settings, new_seed = values
-        asked = dict(zip(self.fields, settings, strict=True))
+        start, *settings, new_seed = values
+        asked = dict(zip(self.fields, settings, strict=True)) | self.start.read(start)
         return Request(**asked | ({"seed": secrets.randbelow(SEEDS)} if new_seed else {}))
 
     def note_on_size(self, request: Request) -> str:
@@ -89,11 +91,12 @@ class Settings:
         told = size_note(request.width, request.height, self._side)
         return note(told) if told else ""
 
-    def filled(self, request: Request) -> dict:
-        """A request in the fields, as an update of the page."""
+    def filled(self, request: Request, init_image: str | None = None) -> dict:
+        """A request in the fields, as an update of the page; `init_image`: the SHA-256 of what it
+        started from."""
         given = {name: getattr(request, name) for name in self.fields}
         shown = {self.fields[name]: value for name, value in given.items() if value is not None}
-        return shown | {self.new_seed: False}
+        return shown | self.start.filled(request, init_image) | {self.new_seed: False}
 
 
 def _fields(side: int, limits: Limits) -> dict:

@@ -1,0 +1,166 @@
+// The sheet to start from: the script of the component that shows it. The browser keeps the picture;
+// `window.startFrom` sends it and returns what a drawing starts from. The server hands over
+// `props.value`: {taken}, the name of the picture that was sent last, or the start of a drawing.
+
+const find = (selector) => element.querySelector(selector);
+const given = JSON.parse(find("details").dataset.given), words = given.words;
+const canvas = find("canvas"), sheet = canvas.getContext("2d", { willReadFrequently: true });
+const range = find("input[type=range]");
+const MOST_UNDONE = 10, MOST_TAKEN = 8;
+let file = null, sketched = false, undone = []; // the picture as it came; what was before a stroke
+let last = null, taken = new Map(); // what was sent, by SHA-256
+let variation = {};
+
+function say(text, problem = false) {
+  const said = find(".said");
+  said.textContent = text;
+  said.role = problem ? "alert" : "status";
+  said.classList.toggle("problem", problem);
+}
+
+function show() {
+  const state = sketched ? words.START_SKETCH : file ? words.START_PICTURE : "";
+  find("summary span").textContent = state && ` · ${state}`;
+  find("output").textContent = Number(range.value).toFixed(2);
+  find("[data-does=undo]").disabled = !undone.length;
+  find("[data-does=remove]").disabled = !state;
+  find(".variation").hidden = !variation.variation_strength;
+  find(".variation span").textContent = words.START_VARIATION
+    .replace("{seed}", variation.variation_seed).replace("{strength}", variation.variation_strength);
+}
+
+function clear() {
+  Object.assign(canvas, { width: given.side, height: given.side });
+  sheet.fillStyle = "#fff";
+  sheet.fillRect(0, 0, canvas.width, canvas.height);
+  [file, sketched, undone] = [null, false, []];
+  find("input[type=file]").value = "";
+  say("");
+  show();
+}
+
+// The file goes as it is; where it is too large, what the sheet shows of it goes.
+async function take(chosen) {
+  clear();
+  let image = null;
+  try {
+    image = await createImageBitmap(chosen);
+  } catch {
+    say(words.START_UNSHOWN);
+  }
+  const small = chosen.size <= given.mostBytes && (image?.width ?? 0) * (image?.height ?? 0) <= given.mostPixels;
+  if (!image && !small) return say(words.START_UNREADABLE, true);
+  if (image) {
+    const scale = Math.min(1, given.mostSide / Math.max(image.width, image.height));
+    canvas.width = Math.max(1, Math.round(image.width * scale));
+    canvas.height = Math.max(1, Math.round(image.height * scale));
+    sheet.fillStyle = "#fff";
+    sheet.fillRect(0, 0, canvas.width, canvas.height);
+    sheet.imageSmoothingQuality = "high";
+    sheet.drawImage(image, 0, 0, canvas.width, canvas.height);
+  }
+  file = small ? chosen : await onSheet();
+  show();
+}
+
+const onSheet = () => new Promise((done) => canvas.toBlob(done, "image/png"));
+
+function place(event) {
+  const box = canvas.getBoundingClientRect();
+  return [
+    (event.clientX - box.left) / box.width * canvas.width,
+    (event.clientY - box.top) / box.height * canvas.height,
+  ];
+}
+
+canvas.addEventListener("pointerdown", (event) => {
+  if (event.button) return;
+  undone = [...undone, [sheet.getImageData(0, 0, canvas.width, canvas.height), sketched]];
+  undone = undone.slice(-MOST_UNDONE);
+  sheet.strokeStyle = find("input[type=color]").value;
+  // As wide on every sheet.
+  sheet.lineWidth = find("select").value * Math.max(canvas.width, canvas.height) / given.side;
+  sheet.lineCap = sheet.lineJoin = "round";
+  sheet.beginPath();
+  sheet.moveTo(...place(event));
+  sheet.lineTo(...place(event));
+  sheet.stroke();
+  canvas.setPointerCapture(event.pointerId);
+  sketched = true;
+  say("");
+  show();
+});
+canvas.addEventListener("pointermove", (event) => {
+  if (!canvas.hasPointerCapture(event.pointerId)) return;
+  for (const each of event.getCoalescedEvents?.() ?? [event]) sheet.lineTo(...place(each));
+  sheet.stroke();
+});
+
+element.addEventListener("click", (event) => {
+  const does = event.target.closest("button")?.dataset.does;
+  if (does === "remove") clear();
+  if (does === "forget") variation = {};
+  if (does === "undo" && undone.length) {
+    const [image, before] = undone.pop();
+    sheet.putImageData(image, 0, 0);
+    sketched = before;
+  }
+  if (does) show();
+});
+range.addEventListener("input", show);
+find("input[type=file]").addEventListener("change", (event) => {
+  const [chosen] = event.target.files;
+  if (chosen) take(chosen);
+});
+element.addEventListener("drop", (event) => {
+  const [chosen] = event.dataTransfer.files;
+  if (!chosen) return;
+  event.preventDefault();
+  event.stopPropagation(); // elsewhere a picture gives its settings
+  take(chosen);
+});
+
+async function upload(picture) {
+  const form = new FormData();
+  form.append("files", picture, picture.name ?? "sketch.png");
+  const answer = await fetch("gradio_api/upload", { method: "POST", body: form });
+  const told = await answer.json();
+  if (!answer.ok) throw new Error(told.error ?? words.START_UNSENT);
+  return told[0];
+}
+
+window.startFrom = async () => {
+  const start = { strength: Number(range.value), ...variation };
+  const picture = sketched ? await onSheet() : file;
+  if (!picture) return start;
+  say(words.START_SENDING);
+  try {
+    start.upload = await upload(picture);
+    last = picture;
+    say("");
+  } catch (error) {
+    start.upload = "unsent"; // the server then refuses the drawing
+    say(error instanceof TypeError ? words.START_UNSENT : error.message, true);
+  }
+  return start;
+};
+
+watch("value", async () => {
+  const value = props.value;
+  if (typeof value !== "object" || !value) return;
+  if (value.taken) {
+    taken.set(value.taken, last);
+    while (taken.size > MOST_TAKEN) taken.delete(taken.keys().next().value);
+    return;
+  }
+  range.value = value.strength;
+  const { variation_seed, variation_strength } = value;
+  variation = variation_strength ? { variation_seed, variation_strength } : {};
+  const picture = taken.get(value.needed);
+  if (picture) await take(picture);
+  else clear();
+  if (value.needed && !picture) say(words.START_NEEDED.replace("{digest}", value.needed.slice(0, 8)), true);
+  if (value.needed || variation_strength) find("details").open = true;
+  show();
+});
+clear();

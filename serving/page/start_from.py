@@ -1,0 +1,83 @@
+"""What a drawing starts from beside its seed's noise: a picture of the visitor's, or the noise of a
+variation."""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+
+import gradio as gr
+
+from serving.entrances.uploads import Uploads
+from serving.init_image import MOST_INIT_BYTES, MOST_INIT_PIXELS, InitImage
+from serving.page import words
+from serving.request import BOUNDS, Request
+
+SIDE = 512  # pixels of an empty sheet
+MOST_SIDE = BOUNDS["width"][1]  # of a sheet with a picture on it: no drawing is larger
+PENS = (4, 12, 32)  # pixels wide
+# As the `js` of an event whose first input is the component: sends the picture first.
+SEND = "async (...values) => [await window.startFrom?.() ?? values[0], ...values.slice(1)]"
+
+
+class StartFrom:
+    """Laid out where it is made. The browser keeps the picture and sends it with each drawing."""
+
+    def __init__(self, uploads: Uploads):
+        self._uploads = uploads
+        script = Path(__file__).with_name("start_from.js").read_text(encoding="utf-8")
+        self.component = gr.HTML(
+            html_template=_template(), js_on_load=script, apply_default_css=False, elem_id="start"
+        )
+
+    def read(self, sent: object) -> dict:
+        """What the browser sent with a drawing, as fields of Request. Raises UserError."""
+        if not isinstance(sent, dict):
+            return {}  # the page is not laid out yet, or somebody made it up
+        names = ("variation_seed", "variation_strength", "strength")
+        given = {name: sent[name] for name in names if sent.get(name) is not None}
+        if upload := sent.get("upload"):
+            given["init_image"] = InitImage(self._uploads.take(str(upload)))
+        return given
+
+    def taken(self, request: Request) -> dict:
+        """The update that tells what the picture of a drawing is called in its settings."""
+        if not request.init_image:
+            return {}
+        return {self.component: gr.HTML({"taken": request.init_image.sha256})}
+
+    def filled(self, request: Request, init_image: str | None) -> dict:
+        """A request, as an update; the browser has the picture `init_image`, or asks for it."""
+        start = request.start | {"strength": request.strength, "needed": init_image}
+        return {self.component: gr.HTML(start)}
+
+
+def _template() -> str:
+    said = {name: getattr(words, name) for name in dir(words) if name.startswith("START_")}
+    data = {"words": said, "side": SIDE, "mostSide": MOST_SIDE, "mostBytes": MOST_INIT_BYTES,
+            "mostPixels": MOST_INIT_PIXELS}  # fmt: skip
+    low, high = BOUNDS["strength"]
+    pens = "".join(
+        f'<option value="{each}"{" selected" * (each == PENS[1])}>{each}</option>' for each in PENS
+    )
+    return f"""<details data-given="{html.escape(json.dumps(data))}">
+<summary>{words.START_FROM}<span></span></summary>
+<p>{words.START_HINT}</p>
+<canvas width="{SIDE}" height="{SIDE}" role="img" aria-label="{words.START_SHEET}"></canvas>
+<div class="tools">
+<label class="choose">{words.START_CHOOSE}<input type="file" accept="image/*"></label>
+<button type="button" data-does="undo" disabled>{words.START_UNDO}</button>
+<button type="button" data-does="remove" disabled>{words.START_REMOVE}</button>
+</div>
+<div class="tools">
+<label>{words.START_PEN} <input type="color" value="#202020"></label>
+<label>{words.START_WIDTH} <select>{pens}</select></label>
+</div>
+<label class="strength">{words.STRENGTH} <output></output>
+<input type="range" min="{low}" max="{high}" step="0.05" value="{Request.strength}"></label>
+<p>{words.STRENGTH_INFO}</p>
+<p class="variation" hidden><span></span>
+<button type="button" data-does="forget">{words.START_REMOVE}</button></p>
+<p class="said" role="status"></p>
+</details>"""
