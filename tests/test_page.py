@@ -139,7 +139,7 @@ def test_everything_is_reached_by_keyboard_and_has_a_name(page):
     assert {"prompt", "generate", "settings", "dropped"} <= set(reached), reached
     nameless = page.evaluate(
         """() => [...document.querySelectorAll('button, input, textarea')].filter((e) =>
-        e.offsetParent && !e.innerText && !e.ariaLabel && !e.title && !e.labels?.length
+        e.checkVisibility() && !e.innerText && !e.ariaLabel && !e.title && !e.labels?.length
         && !e.getAttribute('aria-labelledby')).map((e) => e.outerHTML.slice(0, 200))"""
     )
     assert nameless == []

@@ -74,8 +74,9 @@ def _template() -> str:
 <label>{words.START_PEN} <input type="color" value="#202020"></label>
 <label>{words.START_WIDTH} <select>{pens}</select></label>
 </div>
-<label class="strength">{words.STRENGTH} <output></output>
-<input type="range" min="{low}" max="{high}" step="0.05" value="{Request.strength}"></label>
+<div class="strength"><label for="start_strength">{words.STRENGTH}</label> <output></output>
+<input type="range" id="start_strength" min="{low}" max="{high}" step="0.05"
+value="{Request.strength}"></div>
 <p>{words.STRENGTH_INFO}</p>
 <p class="variation" hidden><span></span>
 <button type="button" data-does="forget">{words.START_REMOVE}</button></p>
