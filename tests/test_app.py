@@ -101,7 +101,7 @@ def status(page, words: str) -> str:
 def open_settings(page) -> None:
     """Unfold them, and wait for the last: what is filled in while they appear may be lost."""
     page.click("#settings > button")
-    page.locator("#new_seed input").wait_for()
+    page.locator("#how_far input[type=range]").wait_for()
 
 
 def generate_until(page, words: str) -> None:

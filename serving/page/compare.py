@@ -17,6 +17,8 @@ from serving.picture import Picture
 from serving.request import Request
 from serving.worker import Worker
 
+SLIDER = "slider"  # by which its tab is opened
+
 
 class Compare:
     """Laid out where it is made, within a page."""
@@ -25,9 +27,9 @@ class Compare:
         if not rivals.base:
             Grid(worker, rivals, drawings, examples)
             return
-        with gr.Tabs(elem_id="ways"):
-            with gr.Tab(words.SLIDER):
-                Slider(worker, rivals, drawings, examples[0])
+        with gr.Tabs(elem_id="ways") as self.ways:
+            with gr.Tab(words.SLIDER, id=SLIDER):
+                self.slider = Slider(worker, rivals, drawings, examples[0])
             with gr.Tab(words.VOTE):
                 BlindVote(worker, rivals, drawings, examples)
             with gr.Tab(words.GRID):
@@ -57,20 +59,37 @@ class Slider:
             [self._buttons.draw.click, self._prompt.submit],
             self._draw,
             [self._prompt, self._seed],
-            [self._status, self._slider, *self._buttons.updated],
+            self.drawn,
             trigger_mode="once",
             preprocess=False,
             show_progress="hidden",
             api_visibility="private",
         )
 
-    def _draw(self, visitor: gr.Request, prompt, seed) -> Iterator[dict]:
-        yield from self._buttons.until_idle(self._both(visitor, prompt, seed), self._status)
+    @property
+    def drawn(self) -> list:
+        """What a comparison updates."""
+        return [self._status, self._slider, *self._buttons.updated]
 
-    def _both(self, visitor: gr.Request, prompt, seed) -> Iterator[dict]:
+    @property
+    def filled(self) -> list:
+        """What `draw_again` updates."""
+        return [self._prompt, self._seed, *self.drawn]
+
+    def draw_again(self, visitor: gr.Request, request: Request) -> Iterator[dict]:
+        """A picture that was drawn elsewhere, by both, with all of its settings."""
+        yield {self._prompt: request.prompt, self._seed: request.seed}
+        yield from self._buttons.until_idle(self._both(visitor, request), self._status)
+
+    def _draw(self, visitor: gr.Request, prompt, seed) -> Iterator[dict]:
+        def drawing() -> Iterator[dict]:  # what cannot be drawn is said as it is begun
+            yield from self._both(visitor, Request(prompt, seed=seed_of(seed)))
+
+        yield from self._buttons.until_idle(drawing(), self._status)
+
+    def _both(self, visitor: gr.Request, request: Request) -> Iterator[dict]:
         """Two pictures, the base's first, as updates of the page."""
         series, pictures = Series(self._worker, visitor), []
-        request = Request(prompt, seed=seed_of(seed))
         yield self._buttons.busy(series)
         for generator in (self._base, self._worker.generator):
             for event in series.draw([request], generator):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -16,7 +17,9 @@ from serving.entrances.client import client_of
 from serving.entrances.uploads import Uploads
 from serving.limits import Limits
 from serving.page import words
+from serving.page.beside import Beside, neighbours
 from serving.page.buttons import Buttons
+from serving.page.compare import SLIDER, Compare
 from serving.page.drawings import Drawings
 from serving.page.examples import CHOOSE, choice_of
 from serving.page.history import history, remembered
@@ -29,15 +32,19 @@ from serving.page.settings import Settings
 from serving.page.start_from import SEND, StartFrom
 from serving.picture import DARK_NOTE, PROBLEMS, Picture, file_stem
 from serving.prompt_weights import parts_of, words_of
-from serving.request import MAX_PROMPT_CHARACTERS
+from serving.request import MAX_PROMPT_CHARACTERS, Request
 from serving.worker import Step, Unread, Worker
 
 
 class Draw:
     """Laid out where it is made, within a page; follows one drawing at a time for each visitor."""
 
-    def __init__(self, worker: Worker, drawings: Drawings, uploads: Uploads):
+    def __init__(
+        self, worker: Worker, drawings: Drawings, uploads: Uploads, can_compare: bool = False
+    ):
+        """`can_compare`: `offer_comparison` will be called."""
         self._worker, self._drawings, self._uploads = worker, drawings, uploads
+        self._can_compare = can_compare
         self._known = getattr(worker.generator, "captions", None)
         self._proposals = proposals(worker.generator)
         # A grid: page.css puts `show` beside, or between, the others.
@@ -60,7 +67,11 @@ class Draw:
             autofocus=True,
             elem_id="prompt",
         )
-        self._tokens = gr.HTML(elem_id="tokens")
+        with gr.Row(elem_id="below_prompt"):
+            self._tokens = gr.HTML(elem_id="tokens")
+            self._new_seed = gr.Checkbox(
+                True, label=words.NEW_SEED, container=False, elem_id="new_seed"
+            )
         self._until_open = gr.Timer(1, active=False)  # seconds
         self._buttons = Buttons(words.GENERATE, "generate", "cancel")
         self._learned = gr.HTML(
@@ -77,12 +88,11 @@ class Draw:
             format="png",  # webp, the default, would drop the settings in the pictures
             show_label=False,
             object_fit="contain",
-            buttons=["download", "fullscreen"],
+            buttons=["fullscreen"],
             interactive=False,
             elem_id="gallery",  # page.css hides it while it is empty
         )
-        # page.css shows it beside several pictures; one has a button of its own.
-        self._all = gr.DownloadButton(words.DOWNLOAD_ALL, size="sm", elem_id="all")
+        self._beside = Beside(self._can_compare)
         self._status = gr.HTML(
             js_on_load=KEPT, apply_default_css=False, elem_id="status", elem_classes="told"
         )
@@ -103,7 +113,7 @@ class Draw:
         with gr.Accordion(words.SETTINGS, open=False, elem_id="settings"):
             size = getattr(self._worker.generator, "size", None)
             limits = getattr(self._worker, "limits", Limits())
-            self._settings = Settings(self._prompt, size, limits, start)
+            self._settings = Settings(self._prompt, self._new_seed, size, limits, start)
         self._dropped = gr.UploadButton(
             words.TAKE_SETTINGS,  # or drop it anywhere
             file_types=[".png"],
@@ -116,20 +126,18 @@ class Draw:
     def _connect(self) -> None:
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
         fields = self._settings.inputs
-        gr.on(
-            [self._buttons.draw.click, self._prompt.submit],
-            self._draw,
-            fields,
-            [
-                self._status, self._expected, self._gallery, self._all, self._history,
-                self._settings.fields["seed"], self._settings.start.component,
-                self._opened.drawn, *self._buttons.updated,
-            ],
-            js=SEND,
-            trigger_mode="once",
-            preprocess=False,  # gradio would turn a list into words and stumble over numbers
-            **hidden,
-        )  # fmt: skip
+        # gradio would turn a list into words and stumble over numbers.
+        drawing = {"js": SEND, "trigger_mode": "once", "preprocess": False} | hidden
+        drawn = [
+            self._status, self._expected, self._gallery, self._beside.download, self._history,
+            self._settings.fields["seed"], self._settings.start.component, self._opened.drawn,
+            *self._buttons.updated,
+        ]  # fmt: skip
+        asked = [self._buttons.draw.click, self._prompt.submit]
+        gr.on(asked, self._draw, fields, drawn, **drawing)
+        self._beside.another.click(self._draw_another, fields, drawn, **drawing)
+        near = [*fields, self._settings.how_far]
+        self._beside.variations.click(self._draw_variations, near, drawn, **drawing)
         # However it came into the field.
         read = [self._prompt, self._settings.fields["prompt_weights"]]
         changed, told = [each.change for each in read], [self._tokens, self._learned]
@@ -147,7 +155,9 @@ class Draw:
         )
         self._history.click(self._bring_back, None, self.restored, **hidden)
         if self._examples:
-            shown = [*self.restored, self._gallery, self._opened.drawn]
+            shown = [
+                *self.restored, self._gallery, self._opened.drawn, self._beside.download
+            ]  # fmt: skip
             self._chosen.click(self._show_example, None, shown, **hidden)
         self._status.click(None, None, self._settings.new_seed, js="() => false", **hidden)
 
@@ -187,11 +197,15 @@ class Draw:
         example = self._examples[number]
         name = f"{file_stem(example.request.prompt)}.png"
         path = self._drawings.keep(name, lambda path: path.write_bytes(example.png))
-        return self._settings.filled(example.request) | {
-            self._gallery: gr.Gallery([(path, None)], columns=1),
-            self._status: summary(example.request),
-            self._opened.drawn: None,
-        }
+        return (
+            self._settings.filled(example.request)
+            | {
+                self._gallery: gr.Gallery([(path, None)], columns=1),
+                self._status: summary(example.request),
+                self._opened.drawn: None,
+            }
+            | self._beside.offered([path], None)
+        )
 
     def _tell(self, prompt: str, prompt_weights: bool) -> tuple[str, str]:
         """How much of the prompt is read, and what the model knows of its words."""
@@ -241,14 +255,56 @@ class Draw:
             self._status: note(words.SETTINGS_BACK.format(seed=request.seed)),
         }
 
+    def offer_comparison(self, compare: Compare, tabs: gr.Tabs, place: str) -> None:
+        """Let what is drawn be drawn by the base, too, in the tab `place`."""
+
+        def draw_again(visitor: gr.Request, *values) -> Iterator[dict]:
+            try:
+                request = replace(self._settings.request(*values[:-1], False), num_images=1)
+            except UserError as error:
+                yield {self._status: note(str(error), problem=True)}
+                return
+            yield {tabs: gr.Tabs(selected=place), compare.ways: gr.Tabs(selected=SLIDER)}
+            yield from compare.slider.draw_again(visitor, request)
+
+        self._beside.compare.click(
+            draw_again,
+            self._settings.inputs,
+            [self._status, tabs, compare.ways, *compare.slider.filled],
+            js=SEND,
+            trigger_mode="once",
+            preprocess=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+
     def _draw(self, visitor: gr.Request, *values) -> Iterator[dict]:
-        drawing = self._one(client_of(visitor, visitor.session_hash), values)
+        new = values[-1] is True
+        yield from self._drawn(visitor, lambda: self._settings.request(*values), new)
+
+    def _draw_another(self, visitor: gr.Request, *values) -> Iterator[dict]:
+        """With the same settings, and a new seed even where the seed is kept."""
+        yield from self._drawn(visitor, lambda: self._settings.request(*values[:-1], True), True)
+
+    def _draw_variations(self, visitor: gr.Request, *values) -> Iterator[dict]:
+        *settings, _, far = values
+
+        def asked() -> Request:
+            return neighbours(self._settings.request(*settings, False), far)
+
+        yield from self._drawn(visitor, asked, False)
+
+    def _drawn(
+        self, visitor: gr.Request, asked: Callable[[], Request], seed_is_new: bool
+    ) -> Iterator[dict]:
+        drawing = self._one(client_of(visitor, visitor.session_hash), asked, seed_is_new)
         yield from self._buttons.until_idle(drawing, self._status, {self._expected: ""})
 
-    def _one(self, client: str, values: Sequence) -> Iterator[dict]:
-        """One drawing, as updates of the page."""
-        request, seed_is_new = self._settings.request(*values), values[-1] is True
-        unsaid, drawn, pace = [], [], Pace()
+    def _one(self, client: str, asked: Callable[[], Request], seed_is_new: bool) -> Iterator[dict]:
+        """One drawing, as updates of the page. `asked` raises UserError for what cannot be."""
+        request = asked()
+        unsaid, drawn, shown, pace = [], [], [], Pace()
+        each = iter(request.singles())
         with self._worker.submit([request], client) as job:
             seed = {self._settings.fields["seed"]: request.seed}
             yield self._buttons.busy(job) | seed | self._settings.start.taken(request)
@@ -256,24 +312,28 @@ class Draw:
             for event in job:
                 if isinstance(event, Unread):
                     unsaid.append(words.PROMPT_UNREAD.format(unread=event.words))
-                elif not isinstance(event, Picture):
+                    continue
+                if not isinstance(event, Picture):
                     update = {self._status: pace.told(event)}
                     if isinstance(event, Step) and event.expected:
                         update[self._expected] = inline(event.expected)
                     yield update
-                elif event.problem:
+                    continue
+                single = next(each)
+                if event.problem:
                     unsaid.append(PROBLEMS[event.problem].format(seed=event.seed))
                 else:
                     if event.is_dark:
                         unsaid.append(DARK_NOTE.format(seed=event.seed))
                     drawn.append(event)
+                    shown.append(single)
         told = summary(request, time.monotonic() - started, seed_is_new)
         told += "".join(note(each, problem=True) for each in unsaid)
         told += self._settings.note_on_size(request)
         yield self._shown(drawn) | {
             self._expected: "",
             self._status: told,
-            self._opened.drawn: Drawn.of(request, drawn, told),
+            self._opened.drawn: Drawn.of(request, shown, told),
             self._history: remembered(request, drawn) if drawn else gr.skip(),
         }
 
@@ -295,8 +355,7 @@ class Draw:
                 list(zip(paths, names, strict=True)),
                 columns=math.ceil(math.sqrt(len(drawn) or 1)),
             ),
-            self._all: together,
-        }
+        } | self._beside.offered(paths, together)
 
 
 def _said(event: gr.EventData, name: str) -> object:

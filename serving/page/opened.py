@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import gradio as gr
 
 from serving.page.messages import summary
 from serving.page.settings import Settings
-from serving.picture import Picture
 from serving.request import Request
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the gallery shows, and what is said of all of it, as HTML."""
+    """What the gallery shows. Words and numbers alone, as it is kept for every visitor."""
 
-    request: Request
-    seeds: tuple[int, ...]  # of the pictures, in order: some may not have been shown
-    told: str
+    seed: int  # of the whole
+    told: str  # HTML, of the whole
+    ones: tuple[tuple[int, str, str], ...]  # of each its seed, and HTML, with the seed new and not
 
     @classmethod
-    def of(cls, request: Request, pictures: Sequence[Picture], told: str) -> Drawn:
-        return cls(request, tuple(picture.seed for picture in pictures), told)
+    def of(cls, request: Request, shown: Sequence[Request], told: str) -> Drawn:
+        """`shown`: a request for each picture, in order."""
+        ones = ((one.seed, summary(one, seed_is_new=True), summary(one)) for one in shown)
+        return cls(request.seed, told, tuple(ones))
 
 
 class Opened:
@@ -39,16 +40,15 @@ class Opened:
 
     def _tell_of_one(self, drawn: Drawn | None, new_seed: bool, opened: gr.SelectData) -> dict:
         place = opened.index
-        if drawn is None or not isinstance(place, int) or place not in range(len(drawn.seeds)):
+        if drawn is None or not isinstance(place, int) or place not in range(len(drawn.ones)):
             return {self._status: gr.skip()}  # nobody opened it: it is made up
-        seed = drawn.seeds[place]
-        one = replace(drawn.request, seed=seed, num_images=1)
-        return self._told(summary(one, seed_is_new=new_seed is True), seed, new_seed)
+        seed, told_new, told_kept = drawn.ones[place]
+        return self._told(told_new if new_seed is True else told_kept, seed, new_seed)
 
     def _tell_of_all(self, drawn: Drawn | None, new_seed: bool) -> dict:
         if drawn is None:
             return {self._status: gr.skip()}
-        return self._told(drawn.told, drawn.request.seed, new_seed)
+        return self._told(drawn.told, drawn.seed, new_seed)
 
     def _told(self, words: str, seed: int, new_seed: bool) -> dict:
         """A seed that is to stay is not touched."""

@@ -10,6 +10,7 @@ import gradio as gr
 from errors import UserError
 from serving.limits import Limits
 from serving.page import words
+from serving.page.beside import FAR
 from serving.page.messages import note
 from serving.page.start_from import StartFrom
 from serving.request import BOUNDS, SCHEDULERS, SEEDS, Request
@@ -24,10 +25,13 @@ USUAL_SIZE = 512  # pixels a side, where the model does not say
 class Settings:
     """Laid out where it is made; reads requests from its fields and writes them there."""
 
-    def __init__(self, prompt: gr.Textbox, size: int | None, limits: Limits, start: StartFrom):
-        """`size`: pixels a side that the model draws; `limits`: what sliders end at."""
-        self.start = start
-        self._side = size
+    def __init__(
+        self, prompt: gr.Textbox, new_seed: gr.Checkbox, size: int | None, limits: Limits,
+        start: StartFrom,
+    ):  # fmt: skip
+        """`prompt`, `new_seed`: always in sight, elsewhere; `size`: pixels a side that the model
+        draws; `limits`: what sliders end at."""
+        self.start, self.new_seed, self._side = start, new_seed, size
         preset = gr.Radio(
             [*PRESETS, words.CUSTOM], value=words.BALANCED, label=words.PRESET, elem_id="preset"
         )
@@ -42,11 +46,9 @@ class Settings:
             ),
             "seed": gr.Number(0, label=words.SEED, elem_id="seed"),
         }
-        self.new_seed = gr.Checkbox(
-            True,
-            label=words.NEW_SEED,
-            info=words.NEW_SEED_INFO,
-            elem_id="new_seed",
+        low, high = BOUNDS["variation_strength"]
+        self.how_far = gr.Slider(
+            low, high, FAR, step=0.05, label=words.HOW_FAR, elem_id="how_far", buttons=[]
         )
         self._connect(preset)
 

@@ -22,6 +22,7 @@ from serving.page.scores import scores_page
 from serving.worker import Worker
 
 SCRIPT = Path(__file__).with_name("page.js")
+COMPARE = "compare"  # by which its tab is opened
 CACHED_SECONDS = (60, 600)  # how often files are looked for that gradio made so long ago, and go
 
 
@@ -48,12 +49,15 @@ class Page:
         generator = self._worker.generator
         gr.HTML(head(self._title, generator.name, generator.run), elem_id="head")
         prompts = proposals(generator)
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(words.DRAW):
-                draw = Draw(self._worker, self._drawings, self.blocks.uploads)
+                can_compare = bool(self._rivals and self._rivals.base)
+                draw = Draw(self._worker, self._drawings, self.blocks.uploads, can_compare)
             if self._rivals:
-                with gr.Tab(words.COMPARE):
-                    Compare(self._worker, self._rivals, self._drawings, prompts)
+                with gr.Tab(words.COMPARE, id=COMPARE):
+                    compare = Compare(self._worker, self._rivals, self._drawings, prompts)
+                if can_compare:
+                    draw.offer_comparison(compare, tabs, COMPARE)
             with gr.Tab(words.SCORES):
                 gr.HTML(scores_page(generator.run), elem_classes="text")
             if card := getattr(generator, "card", ""):

@@ -24,7 +24,10 @@ PROMPT = "What shall I draw?"
 GENERATE = "Generate"
 CANCEL = "Cancel"
 NO_PICTURE = "Your picture appears here."
-DOWNLOAD_ALL = "Download all"
+DOWNLOAD, DOWNLOAD_ALL = "Download", "Download all"
+ANOTHER = "Another"
+VARIATIONS_BUTTON = "Variations"
+COMPARE_WITH_BASE = "Compare with base"
 TRY = "Try"
 EXAMPLES = "Examples"
 SETTINGS = "Settings"
@@ -49,8 +52,8 @@ PROMPT_WEIGHTS_INFO = (
     "bracket. Unticked, brackets are words like any others."
 )
 SEED = "Seed"
+HOW_FAR = "Variations: how far from the seed's picture"
 NEW_SEED = "New seed each time"
-NEW_SEED_INFO = "Untick it to draw with the same seed again."
 
 # What a drawing starts from
 START_FROM = "Start from a picture"
