@@ -11,7 +11,7 @@ from serving.page.blind import BlindVote
 from serving.page.buttons import Buttons
 from serving.page.drawings import Drawings
 from serving.page.grid import Grid
-from serving.page.messages import note
+from serving.page.messages import note, size_class
 from serving.page.series import Series, seed_of
 from serving.picture import Picture
 from serving.request import Request
@@ -41,7 +41,8 @@ class Slider:
 
     def __init__(self, worker: Worker, rivals: Rivals, drawings: Drawings, example: str):
         self._worker, self._base, self._drawings = worker, rivals.base, drawings
-        with gr.Row(elem_id="compare"):
+        size = getattr(worker.generator, "size", None)
+        with gr.Row(elem_id="compare", elem_classes=size_class(size)):
             with gr.Column():
                 self._prompt = gr.Textbox(example, label=words.BOTH_DRAW, elem_id="compare_prompt")
                 self._seed = gr.Number(0, label=words.SEED_OR_NEW, elem_id="compare_seed")

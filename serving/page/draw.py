@@ -26,7 +26,15 @@ from serving.page.history import history, remembered
 from serving.page.learned import CHOOSE as CHOOSE_WORD
 from serving.page.learned import about_words, proposals, with_word
 from serving.page.link import init_image_of, linked
-from serving.page.messages import KEPT, Pace, inline, note, summary, tokens_read
+from serving.page.messages import (
+    KEPT,
+    Pace,
+    inline,
+    note,
+    size_class,
+    summary,
+    tokens_read,
+)
 from serving.page.opened import Drawn, Opened
 from serving.page.settings import Settings
 from serving.page.start_from import SEND, StartFrom
@@ -48,7 +56,8 @@ class Draw:
         self._known = getattr(worker.generator, "captions", None)
         self._proposals = proposals(worker.generator)
         # A grid: page.css puts `show` beside, or between, the others.
-        with gr.Row(elem_id="sheet"):
+        size = getattr(worker.generator, "size", None)
+        with gr.Row(elem_id="sheet", elem_classes=size_class(size)):
             with gr.Column(elem_id="ask"):
                 self._lay_out_question()
             with gr.Column(elem_id="show"):

@@ -24,6 +24,9 @@ KEPT = """element.addEventListener("click", (event) => {
 });"""
 
 
+SMALL_SIDE = 256  # pixels; page.css shows such pictures at 336
+
+
 class Pace:
     """How a drawing goes on, in words: what is before it, its step, and the time that is left."""
 
@@ -74,6 +77,11 @@ def _own_name(model: str) -> str:
     """A folder's own name: where it lies is nobody's business; a hub id as it is."""
     is_id = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model) and not Path(model).exists()
     return model if is_id else Path(model).name
+
+
+def size_class(side: int | None) -> list[str]:
+    """How page.css knows a model whose pictures have few pixels a side."""
+    return ["small"] if side and side <= SMALL_SIDE else []
 
 
 def inline(images) -> str:
