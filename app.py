@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from core.ending import at_once, end_at_signals, keep_temporary_files_together
 from core.terminal import say
 from errors import UserError, exit_with_sentence, reason_of
 from generate import DEFAULT_MODEL, Generator, Picture
-from serving.models import Rivals, rivals_of
+from serving.models import Picked, Rivals, picks_of, rivals_of
 from serving.page.examples import examples_of
 from serving.pipeline import (
     DTYPES,
@@ -101,16 +101,17 @@ class OpeningGenerator:
 
 def build_app(
     generator: Generator, limits: "Limits | None" = None, rivals: Rivals | None = None,
-    title: str = "",
+    title: str = "", picks: "Mapping[str, Picked] | None" = None,
 ) -> "gradio.Blocks":  # fmt: skip
     """The page for a generator, or for anything that draws like one, and for what it is compared
-    with; `title`: the model's own where empty. Nothing is started yet."""
+    with; `title`: the model's own where empty; `picks`: what else can draw. Nothing is started
+    yet."""
     from serving.entrances.rest import routes
     from serving.limits import LimitedWorker, Limits
     from serving.page.tabs import Page
 
     worker = LimitedWorker(generator, limits or Limits())
-    app = Page(worker, rivals, title).blocks
+    app = Page(worker, rivals, title, picks).blocks
     beside = routes(worker, lambda: getattr(generator, "ready", True))
     app.routes_beside = [*beside, app.uploads.route]
     return app
@@ -219,6 +220,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Draw in the browser.")
     add = parser.add_argument
     add("--model", default=DEFAULT_MODEL, help="folder, file or hub id (the bundled one)")
+    add("--models", metavar="DIR", help="let visitors draw by the models in this folder, too")
     add("--title", default="", help="of the page (what the model's card says, or its name)")
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help=f"{', '.join(DTYPES)} (what suits the device and the model)")
@@ -315,14 +317,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     generator = OpeningGenerator(args.model)
     load = partial(Generator.load, device=args.device, dtype=args.dtype)
     rivals = rivals_of(args.model, load, args.votes)
+    picks = picks_of(args.model, load, args.models)
     port = free_port(args.host, args.port)
     if port != args.port != 0:
         say(f"Port {args.port} is taken; using {port}.")
     from serving.limits import PUBLIC, Limits
 
-    app = build_app(
-        generator, PUBLIC if args.share or args.public else Limits(), rivals, args.title
-    )
+    limits = PUBLIC if args.share or args.public else Limits()
+    app = build_app(generator, limits, rivals, args.title, picks)
     serve(app, args.host, port, password, args.mcp, hosts)
     announce(args, port, password)
     if args.share:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from core.inputs import is_folder
 from errors import UserError
 from serving.pipeline import is_model_folder, model_name, read_run
+from serving.single_file import is_single_file
 from serving.votes import Votes
 from serving.weights import is_lora_folder
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from serving.picture import Picture
 
 ROOT = Path(__file__).resolve().parent.parent
+MOST_MODELS = 100  # below a folder, to choose from
 MOST_CHECKPOINTS = 12  # to choose from; of more, the first, the last and some between
 USUAL_CHECKPOINTS = 3  # chosen until the visitor chooses
 STRENGTHS = {0.2: False, 0.4: True, 0.7: True, 0.85: False, 1.15: False, 1.3: True, 1.6: False,
@@ -70,6 +72,22 @@ class Passing(OnDemand):
             gc.collect()
 
 
+class Picked(OnDemand):
+    """One that stays open until another of its `slot` is opened: memory holds one of them."""
+
+    def __init__(self, name: str, load: "Callable[[], Generator]", slot: "list[Picked]"):
+        super().__init__(name, load)
+        self._slot = slot
+
+    def _opened(self) -> "Generator":
+        if self._slot and self._slot[0] is not self:
+            self._slot.pop()._generator = None
+            gc.collect()
+        generator = super()._opened()
+        self._slot[:] = [self]
+        return generator
+
+
 @dataclass(frozen=True)
 class Variant:
     """A state of the app's model that it can be compared with."""
@@ -90,6 +108,47 @@ class Rivals:
 
     def __bool__(self) -> bool:
         return bool(self.base or self.variants)
+
+
+def picks_of(model: str, load: Load, folder: str | None = None) -> "dict[str, Picked]":
+    """What else can draw instead of the app's model, by name: its base, its checkpoints, a LoRA at
+    other strengths, and the models right below `folder`. Nothing is opened yet.
+
+    Raises UserError where there is no such folder, or no model in it.
+    """
+    slot, found = [], {}
+    base = base_of(read_run(model), load)
+    named = [(each.name, each.generator) for each in (
+        *checkpoints_of(model, load), *strengths_of(model, load))]  # fmt: skip
+    if base:
+        named.insert(0, (base.name, base))
+    named += [(name, OnDemand(name, opened)) for name, opened in _below(folder, model, load)]
+    for name, generator in named:
+        found.setdefault(name, Picked(generator.name, generator._load, slot))
+    return found
+
+
+def _below(folder: str | None, model: str, load: Load) -> "Iterator[tuple[str, Callable]]":
+    if folder is None:
+        return
+    if not is_folder(folder):
+        raise UserError(f"--models: there is no folder {folder}. Check the path.")
+    places = sorted(Path(folder).iterdir(), key=lambda place: place.name.casefold())
+    models = [place for place in places if _is_model(place)]
+    if not models:
+        raise UserError(f"--models: no model lies right below {folder}. Name a folder of models.")
+    for place in models[:MOST_MODELS]:
+        if place.resolve() != Path(model).resolve():
+            yield model_name(str(place)), partial(load, str(place))
+
+
+def _is_model(place: Path) -> bool:
+    """Whether it can be opened, by its name and what lies in it: a pipeline, a LoRA, one file."""
+    if place.name.startswith("."):
+        return False
+    if place.is_dir():
+        return (place / "model_index.json").is_file() or is_lora_folder(str(place))
+    return is_single_file(str(place))
 
 
 def rivals_of(model: str, load: Load, votes_file: str | None = None) -> Rivals:

@@ -8,8 +8,9 @@ from test_app import generate, in_browser, open_page, status
 
 import app
 from errors import UserError
-from serving.models import Rivals
+from serving.models import Picked, Rivals
 from serving.page.beside import NEIGHBOURS, neighbours
+from serving.page.picker import Picker
 from serving.request import Request
 
 
@@ -34,7 +35,8 @@ def models():
 @pytest.fixture
 def page(browser, models):
     model, base = models
-    port, demo = some_port(), app.build_app(model, rivals=Rivals(base))
+    picks = {"checkpoint-5": Picked("fake-model/checkpoint-5", lambda: base, [])}
+    port, demo = some_port(), app.build_app(model, rivals=Rivals(base), picks=picks)
     app.serve(demo, "127.0.0.1", port)
     page = browser.new_page()
     open_page(page, f"http://127.0.0.1:{port}")
@@ -101,3 +103,24 @@ def test_the_wishes_are_reached_by_keys_in_order(page):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.closest('[id]').id"))
     assert reached[:2] == ["variations", "compare_this"] and "download" in reached[2]
+
+
+@in_browser
+def test_another_model_draws_when_it_is_picked(page, models):
+    page.click("#pick input")
+    page.get_by_role("option", name="checkpoint-5").click()
+    generate(page, "a cat")
+    status(page, "keep it")
+    wish(page, "Another")
+    page.wait_for_function("document.querySelectorAll('#history li').length === 2")
+    model, picked = models
+    assert model.requests == [] and len(picked.requests) == 2
+
+
+def test_a_model_that_is_not_in_the_list_is_refused():
+    pick = Picked("a", FakeGenerator, [])
+    picker = Picker("own", {"a": pick, "own": pick})
+    assert picker.chosen("own") is None and picker.chosen("a") is pick
+    for made_up in ("b", None, ["a"], 1):
+        with pytest.raises(UserError, match="no such model"):
+            picker.chosen(made_up)

@@ -10,7 +10,16 @@ from fakes import FakeGenerator
 from core.layouts import LORA_FILE
 from errors import UserError
 from generate import Generator, Request
-from serving.models import OnDemand, Passing, checkpoints_of, rivals_of, spread, strengths_of
+from serving.models import (
+    OnDemand,
+    Passing,
+    Picked,
+    checkpoints_of,
+    picks_of,
+    rivals_of,
+    spread,
+    strengths_of,
+)
 from serving.request import Cancelled
 from serving.worker import Worker
 
@@ -76,6 +85,46 @@ def test_a_passing_model_is_closed_when_its_job_is_called_off():
                 job.cancel()
     assert len(list(worker.submit([Request("next")]))) > 0  # by now the first is over
     assert (garage.times, len(garage.opened)) == (1, 0)
+
+
+def test_of_picked_models_one_is_open_the_last_that_drew():
+    garages, slot = (Garage(), Garage()), []
+    first, second = (Picked(str(n), garage, slot) for n, garage in enumerate(garages))
+    for each in (first, first, second, first):
+        draw(each)
+    assert [garage.times for garage in garages] == [2, 1]
+    assert [len(garage.opened) for garage in garages] == [1, 0]
+    garages[1].error = RuntimeError("no")
+    with pytest.raises(RuntimeError):
+        draw(second)
+    draw(first)
+    assert len(garages[0].opened) == 1
+
+
+def test_what_else_can_draw_is_base_checkpoints_and_models_below_a_folder(tmp_path):
+    model, others = tmp_path / "mine", tmp_path
+    for name in ("mine/checkpoint-5", "mine/best", "other", "nothing", ".hidden", "lora"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("mine", "other", ".hidden"):
+        (tmp_path / name / "model_index.json").write_text("{}")
+    (tmp_path / "lora" / LORA_FILE).write_bytes(b"")
+    (tmp_path / "single.safetensors").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("no model")
+    (model / "run.json").write_text(json.dumps({"base_model": str(tmp_path / "other")}))
+    asked = []
+    picks = picks_of(str(model), lambda path, **_: asked.append(path) or Garage()(), str(others))
+    assert list(picks) == ["other", "checkpoint-5", "best", "lora", "single"]
+    draw(picks["lora"])
+    assert asked == [str(tmp_path / "lora")]
+    assert list(picks_of(str(model), never)) == ["other", "checkpoint-5", "best"]
+    assert picks_of("owner/name", never) == {}
+
+
+@pytest.mark.parametrize(("folder", "fault"), [("nowhere", "there is no folder"),
+                                               (".", "no model lies right below")])  # fmt: skip
+def test_a_folder_without_models_is_one_sentence(tmp_path, folder, fault):
+    with pytest.raises(UserError, match=f"--models: {fault}"):
+        picks_of("owner/name", never, str(tmp_path / folder))
 
 
 def test_what_cannot_be_opened_is_a_sentence_without_paths(caplog):

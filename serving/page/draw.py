@@ -6,7 +6,9 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zipfile import ZipFile
 
 import gradio as gr
@@ -36,6 +38,7 @@ from serving.page.messages import (
     tokens_read,
 )
 from serving.page.opened import Drawn, Opened
+from serving.page.picker import Picker
 from serving.page.settings import Settings
 from serving.page.start_from import SEND, StartFrom
 from serving.picture import DARK_NOTE, PROBLEMS, Picture, file_stem
@@ -43,16 +46,20 @@ from serving.prompt_weights import parts_of, words_of
 from serving.request import MAX_PROMPT_CHARACTERS, Request
 from serving.worker import Step, Unread, Worker
 
+if TYPE_CHECKING:
+    from serving.models import Picked
+
 
 class Draw:
     """Laid out where it is made, within a page; follows one drawing at a time for each visitor."""
 
     def __init__(
-        self, worker: Worker, drawings: Drawings, uploads: Uploads, can_compare: bool = False
-    ):
-        """`can_compare`: `offer_comparison` will be called."""
+        self, worker: Worker, drawings: Drawings, uploads: Uploads, can_compare: bool = False,
+        picks: Mapping[str, Picked] | None = None,
+    ):  # fmt: skip
+        """`can_compare`: `offer_comparison` will be called; `picks`: what else can draw."""
         self._worker, self._drawings, self._uploads = worker, drawings, uploads
-        self._can_compare = can_compare
+        self._can_compare, self._picks = can_compare, picks or {}
         self._known = getattr(worker.generator, "captions", None)
         self._proposals = proposals(worker.generator)
         # A grid: page.css puts `show` beside, or between, the others.
@@ -119,6 +126,7 @@ class Draw:
             prompts = [[prompt] for prompt in self._proposals]
             gr.Examples(prompts, self._prompt, label=words.TRY, elem_id="try")
         start = StartFrom(self._uploads)
+        self._picker = Picker(self._worker.generator.name, self._picks)
         with gr.Accordion(words.SETTINGS, open=False, elem_id="settings"):
             size = getattr(self._worker.generator, "size", None)
             limits = getattr(self._worker, "limits", Limits())
@@ -143,6 +151,7 @@ class Draw:
             *self._buttons.updated,
         ]  # fmt: skip
         asked = [self._buttons.draw.click, self._prompt.submit]
+        fields = [*fields, self._picker.component]
         gr.on(asked, self._draw, fields, drawn, **drawing)
         self._beside.another.click(self._draw_another, fields, drawn, **drawing)
         near = [*fields, self._settings.how_far]
@@ -288,33 +297,41 @@ class Draw:
         )
 
     def _draw(self, visitor: gr.Request, *values) -> Iterator[dict]:
-        new = values[-1] is True
-        yield from self._drawn(visitor, lambda: self._settings.request(*values), new)
+        *settings, new_seed, model = values
+        new = new_seed is True
+        asked = partial(self._settings.request, *settings, new_seed)
+        yield from self._drawn(visitor, asked, new, model)
 
     def _draw_another(self, visitor: gr.Request, *values) -> Iterator[dict]:
         """With the same settings, and a new seed even where the seed is kept."""
-        yield from self._drawn(visitor, lambda: self._settings.request(*values[:-1], True), True)
+        *settings, _, model = values
+        yield from self._drawn(
+            visitor, partial(self._settings.request, *settings, True), True, model
+        )
 
     def _draw_variations(self, visitor: gr.Request, *values) -> Iterator[dict]:
-        *settings, _, far = values
+        *settings, _, model, far = values
 
         def asked() -> Request:
             return neighbours(self._settings.request(*settings, False), far)
 
-        yield from self._drawn(visitor, asked, False)
+        yield from self._drawn(visitor, asked, False, model)
 
     def _drawn(
-        self, visitor: gr.Request, asked: Callable[[], Request], seed_is_new: bool
+        self, visitor: gr.Request, asked: Callable[[], Request], seed_is_new: bool, model: object
     ) -> Iterator[dict]:
-        drawing = self._one(client_of(visitor, visitor.session_hash), asked, seed_is_new)
+        client = client_of(visitor, visitor.session_hash)
+        drawing = self._one(client, asked, seed_is_new, model)
         yield from self._buttons.until_idle(drawing, self._status, {self._expected: ""})
 
-    def _one(self, client: str, asked: Callable[[], Request], seed_is_new: bool) -> Iterator[dict]:
+    def _one(
+        self, client: str, asked: Callable[[], Request], seed_is_new: bool, model: object
+    ) -> Iterator[dict]:
         """One drawing, as updates of the page. `asked` raises UserError for what cannot be."""
-        request = asked()
+        request, generator = asked(), self._picker.chosen(model)
         unsaid, drawn, shown, pace = [], [], [], Pace()
         each = iter(request.singles())
-        with self._worker.submit([request], client) as job:
+        with self._worker.submit([request], client, generator) as job:
             seed = {self._settings.fields["seed"]: request.seed}
             yield self._buttons.busy(job) | seed | self._settings.start.taken(request)
             started = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import gradio as gr
@@ -9,7 +10,7 @@ import gradio as gr
 from serving.entrances.endpoint import add_endpoint
 from serving.entrances.uploads import Uploads
 from serving.limits import MOST_QUEUED
-from serving.models import Rivals
+from serving.models import Picked, Rivals
 from serving.page import words
 from serving.page.compare import Compare
 from serving.page.draw import Draw
@@ -29,10 +30,15 @@ CACHED_SECONDS = (60, 600)  # how often files are looked for that gradio made so
 class Page:
     """Lays out the tabs."""
 
-    def __init__(self, worker: Worker, rivals: Rivals | None = None, title: str = ""):
-        """`rivals`: what a tab compares the model with; `title`: the model's own where empty."""
+    def __init__(
+        self, worker: Worker, rivals: Rivals | None = None, title: str = "",
+        picks: Mapping[str, Picked] | None = None,
+    ):  # fmt: skip
+        """`rivals`: what a tab compares the model with; `title`: the model's own where empty;
+        `picks`: what else can draw."""
         mend_gradio()
         self._worker, self._rivals, self._drawings = worker, rivals, Drawings()
+        self._picks = picks
         own = getattr(worker.generator, "title", "") or worker.generator.name
         self._title = title or own
         self.blocks = gr.Blocks(
@@ -52,7 +58,9 @@ class Page:
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(words.DRAW):
                 can_compare = bool(self._rivals and self._rivals.base)
-                draw = Draw(self._worker, self._drawings, self.blocks.uploads, can_compare)
+                draw = Draw(
+                    self._worker, self._drawings, self.blocks.uploads, can_compare, self._picks
+                )
             if self._rivals:
                 with gr.Tab(words.COMPARE, id=COMPARE):
                     compare = Compare(self._worker, self._rivals, self._drawings, prompts)

@@ -37,6 +37,10 @@ CLEAR = "Clear"
 CLEAR_LAST_DRAWINGS = "Clear your last drawings"
 SETTINGS_OF = "Settings of: {prompt}"
 
+# Which model draws
+PICK_MODEL = "Model"
+NO_SUCH_MODEL = "There is no such model to choose. Choose one of the list."
+
 # Settings
 PRESET = "How"
 FAST, BALANCED, BEST, CUSTOM = "fast", "balanced", "best", "custom"
