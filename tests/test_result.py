@@ -9,6 +9,7 @@ import huggingface_hub
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from huggingface_hub.utils import filter_repo_objects
 from PIL import Image, ImageChops
 from runs import config_for, fresh_run, prepared, write_metadata
 
@@ -100,6 +101,9 @@ def test_an_upload_comes_last_and_leaves_checkpoints_out(hub, tiny_model, tmp_pa
     run(config_for(tiny_model, tmp_path, push_to_hub=True, hub_model_id="me/mine"))
     assert there.asked == [("create_repo", "me/mine"), ("upload_folder", "me/mine")]
     assert "checkpoint-*" in there.ignored and "*.jsonl" in there.ignored
+    names = ["README.md", "captions.json", "validation/step-000001-0.png"]
+    left_out = ["validation/kept/step-000001-0.png", "best/run.json", "checkpoint-1/state.json"]
+    assert list(filter_repo_objects(names + left_out, ignore_patterns=there.ignored)) == names
 
 
 def test_an_upload_that_fails_is_a_sentence_and_the_model_is_whole(hub, tiny_model, tmp_path):

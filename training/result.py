@@ -28,6 +28,7 @@ NOT_UPLOADED = [
     "checkpoint-*",
     "checkpoint-*/**",
     "class/**",
+    "validation/*/*",  # what a verdict along the way was drawn from
     "best/**",
     "logs/**",
     ".*",
