@@ -64,7 +64,8 @@ def previewer(config: Config, run, asked: list) -> Callable | None:
     """What the loop calls to draw what is asked for at a look; None where that is nothing."""
     if not asked:
         return None
-    from generate import SCHEDULERS, SEEDS, Cancelled, Generator, Request
+    from generate import SCHEDULERS, Cancelled, Generator, Request
+    from serving.request import SEEDS
 
     kinds = ((name, kind) for name, (kind, _) in SCHEDULERS.items())
     how = {"scheduler": next(name for name, kind in kinds if kind == config.validation_scheduler)}
