@@ -160,6 +160,11 @@ class Job:
         # Anew, because the frames of the error that came hold what was on the device.
         self._events.put(type(error)(*error.args))
 
+    def forget(self) -> None:
+        """For the worker, when it is over: pages keep their last job, which would keep the pictures
+        that it started from."""
+        self.requests = ()
+
     def _draw(self) -> "Iterator[Picture | Drawing]":
         generator = self.generator
         if self._on_step(0, 0):
@@ -247,6 +252,7 @@ class Worker:
     def _leave(self, job: Job) -> None:
         with self._changed:
             if self._line.remove(job):
+                job.forget()
                 self.counts["cancelled"] += 1
                 self._tell_places()
 
@@ -267,6 +273,7 @@ class Worker:
                     if job.outcome:
                         self._drawn.remove(job)
                         self.counts += Counter({job.outcome: 1, "pictures": job.pictures})
+                        job.forget()
                 self._admit()
 
     def _step(self, jobs: list[Job]) -> None:

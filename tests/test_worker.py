@@ -438,3 +438,16 @@ def test_another_generator_draws_alone(shared, generator):
     last = worker.submit([Request("c", steps=3)])
     generator.release()
     assert len(pixels(other)) == 1 and len(pixels(last)) == 1
+
+
+def test_a_job_that_is_over_keeps_nothing_of_what_it_was_asked_for():
+    generator = FakeGenerator()
+    worker = Worker(generator)
+    generator.hold()
+    first, waiting = (worker.submit([Request(words)]) for words in ("first", "second"))
+    waiting.cancel()
+    assert waiting.requests == ()
+    generator.release()
+    list(first)
+    list(worker.submit([Request("third")]))  # so that the worker has gone on
+    assert first.requests == ()

@@ -38,7 +38,7 @@ def _function(worker: Worker, drawings: Drawings) -> Callable:
             request = await asked(dict(zip(KEYS, values, strict=True)), lookers)
             client = client_of(visitor, visitor.session_hash)
             # A generator: gradio leaves it at the first event after its client is gone.
-            async for told in _follow(worker.submit([request], client), drawings):
+            async for told in _follow(worker.submit([request], client), request, drawings):
                 yield told
         except Cancelled as error:
             raise gr.Error("The drawing was cancelled.", print_exception=False) from error
@@ -67,9 +67,10 @@ def _parameters() -> list[inspect.Parameter]:
     ]
 
 
-async def _follow(job: Job, drawings: Drawings) -> AsyncIterator[tuple[list, dict]]:
+async def _follow(
+    job: Job, request: Request, drawings: Drawings
+) -> AsyncIterator[tuple[list, dict]]:
     """How far it is, and at the end the files and the settings, with what went wrong in words."""
-    (request,) = job.requests
     told = size_note(request.width, request.height, getattr(job.generator, "size", None))
     files, settings, notes = [], {}, [told] if told else []
     async for event in _events(job):

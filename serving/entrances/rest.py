@@ -156,14 +156,16 @@ class Generate:
             raise busy if client.name else ClientBusy(f"{busy}{SHARED_ADDRESS}") from busy
         with submitted as job:
             try:
-                return Response(await self._follow(http, job), media_type="application/json")
+                return Response(
+                    await self._follow(http, job, request), media_type="application/json"
+                )
             except UserError as error:
                 return _error(error, 500)
 
-    async def _follow(self, http: HttpRequest, job: Job) -> bytes:
+    async def _follow(self, http: HttpRequest, job: Job, request: Request) -> bytes:
         leaving = asyncio.create_task(_cancel_when_gone(http, job))
         try:
-            return await to_thread.run_sync(_draw, job, limiter=self._followers)
+            return await to_thread.run_sync(_draw, job, request, limiter=self._followers)
         finally:
             leaving.cancel()
 
@@ -185,9 +187,8 @@ def request_of(values: dict) -> Request:
     return Request(**with_seeds({"prompt": "", **values}))
 
 
-def _draw(job: Job) -> bytes:
+def _draw(job: Job, request: Request) -> bytes:
     """Wait for the job; the answer as JSON. Raises what the job raises."""
-    (request,) = job.requests
     settings, images, unread = request.settings, [], ""
     for event in job:
         if isinstance(event, Unread):
