@@ -271,6 +271,29 @@ def test_the_command_starts_from_a_file_and_beside_a_seed(generator, tiny_model,
     assert {each["seed"] for each in told} == {7}
 
 
+def test_a_file_of_prompts_starts_from_the_same_picture_and_is_not_drawn_twice(
+    generator, tiny_model, tmp_path, capsys
+):
+    (tmp_path / "sketch.png").write_bytes(init(4).content)
+    rows = [{"prompt": "a cat", "seed": 7}, {"prompt": "a dog", "seed": 7, "strength": 1}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = ["--prompts", str(tmp_path / "rows.jsonl"), "--steps", "4", "--model", tiny_model,
+               "--init_image", str(tmp_path / "sketch.png"), "--strength", "0.5",
+               "--output", str(tmp_path / "all")]  # fmt: skip
+    generate.main(command)
+    drawn = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "all").glob("*.png"))]
+    wanted = [starting(init_image=init(4), strength=0.5),
+              starting("a dog", init_image=init(4), strength=1)]  # fmt: skip
+    for own, request in zip(drawn, wanted, strict=True):
+        assert (own == draw(generator, request)[0]).all()
+    capsys.readouterr()
+    generate.main(command)
+    assert "2 already there, 0 to draw" in "".join(capsys.readouterr())
+    (tmp_path / "sketch.png").write_bytes(init(5).content)
+    generate.main(command)
+    assert "0 already there, 2 to draw" in "".join(capsys.readouterr())
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
