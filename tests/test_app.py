@@ -136,13 +136,15 @@ def test_a_prompt_becomes_a_picture_that_carries_its_settings(page, generator):
 
 @in_browser
 def test_enter_draws_and_an_example_fills_the_prompt(page, generator):
-    page.click("#try button >> text=a big-headed orange monster")
+    page.click("#try button >> text=a bowl of fruit on a wooden table")
     page.wait_for_function(
-        "document.querySelector('#prompt textarea').value === 'a big-headed orange monster'"
+        "document.querySelector('#prompt textarea').value === 'a bowl of fruit on a wooden table'"
     )
     page.press("#prompt textarea", "Enter")
     status(page, "20 steps")
-    assert [request.prompt for request in generator.requests] == ["a big-headed orange monster"]
+    assert [request.prompt for request in generator.requests] == [
+        "a bowl of fruit on a wooden table"
+    ]
 
 
 @in_browser
@@ -286,7 +288,7 @@ def test_the_page_works_under_its_content_security_policy(browser, url):
 
 @in_browser
 def test_the_head_names_the_model_and_its_scores(page):
-    told = "fake-model · CLIP score 31.2 on held-out prompts by ViT-B-16/openai"
+    told = "fake-model\n\nCLIP score 31.2 on held-out prompts by ViT-B-16/openai"
     assert told in page.inner_text("#head")
 
 

@@ -198,7 +198,7 @@ def test_the_run_of_a_model_is_shown_or_named(tmp_path_factory, run):
     (folder / "run.json").write_bytes(run)
     if (found := survives(read_run, str(folder))) is not None:
         survives(scores_page, found)
-        survives(head, "a model", found)
+        survives(head, "a title", "a model", found)
 
 
 @FUZZ

@@ -1,5 +1,6 @@
 """What /openapi.json says is what is checked."""
 
+import html
 import json
 import re
 import subprocess
@@ -24,6 +25,7 @@ from serving.entrances.openapi import document
 from serving.entrances.password import Password
 from serving.entrances.rest import request_of
 from serving.limits import PUBLIC, Limits
+from serving.page.learned import proposals
 from serving.request import RULES
 
 SECRET = "password-of-theirs"
@@ -210,8 +212,8 @@ def test_a_password_is_described_where_there_is_one(page):
 def test_the_shown_command_draws_also_behind_the_password(page, tmp_path):
     client, _, has_password = page
     shown = client.get("/api").text
-    command = re.search("<pre>(.*?)</pre>", shown, re.S)[1]
+    command = html.unescape(re.search("<pre>(.*?)</pre>", shown, re.S)[1])
     assert ("Authorization: Bearer $PASSWORD" in command) == has_password
     subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True, env={"PASSWORD": SECRET})
     with Image.open(tmp_path / "7.png") as png:
-        assert png.text["parameters"].startswith("a red creature with wings")
+        assert png.text["parameters"].startswith(proposals(None)[0])

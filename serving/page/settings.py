@@ -120,8 +120,11 @@ def _fields(side: int, limits: Limits) -> dict:
 
 
 def _script(function: str) -> str:
-    known = f"const PRESETS = {json.dumps(PRESETS)}, CUSTOM = {json.dumps(words.CUSTOM)};"
-    return f"(...values) => {{ {known} return ({function})(...values); }}"
+    presets, custom = json.dumps(PRESETS), json.dumps(words.CUSTOM)
+    return (
+        f"(...values) => {{ const PRESETS = {presets}, CUSTOM = {custom}; "
+        f"return ({function})(...values); }}"
+    )
 
 
 def _slider(

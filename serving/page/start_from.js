@@ -20,12 +20,12 @@ function say(text, problem = false) {
 
 function show() {
   const state = sketched ? words.START_SKETCH : file ? words.START_PICTURE : "";
-  find("summary span").textContent = state && ` · ${state}`;
+  find(".state").textContent = state && ` · ${state}`;
   find("output").textContent = Number(range.value).toFixed(2);
   find("[data-does=undo]").disabled = !undone.length;
   find("[data-does=remove]").disabled = !state;
   find(".variation").hidden = !variation.variation_strength;
-  find(".variation span").textContent = words.START_VARIATION
+  find(".drawn").textContent = words.START_VARIATION
     .replace("{seed}", variation.variation_seed).replace("{strength}", variation.variation_strength);
 }
 

@@ -62,7 +62,7 @@ def _template() -> str:
         f'<option value="{each}"{" selected" * (each == PENS[1])}>{each}</option>' for each in PENS
     )
     return f"""<details data-given="{html.escape(json.dumps(data))}">
-<summary>{words.START_FROM}<span></span></summary>
+<summary>{words.START_FROM}<span class="state"></span></summary>
 <p>{words.START_HINT}</p>
 <canvas width="{SIDE}" height="{SIDE}" role="img" aria-label="{words.START_SHEET}"></canvas>
 <div class="tools">
@@ -78,7 +78,7 @@ def _template() -> str:
 <input type="range" id="start_strength" min="{low}" max="{high}" step="0.05"
 value="{Request.strength}"></div>
 <p>{words.STRENGTH_INFO}</p>
-<p class="variation" hidden><span></span>
+<p class="variation" hidden><span class="drawn"></span>
 <button type="button" data-does="forget">{words.START_REMOVE}</button></p>
 <p class="said" role="status"></p>
 </details>"""
