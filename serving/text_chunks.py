@@ -13,6 +13,7 @@ from typing import BinaryIO
 from serving.limits import MOST_CHUNKS, MOST_TEXT_BYTES
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PIECE_BYTES = 64 * 1024
 KINDS = (b"tEXt", b"zTXt", b"iTXt")
 
 
@@ -51,12 +52,21 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
             raise NoPNG
         if kind in (b"IDAT", b"IEND"):
             return
-        content = file.read(length)
+        content = _read(file, length)
         checksum = file.read(4)
         if checksum != struct.pack(">I", zlib.crc32(kind + content)):
             raise NoPNG
         yield kind, content
     raise TooMuch
+
+
+def _read(file: BinaryIO, length: int) -> bytes:
+    """What is there of so many bytes: a file that is asked for 4 GiB at once reserves them."""
+    parts, left = [], length
+    while left and (part := file.read(min(left, PIECE_BYTES))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def _text(kind: bytes, content: bytes) -> str:
