@@ -55,7 +55,14 @@ class Unread:
     words: str
 
 
-Event = Waiting | Step | Unread | Picture
+@dataclass(frozen=True)
+class Unkept:
+    """A picture was drawn, and could not be kept for the owner: `sentence` says why."""
+
+    sentence: str
+
+
+Event = Waiting | Step | Unread | Unkept | Picture
 PAUSES = {Waiting: 1.0, Step: 0.1}  # seconds, least, before another event of these is told
 
 
@@ -72,9 +79,11 @@ class Job:
         leave: "Callable[[Job], None]",
         generator: "Generator",
         side_by_side: bool = False,
+        keep: Callable[[Picture], None] | None = None,
     ):
         """`leave` is told of the job when it is called off, maybe more than once. `side_by_side`:
-        the worker takes the steps of its `drawing`, with those of other jobs."""
+        the worker takes the steps of its `drawing`, with those of other jobs. `keep` is given its
+        pictures, and may raise UserError."""
         self.requests = requests
         self.generator = generator
         self.side_by_side = side_by_side
@@ -84,6 +93,7 @@ class Job:
         self.outcome = ""  # "done", "cancelled" or "failed"
         self._course = self._draw()
         self._leave = leave
+        self._keep = keep
         self._events = SimpleQueue()  # of Event, an Exception, None at the end
         self._cancelled = threading.Event()
         self._expected = ()
@@ -141,6 +151,7 @@ class Job:
                     return True
                 self.pictures += 1
                 self.tell(event)
+                self._keep_for_owner(event)
         except Exception as error:
             self.fail(error)
         else:
@@ -148,6 +159,15 @@ class Job:
             self.drawing = None  # pages keep their last job, which would keep the device's memory
             self.outcome = "done"
         return False
+
+    def _keep_for_owner(self, picture: Picture) -> None:
+        if self._keep is None or picture.problem:
+            return
+        try:
+            self._keep(picture)
+        except UserError as error:
+            logging.getLogger(__name__).warning("%s", error)
+            self.tell(Unkept(str(error)))
 
     def fail(self, error: Exception) -> None:
         """For the worker: end, with a sentence where it was not called off."""
@@ -188,8 +208,10 @@ class Worker:
     """Draws one job at a time, or several side by side where the generator does; which one is next,
     the line says. A job once begun is finished."""
 
-    def __init__(self, generator: "Generator"):
+    def __init__(self, generator: "Generator", keep: Callable[[Picture], None] | None = None):
+        """`keep` is given each picture, in the worker's thread; it may raise UserError."""
         self.generator = generator
+        self._keep = keep
         self.counts = Counter()  # jobs "done", "failed", "cancelled", "refused"; "pictures"
         self.drawing_seconds = 0.0
         self._drawn: list[Job] = []  # now
@@ -210,15 +232,17 @@ class Worker:
         requests: Sequence[Request],
         client: Client = NOBODY,
         generator: "Generator | None" = None,
+        kept: bool = True,
     ) -> Job:
         """Queue a job. Jobs of different clients take turns.
 
-        `generator` draws it instead of the worker's own, in the worker's thread as well. Raises
-        Busy when too much waits already, or too much of this client's.
+        `generator` draws it instead of the worker's own, in the worker's thread as well. `kept`:
+        its pictures are the owner's, where those are kept. Raises Busy when too much waits
+        already, or too much of this client's.
         """
         generator = generator or self.generator
         shares = generator is self.generator and getattr(generator, "draws_side_by_side", False)
-        job = Job(requests, client, self._leave, generator, shares)
+        job = Job(requests, client, self._leave, generator, shares, self._keep if kept else None)
         with self._changed:
             if not len(self._line) and self._has_room_for(job):
                 self._drawn.append(job)

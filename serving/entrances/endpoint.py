@@ -19,7 +19,7 @@ from serving.page.drawings import Drawings
 from serving.picture import PROBLEMS, Picture
 from serving.request import Cancelled, Request
 from serving.sizes import size_note
-from serving.worker import Event, Job, Step, Unread, Worker
+from serving.worker import Event, Job, Step, Unkept, Unread, Worker
 
 NAME = "generate"
 DESCRIPTION = "Draw pictures from words. Returns PNG files, and the settings that drew them."
@@ -78,6 +78,8 @@ async def _follow(
             yield [], {"step": event.done, "steps": event.total}
         elif isinstance(event, Unread):
             notes.append(words.PROMPT_UNREAD.format(unread=event.words))
+        elif isinstance(event, Unkept):
+            notes.append(event.sentence)
         elif isinstance(event, Picture):
             settings |= event.settings
             if event.problem:

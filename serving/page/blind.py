@@ -72,7 +72,7 @@ class BlindVote:
         self._pair, self._mine = gr.State(), gr.State(Tally())
 
     def _draw(self, visitor: gr.Request, prompt) -> Iterator[dict]:
-        drawing = self._new_pair(Series(self._worker, visitor), prompt)
+        drawing = self._new_pair(Series(self._worker, visitor, kept=False), prompt)
         yield from self._buttons.until_idle(drawing, self._status)
 
     def _new_pair(self, series: Series, prompt) -> Iterator[dict]:
@@ -96,7 +96,7 @@ class BlindVote:
         left, right = pictures if model_side == "right" else pictures[::-1]
         yield {
             self._pictures: self._figures(left, right, request.prompt),
-            self._status: note(words.WHICH_IS_BETTER) + series.unread,
+            self._status: note(words.WHICH_IS_BETTER) + series.unsaid,
             self._pair: Pair(request.prompt, request.seed, model_side),
             **self._choosable(True),
         }

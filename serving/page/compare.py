@@ -103,5 +103,5 @@ class Slider:
         seed, sides = words.ONE_SEED.format(first=request.seed), words.SIDES
         yield {
             self._slider: tuple(pictures),
-            self._status: note(f"{seed} · {sides.format(base=base, model=model)}") + series.unread,
+            self._status: note(f"{seed} · {sides.format(base=base, model=model)}") + series.unsaid,
         }

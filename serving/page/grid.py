@@ -84,7 +84,7 @@ class Grid:
                         name=column.name, number=number, count=len(columns)
                     )
                     yield {self._status: f"<p>{escape(place)}</p>{event}"}
-        yield {self._status: note(_count(requests, columns)) + series.unread}
+        yield {self._status: note(_count(requests, columns)) + series.unsaid}
 
     def _cell(self, picture: Picture, column: str) -> str:
         if picture.problem:

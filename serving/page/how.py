@@ -63,7 +63,7 @@ class How:
             yield from self._draw(visitor, self._example)
 
     def _draw(self, visitor: gr.Request, prompt: str) -> Iterator[dict]:
-        drawing = self._one_after_the_other(Series(self._worker, visitor), prompt)
+        drawing = self._one_after_the_other(Series(self._worker, visitor, kept=False), prompt)
         yield from self._buttons.until_idle(drawing, self._strip)
 
     def _one_after_the_other(self, series: Series, prompt: str) -> Iterator[dict]:
@@ -77,7 +77,7 @@ class How:
                 yield {self._strip: _strip(shown)}
             elif not shown:
                 yield {self._strip: event}
-        yield {self._strip: _strip(shown) + series.unread}
+        yield {self._strip: _strip(shown) + series.unsaid}
         if prompt == self._example:
             self._drawn = _strip(shown)
 

@@ -11,7 +11,7 @@ from serving.page import words
 from serving.page.messages import Pace, note
 from serving.picture import Picture
 from serving.request import SEEDS, Cancelled, Request
-from serving.worker import Job, Unread, Worker
+from serving.worker import Job, Unkept, Unread, Worker
 
 if TYPE_CHECKING:
     from generate import Generator
@@ -20,19 +20,18 @@ if TYPE_CHECKING:
 class Series:
     """What one click of a visitor asks for, which can be called off as one."""
 
-    def __init__(self, worker: Worker, visitor: gr.Request):
-        self._worker = worker
+    def __init__(self, worker: Worker, visitor: gr.Request, kept: bool = True):
+        """`kept`: its pictures are the owner's, where those are kept."""
+        self._worker, self._kept = worker, kept
         self._client = client_of(visitor, visitor.session_hash)
         self._job: Job | None = None
         self._cancelled = False
-        self._unread: dict[str, None] = {}  # in order, each once
+        self._unsaid: dict[str, None] = {}  # sentences in order, each once
 
     @property
-    def unread(self) -> str:
-        """HTML: the ends of prompts that no model has read; empty where there are none."""
-        return "".join(
-            note(words.PROMPT_UNREAD.format(unread=unread), problem=True) for unread in self._unread
-        )
+    def unsaid(self) -> str:
+        """HTML: the ends of prompts that no model has read, and why pictures were not kept."""
+        return "".join(note(sentence, problem=True) for sentence in self._unsaid)
 
     def cancel(self) -> None:
         """Harmless when all is over."""
@@ -45,14 +44,16 @@ class Series:
 
         Raises Cancelled after `cancel`, and UserError when it cannot be drawn.
         """
-        self._job = job = self._worker.submit(requests, self._client, generator)
+        self._job = job = self._worker.submit(requests, self._client, generator, self._kept)
         pace = Pace()
         try:
             if self._cancelled:  # before this job was there to be told
                 raise Cancelled
             for event in job:
                 if isinstance(event, Unread):
-                    self._unread[event.words] = None
+                    self._unsaid[words.PROMPT_UNREAD.format(unread=event.words)] = None
+                elif isinstance(event, Unkept):
+                    self._unsaid[event.sentence] = None
                 else:
                     yield event if isinstance(event, Picture) else pace.told(event)
         finally:
