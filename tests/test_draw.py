@@ -176,7 +176,7 @@ def test_the_browser_remembers_what_it_drew_and_forgets_it_when_told(blank, url,
     generate(page, "another")
     drawings(page, 2)
     assert page.locator("#history img").count() == 2  # of drawings, none made by their words
-    page.get_by_role("button", name="Settings of: a <img src=x> cat").click()
+    page.get_by_role("button", name="Show again, 2 pictures: a <img src=x> cat").click()
     page.wait_for_function("document.querySelector('#prompt textarea').value.endsWith('> cat')")
     page.wait_for_selector("#generate:enabled")
     generate(page)

@@ -37,10 +37,12 @@ class Beside:
 
     def offered(self, paths: Sequence, together: object) -> dict:
         """The update by which a drawing can be downloaded: one picture, or all as one file."""
-        several = len(paths) > 1
-        label = words.DOWNLOAD_ALL if several else words.DOWNLOAD
-        file = together if several else paths[0] if paths else None
-        return {self.download: gr.DownloadButton(label, value=file)}
+        file = together if len(paths) > 1 else paths[0] if paths else None
+        return {self.download: gr.DownloadButton(self.label(len(paths)), value=file)}
+
+    def label(self, pictures: int) -> str:
+        """What the button for downloading says."""
+        return words.DOWNLOAD_ALL if pictures > 1 else words.DOWNLOAD
 
 
 def neighbours(request: Request, far: float) -> Request:

@@ -24,7 +24,7 @@ from serving.page.buttons import Buttons
 from serving.page.compare import SLIDER, Compare
 from serving.page.drawings import Drawings
 from serving.page.examples import CHOOSE, choice_of
-from serving.page.history import history, remembered
+from serving.page.history import PICTURES_BACK, brought_back, history, remembered
 from serving.page.learned import CHOOSE as CHOOSE_WORD
 from serving.page.learned import about_words, proposals, with_word
 from serving.page.link import init_image_of, linked
@@ -44,7 +44,7 @@ from serving.page.start_from import SEND, StartFrom
 from serving.picture import DARK_NOTE, PROBLEMS, Picture, file_stem
 from serving.prompt_weights import parts_of, words_of
 from serving.request import MAX_PROMPT_CHARACTERS, Request
-from serving.worker import Step, Unread, Worker
+from serving.worker import Step, Unkept, Unread, Worker
 
 if TYPE_CHECKING:
     from serving.models import Picked
@@ -171,7 +171,10 @@ class Draw:
             concurrency_limit=1,
             **hidden,
         )
-        self._history.click(self._bring_back, None, self.restored, **hidden)
+        files = [self._gallery, self._beside.download]
+        back = [*self.restored, self._expected, self._opened.drawn, *files]
+        self._history.click(self._bring_back, None, back, **hidden)
+        self._history.click(None, None, files, js=PICTURES_BACK, **hidden)
         if self._examples:
             shown = [
                 *self.restored, self._gallery, self._opened.drawn, self._beside.download
@@ -195,8 +198,17 @@ class Draw:
         return self._fill(visitor.query_params) | opening
 
     def _bring_back(self, clicked: gr.EventData) -> dict:
-        """The settings of an earlier drawing, in the fields."""
-        return self._fill(str(_said(clicked, "link")))
+        """The settings of an earlier drawing, in the fields; its pictures the browser shows."""
+        filled, drawn = self._fill(str(_said(clicked, "link"))), brought_back(clicked._data)
+        if drawn is None:
+            return filled
+        return filled | {
+            self._status: drawn.told,
+            self._expected: "",
+            self._gallery: gr.Gallery(columns=_columns(drawn.ones), selected_index=None),
+            self._opened.drawn: drawn,
+            self._beside.download: gr.DownloadButton(self._beside.label(len(drawn.ones))),
+        }
 
     def _fill(self, query: Mapping[str, str] | str) -> dict:
         try:
@@ -339,6 +351,9 @@ class Draw:
                 if isinstance(event, Unread):
                     unsaid.append(words.PROMPT_UNREAD.format(unread=event.words))
                     continue
+                if isinstance(event, Unkept):
+                    unsaid.append(event.sentence)
+                    continue
                 if not isinstance(event, Picture):
                     update = {self._status: pace.told(event)}
                     if isinstance(event, Step) and event.expected:
@@ -354,17 +369,18 @@ class Draw:
                     drawn.append(event)
                     shown.append(single)
         told = summary(request, time.monotonic() - started, seed_is_new)
-        told += "".join(note(each, problem=True) for each in unsaid)
+        told += "".join(note(each, problem=True) for each in dict.fromkeys(unsaid))
         told += self._settings.note_on_size(request)
-        yield self._shown(drawn) | {
+        yield self._shown(request, drawn, shown) | {
             self._expected: "",
             self._status: told,
             self._opened.drawn: Drawn.of(request, shown, told),
-            self._history: remembered(request, drawn) if drawn else gr.skip(),
         }
 
-    def _shown(self, drawn: Sequence[Picture]) -> dict:
-        """Pictures in the gallery; several are one file as well."""
+    def _shown(
+        self, request: Request, drawn: Sequence[Picture], singles: Sequence[Request]
+    ) -> dict:
+        """Pictures in the gallery, and in the history; several are one file as well."""
         several = len(drawn) > 1
         paths = [self._drawings.keep(picture.file_name, picture.save) for picture in drawn]
         names = [words.SEED_OF_PICTURE.format(seed=p.seed) if several else None for p in drawn]
@@ -376,12 +392,15 @@ class Draw:
 
         name = f"{file_stem(drawn[0].prompt)}.zip" if several else ""
         together = self._drawings.keep(name, save_all) if several else None
+        shown = list(zip(paths, names, strict=True))
         return {
-            self._gallery: gr.Gallery(
-                list(zip(paths, names, strict=True)),
-                columns=math.ceil(math.sqrt(len(drawn) or 1)),
-            ),
+            self._gallery: gr.Gallery(shown, columns=_columns(drawn)),
+            self._history: remembered(request, singles, drawn, shown, together),
         } | self._beside.offered(paths, together)
+
+
+def _columns(pictures: Sequence) -> int:
+    return math.ceil(math.sqrt(len(pictures) or 1))
 
 
 def _said(event: gr.EventData, name: str) -> object:

@@ -35,7 +35,12 @@ TAKE_SETTINGS = "Take the settings of a picture"
 LAST_DRAWINGS = "Your last drawings"
 CLEAR = "Clear"
 CLEAR_LAST_DRAWINGS = "Clear your last drawings"
-SETTINGS_OF = "Settings of: {prompt}"
+SHOW_AGAIN = "Show again: {prompt}"
+SHOW_ALL_AGAIN = "Show again, {count} pictures: {prompt}"
+PICTURE_LOST = "The picture is gone, and its settings are back: Generate draws it again."
+PICTURES_LOST = (
+    "Some of its pictures are gone; its settings are back, and Generate draws all again."
+)
 
 # Which model draws
 PICK_MODEL = "Model"
@@ -108,6 +113,19 @@ PROMPT_UNREAD = "The prompt is too long; not read: “{unread}”."
 # What the model has learned
 NEVER_SEEN = "Never seen in training: {unknown}"
 LEARNED = "Words that it has learned"
+
+# Gallery
+GALLERY = "Gallery"
+SEARCH_WORDS, SEARCH = "Words that their prompts have", "Search"
+NEWER, OLDER = "Newer", "Older"
+GALLERY_EMPTY = "What you draw appears here."
+GALLERY_PAGE = "Page {number} · {total:,} pictures in all"
+NONE_FOUND = "No picture has these words."
+SEARCHED = "Only the newest {most:,} are searched."
+DRAW_AGAIN, DRAW_AGAIN_OF = "Settings", "Settings of: {prompt}"
+DELETE, DELETE_SURE = "Delete", "Really delete"
+DELETE_SURE_OF = "Really delete: {prompt}"
+DELETED = "The picture is deleted."
 
 # Compare
 BOTH_DRAW = "Both draw"
