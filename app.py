@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from serving.entrances.hosts import Hosts
     from serving.entrances.password import Password
+    from serving.gallery import Gallery
     from serving.limits import Limits
 
 PORTS_TRIED = 100
@@ -101,19 +102,20 @@ class OpeningGenerator:
 
 def build_app(
     generator: Generator, limits: "Limits | None" = None, rivals: Rivals | None = None,
-    title: str = "", picks: "Mapping[str, Picked] | None" = None,
+    title: str = "", picks: "Mapping[str, Picked] | None" = None, gallery: "Gallery | None" = None,
 ) -> "gradio.Blocks":  # fmt: skip
     """The page for a generator, or for anything that draws like one, and for what it is compared
-    with; `title`: the model's own where empty; `picks`: what else can draw. Nothing is started
-    yet."""
+    with; `title`: the model's own where empty; `picks`: what else can draw; `gallery`: where the
+    owner's pictures are kept. Nothing is started yet."""
     from serving.entrances.rest import routes
     from serving.limits import LimitedWorker, Limits
+    from serving.page.gallery import picture_route
     from serving.page.tabs import Page
 
-    worker = LimitedWorker(generator, limits or Limits())
-    app = Page(worker, rivals, title, picks).blocks
+    worker = LimitedWorker(generator, limits or Limits(), keep=gallery and gallery.keep)
+    app = Page(worker, rivals, title, picks, gallery).blocks
     beside = routes(worker, lambda: getattr(generator, "ready", True))
-    app.routes_beside = [*beside, app.uploads.route]
+    app.routes_beside = [*beside, app.uploads.route, *([picture_route(gallery)] if gallery else [])]
     return app
 
 
@@ -233,6 +235,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--share_server", metavar="HOST:PORT", help="your own share server (gradio's)")
     add("--public", action="store_true", help="let everybody draw a little, without a password")
     add("--mcp", action="store_true", help="let assistants draw too, by the protocol MCP")
+    add("--gallery", metavar="DIR", help="keep every picture there, and show them in a tab")
     add("--votes", metavar="FILE", help="keep the blind votes: JSON lines, one added by each vote")
     return parser.parse_args(arguments)
 
@@ -262,6 +265,22 @@ def check_entrance(args: argparse.Namespace) -> "Password | None":
             )
         return None
     return Password(given or "")
+
+
+def gallery_of(args: argparse.Namespace, password: "Password | None") -> "Gallery | None":
+    """Where pictures are kept. Raises UserError where others could see and delete them."""
+    if args.gallery is None:
+        return None
+    if password is None and (args.public or args.allow_host):
+        others = "--public" if args.public else "--allow_host"
+        way_out = "Give --password in its place" if args.public else "Add --password"
+        raise UserError(
+            f"--gallery shows your pictures, and {others} lets others in, who could delete them. "
+            f"{way_out}, or leave out --gallery."
+        )
+    from serving.gallery import Gallery
+
+    return Gallery(args.gallery)
 
 
 def is_loopback(host: str) -> bool:
@@ -314,6 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from serving.entrances.tool import check_installed
 
         check_installed()
+    gallery = gallery_of(args, password)
     generator = OpeningGenerator(args.model)
     load = partial(Generator.load, device=args.device, dtype=args.dtype)
     rivals = rivals_of(args.model, load, args.votes)
@@ -324,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from serving.limits import PUBLIC, Limits
 
     limits = PUBLIC if args.share or args.public else Limits()
-    app = build_app(generator, limits, rivals, args.title, picks)
+    app = build_app(generator, limits, rivals, args.title, picks, gallery)
     serve(app, args.host, port, password, args.mcp, hosts)
     announce(args, port, password)
     if args.share:

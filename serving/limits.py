@@ -53,6 +53,10 @@ MOST_VOTE_BYTES = 64 * 1024
 # What stays
 MOST_KEPT_BYTES = 2**30  # of pictures that pages show: about 2,500 of 512 x 512 pixels
 KEPT_SECONDS = 24 * 60 * 60
+MOST_GALLERY_PAGE = 24  # pictures of the gallery that are shown at once
+MOST_GALLERY_NAMES = 100_000
+MOST_GALLERY_SEARCHED = 10_000
+MOST_GALLERY_BYTES = 8 * 2**20  # of a picture there
 LOG_LINES = 20  # a minute of the same kind
 
 
@@ -126,6 +130,12 @@ APP = (
     Limit("drawings that wait in all", line.MAX_WAITING_JOBS, "drawings", "429"),
     Limit("pictures that pages show", MOST_KEPT_BYTES, "bytes", "the oldest go"),
     Limit("for which a picture is kept", KEPT_SECONDS, "seconds", "it goes"),
+    Limit("pictures of the gallery that are shown at once", MOST_GALLERY_PAGE, "pictures",
+          "on the next page"),
+    Limit("pictures of the gallery", MOST_GALLERY_NAMES, "pictures", "the oldest are not shown"),
+    Limit("pictures of the gallery that a search looks at", MOST_GALLERY_SEARCHED, "pictures",
+          "the oldest are not found"),
+    Limit("file of a picture in the gallery", MOST_GALLERY_BYTES, "bytes", "passed over"),
     Limit("lines of the same kind in the log", LOG_LINES, "a minute", "counted"),
     Limit("until the hub answers, or anything comes of a file", hub.ANSWER_SECONDS, "seconds",
           "what was fetched before"),

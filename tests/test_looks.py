@@ -11,6 +11,7 @@ from test_app import browser as browser  # a fixture
 
 import app
 from generate import Request
+from serving.gallery import Gallery
 from serving.models import Rivals, Variant
 from serving.page import words
 from serving.page.examples import examples_of
@@ -42,10 +43,14 @@ def generator(tmp_path_factory) -> FakeGenerator:
 
 
 @pytest.fixture(scope="module")
-def url(generator):
+def url(generator, tmp_path_factory):
     base, port = FakeGenerator(), some_port()
     base.name = "fake-base"
-    demo = app.build_app(generator, rivals=Rivals(base, (Variant("checkpoint-5", base),)))
+    kept = Gallery(str(tmp_path_factory.mktemp("kept")))
+    for picture in generator.pictures([Request("a cat", num_images=8)], lambda *_: False):
+        kept.keep(picture)
+    rivals = Rivals(base, (Variant("checkpoint-5", base),))
+    demo = app.build_app(generator, rivals=rivals, gallery=kept)
     app.serve(demo, "127.0.0.1", port)
     yield f"http://127.0.0.1:{port}"
     demo.close(verbose=False)
@@ -124,6 +129,17 @@ def grid_drawn(page) -> None:
     page.locator("#grid_status", has_text="pictures: 9").wait_for()
 
 
+def gallery(page) -> None:
+    open_tab(page, words.GALLERY)
+    page.locator("#kept li").nth(7).wait_for()
+
+
+def asked_to_delete(page) -> None:
+    gallery(page)
+    page.locator("#kept li button").first.click()
+    page.get_by_role("button", name="Really delete").wait_for()
+
+
 def how(page) -> None:
     open_tab(page, words.HOW)
     page.locator("#stages li").nth(5).wait_for()
@@ -133,6 +149,7 @@ VIEWS = {
     "draw": lambda page: None, "settings": with_settings, "drawn": drawn, "problem": with_problem,
     "slider": slider, "slider drawn": slider_drawn, "vote": vote, "voted": voted,
     "grid": grid, "grid drawn": grid_drawn,
+    "gallery": gallery, "asked to delete": asked_to_delete,
     "scores": lambda page: open_tab(page, words.SCORES),
     "model": lambda page: open_tab(page, words.MODEL), "how": how,
 }  # fmt: skip

@@ -9,12 +9,14 @@ import gradio as gr
 
 from serving.entrances.endpoint import add_endpoint
 from serving.entrances.uploads import Uploads
+from serving.gallery import Gallery
 from serving.limits import MOST_QUEUED
 from serving.models import Picked, Rivals
 from serving.page import words
 from serving.page.compare import Compare
 from serving.page.draw import Draw
 from serving.page.drawings import Drawings
+from serving.page.gallery import GalleryTab
 from serving.page.how import How
 from serving.page.learned import proposals
 from serving.page.mends import mend_gradio
@@ -32,11 +34,12 @@ class Page:
 
     def __init__(
         self, worker: Worker, rivals: Rivals | None = None, title: str = "",
-        picks: Mapping[str, Picked] | None = None,
+        picks: Mapping[str, Picked] | None = None, gallery: Gallery | None = None,
     ):  # fmt: skip
         """`rivals`: what a tab compares the model with; `title`: the model's own where empty;
-        `picks`: what else can draw."""
+        `picks`: what else can draw; `gallery`: what a tab shows of the owner's pictures."""
         mend_gradio()
+        self._gallery = gallery
         self._worker, self._rivals, self._drawings = worker, rivals, Drawings()
         self._picks = picks
         own = getattr(worker.generator, "title", "") or worker.generator.name
@@ -66,6 +69,9 @@ class Page:
                     compare = Compare(self._worker, self._rivals, self._drawings, prompts)
                 if can_compare:
                     draw.offer_comparison(compare, tabs, COMPARE)
+            if self._gallery:
+                with gr.Tab(words.GALLERY) as tab:
+                    GalleryTab(self._gallery, tab)
             with gr.Tab(words.SCORES):
                 gr.HTML(scores_page(generator.run), elem_classes="text")
             if card := getattr(generator, "card", ""):
