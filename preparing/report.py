@@ -9,6 +9,7 @@ from html import escape
 from itertools import pairwise
 from pathlib import Path
 
+from core.chart import svg_text
 from core.files import replaced
 from core.printable import UNSEEN
 from preparing.ledger import Ledger
@@ -293,8 +294,3 @@ def _histogram(scale: Scale, counts: list[int]) -> str:
         + svg_text(LEFT, TOP - 8, "start", f"{scale.noun}s")
         + svg_text((LEFT + RIGHT) / 2, BOTTOM + 34, "middle", scale.title) + "</svg>\n"
     )  # fmt: skip
-
-
-def svg_text(x: float, y: float, anchor: str, words: str) -> str:
-    """`words` beside, around or before a place, as `anchor` says: start, middle or end."""
-    return f'<text x="{x:.1f}" y="{y}" text-anchor="{anchor}">{words}</text>\n'

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from preparing.plot import HEIGHT, WIDTH, Plot, figure, round_ticks
+from core.chart import curve
 from preparing.report import STYLE as PAGE_STYLE
 from preparing.report import address, amount, page_head, write_page
 from scoring.data import Captioned, Reference
@@ -128,23 +128,8 @@ def _curves(results: Sequence[Result], best: Result | None) -> Iterator[str]:
     ):
         points = [(each.step, found) for each in course if (found := value(each)) is not None]
         if len(points) > 1:
-            yield _curve(name, points, marked)
+            yield curve(name, points, marked)
     yield "</div>\n"
-
-
-def _curve(name: str, points: list[tuple[int, float]], best: int | None) -> str:
-    values = [value for _, value in points]
-    plot = Plot(points[-1][0], round_ticks(min(values), max(values)))
-    path = "M" + "L".join(f"{plot.x(step):.1f} {plot.y(value):.1f}" for step, value in points)
-    dots = "".join(
-        plot.dot(step, value, "best" if step == best else "dot", 3.5) for step, value in points
-    )
-    told = ", ".join(f"{figure(value)} at step {step:,}" for step, value in points)
-    mark = plot.mark(best) if best is not None else ""
-    return (
-        f'<figure>{name}<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}: {told}">'
-        f'\n{plot.axes()}{mark}<path d="{path}"/>\n{dots}</svg></figure>\n'
-    )
 
 
 def _prompts(title: str, several: Sequence[ModelScores]) -> Iterator[str]:

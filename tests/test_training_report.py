@@ -8,8 +8,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from core.chart import figure, round_ticks, tick_words
 from errors import UserError
-from preparing.plot import figure, round_ticks, tick_words
 from training.card import model_card
 from training.config import Config
 from training.curves import Course, chart, duration

@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 from huggingface_hub import ModelCardData
 
+from core.chart import figure, label
 from core.layouts import KOHYA_FILE
 from core.printable import UNSEEN
 from core.words import scorer_of
-from preparing.plot import figure, label
 from preparing.report import amount
 from training.config import Config
 from training.curves import Course

@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from core.chart import HEIGHT, WIDTH, Plot, figure, label, round_ticks
 from core.statistics import MIN_PROMPTS
-from preparing.plot import HEIGHT, WIDTH, Plot, figure, label, round_ticks
 from preparing.report import amount
 
 RISE = 0.1  # of its fall: by so much the held-out loss has to rise again to be called a rise

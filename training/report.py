@@ -11,8 +11,8 @@ from pathlib import Path
 from textwrap import shorten
 
 from core.bounded_json import JSONFault, loads
+from core.chart import figure, label
 from preparing.pictures import Shape, Unreadable, opened
-from preparing.plot import figure, label
 from preparing.report import STYLE as PAGE_STYLE
 from preparing.report import address, amount, page_head, write_page
 from training.config import Config

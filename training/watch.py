@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from core.chart import figure, label
 from errors import UserError
-from preparing.plot import figure, label
 from training.checkpoint import BEST
 from training.dataset import random_at
 from training.model import captions_beside

@@ -1,13 +1,12 @@
-"""The plot of a curve, as SVG: places, round numbers, axes."""
+"""Charts, as SVG: a curve over steps with its places, round numbers and axes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from preparing.report import svg_text
 
 WIDTH, HEIGHT = 360, 188  # of a curve's picture, in units of its text's size: 11
 LEFT, RIGHT, TOP, BOTTOM = 48, 340, 20, 152  # of its plot
@@ -97,3 +96,24 @@ class Plot:
             f'<line class="best" x1="{x}" x2="{x}" y1="{TOP}" y2="{BOTTOM}"/>\n'
             + svg_text(x, TOP - 7, anchor, f"best, {label(best)}")
         )  # fmt: skip
+
+
+def curve(name: str, points: Sequence[tuple[int, float]], best: int | None = None) -> str:
+    """A figure of two or more points by step, a dot at each; `best`: a step that is marked."""
+    values = [value for _, value in points]
+    plot = Plot(points[-1][0], round_ticks(min(values), max(values)))
+    path = "M" + "L".join(f"{plot.x(step):.1f} {plot.y(value):.1f}" for step, value in points)
+    dots = "".join(
+        plot.dot(step, value, "best" if step == best else "dot", 3.5) for step, value in points
+    )
+    told = ", ".join(f"{figure(value)} at step {step:,}" for step, value in points)
+    mark = plot.mark(best) if best is not None else ""
+    return (
+        f'<figure>{name}<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}: {told}">'
+        f'\n{plot.axes()}{mark}<path d="{path}"/>\n{dots}</svg></figure>\n'
+    )
+
+
+def svg_text(x: float, y: float, anchor: str, words: str) -> str:
+    """`words` beside, around or before a place, as `anchor` says: start, middle or end."""
+    return f'<text x="{x:.1f}" y="{y}" text-anchor="{anchor}">{words}</text>\n'
