@@ -83,6 +83,15 @@ def read_bytes(path: str | Path, most: int) -> bytes:
     return content
 
 
+def read_own(folder: str | Path, name: str, most: int) -> bytes:
+    """The whole of a file that lies in a folder; one that a link leads to elsewhere is none.
+    Raises as `read_bytes`."""
+    path = Path(folder, name)
+    if not path.resolve().is_relative_to(Path(folder).resolve()):
+        raise Unfit(errno.EPERM, "is a link that leads out of its folder", str(path))
+    return read_bytes(path, most)
+
+
 def read_text(path: str | Path, most: int, encoding: str = "utf-8", errors: str = "strict") -> str:
     """The text of a file, line breaks as "\\n". Raises as `read_bytes`, and UnicodeError."""
     text = read_bytes(path, most).decode(encoding, errors)

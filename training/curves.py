@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from core.chart import HEIGHT, WIDTH, Plot, figure, label, round_ticks
+from core.run_log import of_run
 from core.statistics import MIN_PROMPTS
 from preparing.report import amount
 
@@ -44,9 +45,7 @@ class Course:
 
     @classmethod
     def of(cls, manifest: dict, records: list[dict]) -> Course:
-        """The manifest's own run up to its last step: a folder may have seen others before."""
-        run_id, end = manifest.get("run_id"), manifest.get("steps", math.inf)
-        lines = [r for r in records if r.get("run_id", run_id) == run_id and r["step"] <= end]
+        lines = of_run(records, manifest)
         return cls(
             manifest,
             [line for line in lines if "loss" in line],

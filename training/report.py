@@ -10,8 +10,8 @@ from html import escape
 from pathlib import Path
 from textwrap import shorten
 
-from core.bounded_json import JSONFault, loads
 from core.chart import figure, label
+from core.run_log import records_in
 from preparing.pictures import Shape, Unreadable, opened
 from preparing.report import STYLE as PAGE_STYLE
 from preparing.report import address, amount, page_head, write_page
@@ -64,29 +64,9 @@ class Hard:
 
 
 def records_of(path: Path) -> list[dict]:
-    """The lines of a log.jsonl, by step.
-
-    Where a resumed run repeated a step, its later line counts; a line that was cut off when a run
-    was killed is left out.
-    """
-    found = {}
+    """The lines of a log.jsonl, by step."""
     with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                record = loads(line)
-            except JSONFault:
-                continue
-            if _is_record(record):
-                found[record["step"], "loss" not in record] = record
-    return [found[key] for key in sorted(found)]
-
-
-def _is_record(value: object) -> bool:
-    """Whether it is a line as a run logs it, whoever wrote it."""
-    if not isinstance(value, dict) or not isinstance(value.get("step"), int):
-        return False
-    epoch = value.get("epoch", 0.0)
-    return abs(value["step"]) < 2**53 and isinstance(epoch, int | float)
+        return records_in(file)
 
 
 def write_report(
