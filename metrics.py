@@ -404,8 +404,7 @@ def tell(options: argparse.Namespace, measured: Measured) -> None:
         write_page_of(Path(options.report), found, against, measured.reference, told, best)
     if options.write_run:
         run = read_run(options.model[0])
-        mine = summary(model) | ({"comparison": against_as_json(last)} if last else {})
-        mine |= {"verdict": told}
+        mine = summary(model, last) | {"verdict": told}
         kept = run.get("scores", {}) | {model.following.identity["prompts"]: mine}
         write_json(Path(options.model[0]) / "run.json", run | {"scores": kept})
 

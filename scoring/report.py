@@ -103,26 +103,39 @@ def as_json(result: Result) -> dict:
     }
 
 
-def summary(result: Result) -> dict:
-    """What run.json keeps: the numbers and how they were made, without a row per prompt."""
-    known = sum(prompt.score is not None for prompt in result.following.prompts)
+def summary(result: Result, against: Against | None = None) -> dict:
+    """What run.json keeps: the numbers and how they were made, without a row per prompt; `against`
+    its base also that one's numbers, and how sure their difference is."""
+    beside = {}
+    if against:
+        beside = {"comparison": against_as_json(against), "base": _numbers(against.base)}
+    return _numbers(result) | {"identity": result.following.identity} | beside
+
+
+def _numbers(result: Result) -> dict:
+    """What is known of one model, on how many prompts, and its scorer's scale: the scores of its
+    pictures with the captions exchanged, and of training pictures with their own."""
     everything = as_json(result)
-    kept = {"judges": judged_summary(result.judged)} | {
-        name: everything[name] for name in ("style", "distances", "fid", "binding", "colours_seen")
-    }
+    found = {
+        name: everything[name]
+        for name in (
+            "training_pictures_score", "style", "distances", "fid", "binding", "colours_seen",
+        )
+    }  # fmt: skip
+    found |= {"captions_exchanged": result.following.floor, "judges": judged_summary(result.judged)}
     if result.keeping:
-        kept["keeping"] = {
+        found["keeping"] = {
             "clip_score": result.keeping.score,
+            "captions_exchanged": result.keeping.floor,
             "prompts": result.keeping.identity["prompts"],
         }
     if result.memorisation:
         copies = everything["memorisation"]
-        kept["memorisation"] = {name: copies[name] for name in ("copies", "pictures")}
+        found["memorisation"] = {name: copies[name] for name in ("copies", "pictures")}
     return {
         "clip_score": result.following.score,
-        "prompts": known,
-        "identity": result.following.identity,
-        **{name: value for name, value in kept.items() if value not in (None, {})},
+        "prompts": sum(prompt.score is not None for prompt in result.following.prompts),
+        **{name: value for name, value in found.items() if value not in (None, {})},
     }
 
 

@@ -280,6 +280,9 @@ def test_run_json_is_written_only_when_asked_for(score, tmp_path):
     assert mine["clip_score"] == content["models"][0]["following"]["clip_score"]
     assert mine["identity"] == content["models"][0]["following"]["identity"]
     assert mine["comparison"]["mean_difference"] == 0
+    for name in ("clip_score", "captions_exchanged", "prompts"):  # its base's own numbers, too
+        assert mine["base"][name] == mine[name]
+    assert mine["captions_exchanged"] == content["models"][0]["following"]["captions_exchanged"]
     assert not list(folder.glob("*.unfinished"))
 
 
