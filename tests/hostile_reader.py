@@ -82,7 +82,7 @@ def of_model(folder: Path, content: bytes, name: str) -> None:
     Preview.read(folder, 4)
     check_files(folder)
     run = read_run(str(folder))
-    head("model", run), scores_page(run), base_of(run, str)
+    head("model", "model", run), scores_page(run, folder), base_of(run, str)
 
 
 def of_log(folder: Path, content: bytes, name: str) -> None:

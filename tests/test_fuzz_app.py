@@ -197,7 +197,7 @@ def test_the_run_of_a_model_is_shown_or_named(tmp_path_factory, run):
     folder = tmp_path_factory.mktemp("model")
     (folder / "run.json").write_bytes(run)
     if (found := survives(read_run, str(folder))) is not None:
-        survives(scores_page, found)
+        survives(scores_page, found, folder)
         survives(head, "a title", "a model", found)
 
 

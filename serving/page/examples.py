@@ -42,15 +42,14 @@ def examples_of(model: str) -> list[Example]:
     found = []
     for path in sorted(Path(model).glob("examples/*.png"))[:MOST]:
         try:
-            found.append(_example(path))
+            found.append(example_of(read_bytes(path, MOST_BYTES)))
         except (OSError, UserError) as error:
             logging.getLogger(__name__).warning("%s is not shown: %s", path, error)
     return found
 
 
-def _example(path: Path) -> Example:
+def example_of(png: bytes) -> Example:
     """Raises UserError, or OSError, for what cannot be shown."""
-    png = read_bytes(path, MOST_BYTES)
     request = request_of(png)
     try:
         with Image.open(BytesIO(png), formats=["PNG"]) as image:

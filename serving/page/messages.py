@@ -11,6 +11,7 @@ from pathlib import Path
 from core.words import scorer_of
 from serving.page import words
 from serving.page.link import link_to
+from serving.page.measured import measured
 from serving.request import Request
 from serving.worker import Event, Waiting
 
@@ -57,20 +58,19 @@ def head(title: str, name: str, run: dict) -> str:
         words.HEAD_SCORE.format(
             score=entry["clip_score"], prompts=prompts, scorer=scorer_of(entry.get("identity"))
         )
-        for prompts, entry in run.get("scores", {}).items()
-        if isinstance(entry, dict) and isinstance(entry.get("clip_score"), int | float)
+        for prompts, entry in measured(run).items()
     ]
-    told = [*([] if name == title else [name]), *_origin(run), *scores]
-    return f"<h1>{html.escape(title)}</h1><p>{html.escape(' · '.join(told))}</p>"
+    told = [*([] if name == title else [name]), origin(run), *scores]
+    return f"<h1>{html.escape(title)}</h1><p>{html.escape(' · '.join(filter(None, told)))}</p>"
 
 
-def _origin(run: dict) -> list[str]:
+def origin(run: dict) -> str:
     """From what the model was tuned, and on how many pictures, where its run.json says so."""
     base, pictures = run.get("base_model"), run.get("dataset", {}).get("pictures")
     if not isinstance(base, str) or not base or not isinstance(pictures, int):
-        return []
+        return ""
     told = words.FINE_TUNED_ON_ONE if pictures == 1 else words.FINE_TUNED
-    return [told.format(pictures=pictures, base=_own_name(base))]
+    return told.format(pictures=pictures, base=_own_name(base))
 
 
 def _own_name(model: str) -> str:

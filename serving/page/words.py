@@ -175,16 +175,65 @@ TOO_MANY_COLUMNS = "{count} columns are too many. Tick {most}."
 # Scores
 HEAD_SCORE = "CLIP score {score:.1f} on {prompts} prompts by {scorer}"
 SCORES_OF = "{prompts} prompts: {name}"
+SCORES_TABLE = "Scores on {name}"
+MODEL_COLUMN, DIFFERENCE = "model", "difference"
+CONFIDENCE = "in small print: {share} intervals"
+RANGE = "{low} to {high}"
+ABOUT = "\N{ALMOST EQUAL TO} {number}"
 CLIP_SCORE = "CLIP score"
 KEEPING_SCORE = "on what its base knew"
+STYLE = "likeness to its training pictures"
+DISTANCES = {
+    "kid": "distance to its training pictures (KID; less is nearer)",
+    "cmmd": "the same with another kernel (CMMD)",
+}
 COPIES = "copies of training pictures"
 BINDING = "two colours on the right things"
-SCORER = "scorer"
+COLOURS_SEEN = "the colour that the prompt names"
+SCORED_BY = "Scored by {scorer}."
 SHARE = "{hits} of {pictures}"
+# Whether a score is a good one: by its scorer's own scale, never by itself.
+SCALE = (
+    "For this scorer and these prompts no following at all is {floor:.1f}: so the model's pictures "
+    "score with their captions exchanged. Training pictures with their own captions score "
+    "{ceiling:.1f}."
+)
+STANDS_BETWEEN = "Between the two the model stands at {share}."
+STANDS_ABOVE = "The model stands above the training pictures."
+STANDS_BELOW = "The model stands no higher than exchanged captions."
+BASE_BETWEEN = "Its base stands at {share}."
+TELLS_NOTHING = (
+    "Training pictures with their own captions score no higher: this scorer cannot judge such "
+    "pictures."
+)
+FLOOR_ONLY = (
+    "With their captions exchanged the model's pictures score {floor:.1f}, which is no following "
+    "at all. How far up one could get is not known, as no training pictures were scored."
+)
+NO_SCALE = (
+    "Whether that is much is not known: {command} also scores exchanged captions and training "
+    "pictures, between which a score stands."
+)
+SCALE_NAME = "Scale of the scorer: {marks}"
+EXCHANGED, TRAINING = "captions exchanged", "training pictures"
+CURVES = "Along the training"
+CURVE_NAMES = {
+    "clip_score": "CLIP score of the validation pictures",
+    "held_out_loss": "loss on held-out pictures (less is better)",
+    "kept_score": "CLIP score on what its base knew",
+}
+PICTURES_BESIDE = "Side by side"
+BESIDE = "Above {base}, below the model: the same words and the same seed."
+MORE = "More"
+REPORTS = {"report.html": "How it was trained", "scores.html": "All scores, with their pictures"}
 NOT_MEASURED = (
     "Nobody has measured this model yet. {command} compares it with its base, and the scores "
     "appear here."
 )
+
+# What chat programs show of a link
+LINK_INVITES = "Say what you want to see, and it draws it."
+LINK_PICTURE = "Pictures that {title} has drawn"
 
 # How it works
 HOW_BEFORE = (
