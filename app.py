@@ -17,10 +17,12 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.captions import captions_of
 from core.ending import at_once, end_at_signals, keep_temporary_files_together
+from core.inputs import is_folder
 from core.terminal import say
 from errors import UserError, exit_with_sentence, reason_of
 from generate import DEFAULT_MODEL, Generator, Picture
@@ -56,7 +58,7 @@ class OpeningGenerator:
         is_model_folder(model)
         self._model = model
         self.name = model_name(model)
-        self.run = read_run(model)
+        self.run, self.folder = read_run(model), Path(model) if is_folder(model) else None
         self.size, self.card = picture_size(model), read_card(model)
         self.title = title_of(self.card) or self.name
         self.captions = captions_of(model)
@@ -107,6 +109,7 @@ def build_app(
     """The page for a generator, or for anything that draws like one, and for what it is compared
     with; `title`: the model's own where empty; `picks`: what else can draw; `gallery`: where the
     owner's pictures are kept. Nothing is started yet."""
+    from serving.entrances.reports import report_routes
     from serving.entrances.rest import routes
     from serving.limits import LimitedWorker, Limits
     from serving.page.gallery import picture_route
@@ -115,7 +118,10 @@ def build_app(
     worker = LimitedWorker(generator, limits or Limits(), keep=gallery and gallery.keep)
     app = Page(worker, rivals, title, picks, gallery).blocks
     beside = routes(worker, lambda: getattr(generator, "ready", True))
-    app.routes_beside = [*beside, app.uploads.route, *([picture_route(gallery)] if gallery else [])]
+    more = [*report_routes(getattr(generator, "folder", None))]
+    if gallery:
+        more.append(picture_route(gallery))
+    app.routes_beside = [*beside, app.uploads.route, app.preview.route, *more]
     return app
 
 
@@ -140,6 +146,7 @@ def serve(
     from serving.entrances.hosts import Hosts, OwnHost
     from serving.entrances.password import Door
     from serving.limits import MOST_UPLOADED
+    from serving.page.link_preview import ICON
     from serving.page.mends import SESSIONS
     from serving.page.theme import CSS, theme
 
@@ -154,6 +161,7 @@ def serve(
             server_port=port,
             theme=theme(),
             css_paths=CSS,
+            favicon_path=ICON,
             footer_links=[],
             share=False,  # serving/entrances/share.py opens the link
             ssr_mode=False,
@@ -173,7 +181,8 @@ def serve(
 
         mend(app, password)
     server.state.has_password = password is not None
-    names = None if password else hosts or Hosts(host)
+    server.state.hosts = names = None if password else hosts or Hosts(host)
+    server.state.head = app.preview.tags
     # Around all, because gradio puts its own middleware before that of `app_kwargs`.
     server.middleware_stack = SecurityHeaders(OwnHost(OwnOrigin(server.middleware_stack), names))
 

@@ -8,6 +8,7 @@ from fakes import FakeGenerator
 from ports import some_port
 from test_app import PATIENCE_MS, generate, in_browser, open_page, open_settings, status
 from test_app import browser as browser  # a fixture
+from test_scores_page import log, of, validate
 
 import app
 from generate import Request
@@ -35,10 +36,12 @@ def generator(tmp_path_factory) -> FakeGenerator:
     model = FakeGenerator()
     model.examples = examples_of(str(folder))
     model.card = "# fake\n\nIt draws.\n\n| part | is |\n| --- | --- |\n" + "| a | b |\n" * 3
-    model.run = {"scores": {"held-out": {
-        "clip_score": 31.25, "prompts": 64, "verdict": ["It draws better than its base."],
-        "memorisation": {"copies": 0, "pictures": 64}, "identity": {"scorer": "a"},
-    }}}  # fmt: skip
+    told = {"verdict": ["It draws better than its base."]}
+    model.run = of(memorisation={"copies": 0, "pictures": 64}, **told)
+    model.folder = folder
+    validate(folder, (0, 40))
+    log(folder, *({"step": step, "clip_score": 20 + step} for step in range(0, 50, 10)))
+    (folder / "report.html").write_text("<!doctype html>")
     return model
 
 

@@ -49,6 +49,10 @@ class Hosts:
             or any(name.endswith(each) for each in self._names if each.startswith("."))
         )
 
+    def is_said(self, name: str) -> bool:
+        """Whether it was said itself, letter by letter: no sender chooses it."""
+        return name in self._names
+
     def add(self, name: str) -> None:
         """One more; with a dot before it, all names that end so."""
         self._names.add(name.removesuffix(".").lower())

@@ -188,6 +188,11 @@ class Draw:
         return [self._status, *self._settings.inputs]
 
     @property
+    def told(self) -> gr.HTML:
+        """What is said of a drawing, or of why there is none."""
+        return self._status
+
+    @property
     def begun(self) -> list:
         """What `begin` updates."""
         return [*self.restored, self._until_open]

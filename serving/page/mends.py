@@ -1,11 +1,14 @@
 """What gradio would lose, keep in memory, or work out again and again."""
 
 import os
+import re
 from collections import OrderedDict
 
+import gradio.routes
 import gradio.utils
 from gradio.blocks import Block, BlocksConfig
 from gradio.state_holder import SessionState
+from jinja2 import BaseLoader, Environment
 
 SESSIONS = 100  # visitors that are remembered, at 80 KB each; 20 can wait, others lose nothing
 NEVER = "1000000000"
@@ -20,6 +23,27 @@ def mend_gradio() -> None:
     gradio.utils.LRUCache.__delitem__ = _forget
     BlocksConfig.__copy__ = _copy
     SessionState.__setitem__ = _set_item
+    if not isinstance(gradio.routes.templates.env.loader, OwnHead):
+        gradio.routes.templates.env.loader = OwnHead(gradio.routes.templates.env.loader)
+
+
+class OwnHead(BaseLoader):
+    """The page's frame with tags of ours where gradio has its own name and banner, twice, for what
+    shows a preview of a link; `head` of the server's state makes them."""
+
+    TAGS = re.compile(r"<meta\s+(?:property=\"og:|name=\"twitter:)[^>]*>\s*")
+    OURS = (
+        "{% if request.app.state.head is defined %}{{ request.app.state.head(request) }}{% endif %}"
+    )
+
+    def __init__(self, gradios: BaseLoader):
+        self._gradios = gradios
+
+    def get_source(self, environment: Environment, template: str) -> tuple:
+        source, *rest = self._gradios.get_source(environment, template)
+        if template == "frontend/index.html":
+            source = self.TAGS.sub("", source).replace("</head>", f"{self.OURS}\n</head>", 1)
+        return source, *rest
 
 
 class Undescribed(BlocksConfig):

@@ -19,13 +19,19 @@ from serving.page.drawings import Drawings
 from serving.page.gallery import GalleryTab
 from serving.page.how import How
 from serving.page.learned import proposals
+from serving.page.link_preview import LinkPreview
 from serving.page.mends import mend_gradio
-from serving.page.messages import head
+from serving.page.messages import head, origin
 from serving.page.scores import scores_page
 from serving.worker import Worker
 
 SCRIPT = Path(__file__).with_name("page.js")
 COMPARE = "compare"  # by which its tab is opened
+# What a link asks for is in the fields, and no problem is told of it: drawn like any other request.
+ON_ARRIVAL = """(told) => {
+  const linked = new URLSearchParams(location.search).has("prompt");
+  if (linked && !told) document.querySelector("#generate").click();
+}"""
 CACHED_SECONDS = (60, 600)  # how often files are looked for that gradio made so long ago, and go
 
 
@@ -48,6 +54,11 @@ class Page:
             title=self._title, analytics_enabled=False, delete_cache=CACHED_SECONDS
         )
         self.blocks.uploads = Uploads()
+        generator = worker.generator
+        self.blocks.preview = LinkPreview(
+            self._title, origin(generator.run), getattr(generator, "examples", ()),
+            getattr(generator, "folder", None),
+        )  # fmt: skip
         with self.blocks:
             self._lay_out()
             add_endpoint(worker, self._drawings)
@@ -73,13 +84,14 @@ class Page:
                 with gr.Tab(words.GALLERY) as tab:
                     GalleryTab(self._gallery, tab)
             with gr.Tab(words.SCORES):
-                gr.HTML(scores_page(generator.run), elem_classes="text")
+                folder = getattr(generator, "folder", None)
+                gr.HTML(scores_page(generator.run, folder), elem_id="scores", elem_classes="text")
             if card := getattr(generator, "card", ""):
                 with gr.Tab(words.MODEL):
                     gr.Markdown(card, elem_classes="text")
             with gr.Tab(words.HOW) as tab:
                 How(self._worker, prompts[0], tab)
-        self.blocks.load(
+        loaded = self.blocks.load(
             draw.begin,
             None,
             draw.begun,
@@ -87,3 +99,4 @@ class Page:
             show_progress="hidden",
             api_visibility="private",
         )
+        loaded.then(None, draw.told, None, js=ON_ARRIVAL, api_visibility="private")
