@@ -18,9 +18,9 @@ import app
 from generate import Request
 from serving.entrances.password import Password
 from serving.page import words
-from serving.page.side_by_side import pairs_of
 from serving.page.course import MOST_POINTS, course_of
 from serving.page.scores import scores_page
+from serving.page.side_by_side import pairs_of
 
 SECRET = "password-of-theirs"
 ENTRY = {

@@ -11,10 +11,10 @@ from core.printable import printable
 from core.words import scorer_of
 from serving.entrances.reports import reports_in
 from serving.page import words
-from serving.page.side_by_side import pictures_beside
 from serving.page.course import best_step, course_of
 from serving.page.measured import interval, measured, number, sentences, share, text
 from serving.page.scale import scale
+from serving.page.side_by_side import pictures_beside
 
 COMMAND = "<code>python metrics.py --model FOLDER --write_run</code>"
 CONFIDENCE = 0.95  # of the intervals in run.json
