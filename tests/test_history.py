@@ -82,7 +82,7 @@ def test_a_click_shows_the_picture_itself_and_clears_what_was_said_before(blank,
         page.get_by_text("Download", exact=True)
     ).wait_for()
     with page.expect_download() as download:
-        page.locator("#download").click()
+        page.locator("#download", has_text="Download").click()
     assert download.value.suggested_filename == "a-cat-seed-3.png"
     show_again(page, "Show again, 4 pictures: a dog", "Seeds 5 to 8 · 8 steps")
     page.wait_for_function("document.querySelectorAll('#gallery .thumbnail-item').length === 4")
@@ -101,7 +101,7 @@ def test_of_several_that_came_back_the_opened_one_tells_its_seed(blank, url):
     page.locator("#gallery .thumbnail-item").nth(2).click()
     status(page, "Seed 7")
     with page.expect_download() as download:
-        page.locator("#download").click()
+        page.locator("#download", has_text="Download all").click()
     assert download.value.suggested_filename == "a-dog.zip"
     assert len(four) == 4
 
@@ -144,7 +144,7 @@ def test_pictures_come_back_after_the_server_has_forgotten_them(browser, forgetf
     page.wait_for_function("document.querySelectorAll('#gallery .thumbnail-item').length === 4")
     assert shown(page) == four and all(each.startswith(PNG) for each in four)
     with page.expect_download() as download:
-        page.locator("#download").click()
+        page.locator("#download", has_text="Download all").click()
     assert download.value.suggested_filename == "a-dog.zip"
     page.get_by_role("button", name="Clear your last drawings").click()
     stored(page, 0)
