@@ -442,3 +442,13 @@ def test_keys_draw_and_cancel_wherever_one_draws(browser, bench, way, name, stat
         page.locator("#slider img, #vote_pictures img, #grid_table img").first.wait_for()
         page.wait_for_selector(f"#{name}_draw:enabled")
         assert bench.model.requests == bench.base.requests[called_off:]
+
+
+def test_on_a_phone_the_vote_buttons_stand_above_the_fold(vote):
+    vote.set_viewport_size({"width": 375, "height": 800})
+    vote.click("#vote_draw")
+    told(vote, "#vote_status", "Which is better?")
+    vote.locator("#vote_pictures img").last.wait_for()
+    for choice in ("left", "same", "right"):
+        box = vote.locator(f"#vote_{choice}").bounding_box()
+        assert box["y"] > 0 and box["y"] + box["height"] <= 800
