@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+NO_BASE = (
+    "What the base model drew when the run began is not in its folder validation any more, so "
+    "nothing is compared with it."
+)
+
+
 class Verdict:
     """What the scorer says of the pictures of each look, against those of the base model."""
 
@@ -48,10 +54,17 @@ class Verdict:
         found = self._result(name, by_place, None if step == 0 else self._reference)
         if step == 0:
             self._base = found
-        base = self._base or self._base_again()
-        return self._record(found, base if step else None)
+        record = self._record(found)
+        if step:
+            base = self._base or self._base_again()
+            record["verdict"] = self._verdict(found, base) if base else [NO_BASE]
+        return record
 
-    def _record(self, found: Result, base: Result | None) -> dict:
+    def _verdict(self, found: Result, base: Result) -> list[str]:
+        against = results.against(found, base, self._reference, max(1, self.looks))
+        return sentences([base, found], [against], None)
+
+    def _record(self, found: Result) -> dict:
         shown = [prompt.score for prompt in found.following.prompts]
         record = {
             "clip_score": found.following.score, "clip_scores": shown,
@@ -59,9 +72,6 @@ class Verdict:
         }  # fmt: skip
         if memory := found.memorisation:
             record["copies"] = {"copies": memory.copies, "pictures": len(memory.nearest)}
-        if base:
-            against = results.against(found, base, self._reference, max(1, self.looks))
-            record["verdict"] = sentences([base, found], [against], None)
         return {name: value for name, value in record.items() if value is not None}
 
     @cached_property

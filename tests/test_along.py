@@ -17,7 +17,7 @@ from scorers import tiny_scorer as tiny_scorer  # a fixture
 import train_text_to_image
 from errors import UserError
 from scoring import asked
-from scoring.along import Verdict
+from scoring.along import NO_BASE, Verdict
 from scoring.asked import Asked, asked_for
 from scoring.data import Captioned
 from scoring.scorer import Scorer
@@ -92,7 +92,7 @@ def test_a_resumed_run_compares_with_what_the_base_model_drew(config, there):
     if there:
         assert again["verdict"] == whole["verdict"]
     else:
-        assert "verdict" not in again
+        assert again["verdict"] == [NO_BASE]
 
 
 def test_copies_are_found_at_the_look_that_shows_them(tiny_scorer, tmp_path):
