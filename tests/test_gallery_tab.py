@@ -62,7 +62,7 @@ def test_what_is_drawn_is_in_the_gallery_found_by_its_words_and_deleted_by_keybo
         page.wait_for_selector("#generate:enabled")
         page.reload()
         page.wait_for_selector("body[data-listens]")
-    open_gallery(page, "Page 1 · 2 pictures in all")
+    open_gallery(page, "Page 1 · pictures in all: 2")
     wait_for(page, "Page 1", ["a blue car", "a <b>red</b> fox"])
     page.fill("#kept_search textarea, #kept_search input", "FOX")
     page.keyboard.press("Enter")
@@ -122,7 +122,7 @@ def test_where_the_gallery_takes_no_picture_the_page_says_so_and_goes_on(page, t
     page.get_by_role("tab", name="Draw").click()
     generate(page, "a dog")
     page.wait_for_function("!document.querySelector('#status').innerText.includes('gallery')")
-    open_gallery(page, "Page 1 · 1 pictures in all")
+    open_gallery(page, "Page 1 · pictures in all: 1")
 
 
 def test_a_picture_of_the_gallery_is_given_out_by_its_name_and_nothing_else_is(
