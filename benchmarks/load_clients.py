@@ -162,6 +162,7 @@ class OpenPage:
     def __init__(self, http: httpx.AsyncClient, session: str, config: dict):
         self._http, self._session = http, session
         names = {c["id"]: c["props"].get("elem_id") for c in config["components"]}
+        self._usual = {names[c["id"]]: c["props"].get("value") for c in config["components"]}
         self._functions = {}  # what an event calls: (number, inputs, outputs), by "element.event"
         for function in config["dependencies"]:
             inputs, outputs = ([names[i] for i in function[k]] for k in ("inputs", "outputs"))
@@ -189,9 +190,9 @@ class OpenPage:
         await asyncio.gather(self._alive, return_exceptions=True)
 
     async def join(self, event: str, values: dict) -> str:
-        """Queue what `event` calls, with the values of the elements; the id that it got."""
+        """Queue what `event` calls, with values of elements, of others the usual ones; its id."""
         number, inputs, _ = self._functions[event]
-        data = [values.get(name) for name in inputs]
+        data = [values.get(name, self._usual.get(name)) for name in inputs]
         body = {"data": data, "fn_index": number, "session_hash": self._session}
         answer = await self._http.post("/gradio_api/queue/join", json=body)
         if answer.status_code != 200:

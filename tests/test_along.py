@@ -80,19 +80,22 @@ def test_a_look_tells_the_verdict_and_log_report_card_and_terminal_the_same(trai
     assert len(list((config.output / "validation" / asked.KEPT).iterdir())) == 3 * 2
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_resumed_run_compares_with_what_the_base_model_drew(config, there):
+def test_a_resumed_run_compares_with_what_the_base_model_drew(config):
     whole = looks_of(config)[-1]
     shutil.rmtree(config.output / "checkpoint-4")
-    if not there:
-        (config.output / "validation" / asked.KEPT / "step-000000-1.png").unlink()
     train_text_to_image.main(replace(config, resume_from_checkpoint="latest"))
     again = looks_of(config)[-1]
     assert again["step"] == 4 and again["clip_scores"] == pytest.approx(whole["clip_scores"])
-    if there:
-        assert again["verdict"] == whole["verdict"]
-    else:
-        assert again["verdict"] == [NO_BASE]
+    assert again["verdict"] == whole["verdict"]
+
+
+def test_where_what_the_base_model_drew_is_gone_nothing_is_compared(tiny_scorer, tmp_path):
+    wanted = [Asked("", ("a",))]
+    verdict = Verdict(Scorer.load(tiny_scorer), wanted, tmp_path, "base", 1, training=list)
+    drawn = [("", picture_of(Image.radial_gradient("L").convert("RGB")))]
+    assert verdict(4, drawn)["verdict"] == [NO_BASE]
+    drawn[0][1].image.save(tmp_path / "step-000000-0.png")
+    assert "These prompts cannot tell step 5 from base" in verdict(5, drawn)["verdict"][0]
 
 
 def test_copies_are_found_at_the_look_that_shows_them(tiny_scorer, tmp_path):

@@ -133,6 +133,7 @@ def test_a_base_that_is_gone_is_said_and_the_model_scored_all_the_same(trained, 
     assert "compared with no base" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_numbers_as_one(trained, scored, tiny_scorer, tmp_path):
     model = trained("full")
     alone = scored("--model", model, "--batch_size", 2, "--save_images", tmp_path / "one")

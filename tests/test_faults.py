@@ -118,6 +118,7 @@ def kill_at_random(zygote, config, kills: int, seed: int) -> None:
     assert_same_model(config.output, unbroken.output)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(zygote, config):
     kill_at_random(zygote, config, kills=5, seed=1)
 

@@ -40,8 +40,6 @@ def stored(page, count: int) -> None:
 def draw(page, url: str, query: str, told: str) -> list[bytes]:
     """What a link asks for; the pictures."""
     open_page(page, f"{url}/?{query}")
-    page.wait_for_function("document.querySelector('#prompt textarea').value !== ''")
-    generate(page)
     status(page, told)
     page.wait_for_selector("#generate:enabled")
     return shown(page)

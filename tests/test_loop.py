@@ -187,7 +187,7 @@ def test_validation_pictures_are_drawn_with_the_average_by_a_whole_pipeline(tiny
     def preview(pipe, stop):
         seen.append(pipe.unet.conv_in.weight.detach().clone())
         assert not pipe.unet.training
-        return [Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8))]
+        return [("", Image.new("RGB", (8, 8))), ("", Image.new("RGB", (8, 8)))]
 
     learner = trained(config, preview)
     names = sorted(path.name for path in (config.output / "validation").iterdir())

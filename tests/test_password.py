@@ -420,7 +420,7 @@ def test_a_public_page_takes_what_is_within_its_limits():
 def test_the_command_lowers_the_limits_for_strangers(monkeypatch, arguments, limits):
     given = []
 
-    def build(_, limits, base):
+    def build(_, limits, *others):
         given.append(limits)
         raise KeyboardInterrupt
 

@@ -126,6 +126,7 @@ def test_the_summary_for_run_json_keeps_the_numbers_and_their_making():
         "identity": MADE,
     }
     kept = summary(FULL)
-    assert kept["keeping"] == {"clip_score": 8.0, "prompts": "creatures"}
+    kept_of_base = {"clip_score": 8.0, "prompts": "creatures", "captions_exchanged": None}
+    assert kept["keeping"] == kept_of_base
     assert kept["memorisation"] == {"copies": 1, "pictures": 2}
     assert kept["style"] == 40.0

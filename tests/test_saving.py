@@ -240,7 +240,7 @@ def test_a_folder_that_is_deleted_meanwhile_is_made_again(tiny_model, tmp_path):
         looks.append(stop)
         if len(looks) < 3:
             shutil.rmtree(config.output)
-        yield SimpleNamespace(save=lambda path: path.write_bytes(b"a picture"))
+        yield "", SimpleNamespace(save=lambda path: path.write_bytes(b"a picture"))
 
     run, learner, latents = prepared(config)
     assert train(learner, latents, config, run, draw_and_delete)[0] == 6

@@ -323,7 +323,7 @@ def test_settings_bring_the_picture_back_that_the_browser_has_and_ask_for_one_it
     page.click("#start [data-does=remove]")
     page.fill("#prompt textarea", "from nothing")
     drawn(page, generator)
-    page.get_by_role("button", name="Settings of: from mine").click()
+    page.get_by_role("button", name="Show again: from mine").click()
     given(page, "your picture")
     page.wait_for_function("document.querySelector('#prompt textarea').value === 'from mine'")
     assert drawn(page, generator) == first

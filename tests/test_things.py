@@ -40,6 +40,7 @@ def test_tokens_that_both_vocabularies_have_keep_their_vectors():
     assert all(torch.equal(encoder.state_dict()[n], larger.state_dict()[n]) for n in same)
 
 
+@pytest.mark.slow
 def test_the_text_encoder_learns_which_of_two_things_stands_first(captions, tmp_path):
     two = [caption for caption in captions if caption.facts.get("places") in ("beside", "above")]
     tokenizer = train_tokenizer([caption.text for caption in captions], 900)

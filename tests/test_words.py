@@ -13,7 +13,7 @@ READ_ALOUD = re.compile(r'(?:alt|title|aria-label|placeholder)="([^"]*)')
 UNREAD = re.compile(r"<code>.*?</code>|^[^<>]*>|<[^>]*(?:>|$)")  # commands, tags and parts of tags
 WORD = re.compile(r"[^\W\d_]")
 WORDS = re.compile(r"[^\W\d_]{2,} [^\W\d_]{2,}")
-LOGGED = {"warning"}  # functions whose words nobody reads on the page
+LOGGED = {"warning", "compile"}  # functions whose words nobody reads on the page
 LOGGED_THERE = {"examples.py": {"UserError"}}
 
 
@@ -28,7 +28,7 @@ def text_of(node: ast.AST) -> str | None:
 
 def is_read(text: str) -> bool:
     """Whether there are words for people: two in a row, or one between or within tags of HTML."""
-    if "=>" in text:  # a script
+    if "=>" in text or "{%" in text:  # a script, a template
         return False
     bare = UNREAD.sub(" ", text)
     in_html = (bare if bare != text else "") + "".join(READ_ALOUD.findall(text))

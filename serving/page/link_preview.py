@@ -82,7 +82,7 @@ class LinkPreview:
 
     def _answer(self, _: HttpRequest) -> Response:
         if not self.picture:
-            return answer_of(Refusal(404, "This model brings no pictures along."))
+            return answer_of(Refusal(404, words.NO_PREVIEW))
         headers = {"Cache-Control": "max-age=3600"}
         return Response(self.picture, media_type="image/jpeg", headers=headers)
 

@@ -29,8 +29,10 @@ SCRIPT = Path(__file__).with_name("page.js")
 COMPARE = "compare"  # by which its tab is opened
 # What a link asks for is in the fields, and no problem is told of it: drawn like any other request.
 ON_ARRIVAL = """(told) => {
-  const linked = new URLSearchParams(location.search).has("prompt");
-  if (linked && !told) document.querySelector("#generate").click();
+  const asked = new URLSearchParams(location.search);
+  // A picture to start from is with the visitor, who says when it is there.
+  const drawable = asked.has("prompt") && !asked.has("init_image") && !told;
+  if (drawable) document.querySelector("#generate").click();
 }"""
 CACHED_SECONDS = (60, 600)  # how often files are looked for that gradio made so long ago, and go
 

@@ -42,6 +42,9 @@ PICTURES_LOST = (
     "Some of its pictures are gone; its settings are back, and Generate draws all again."
 )
 
+# The picture that chat programs show of a link
+NO_PREVIEW = "This model brings no pictures along."
+
 # Which model draws
 PICK_MODEL = "Model"
 NO_SUCH_MODEL = "There is no such model to choose. Choose one of the list."
