@@ -105,7 +105,7 @@ def test_the_gallery_is_leafed_through(gallery, page, tmp_path, monkeypatch):
 @in_browser
 def test_the_settings_of_a_kept_picture_are_a_link_away(gallery, page):
     keep(gallery, "a red fox")
-    open_gallery(page, "1 pictures")
+    open_gallery(page, "pictures in all: 1")
     page.get_by_role("link", name="Settings of: a red fox").click()
     page.wait_for_function("document.querySelector('#prompt textarea')?.value === 'a red fox'")
 
