@@ -57,7 +57,10 @@ class Captions:
         """`training`, `held_out`: the captions of each picture, one or more; `base`: what is known
         of the model that it was tuned from; `from_nothing`: it was tuned from none."""
         counted = Counter(
-            word for several in training for caption in several for word in set(words_of(caption))
+            word
+            for several in training
+            for caption in several
+            for word in dict.fromkeys(words_of(caption))
         )
         before = Counter(base.words if base else {}) + Counter(base.base_words if base else {})
         return cls(

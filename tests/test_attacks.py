@@ -133,12 +133,14 @@ def results(tiny_model) -> dict:
     return attacks.measured(attacks.parse([*options, "--ends"]))
 
 
+@pytest.mark.slow
 def test_the_command_stays_up_with_few_files_and_ends_clean(results):
     assert results["unmet"] == [], results
     assert set(results["attacks"]) == {"half-open", "nonsense", "half-open, while the model opens"}
     assert all(each["asked"] for each in results["attacks"].values())
 
 
+@pytest.mark.slow
 def test_what_is_not_met_is_a_sentence(results):
     one = next(iter(results["attacks"].values()))
     bad = one | {"missed": 3, "log_bytes": 10**7, "open_files": 1000, "max": 3.0}

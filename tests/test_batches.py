@@ -313,6 +313,7 @@ def test_what_was_drawn_before_a_signal_is_kept_and_the_manifest_is_true(
     assert drawn == ["a (dog:1.3)", "a cow"] and len(manifest(tmp_path / "out")) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
 def test_wherever_it_is_killed_the_manifest_is_whole_and_true(draw, tmp_path):
     cat, dog, cow, hen = ({"prompt": f"a {each}"} for each in ("cat", "dog", "cow", "hen"))

@@ -83,6 +83,7 @@ def test_checkpoints_are_compared_with_the_base_that_run_json_names(trained, sco
     assert len(told) == len(content["models"]) - 1
 
 
+@pytest.mark.slow
 def test_a_lora_is_tried_at_several_strengths(trained, scored):
     model = trained("lora")
     content = scored("--model", model, "--lora_scale", 0, 0.5, 1)

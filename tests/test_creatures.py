@@ -51,6 +51,7 @@ def test_the_pokemon_look_has_outlines_and_the_plain_look_has_none():
     assert ink("pokemon") > 2 * ink("plain")
 
 
+@pytest.mark.slow
 def test_every_thing_can_be_drawn_and_is_named_in_its_caption():
     seen = set()
     for seed in range(600):

@@ -241,6 +241,7 @@ def test_the_app_ends_clean_while_it_opens_the_model(tiny_model, tmp_path):
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_app_ends_clean_while_it_draws_and_clients_hang(tiny_model, tmp_path):
     picture = {"prompt": "a cat", "steps": 150, "num_images": 16, "width": 512, "height": 512}
     body = json.dumps(picture).encode()

@@ -120,6 +120,7 @@ WRITERS = {each.__name__: each for each in (write_data, write_shards, write_pict
                                             write_report, publish)}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [dying, full], ids=["killed", "full disk"])
 @pytest.mark.parametrize("writer", WRITERS)
 def test_wherever_a_command_ends_the_old_or_the_new_is_there_whole(tmp_path, writer, ending):

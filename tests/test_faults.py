@@ -152,6 +152,7 @@ def kill_in_a_save(zygote, config, tmp_path, every: int) -> None:
         assert not list(config.output.glob(".checkpoint*"))
 
 
+@pytest.mark.slow
 def test_a_kill_at_some_file_operations_of_a_save_loses_nothing(zygote, config, tmp_path):
     kill_in_a_save(zygote, config, tmp_path, every=9)
 
@@ -186,6 +187,7 @@ def kill_while_the_model_is_replaced(zygote, config, tmp_path, every: int) -> No
         assert_same_model(config.output, new)
 
 
+@pytest.mark.slow
 def test_a_kill_while_a_model_is_replaced_leaves_one_of_the_two(zygote, config, tmp_path):
     kill_while_the_model_is_replaced(zygote, config, tmp_path, every=16)
 
@@ -277,6 +279,7 @@ def all_of_them(operations: list[str]) -> range:
     return range(1, len(operations) + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "lasting"), [(errno.ENOSPC, True), (errno.EIO, False)])
 def test_a_disk_that_fails_at_some_file_operations_costs_nothing_that_was_trained(
     zygote, short, tmp_path, error, lasting
