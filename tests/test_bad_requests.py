@@ -4,6 +4,7 @@ What the REST API is asked is in test_rest.py, what the password's form is in te
 bad request gets a sentence, prints no traceback, and never reaches the generator.
 """
 
+import asyncio
 import io
 import json
 import logging
@@ -24,6 +25,7 @@ from test_password import routes
 from test_rest import HOSTILE_TEXTS, until, worker_of
 
 import app
+from serving.entrances.gate import Gate
 from serving.entrances.hosts import Hosts
 from serving.limits import MOST_UPLOADED
 from serving.models import Rivals
@@ -428,9 +430,28 @@ def test_no_file_of_the_server_and_no_other_address_is_given_out(client, untouch
 
 @pytest.mark.parametrize("asked", ["5-2", "1-2-3", "9-99", "x-y", "-0", "0-" + "9" * 30])
 def test_an_odd_range_of_a_file_is_no_failure(demo, client, untouched, asked):
-    path = Drawings().keep("a.png", lambda path: path.write_bytes(b"x"))
-    answer = client.get(f"{ROOT}/file={path}", headers={"Range": f"bytes={asked}"})
-    assert answer.status_code < 500 and len(answer.text) < 200
+    drawings = Drawings()  # its folder goes with it
+    path = drawings.keep("a.png", lambda path: path.write_bytes(b"x"))
+    address = f"{ROOT}/file={path}"
+    assert client.get(address).content == b"x"
+    answer = client.get(address, headers={"Range": f"bytes={asked}"})
+    assert answer.status_code in (200, 206, 400, 404, 416) and len(answer.text) < 200
+
+
+def test_a_picture_that_makes_room_while_it_is_sent_is_not_there(demo):
+    async def app(scope, receive, send):
+        try:
+            raise FileNotFoundError(2, "No such file or directory")
+        except FileNotFoundError:
+            raise RuntimeError("File at path a.png does not exist.")  # noqa: B904  (as starlette does)
+
+    transport = httpx.ASGITransport(Gate(app, demo))
+
+    async def asked() -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
+            return await client.get(f"{ROOT}/file=a.png")
+
+    assert "Pictures are kept for a day" in sentence(asyncio.run(asked()), 404)
 
 
 # 12: who asks

@@ -12,6 +12,7 @@ from test_app import page as page
 from test_app import url as url
 from test_draw import blank as blank
 from test_draw import drawings
+from test_rest import until
 
 import app
 from serving.page import tabs
@@ -34,7 +35,7 @@ STORED = """() => new Promise((done) => {
 
 def stored(page, count: int) -> None:
     """Wait until the browser keeps so many files."""
-    page.wait_for_function(f"async () => await ({STORED})() === {count}")
+    until(lambda: page.evaluate(STORED) == count)
 
 
 def draw(page, url: str, query: str, told: str) -> list[bytes]:
@@ -130,7 +131,6 @@ def forgetful(browser):
     demo.close(verbose=False)
 
 
-@pytest.mark.slow  # seen to fail now and then: the pictures do not always come
 @in_browser
 def test_pictures_come_back_after_the_server_has_forgotten_them(browser, forgetful):
     (url, forget), page = forgetful, browser.new_page()

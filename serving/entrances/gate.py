@@ -116,7 +116,8 @@ class Gate:
             await self._app(scope, receive, watched_send)
         except Exception as error:
             for pattern, (kinds, refusal) in STUMBLES.items():
-                if isinstance(error, kinds) and re.fullmatch(pattern, path, re.S) and not answered:
+                known = isinstance(error, kinds) or isinstance(error.__context__, kinds)
+                if known and re.fullmatch(pattern, path, re.S) and not answered:
                     raise Refusal(*refusal) from error
             raise
 
