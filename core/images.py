@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -35,8 +36,15 @@ def rgb_of(content: bytes, formats: Sequence[str], most_pixels: int) -> Image.Im
 
     Raises `Unreadable`.
     """
-    try:
+    with reading():
         return upright_rgb(decoded(content, formats=formats, most_pixels=most_pixels)[0])
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Within it, whatever a picture makes Pillow raise is `Unreadable`."""
+    try:
+        yield
     except Unreadable:
         raise
     except MemoryError as error:

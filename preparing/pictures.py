@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from core.image_formats import Unreadable
-from core.images import DAMAGED, ORIENTATION, TOO_MUCH, TURNS, decoded, upright_rgb
+from core.images import ORIENTATION, TURNS, decoded, reading, upright_rgb
 from errors import UserError, reason_of
 
 SUFFIXES = {"jpeg": ".jpg", "webp": ".webp", "png": ".png"}
@@ -54,15 +54,9 @@ def opened(content: bytes, shape: Shape | None = None) -> Picture:
     Raises `Unreadable`.
     """
     image, size = decoded(content, shape.max_side if shape else None)
-    try:
+    with reading():
         count, note = frames(image), _note_on_depth(image)
         rgb, file = written(image, content, shape) if shape else (upright_rgb(image), None)
-    except Unreadable:
-        raise
-    except MemoryError as error:
-        raise Unreadable(TOO_MUCH) from error
-    except Exception as error:  # rare modes and broken tags fail in many ways
-        raise Unreadable(DAMAGED) from error
     return Picture(size, count, rgb, note, file)
 
 
