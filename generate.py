@@ -261,9 +261,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "(word) 1.1 times, [word] 1.1 times less, as in AUTOMATIC1111; \\( is a bracket.",
         epilog="Every PNG carries its settings; the same settings draw the same picture again.",
     )
-    usual = Request("usual")
-    bounds = {name: f"{low} to {high}" for name, (low, high) in BOUNDS.items()}
-    add = parser.add_argument
+    _add_files(parser.add_argument)
+    _add_request(parser.add_argument, Request("usual"))
+    _add_model(parser.add_argument)
+    return parser.parse_args(arguments)
+
+
+def _add_files(add: Callable) -> None:
     add("prompts", nargs="*", metavar="prompt", help="what to draw; quote it")
     add(
         "--prompts",
@@ -281,6 +285,10 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="NAME.png, replaced if it is there (NAME-1.png, NAME-2.png, ... for several "
         "pictures), or a folder, in which nothing is ever replaced (default: %(default)s)",
     )
+
+
+def _add_request(add: Callable, usual: Request) -> None:
+    bounds = {name: f"{low} to {high}" for name, (low, high) in BOUNDS.items()}
     add(
         "--seed",
         type=int,
@@ -318,6 +326,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--no_prompt_weights", action="store_true", help="brackets are words like any others")
     add("--width", type=int, help=f"pixels, a multiple of 8, {bounds['width']} (the model's own)")
     add("--height", type=int, help="likewise")
+
+
+def _add_model(add: Callable) -> None:
     add("--model", default=DEFAULT_MODEL, help="folder, file or hub id (the bundled one)")
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help=f"{', '.join(DTYPES)} (what suits the device and the model)")
@@ -327,7 +338,6 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="pictures drawn at once; several differ in rounding from one alone (8; with --prompts "
         "1, so that it does not matter which were drawn before)",
     )
-    return parser.parse_args(arguments)
 
 
 def requests_from(args: argparse.Namespace) -> list[Request]:
