@@ -32,7 +32,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from bundled import autoencoder, scorer, text_encoder
 from bundled.canvas import SIZE
 from bundled.creatures import Drawing, draw, draw_thing, write_folder
-from core.captions import Captions
+from core.captions import NOTHING
 from core.files import replaced
 from errors import exit_with_sentence
 from training.config import Config
@@ -58,7 +58,7 @@ def main() -> None:
         pipe.text_encoder, pipe.tokenizer, texts, options.text_steps, work / "text", options.device
     )
     write_pipeline(pipe.to("cpu"), work / "untrained")
-    Captions(knows_more=False).save(work / "untrained")  # it has learned from nothing yet
+    NOTHING.save(work / "untrained")
     train_unet(work, options.unet_steps)
     publish(work / "trained", BUNDLED / "base-model")
     scorer.train(

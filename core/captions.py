@@ -52,10 +52,9 @@ class Captions:
         training: Sequence[Sequence[str]],
         held_out: Sequence[Sequence[str]] = (),
         base: Captions | None = None,
-        from_nothing: bool = False,
     ) -> Captions:
         """`training`, `held_out`: the captions of each picture, one or more; `base`: what is known
-        of the model that it was tuned from; `from_nothing`: it was tuned from none."""
+        of the model that it was tuned from, where that is NOTHING of one without training."""
         counted = Counter(
             word
             for several in training
@@ -67,7 +66,7 @@ class Captions:
             len(training),
             dict(counted.most_common(MOST_WORDS)),
             dict(before.most_common(MOST_WORDS)),
-            knows_more=base.knows_more if base else not from_nothing,
+            knows_more=base.knows_more if base else True,
             held_out=_some(held_out),
             training=_some(training),
         )
@@ -117,6 +116,9 @@ class Captions:
         if not begun or begun in self.words:
             found += [word for word in words if word != begun and word not in found]
         return found[:most]
+
+
+NOTHING = Captions(knows_more=False)  # what a model knows before it is trained
 
 
 def completed(prompt: str, word: str) -> str:

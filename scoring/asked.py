@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scoring.prompts import drawable, read_prompts, some_captions
+from scoring.prompts import SEED_STRIDE, drawable, read_prompts, some_captions
 
 VALIDATION, HELD_OUT, KEPT, COPIES = "", "held-out", "kept", "training"  # below validation/
-SEED_STRIDE = 16
 
 
 @dataclass(frozen=True)

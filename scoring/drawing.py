@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 from scoring import results
 from scoring.processes import Processes
-from scoring.prompts import PromptSet
+from scoring.prompts import SEED_STRIDE, PromptSet
 from scoring.scores import ModelScores, PromptScore
 from serving.request import SEEDS, Request
 
 if TYPE_CHECKING:
     from generate import Generator
 
-SEED_STRIDE = 16  # most pictures per prompt; asking for more keeps the seeds of the first ones
 MANY = 32  # prompts, from which on one picture each is enough
 
 

@@ -61,6 +61,7 @@ GENERAL = (
     "a map of an island drawn in ink",
 )
 
+SEED_STRIDE = 16  # most pictures per prompt; asking for more keeps the seeds of the first ones
 HELD_OUT_PROMPTS = 64  # enough to see a difference of a third of the spread between prompts
 TRAINING_CAPTIONS = "training captions"
 RECALLED_PROMPTS = 16  # captions of training pictures, at most, that are drawn to seek copies

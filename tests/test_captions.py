@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from core.captions import Captions, captions_of, completed, words_of
+from core.captions import NOTHING, Captions, captions_of, completed, words_of
 
 SHOES = [["a red shoe", "shoe, red"], ["a Blue shoe on grass"], ["two shoes"]]
 
@@ -22,7 +22,7 @@ def test_words_are_counted_once_a_caption_and_the_commonest_stand_first():
 
 
 def test_words_that_no_caption_had_are_named_as_typed_and_once():
-    known = Captions.of(SHOES, from_nothing=True)
+    known = Captions.of(SHOES, base=NOTHING)
     assert known.unknown("A Red astronaut riding a red Astronaut, shoe!") == ["astronaut", "riding"]
     assert known.unknown("") == [] and known.unknown("2 red shoes, 1.5") == []
     assert known.unknown("big-blue shoe-blue") == ["big-blue"]
@@ -31,7 +31,7 @@ def test_words_that_no_caption_had_are_named_as_typed_and_once():
 
 def test_nothing_is_claimed_where_nobody_knows_what_was_learned_before():
     assert Captions.of(SHOES).unknown("an astronaut") == []
-    base = Captions.of([["an astronaut"]], from_nothing=True)
+    base = Captions.of([["an astronaut"]], base=NOTHING)
     tuned = Captions.of(SHOES, base=base)
     assert tuned.unknown("an astronaut on a red horse") == ["horse"]
     twice = Captions.of([["a horse"]], base=tuned)
@@ -40,7 +40,7 @@ def test_nothing_is_claimed_where_nobody_knows_what_was_learned_before():
 
 
 def test_scripts_without_spaces_and_accents_are_not_called_unknown():
-    known = Captions.of([["un élan dans la forêt"]], from_nothing=True)
+    known = Captions.of([["un élan dans la forêt"]], base=NOTHING)
     assert known.unknown("\u5bbf\u6cca\u3059\u308b \u0e41\u0e21\u0e27 FORÊT \u00e9lan") == []
     assert words_of("L'eau, 3D-Druck; \u5bbf") == ["l'eau", "d-druck"]
 

@@ -15,7 +15,7 @@ from test_app import in_browser, open_page
 import app
 import metrics
 import train_text_to_image
-from core.captions import Captions, captions_of, words_of
+from core.captions import NOTHING, Captions, captions_of, words_of
 from scoring.prompts import CREATURES
 from serving.page import words
 from serving.page.learned import about_words, proposals, with_word
@@ -25,7 +25,7 @@ from serving.request import MAX_PROMPT_CHARACTERS
 
 SHOES = Captions.of(
     [[f"a {colour} shoe on grass"] for colour in ("red", "blue", "green", "pink")],
-    from_nothing=True,
+    base=NOTHING,
 )
 
 
