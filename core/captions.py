@@ -38,9 +38,7 @@ class Captions:
     """What is known of the captions that a model learned from."""
 
     pictures: int = 0
-    words: dict[str, int] = field(
-        default_factory=dict
-    )  # how many captions have each, commonest first
+    words: dict[str, int] = field(default_factory=dict)  # in how many captions, commonest first
     base_words: dict[str, int] = field(default_factory=dict)  # likewise, of what it began with
     knows_more: bool = True  # its base learned from captions that nobody listed
     held_out: tuple[str, ...] = ()  # some of pictures that it has not seen
