@@ -302,9 +302,13 @@ def stop_after(monkeypatch, steps: int, act) -> None:
 def test_what_was_drawn_before_a_signal_is_kept_and_the_manifest_is_true(
     draw, drawn, tmp_path, monkeypatch, number
 ):
-    with monkeypatch.context() as patched:
-        stop_after(patched, 3, lambda: signal.raise_signal(number))  # two steps each
-        code, _, err = draw(THREE)
+    was = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
+    try:
+        with monkeypatch.context() as patched:
+            stop_after(patched, 3, lambda: signal.raise_signal(number))  # two steps each
+            code, _, err = draw(THREE)
+    finally:
+        signal.signal(signal.SIGINT, was)
     assert code == 128 + number
     assert "1 of 3 pictures are there; the same command draws the rest." in err
     assert [entry["prompt"] for entry in manifest(tmp_path / "out")] == ["a cat"]
