@@ -288,7 +288,7 @@ def test_the_page_works_under_its_content_security_policy(browser, url):
 
 @in_browser
 def test_the_head_names_the_model_and_its_scores(page):
-    told = "fake-model\n\nCLIP score 31.2 on held-out prompts by ViT-B-16/openai"
+    told = "fake-model\n\nCLIP score 31.2 by ViT-B-16/openai, prompts: held-out"
     assert told in page.inner_text("#head")
 
 

@@ -176,7 +176,7 @@ NO_COLUMN = "No column is chosen. Tick at least one."
 TOO_MANY_COLUMNS = "{count} columns are too many. Tick {most}."
 
 # Scores
-HEAD_SCORE = "CLIP score {score:.1f} on {prompts} prompts by {scorer}"
+HEAD_SCORE = "CLIP score {score:.1f} by {scorer}, prompts: {prompts}"
 SCORES_OF = "{prompts} prompts: {name}"
 SCORES_TABLE = "Scores on {name}"
 MODEL_COLUMN, DIFFERENCE = "model", "difference"
