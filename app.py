@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING
 
 from core.captions import captions_of
 from core.ending import at_once, end_at_signals, keep_temporary_files_together
+from core.errors import UserError, exit_with_sentence, reason_of
 from core.inputs import is_folder
 from core.terminal import say
-from errors import UserError, exit_with_sentence, reason_of
-from generate import DEFAULT_MODEL, Generator, Picture
-from serving.models import Picked, Rivals, picks_of, rivals_of
-from serving.page.examples import examples_of
-from serving.pipeline import (
+from sampling.generator import DEFAULT_MODEL, Generator
+from sampling.image import Picture
+from sampling.pipeline import (
     DTYPES,
     is_model_folder,
     model_name,
@@ -37,14 +36,17 @@ from serving.pipeline import (
     read_run,
     title_of,
 )
+from sampling.variants import SlotGenerator, picks_of
+from webapp.comparison import Variants, variants_of
+from webapp.ui.examples import examples_of
 
 if TYPE_CHECKING:
     import gradio
 
-    from serving.entrances.hosts import Hosts
-    from serving.entrances.password import Password
-    from serving.gallery import Gallery
-    from serving.limits import Limits
+    from webapp.allowed_hosts import AllowedHosts
+    from webapp.auth import PasswordCheck
+    from webapp.gallery_folder import Gallery
+    from webapp.limits import Limits
 
 PORTS_TRIED = 100
 SWITCH_SECONDS = 0.0002  # until another thread gets the interpreter; 0.005 is usual
@@ -103,17 +105,18 @@ class OpeningGenerator:
 
 
 def build_app(
-    generator: Generator, limits: "Limits | None" = None, rivals: Rivals | None = None,
-    title: str = "", picks: "Mapping[str, Picked] | None" = None, gallery: "Gallery | None" = None,
+    generator: Generator, limits: "Limits | None" = None, rivals: Variants | None = None,
+    title: str = "", picks: "Mapping[str, SlotGenerator] | None" = None,
+    gallery: "Gallery | None" = None,
 ) -> "gradio.Blocks":  # fmt: skip
     """The page for a generator, or for anything that draws like one, and for what it is compared
     with; `title`: the model's own where empty; `picks`: what else can draw; `gallery`: where the
     owner's pictures are kept. Nothing is started yet."""
-    from serving.entrances.reports import report_routes
-    from serving.entrances.rest import routes
-    from serving.limits import LimitedWorker, Limits
-    from serving.page.gallery import picture_route
-    from serving.page.tabs import Page
+    from webapp.limits import LimitedWorker, Limits
+    from webapp.report_routes import report_routes
+    from webapp.rest_api import routes
+    from webapp.ui.gallery_tab import picture_route
+    from webapp.ui.layout import Page
 
     worker = LimitedWorker(generator, limits or Limits(), keep=gallery and gallery.keep)
     app = Page(worker, rivals, title, picks, gallery).blocks
@@ -129,9 +132,9 @@ def serve(
     app: "gradio.Blocks",
     host: str,
     port: int,
-    password: "Password | None" = None,
+    password: "PasswordCheck | None" = None,
     mcp: bool = False,
-    hosts: "Hosts | None" = None,
+    hosts: "AllowedHosts | None" = None,
 ) -> None:
     """Start answering at host:port, in a thread: the page, and the routes beside it.
 
@@ -140,20 +143,20 @@ def serve(
     """
     from fastapi.middleware import Middleware
 
-    from serving.entrances.connections import bound_connections
-    from serving.entrances.gate import Gate
-    from serving.entrances.guard import OwnOrigin, SecurityHeaders
-    from serving.entrances.hosts import Hosts, OwnHost
-    from serving.entrances.password import Door
-    from serving.limits import MOST_UPLOADED
-    from serving.page.link_preview import ICON
-    from serving.page.mends import SESSIONS
-    from serving.page.theme import CSS, theme
+    from webapp.allowed_hosts import AllowedHosts, HostCheck
+    from webapp.auth import PasswordMiddleware
+    from webapp.connections import bound_connections
+    from webapp.gradio_patches import SESSIONS
+    from webapp.http_security import SameOrigin, SecurityHeaders
+    from webapp.limits import MAX_UPLOADED
+    from webapp.route_allowlist import RouteAllowList
+    from webapp.ui.link_preview import ICON
+    from webapp.ui.theme import CSS, theme
 
     # Else uvicorn takes whatever a visitor writes into X-Forwarded-For for the peer's address.
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
-    inside = [Middleware(Gate, page=app)]
-    door = [Middleware(Door, password=password)] if password else []
+    inside = [Middleware(RouteAllowList, page=app)]
+    door = [Middleware(PasswordMiddleware, password=password)] if password else []
     bound_connections()
     with launching(host, port):
         server, _, _ = app.launch(
@@ -163,10 +166,10 @@ def serve(
             css_paths=CSS,
             favicon_path=ICON,
             footer_links=[],
-            share=False,  # serving/entrances/share.py opens the link
+            share=False,  # webapp/tunnel.py opens the link
             ssr_mode=False,
             num_workers=0,  # they would give out files at ports of their own, without a password
-            max_file_size=MOST_UPLOADED,
+            max_file_size=MAX_UPLOADED,
             state_session_capacity=SESSIONS,
             mcp_server=mcp,
             quiet=True,
@@ -177,14 +180,14 @@ def serve(
     if password:
         password.gradio_is_starting = False
     if mcp:
-        from serving.entrances.tool import mend
+        from webapp.mcp_tool import mend
 
         mend(app, password)
     server.state.has_password = password is not None
-    server.state.hosts = names = None if password else hosts or Hosts(host)
+    server.state.hosts = names = None if password else hosts or AllowedHosts(host)
     server.state.head = app.preview.tags
     # Around all, because gradio puts its own middleware before that of `app_kwargs`.
-    server.middleware_stack = SecurityHeaders(OwnHost(OwnOrigin(server.middleware_stack), names))
+    server.middleware_stack = SecurityHeaders(HostCheck(SameOrigin(server.middleware_stack), names))
 
 
 @contextmanager
@@ -249,9 +252,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def check_entrance(args: argparse.Namespace) -> "Password | None":
+def check_entrance(args: argparse.Namespace) -> "PasswordCheck | None":
     """The password that the page gets. Raises UserError for options that leave it open unsaid."""
-    from serving.entrances.password import VARIABLE, Password, given_password
+    from webapp.auth import VARIABLE, PasswordCheck, given_password
 
     given = given_password(args.password, args.password_file)
     if args.public and given is not None:
@@ -259,7 +262,7 @@ def check_entrance(args: argparse.Namespace) -> "Password | None":
         named = "--password" if by_option else f"unset {VARIABLE}"
         raise UserError(f"--public asks for no password. Leave out --public or {named}.")
     if args.share_server is not None:
-        from serving.entrances.share import check_server
+        from webapp.tunnel import check_server
 
         check_server(args.share_server)
         if not args.share:
@@ -273,10 +276,10 @@ def check_entrance(args: argparse.Namespace) -> "Password | None":
                 "draw without one."
             )
         return None
-    return Password(given or "")
+    return PasswordCheck(given or "")
 
 
-def gallery_of(args: argparse.Namespace, password: "Password | None") -> "Gallery | None":
+def gallery_of(args: argparse.Namespace, password: "PasswordCheck | None") -> "Gallery | None":
     """Where pictures are kept. Raises UserError where others could see and delete them."""
     if args.gallery is None:
         return None
@@ -287,7 +290,7 @@ def gallery_of(args: argparse.Namespace, password: "Password | None") -> "Galler
             f"--gallery shows your pictures, and {others} lets others in, who could delete them. "
             f"{way_out}, or leave out --gallery."
         )
-    from serving.gallery import Gallery
+    from webapp.gallery_folder import Gallery
 
     return Gallery(args.gallery)
 
@@ -301,7 +304,7 @@ def is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(address).is_loopback for address in found)
 
 
-def announce(args: argparse.Namespace, port: int, password: "Password | None") -> None:
+def announce(args: argparse.Namespace, port: int, password: "PasswordCheck | None") -> None:
     """Where the page is, and who can draw there."""
     say(f"The page is at http://{here(args.host)}:{port}")
     if password:
@@ -319,10 +322,13 @@ def here(host: str) -> str:
 
 
 def share(
-    args: argparse.Namespace, app: "gradio.Blocks", password: "Password | None", hosts: "Hosts"
+    args: argparse.Namespace,
+    app: "gradio.Blocks",
+    password: "PasswordCheck | None",
+    hosts: "AllowedHosts",
 ) -> None:
     """Open the public link in the background; it tells of itself."""
-    from serving.entrances.share import ShareLink, open_in_background
+    from webapp.tunnel import ShareLink, open_in_background
 
     say("Opening a public link ...")
     link = ShareLink(
@@ -335,22 +341,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     password = check_entrance(args)
-    from serving.entrances.hosts import hosts_of
+    from webapp.allowed_hosts import hosts_of
 
     hosts = hosts_of(args.host, args.allow_host, shown_to_others=not is_loopback(args.host))
     if args.mcp:
-        from serving.entrances.tool import check_installed
+        from webapp.mcp_tool import check_installed
 
         check_installed()
     gallery = gallery_of(args, password)
     generator = OpeningGenerator(args.model)
     load = partial(Generator.load, device=args.device, dtype=args.dtype)
-    rivals = rivals_of(args.model, load, args.votes)
+    rivals = variants_of(args.model, load, args.votes)
     picks = picks_of(args.model, load, args.models)
     port = free_port(args.host, args.port)
     if port != args.port != 0:
         say(f"Port {args.port} is taken; using {port}.")
-    from serving.limits import PUBLIC, Limits
+    from webapp.limits import PUBLIC, Limits
 
     limits = PUBLIC if args.share or args.public else Limits()
     app = build_app(generator, limits, rivals, args.title, picks, gallery)

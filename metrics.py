@@ -20,19 +20,19 @@ from itertools import chain
 from pathlib import Path
 
 from core.captions import Captions, captions_of
+from core.errors import UserError, exit_with_sentence
 from core.inputs import is_folder
 from core.modules import module_if_here
 from core.terminal import complain, say
-from errors import UserError, exit_with_sentence
-from generate import DEFAULT_MODEL, Generator, Request
-from preparing.report import amount
-from scoring import data, judges, results
-from scoring.contenders import contenders_of
-from scoring.drawing import SEED_STRIDE, Job
-from scoring.outputs import check_destinations, write_json
-from scoring.page import write_page_of
-from scoring.processes import Processes
-from scoring.prompts import (
+from core.wording import amount
+from evaluation import judge_options, reference_images, results
+from evaluation.clip_score import BUNDLED, VIT_B_16, Scorer, check_name
+from evaluation.compared_models import contenders_of
+from evaluation.distributed import Processes
+from evaluation.evaluate import SEED_STRIDE, EvaluationJob
+from evaluation.html_report import write_page_of
+from evaluation.outputs import check_destinations, write_json
+from evaluation.prompts import (
     HELD_OUT_PROMPTS,
     RECALLED_PROMPTS,
     SETS,
@@ -42,7 +42,8 @@ from scoring.prompts import (
     read_prompts,
     some_captions,
 )
-from scoring.report import (
+from evaluation.reference_images import CaptionedImage
+from evaluation.report import (
     against_as_json,
     as_json,
     comparison_table,
@@ -50,10 +51,18 @@ from scoring.report import (
     score_table,
     summary,
 )
-from scoring.scorer import BUNDLED, VIT_B_16, Scorer, check_name
-from scoring.scores import Against, ModelScores, PromptScore, Result, best_of, require_same_making
-from scoring.verdict import sentences
-from serving.pipeline import SMALL_UNET_PARAMETERS, checked_device, read_run
+from evaluation.scores import (
+    AgainstBase,
+    ModelScores,
+    PromptScore,
+    Result,
+    best_of,
+    require_same_making,
+)
+from evaluation.verdict import sentences
+from sampling.generator import DEFAULT_MODEL, Generator
+from sampling.pipeline import SMALL_UNET_PARAMETERS, checked_device, read_run
+from sampling.request import Request
 
 
 @dataclass(frozen=True)
@@ -61,8 +70,8 @@ class Measured:
     """Everything that is reported: the base first, where there is one; the model last."""
 
     results: list[Result]
-    against: list[Against]
-    reference: data.Reference | None
+    against: list[AgainstBase]
+    reference: reference_images.ReferenceImages | None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -102,7 +111,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         action="extend",
         metavar="NAME=PATH",
-        help=f"ask {', '.join(judges.NAMES)} by weights that you have (docs/judges.md)",
+        help=f"ask {', '.join(judge_options.NAMES)} by weights that you have (docs/judges.md)",
     )
     add("--images_per_prompt", type=int, help=f"1..{SEED_STRIDE} (4; for 32 prompts and more, 1)")
     add("--seed", type=int, default=0, help="of the first picture (%(default)s)")
@@ -122,7 +131,7 @@ def check_judges(options: argparse.Namespace) -> None:
     """Raise UserError for what is to look at the pictures and is not there, before models open."""
     if options.scorer:
         check_name(options.scorer)
-    judges.check(judges.chosen(options.judge, options.inception))
+    judge_options.check(judge_options.chosen(options.judge, options.inception))
 
 
 def draw_and_score(options: argparse.Namespace, processes: Processes) -> Measured:
@@ -148,7 +157,7 @@ def draw_and_score(options: argparse.Namespace, processes: Processes) -> Measure
     folder = Path(options.save_images) if options.save_images else None
     eyes = eyes_of(options, scorer, prompts, taught_subject(model.run))
     images = options.images_per_prompt
-    job = Job(eyes, request, processes, images, options.batch_size, folder)
+    job = EvaluationJob(eyes, request, processes, images, options.batch_size, folder)
     plain = replace(job, eyes=replace(eyes, judges={}))  # what was kept, the scorer tells alone
     # Before an hour goes into drawing.
     for each in contenders:
@@ -175,7 +184,10 @@ def draw_and_score(options: argparse.Namespace, processes: Processes) -> Measure
 def score_pictures(options: argparse.Namespace, _: Processes) -> Measured:
     """Look at captioned pictures that are there; with --base, paired with those by caption."""
     base = [] if options.base in (None, "none") else [options.base]
-    sets = [(name, list(chain(*data.read_pictures(name)))) for name in [*base, *options.pictures]]
+    sets = [
+        (name, list(chain(*reference_images.read_pictures(name))))
+        for name in [*base, *options.pictures]
+    ]
     for name, pictures in sets[1:] if base else ():
         require_same_captions(name, pictures, *sets[0])
     scorer = Scorer.load(options.scorer or VIT_B_16, device=checked_device(options.device))
@@ -191,7 +203,9 @@ def score_pictures(options: argparse.Namespace, _: Processes) -> Measured:
     return Measured(found, against, reference)
 
 
-def scores_of(name: str, pictures: Iterable[data.Captioned], eyes: results.Eyes) -> ModelScores:
+def scores_of(
+    name: str, pictures: Iterable[CaptionedImage], eyes: results.ImageScorer
+) -> ModelScores:
     """Scores by caption, in alphabetical order; several pictures may share one."""
     by_caption = {}
     for picture in sorted(pictures, key=lambda each: each.caption):
@@ -209,14 +223,14 @@ def scores_of(name: str, pictures: Iterable[data.Captioned], eyes: results.Eyes)
 
 def pictures_of(
     options: argparse.Namespace, run: dict
-) -> tuple[tuple[str, list[data.Captioned]] | None, list[data.Captioned]]:
+) -> tuple[tuple[str, list[CaptionedImage]] | None, list[CaptionedImage]]:
     """The training pictures, with a name for them, where they can be had; and those of the same
     data that were held out."""
     trained = run.get("options", {})
     if options.data == "none":
         return None, []
     if options.data:
-        training, held_out = data.read_pictures(options.data)
+        training, held_out = reference_images.read_pictures(options.data)
         return (options.data, training), held_out
     if is_bundled(options.model[0]) and not options.pictures:
         return drawn_again(run), []
@@ -226,7 +240,7 @@ def pictures_of(
             share = trained.get("held_out")
             share = share if isinstance(share, float) and 0 <= share < 1 else 0.0
             words = trained.get(prompt)
-            training, held_out = data.read_pictures(
+            training, held_out = reference_images.read_pictures(
                 place, held_out=share, prompt=words if isinstance(words, str) else None
             )
             learned = run.get("dataset", {}).get("pictures")
@@ -239,7 +253,9 @@ def pictures_of(
     return None, []
 
 
-def recalled(training: tuple[str, list[data.Captioned]] | None) -> PromptSet | None:
+def recalled(
+    training: tuple[str, list[CaptionedImage]] | None,
+) -> PromptSet | None:
     """Some captions of the training pictures: there a model that has learned them by heart shows
     it first. None where there are no two pictures to seek copies of."""
     if training is None or len(training[1]) < 2:
@@ -248,7 +264,7 @@ def recalled(training: tuple[str, list[data.Captioned]] | None) -> PromptSet | N
     return some_captions(TRAINING_CAPTIONS, captions, RECALLED_PROMPTS)
 
 
-def drawn_again(run: dict) -> tuple[str, list[data.Captioned]] | None:
+def drawn_again(run: dict) -> tuple[str, list[CaptionedImage]] | None:
     """The pictures of the bundled model's training, which are a function of their numbers."""
     if not (creatures := module_if_here("bundled.creatures")):
         return None
@@ -258,7 +274,7 @@ def drawn_again(run: dict) -> tuple[str, list[data.Captioned]] | None:
         for number in range(count if isinstance(count, int) else 0)
     ]
     pictures = [
-        data.Captioned(f"{i:06}.png", drawing.captions[0], partial(getattr, drawing, "image"))
+        CaptionedImage(f"{i:06}.png", drawing.captions[0], partial(getattr, drawing, "image"))
         for i, drawing in enumerate(drawings)
     ]
     return ("the bundled creatures", pictures) if pictures else None
@@ -297,8 +313,8 @@ def is_bundled(model: str) -> bool:
 
 def default_prompts(
     generator: Generator,
-    held_out: list[data.Captioned],
-    training: list[data.Captioned],
+    held_out: list[CaptionedImage],
+    training: list[CaptionedImage],
     known: Captions | None,
 ) -> PromptSet:
     """Captions of what the model was tuned for: those that it has never seen, where there are
@@ -327,16 +343,16 @@ def eyes_of(
     scorer: Scorer,
     prompts: PromptSet | None = None,
     is_subject: bool = False,
-) -> results.Eyes:
+) -> results.ImageScorer:
     """What looks at the pictures; for the bundled captions, also at the pixels of the body."""
-    paths = judges.chosen(options.judge, options.inception)
-    if judges.DINO in paths and not is_subject:
-        del paths[judges.DINO]
+    paths = judge_options.chosen(options.judge, options.inception)
+    if judge_options.DINO in paths and not is_subject:
+        del paths[judge_options.DINO]
         complain(
             "warning: --judge dino tells how like pictures are to a subject, and no run.json here "
             "names an --instance_prompt that a model was taught one by; it is not asked."
         )
-    eyes = results.Eyes(scorer, judges.load(paths, scorer.device))
+    eyes = results.ImageScorer(scorer, judge_options.load(paths, scorer.device))
     if prompts is None or prompts.name not in ("creatures", "held-out"):
         return eyes
     pixels = module_if_here("bundled.pixels")
@@ -344,12 +360,14 @@ def eyes_of(
 
 
 def reference_of(
-    training: tuple[str, list[data.Captioned]] | None, eyes: results.Eyes, is_subject: bool = False
-) -> data.Reference | None:
+    training: tuple[str, list[CaptionedImage]] | None,
+    eyes: results.ImageScorer,
+    is_subject: bool = False,
+) -> reference_images.ReferenceImages | None:
     """The training pictures as they are seen, where they can be had."""
     if training is None:
         return None
-    return data.reference(*training, eyes.scorer, eyes.judges, is_subject)
+    return reference_images.reference(*training, eyes.scorer, eyes.judges, is_subject)
 
 
 def taught_subject(run: dict) -> bool:

@@ -20,17 +20,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from core.errors import UserError, exit_with_sentence
 from core.inputs import is_file, is_folder, is_there
 from core.terminal import complain, say
-from errors import UserError, exit_with_sentence
-from generate import DEFAULT_MODEL
-from preparing.captions import resolution_of, token_counter
-from preparing.check import examine
-from preparing.ledger import Ledger
-from preparing.output import MANIFEST, Output, restore, unchanged
-from preparing.pictures import FORMATS, Shape
-from preparing.report import LISTED, summary, write_report
-from preparing.sources import Reading, Source, open_source, stamp
+from data.caption_tokens import resolution_of, token_counter
+from data.images import FORMATS, ImageFormat
+from data.index import RowIndex
+from data.report import LISTED, summary, write_report
+from data.source import ReadOptions
+from data.sources import Source, open_source, stamp
+from data.validate import examine
+from data.writer import MANIFEST, DatasetWriter, restore, unchanged
+from sampling.generator import DEFAULT_MODEL
 
 SHOWN = 100  # faults, and as many warnings, in the terminal
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             say(f"{options.output} is up to date.")
             return
     source = open_source(options.source, reading(options))
-    with closing(source), Ledger() as ledger:
+    with closing(source), RowIndex() as ledger:
         if options.check:
             examine(source, ledger, **looking(options, source))
             tell(ledger, options)
@@ -59,7 +60,7 @@ def identity(options: argparse.Namespace) -> dict:
     return {"source": options.source, "stamp": stamped, "options": lasting(options)}
 
 
-def prepare(source: Source, ledger: Ledger, options: argparse.Namespace, made_from: dict) -> None:
+def prepare(source: Source, ledger: RowIndex, options: argparse.Namespace, made_from: dict) -> None:
     """Write the data set, unless a row would break training."""
     if is_there(options.output) and not options.overwrite:
         raise UserError(
@@ -71,9 +72,9 @@ def prepare(source: Source, ledger: Ledger, options: argparse.Namespace, made_fr
             f"--overwrite: {options.output} was not written by prepare_dataset.py; delete it "
             "yourself or name another folder."
         )
-    shape = Shape(options.max_side, options.format, options.quality, options.background)
+    shape = ImageFormat(options.max_side, options.format, options.quality, options.background)
     parted = source.held_out or options.held_out > 0
-    with Output(options.output, parted, options.shards) as output:
+    with DatasetWriter(options.output, parted, options.shards) as output:
         examine(
             source,
             ledger,
@@ -104,8 +105,8 @@ def prepare(source: Source, ledger: Ledger, options: argparse.Namespace, made_fr
             "the pictures that are held out as well.")  # fmt: skip
 
 
-def reading(options: argparse.Namespace) -> Reading:
-    return Reading(
+def reading(options: argparse.Namespace) -> ReadOptions:
+    return ReadOptions(
         image_column=options.image_key,
         caption_column=options.caption_key,
         images=options.images,
@@ -131,7 +132,7 @@ def lasting(options: argparse.Namespace) -> dict:
     return {name: str(value) for name, value in vars(options).items() if name not in passing}
 
 
-def tell(ledger: Ledger, options: argparse.Namespace) -> None:
+def tell(ledger: RowIndex, options: argparse.Namespace) -> None:
     """Faults, kinds of warnings and figures in the terminal; the report where one was asked for."""
     told = (
         ("fault", map(str, ledger.findings(True, SHOWN)), ledger.count(True)),
@@ -151,7 +152,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add, usual = parser.add_argument, Shape()
+    add, usual = parser.add_argument, ImageFormat()
     add("source", metavar="SOURCE", help="folder, file, archive or hub id")
     add("--output", type=Path, metavar="DIR", help="folder to write")
     add("--check", action="store_true", help="name every fault and stop")

@@ -5,13 +5,13 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from errors import exit_with_sentence
+from core.errors import exit_with_sentence
 from training.config import Config
 from training.dataset import CaptionedImages
 from training.latents import encode_once
 from training.loop import train
 from training.model import load_model
-from training.result import reserve_on_hub, save_model, tell
+from training.model_output import reserve_on_hub, save_model, tell
 from training.run import start_run
 from training.subject import with_class
 from training.weights import WEIGHTS
@@ -44,15 +44,16 @@ def main(config: Config) -> None:
 
 def draw(pipe, prompt: str, seeds: list[int]) -> list:
     """A picture of the prompt for each seed."""
-    from generate import Generator, Request
+    from sampling.generator import Generator
+    from sampling.request import Request
 
     requests = [Request(prompt, seed=seed, prompt_weights=False) for seed in seeds]
     return list(Generator(pipe, name="class").pictures(requests, batch_size=len(seeds)))
 
 
 def asked_at_looks(config: Config, images) -> list:
-    """What is drawn at every look, as `scoring.asked.Asked`."""
-    from scoring.asked import asked_for
+    """What is drawn at every look, as `evaluation.validation_prompts.ValidationPrompts`."""
+    from evaluation.validation_prompts import asked_for
 
     texts = (
         (several[0] for several in each.captions) for each in (images, images.held_out) if each
@@ -64,8 +65,8 @@ def previewer(config: Config, run, asked: list) -> Callable | None:
     """What the loop calls to draw what is asked for at a look; None where that is nothing."""
     if not asked:
         return None
-    from generate import SCHEDULERS, Cancelled, Generator, Request
-    from serving.request import SEEDS
+    from sampling.generator import Generator
+    from sampling.request import SCHEDULERS, SEEDS, Cancelled, Request
 
     kinds = ((name, kind) for name, (kind, _) in SCHEDULERS.items())
     how = {"scheduler": next(name for name, kind in kinds if kind == config.validation_scheduler)}
@@ -94,7 +95,7 @@ def previewer(config: Config, run, asked: list) -> Callable | None:
 
 def save_colours(pipe, folder) -> None:
     """Write beside the model how its latents become the app's previews."""
-    from serving.preview import Preview
+    from sampling.preview import Preview
 
     Preview.fitted(pipe.vae).save(folder)
 
@@ -103,8 +104,8 @@ def check_scorer(config: Config) -> None:
     """Raise UserError for a --validation_scorer or --validation_keep_prompts that is unknown,
     before anything is read."""
     if config.validation_scorer is not None:
-        from scoring.asked import asked_for
-        from scoring.scorer import check_name
+        from evaluation.clip_score import check_name
+        from evaluation.validation_prompts import asked_for
 
         check_name(config.validation_scorer)
         asked_for(config)
@@ -114,18 +115,18 @@ def scorer(config: Config, run, images, asked: list) -> Callable | None:
     """What the loop calls to have the pictures of a look scored; None without a scorer."""
     if config.validation_scorer is None:
         return None
-    from scoring.along import Verdict
-    from scoring.data import Captioned
-    from scoring.scorer import Scorer
+    from evaluation.clip_score import Scorer
+    from evaluation.during_training import ValidationVerdict
+    from evaluation.reference_images import CaptionedImage
 
-    def training() -> list[Captioned]:
+    def training() -> list[CaptionedImage]:
         return [
-            Captioned(images.names[i], images.captions[i][0], partial(images.image, i))
+            CaptionedImage(images.names[i], images.captions[i][0], partial(images.image, i))
             for i in range(len(images))
         ]
 
     steps = config.total_steps(len(images), run.global_batch)
-    return Verdict(
+    return ValidationVerdict(
         Scorer.load(config.validation_scorer, device=str(run.device)), asked,
         config.output / "validation", Path(config.pretrained_model_name_or_path).name,
         -(-steps // config.steps_between_looks(len(images), run.global_batch)), training,

@@ -32,8 +32,8 @@ import psutil
 
 from benchmarks.attackers import ATTACKS
 from benchmarks.load import some_port
-from errors import UserError, exit_with_sentence
-from generate import DEFAULT_MODEL
+from core.errors import UserError, exit_with_sentence
+from sampling.generator import DEFAULT_MODEL
 
 ROOT = Path(__file__).resolve().parent.parent
 OPEN_FILES = 1024

@@ -24,8 +24,9 @@ from benchmarks import attributes
 from bundled import creatures
 from bundled.creatures import Creature
 from bundled.pixels import body_colour
-from errors import exit_with_sentence
-from generate import DEFAULT_MODEL, Generator, Request
+from core.errors import exit_with_sentence
+from sampling.generator import DEFAULT_MODEL, Generator
+from sampling.request import Request
 
 LOOKS = {"sd-pokemon-model": "pokemon", "base-model": "plain"}
 JUDGED_SEEDS = range(70_000_000, 70_001_000)  # drawings on which the judges themselves are judged

@@ -27,8 +27,9 @@ from bundled.canvas import PALETTE
 from bundled.icons import Icons
 from bundled.scenes import Item, Scene, kept_out, known_in, random_background
 from bundled.words import noun_phrase
-from errors import exit_with_sentence
-from generate import Generator, Request
+from core.errors import exit_with_sentence
+from sampling.generator import Generator
+from sampling.request import Request
 
 BARS = {  # what the bundled model should reach; None: told, not asked
     "thing": 0.90, "colour of a thing": 0.85, "two things": 0.75, "their places": 0.75,

@@ -18,7 +18,7 @@ import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from bundled.creatures import Creature, rng_of
-from errors import exit_with_sentence
+from core.errors import exit_with_sentence
 
 WORDS = (
     "wings", "horn", "ears", "leaf tail", "flame tail", "lightning tail", "curly tail", "belly",

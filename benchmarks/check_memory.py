@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from errors import exit_with_sentence
+from core.errors import exit_with_sentence
 
 PICTURES = 1_000  # files that the rows share
 SIDE = 32  # pixels

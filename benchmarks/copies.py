@@ -24,12 +24,12 @@ from PIL import Image, ImageOps
 
 from benchmarks.attributes import reconstructed, tensor
 from bundled.creatures import draw
-from errors import exit_with_sentence
-from scoring.data import read_pictures
-from scoring.memorisation import Looks, Memorisation, memorisation, perceptual_hash
-from scoring.registration import reduced
-from scoring.scorer import BUNDLED, Scorer
-from scoring.verdict import UNLIKELY
+from core.errors import exit_with_sentence
+from evaluation.clip_score import BUNDLED, Scorer
+from evaluation.image_registration import reduced
+from evaluation.memorisation import ImageSignatures, Memorisation, memorisation, perceptual_hash
+from evaluation.reference_images import read_pictures
+from evaluation.verdict import UNLIKELY
 
 TRAINING = 20, 64, 833  # pictures
 NEW_SEEDS = 91_000_000  # from here on; never trained on, nor were the limits chosen on them
@@ -100,16 +100,16 @@ def kinds(vae: AutoencoderKL, training: Sequence[Image.Image]) -> dict[str, Chan
     }
 
 
-def looks_of(scorer: Scorer, images: Sequence[Image.Image]) -> Looks:
-    return Looks(
+def looks_of(scorer: Scorer, images: Sequence[Image.Image]) -> ImageSignatures:
+    return ImageSignatures(
         np.concatenate([scorer.features(images[i : i + 64]) for i in range(0, len(images), 64)]),
         [perceptual_hash(image) for image in images],
         np.stack([reduced(image) for image in images]),
     )
 
 
-def first(looks: Looks, count: int) -> Looks:
-    return Looks(looks.features[:count], looks.hashes[:count], looks.reduced[:count])
+def first(looks: ImageSignatures, count: int) -> ImageSignatures:
+    return ImageSignatures(looks.features[:count], looks.hashes[:count], looks.reduced[:count])
 
 
 def found(scorer: Scorer, changes: dict[str, Change], training: Sequence[Image.Image], looks):

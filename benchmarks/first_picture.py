@@ -22,7 +22,7 @@ from statistics import median
 
 from playwright.sync_api import Page, sync_playwright
 
-from errors import UserError, exit_with_sentence
+from core.errors import UserError, exit_with_sentence
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = (

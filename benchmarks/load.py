@@ -30,9 +30,9 @@ import numpy as np
 import psutil
 
 from benchmarks import load_clients as clients
-from errors import UserError, exit_with_sentence
-from serving.limits import MOST_KEPT_BYTES
-from serving.line import MAX_COMMON_JOBS
+from core.errors import UserError, exit_with_sentence
+from webapp.limits import MAX_KEPT_BYTES
+from webapp.queue import MAX_COMMON_JOBS
 
 ROOT = Path(__file__).resolve().parent.parent
 CROWD = {  # kinds of clients, and the share of each
@@ -49,7 +49,7 @@ CALM_SECONDS = 30  # within which those who left are noticed
 JOIN_SECONDS, GROWTH = 0.25, 0.01  # what is to be met
 SPARE_HANDLES, SPARE_BYTES = 5, 2_000
 FEW_BYTES = 10_000  # about 20 of the generator's pictures, so that room has to be made
-MOST_TOLD = 20  # of what is not met
+MAX_TOLD = 20  # of what is not met
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def too_slow_or_large(waited: dict[str, dict], used: list[dict]) -> Iterator[str
 
 def measured(options: argparse.Namespace) -> dict:
     """Everything, each part with a server of its own."""
-    with running_server(options.step_seconds, MOST_KEPT_BYTES) as server:
+    with running_server(options.step_seconds, MAX_KEPT_BYTES) as server:
         seen = asyncio.run(crowd(server.url, options.clients, options.seconds))
         used_cpu = sum(server.process.cpu_times()[:2])
         books, log = books_after(server), server.log()
@@ -254,7 +254,7 @@ def main() -> None:
     options.output.write_text(json.dumps(results, indent=2) + "\n")
     show(results)
     if failed := results["unmet"] + results["slow_or_large"]:
-        sys.exit("\n".join(["Not met:", *failed[:MOST_TOLD]]))
+        sys.exit("\n".join(["Not met:", *failed[:MAX_TOLD]]))
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -21,9 +21,9 @@ from gradio_client.utils import apply_diff
 from PIL import Image
 
 from benchmarks.load_server import SIDE, colour_of
-from serving.entrances.rest import RETRY_SECONDS
-from serving.line import MAX_COMMON_JOBS, MAX_JOBS_OF_CLIENT
-from serving.request import SEEDS, Request
+from sampling.request import SEEDS, Request
+from webapp.queue import MAX_COMMON_JOBS, MAX_JOBS_OF_CLIENT
+from webapp.rest_api import RETRY_SECONDS
 
 PATIENCE_SECONDS = 120  # what has not come by then is lost
 PAUSE_SECONDS = 2.0  # between two things that a client does, on average

@@ -18,11 +18,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 import app
-import serving.page.drawings
-import serving.worker
-from serving.line import MAX_COMMON_JOBS, MAX_JOBS_OF_CLIENT, Busy, Line
-from serving.picture import Picture
-from serving.request import Cancelled, Request
+import webapp.ui.image_store
+import webapp.worker
+from sampling.image import Picture
+from sampling.request import Cancelled, Request
+from webapp.queue import MAX_COMMON_JOBS, MAX_JOBS_OF_CLIENT, Busy, FairQueue
 
 SIDE = 64  # pixels of a picture
 
@@ -89,7 +89,7 @@ class SleepingGenerator:
         return Picture(image, request.prompt, seed, None, settings)
 
 
-class WatchedLine(Line):
+class WatchedLine(FairQueue):
     """A Line that checks itself against its rules: nobody too many, nobody refused too early.
 
     The load's jobs are small, so that only numbers count here and never cost; and they all come
@@ -120,8 +120,8 @@ def build(step_seconds: float, most_bytes: int):
     """The app over a sleeping generator, with a route to its books."""
     books = Books()
     WatchedLine.books = books
-    serving.worker.Line = WatchedLine
-    serving.page.drawings.MOST_KEPT_BYTES = most_bytes
+    webapp.worker.Line = WatchedLine
+    webapp.ui.image_store.MAX_KEPT_BYTES = most_bytes
     demo = app.build_app(SleepingGenerator(step_seconds, books))
     demo.routes_beside.append(Route("/books", lambda _: JSONResponse(vars(books))))
     return demo

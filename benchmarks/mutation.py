@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from errors import UserError, exit_with_sentence
+from core.errors import UserError, exit_with_sentence
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
@@ -41,16 +41,16 @@ TESTS = {
     "training/ema.py": ("ema",),
     "training/checkpoint.py": ("checkpoint",),
     "core/statistics.py": ("statistics",),
-    "scoring/distances.py": ("distances",),
-    "scoring/memorisation.py": ("memorisation",),
-    "serving/request.py": ("request",),
-    "serving/line.py": ("worker", "rest"),
-    "serving/entrances/password.py": ("door", "password"),
-    "serving/entrances/attempts.py": ("attempts",),
-    "serving/entrances/client.py": ("client",),
-    "serving/entrances/hosts.py": ("hosts",),
-    "serving/entrances/guard.py": ("guard", "rest", "bad_requests"),
-    "serving/votes.py": ("votes",),
+    "evaluation/mmd.py": ("mmd",),
+    "evaluation/memorisation.py": ("memorisation",),
+    "sampling/request.py": ("request",),
+    "webapp/queue.py": ("worker", "rest_api"),
+    "webapp/auth.py": ("password_middleware", "password"),
+    "webapp/login_attempts.py": ("login_attempts",),
+    "webapp/client_address.py": ("client_address",),
+    "webapp/allowed_hosts.py": ("allowed_hosts",),
+    "webapp/http_security.py": ("http_security", "rest_api", "bad_requests"),
+    "webapp/votes.py": ("votes",),
 }
 # Of cosmic-ray's 200 operators one replacement of each kind: the same test kills the others.
 OPERATORS = (

@@ -19,8 +19,8 @@ import torch
 from bundled import autoencoder
 from bundled.base import drawn, mixed_drawing
 from bundled.fit import schedule
+from core.errors import exit_with_sentence
 from core.precision import bf16_autocast
-from errors import exit_with_sentence
 from training.muon import Muon
 
 OPTIMIZERS = {

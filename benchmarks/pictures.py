@@ -12,8 +12,9 @@ import argparse
 from pathlib import Path
 
 from benchmarks.bundled_quality import grid
-from errors import exit_with_sentence
-from generate import DEFAULT_MODEL, Generator, Request
+from core.errors import exit_with_sentence
+from sampling.generator import DEFAULT_MODEL, Generator
+from sampling.request import Request
 
 PROMPTS = (
     "a drawing of a red creature with blue wings",

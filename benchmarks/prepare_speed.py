@@ -24,12 +24,12 @@ import numpy as np
 from PIL import Image
 
 import prepare_dataset
-from errors import exit_with_sentence
-from preparing.ledger import Ledger
-from preparing.pictures import Shape
-from preparing.sources import open_source
+from core.errors import exit_with_sentence
+from data.images import ImageFormat
+from data.index import RowIndex
+from data.sources import open_source
 
-USUAL = Shape()
+USUAL = ImageFormat()
 BAR = 0.85
 
 
@@ -69,7 +69,7 @@ def ours(source: Path, target: Path) -> float:
     options = prepare_dataset.parse([str(source), "--output", str(target)])
     started = time.perf_counter()
     opened = open_source(str(source), prepare_dataset.reading(options))
-    with redirect_stdout(io.StringIO()), closing(opened), Ledger() as ledger:
+    with redirect_stdout(io.StringIO()), closing(opened), RowIndex() as ledger:
         prepare_dataset.prepare(opened, ledger, options, {})
     return time.perf_counter() - started
 

@@ -15,9 +15,10 @@ import threading
 import time
 from statistics import mean, median
 
-from errors import exit_with_sentence
-from generate import DEFAULT_MODEL, Generator, Request
-from serving.worker import Worker
+from core.errors import exit_with_sentence
+from sampling.generator import DEFAULT_MODEL, Generator
+from sampling.request import Request
+from webapp.worker import Worker
 
 PEOPLE = (1, 2, 4, 8)
 

@@ -29,8 +29,8 @@ from statistics import mean, median, stdev
 
 import torch
 
+from core.errors import UserError, exit_with_sentence
 from core.precision import fastest_precision
-from errors import UserError, exit_with_sentence
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM_UP = 3  # steps that do not count

@@ -16,11 +16,11 @@ from PIL import Image, ImageDraw
 
 from bundled.canvas import PALETTE, SIZE
 from bundled.creatures import HELD_OUT_SEEDS, Creature, Drawing, draw, rng_of
-from scoring.data import Captioned, Reference, reference
-from scoring.results import Eyes, against, result
-from scoring.scorer import BUNDLED, Scorer
-from scoring.scores import ModelScores, PromptScore, Result
-from scoring.verdict import sentences
+from evaluation.clip_score import BUNDLED, Scorer
+from evaluation.reference_images import CaptionedImage, ReferenceImages, reference
+from evaluation.results import ImageScorer, against, result
+from evaluation.scores import ModelScores, PromptScore, Result
+from evaluation.verdict import sentences
 
 OTHERS = HELD_OUT_SEEDS[100_000:]
 TRAINING = 200  # drawings, as the model's training pictures
@@ -170,14 +170,14 @@ class Stage:
     """Captions, training pictures and a scorer; each set is looked at once."""
 
     def __init__(self, count: int, training: int = TRAINING):
-        self.eyes = Eyes(Scorer.load(BUNDLED))
+        self.eyes = ImageScorer(Scorer.load(BUNDLED))
         self.drawings = [draw("pokemon", seed) for seed in HELD_OUT_SEEDS[:count]]
         self.reference = self._reference(training)
 
-    def _reference(self, count: int) -> Reference:
+    def _reference(self, count: int) -> ReferenceImages:
         drawings = [draw("pokemon", seed) for seed in range(count)]
         pictures = [
-            Captioned(f"{i}.png", each.captions[0], partial(getattr, each, "image"))
+            CaptionedImage(f"{i}.png", each.captions[0], partial(getattr, each, "image"))
             for i, each in enumerate(drawings)
         ]
         return reference("drawings", pictures, self.eyes.scorer)

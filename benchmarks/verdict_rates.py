@@ -17,20 +17,20 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from benchmarks.verdict_laws import MEANS_ALONE, SCORES, kinds_of, source, sphere, unit
-from scoring.distances import KERNELS, difference, repeats
-from scoring.results import against
-from scoring.scores import (
-    Against,
+from evaluation.mmd import KERNELS, difference, repeats
+from evaluation.results import against
+from evaluation.scores import (
+    AgainstBase,
     Comparison,
     ModelScores,
     PromptScore,
     Result,
-    Shown,
+    ScoredImage,
     best_of,
     compare,
     half_of,
 )
-from serving.votes import Pair, Tally, Votes, win_rate
+from webapp.votes import Tally, VotePair, Votes, win_rate
 
 PROMPTS = (16, 64, 256)
 MANY = 256  # prompts
@@ -40,7 +40,7 @@ TRAINING = 200  # pictures
 FAR = 0.5  # radians
 SHIFTS = (0.1, 0.2, 0.3)  # radians
 NEARLY = 0.05  # by so much pictures of a collapsed model differ; different ones by SPREAD
-MOST_VOTES = 1000
+MAX_VOTES = 1000
 VOTERS = (0.5, 0.6, 0.75)  # shares of votes for the model
 
 
@@ -80,7 +80,7 @@ def scores(name: str, values: ndarray, features=None, texts=None) -> ModelScores
     seen = zip(values.tolist(), nothing if features is None else features,
                nothing if texts is None else texts, strict=True)  # fmt: skip
     return ModelScores(name, None, {}, tuple(
-        PromptScore(f"prompt {i}", (Shown(i, score, features=feature, text=text),))
+        PromptScore(f"prompt {i}", (ScoredImage(i, score, features=feature, text=text),))
         for i, (score, feature, text) in enumerate(seen)
     ))  # fmt: skip
 
@@ -195,7 +195,7 @@ def style(angles: tuple[float, float], count: int, training: int, random: Genera
     ours, theirs = (replace(real, angle=angle).draw(random, kinds) for angle in angles)
     told = {name: difference(name, ours, theirs, numbers, reference) for name in KERNELS}
     alike = repeats(ours, numbers, reference)
-    return Against(None, None, Comparison(()), distances=told, repeats=alike).nearness
+    return AgainstBase(None, None, Comparison(()), distances=told, repeats=alike).nearness
 
 
 def equal_styles(trials: int, random: Generator) -> Iterator[dict]:
@@ -277,14 +277,14 @@ def decided(tally: Tally) -> str | None:
 
 def vote(share: float, random: Generator) -> tuple[str | None, int]:
     """Votes until one can tell, looking after each: what is told, and after how many."""
-    votes, wins, lefts = Votes(), *(random.random((2, MOST_VOTES)) < ((share,), (0.5,)))
+    votes, wins, lefts = Votes(), *(random.random((2, MAX_VOTES)) < ((share,), (0.5,)))
     for number, (win, left) in enumerate(zip(wins.tolist(), lefts.tolist(), strict=True), 1):
         votes.cast(
-            Pair("", number, "left" if left else "right"), "left" if win == left else "right"
+            VotePair("", number, "left" if left else "right"), "left" if win == left else "right"
         )
         if told := decided(votes.tally):
             return told, number
-    return None, MOST_VOTES
+    return None, MAX_VOTES
 
 
 def blind(trials: int, random: Generator) -> Iterator[dict]:

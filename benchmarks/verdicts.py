@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks import verdict_rates as rates
 from benchmarks.verdict_adversaries import ADVERSARIES, BASES, HONEST, Stage, Told
-from errors import UserError, exit_with_sentence
+from core.errors import UserError, exit_with_sentence
 
 PICTURES = 64  # of a set
 PARTS = {

@@ -23,9 +23,9 @@ from PIL import Image
 from bundled import anatomy
 from bundled.canvas import BACKGROUNDS, PALETTE, Canvas, lighter, vary
 from bundled.objects import Thing
+from core.errors import UserError, exit_with_sentence
 from core.files import mend, replaced
 from core.terminal import say
-from errors import UserError, exit_with_sentence
 
 LOOKS = ("pokemon", "plain")
 SHAPES = ("round", "tall", "chubby", "small", "square", "big-headed")

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
+from core.errors import Stopped
 from core.files import mend
 from core.precision import bf16_autocast
-from core.signals import Interruption
+from core.signals import DeferredSignals
 from core.terminal import say
-from errors import Stopped
 from training import checkpoint
 from training.muon import Muon
 from training.optimizer import moments, start
@@ -53,7 +53,7 @@ def fit(
     device = next(model.parameters()).device.type
     started, first = time.monotonic(), done
     model.train()
-    with Interruption() as asked:
+    with DeferredSignals() as asked:
         for step in range(done, steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * schedule(step, steps)

@@ -21,7 +21,7 @@ from PIL import Image
 from bundled.canvas import PALETTE
 from bundled.pixels import lab, rgb
 from core.bounded_json import read
-from errors import UserError
+from core.errors import UserError
 
 SIDE = 128  # pixels of an icon; its longer side fills them
 RENDERED = 256

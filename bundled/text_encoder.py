@@ -20,7 +20,7 @@ from bundled.fit import fit
 
 BATCH = 64
 LONGEST = 3  # words of a phrase
-RAREST, MOST_COMMON = 2e-3, 0.95  # share of captions: a phrase between them is worth telling
+RAREST, MAX_COMMON = 2e-3, 0.95  # share of captions: a phrase between them is worth telling
 SHARPNESS = 8.0  # of the readout, so that its answers soon become decided ones
 SPREAD = 4  # padding positions of each caption that are asked, beside its end
 
@@ -75,7 +75,7 @@ def phrases(captions: list[str], rarest: float = RAREST) -> dict[str, float]:
     """Runs of 1 to LONGEST words that tell captions apart, and the share of captions with each."""
     counts = Counter(phrase for caption in captions for phrase in sorted(told(caption)))
     shares = {phrase: count / len(captions) for phrase, count in sorted(counts.items())}
-    return {phrase: share for phrase, share in shares.items() if rarest <= share <= MOST_COMMON}
+    return {phrase: share for phrase, share in shares.items() if rarest <= share <= MAX_COMMON}
 
 
 def told(caption: str) -> set[str]:

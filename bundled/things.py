@@ -29,8 +29,8 @@ from bundled.creatures import draw, write_folder
 from bundled.icons import Icons, build
 from bundled.scenes import Caption, Drawn, draw_scene, scene_captions
 from core.captions import Captions, captions_of
+from core.errors import exit_with_sentence
 from core.terminal import say
-from errors import exit_with_sentence
 from training.config import Config
 
 VOCABULARY = 4096

@@ -28,7 +28,7 @@ class JSONFault(ValueError):
     """JSON that is not read; its text is what a sentence says of it."""
 
 
-class Broken(JSONFault):
+class BrokenJSON(JSONFault):
     """Nobody knows where the next value begins."""
 
 
@@ -67,8 +67,8 @@ def check_bounds(text: str) -> None:
 class Scanner:
     """A JSON document in a text file, of which one value at a time is in memory.
 
-    `raw` is the text of the last value. All methods raise `Broken` where the document is no JSON
-    from here on; after a plain `JSONFault` the next value can be read.
+    `raw` is the text of the last value. All methods raise `BrokenJSON` where the document is no
+    JSON from here on; after a plain `JSONFault` the next value can be read.
     """
 
     def __init__(self, file: TextIO):
@@ -162,10 +162,10 @@ class Scanner:
             self._decoder = _Decoder(self._text)
         return bool(chunk)
 
-    def _broken(self, reason: str, place: int | None = None) -> Broken:
+    def _broken(self, reason: str, place: int | None = None) -> BrokenJSON:
         place = self._at if place is None else place
         line = self._line + self._text.count("\n", 0, place)
-        return Broken(f"is no whole JSON (line {line}: {reason})")
+        return BrokenJSON(f"is no whole JSON (line {line}: {reason})")
 
 
 _TOO_DEEP = f"is nested more than {DEPTH} deep"

@@ -19,8 +19,8 @@ from core.bounded_json import read
 from core.printable import is_blank
 
 FILE = "captions.json"
-MOST_WORDS = 20_000  # the commonest of them
-MOST_CAPTIONS = 64  # of each kind, evenly chosen
+MAX_WORDS = 20_000  # the commonest of them
+MAX_CAPTIONS = 64  # of each kind, evenly chosen
 LONGEST = 1_000  # characters of a caption that is kept
 LONGEST_WORD = 60
 SHORTEST = 3  # letters of a word that is proposed; a, of and in show nothing, nor do these
@@ -62,8 +62,8 @@ class Captions:
         before = Counter(base.words if base else {}) + Counter(base.base_words if base else {})
         return cls(
             len(training),
-            dict(counted.most_common(MOST_WORDS)),
-            dict(before.most_common(MOST_WORDS)),
+            dict(counted.most_common(MAX_WORDS)),
+            dict(before.most_common(MAX_WORDS)),
             knows_more=base.knows_more if base else True,
             held_out=_some(held_out),
             training=_some(training),
@@ -162,11 +162,11 @@ def _captions(found: dict) -> Captions | None:
     texts = [found.get(name) for name in ("held_out", "training")]
     if not (isinstance(pictures, int) and isinstance(more, bool)):
         return None
-    if not all(isinstance(each, dict) and len(each) <= MOST_WORDS for each in counts):
+    if not all(isinstance(each, dict) and len(each) <= MAX_WORDS for each in counts):
         return None
     if not all(isinstance(n, int) for each in counts for n in each.values()):
         return None
-    if not all(isinstance(each, list) and len(each) <= MOST_CAPTIONS for each in texts):
+    if not all(isinstance(each, list) and len(each) <= MAX_CAPTIONS for each in texts):
         return None
     if not all(isinstance(text, str) and _is_fit(text) for each in texts for text in each):
         return None
@@ -178,7 +178,7 @@ def _some(captions: Sequence[Sequence[str]]) -> tuple[str, ...]:
     known = list(
         dict.fromkeys(text for several in captions for text in several[:1] if _is_fit(text))
     )
-    count = min(len(known), MOST_CAPTIONS)
+    count = min(len(known), MAX_CAPTIONS)
     return tuple(known[place * len(known) // count] for place in range(count))
 
 

@@ -74,7 +74,7 @@ def lock(number: int, wait: bool = True) -> bool:
     return True
 
 
-class Reserve:
+class ReservedSpace:
     """Room that is kept free in a folder, in a file without a name: it goes with its process,
     however that ends. Where the file system cannot allocate, nothing is kept."""
 

@@ -22,9 +22,9 @@ from functools import partial
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
+from core.errors import UserError
 from core.signals import ENDING
 from core.terminal import complain
-from errors import UserError
 
 TIDY_SECONDS = 1.0
 _last_acts: list[Callable[[], object]] = []

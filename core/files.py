@@ -14,7 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from core.disk import exchange
-from errors import UserError, reason_of
+from core.errors import UserError, reason_of
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def replaced(target: Path, durable: bool = True) -> Iterator[Path]:
         discard(staged)
 
 
-class Unwritable(UserError):
+class NotWritable(UserError):
     """A file or folder could not be written; `reason` is the sentence without what to do."""
 
     def __init__(self, reason: str):
@@ -49,9 +49,9 @@ class Unwritable(UserError):
         self.reason = reason
 
 
-def unwritable(target: Path, error: Exception) -> Unwritable:
+def unwritable(target: Path, error: Exception) -> NotWritable:
     reason = getattr(error, "strerror", None) or reason_of(error)
-    return Unwritable(f"{target} cannot be written: {reason}.")
+    return NotWritable(f"{target} cannot be written: {reason}.")
 
 
 def take_place(staged: Path, target: Path, former: Path | None = None) -> None:

@@ -17,14 +17,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from core.errors import UserError
 from core.inputs import is_there
-from errors import UserError
 
 if TYPE_CHECKING:
     from httpx2 import Client, Request, Response
 
 ANSWER_SECONDS = 10  # to the first question, and until something comes of a file
-MOST_TRIES = 3  # of the same request, none of which is answered
+MAX_TRIES = 3  # of the same request, none of which is answered
 ASKED_AGAIN_SECONDS = 60  # after it was silent
 KINDS = {"model": "model", "dataset": "data set"}
 
@@ -168,7 +168,7 @@ class _BoundedClients:
     def _begin(self, request: Request) -> None:
         asked = request.method, str(request.url)
         self._tries[asked] += 1
-        if self._tries[asked] > MOST_TRIES:
+        if self._tries[asked] > MAX_TRIES:
             self._tries.clear()
             _silence.begin()  # the next hook refuses the request
         bounds = request.extensions.get("timeout", {})

@@ -24,7 +24,7 @@ UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
-class Unfit(OSError):
+class NotReadable(OSError):
     """Something is there, but nothing that can be read; `strerror` is what a sentence says of it,
     such as "is no file but a named pipe"."""
 
@@ -46,14 +46,16 @@ def is_there(path: str | Path) -> bool:
 
 
 def opened(path: str | Path) -> BinaryIO:
-    """A file, open for reading, at once. Raises OSError; `Unfit` for what is no file."""
+    """A file, open for reading, at once. Raises OSError; `NotReadable` for what is no file."""
     try:
         _refuse_special(os.stat(path).st_mode, path)  # some devices act when they are opened
     except FileNotFoundError:
         if not os.path.islink(path):
             raise
         target = quoted(os.readlink(path))
-        raise Unfit(errno.ENOENT, f"is a link to {target}, which is not there", str(path)) from None
+        raise NotReadable(
+            errno.ENOENT, f"is a link to {target}, which is not there", str(path)
+        ) from None
     descriptor = os.open(path, os.O_RDONLY | AT_ONCE)
     try:
         _refuse_special(os.fstat(descriptor).st_mode, path)
@@ -73,13 +75,13 @@ def special_kind(path: str | Path) -> str | None:
 
 
 def read_bytes(path: str | Path, most: int) -> bytes:
-    """The whole of a file. Raises OSError; `Unfit` also for more than `most` bytes."""
+    """The whole of a file. Raises OSError; `NotReadable` also for more than `most` bytes."""
     with opened(path) as file:
         if os.fstat(file.fileno()).st_size > most:
-            raise Unfit(errno.EFBIG, f"has more than {size(most)}", str(path))
+            raise NotReadable(errno.EFBIG, f"has more than {size(most)}", str(path))
         content = file.read(most + 1)
     if len(content) > most:  # it grew, or is one of those whose size is not known before
-        raise Unfit(errno.EFBIG, f"has more than {size(most)}", str(path))
+        raise NotReadable(errno.EFBIG, f"has more than {size(most)}", str(path))
     return content
 
 
@@ -88,7 +90,7 @@ def read_own(folder: str | Path, name: str, most: int) -> bytes:
     Raises as `read_bytes`."""
     path = Path(os.path.realpath(Path(folder, name)))  # unlike `resolve` at home with any loop
     if not path.is_relative_to(os.path.realpath(folder)):
-        raise Unfit(errno.EPERM, "is a link that leads out of its folder", str(path))
+        raise NotReadable(errno.EPERM, "is a link that leads out of its folder", str(path))
     return read_bytes(path, most)
 
 
@@ -100,7 +102,7 @@ def read_text(path: str | Path, most: int, encoding: str = "utf-8", errors: str 
 
 def fault_of(error: OSError) -> str:
     """What a sentence says of a file that could not be read."""
-    if isinstance(error, Unfit):
+    if isinstance(error, NotReadable):
         return error.strerror
     return f"cannot be read ({error.strerror or error})"
 
@@ -114,4 +116,4 @@ def size(count: int) -> str:
 def _refuse_special(mode: int, path: str | Path) -> None:
     for is_kind, name in KINDS:
         if is_kind(mode):
-            raise Unfit(errno.EINVAL, f"is no file but {name}", str(path))
+            raise NotReadable(errno.EINVAL, f"is no file but {name}", str(path))

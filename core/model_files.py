@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.bounded_json import FILE_BYTES, JSONFault, check_bounds
+from core.errors import UserError
 from core.inputs import fault_of, read_bytes, special_kind
-from errors import UserError
 
 SIDES = (8, 8192)  # pixels of what a model can draw
 

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.bounded_json import JSONFault, loads
+from core.errors import UserError
 from core.inputs import TEXT_BYTES, fault_of, read_text
 from core.printable import is_blank
-from errors import UserError
 
-MOST_ROWS = 100_000
-MOST_PICTURES = 200_000  # that the rows of a file may ask for
+MAX_ROWS = 100_000
+MAX_PICTURES = 200_000  # that the rows of a file may ask for
 SUFFIXES = (".txt", ".jsonl")
 NAMES = ("text", "prompt")  # under which a JSON object has the words; data sets say "text"
 
 
 @dataclass(frozen=True)
-class Row:
+class PromptLine:
     """A line that is not blank."""
 
     path: Path
@@ -51,7 +51,7 @@ def is_prompt_file(source: str) -> bool:
     return Path(source).suffix.lower() in SUFFIXES
 
 
-def read_rows(source: str) -> list[Row]:
+def read_rows(source: str) -> list[PromptLine]:
     """All rows. Raises UserError for a file that cannot be read, holds none, or too many."""
     path = Path(source)
     if not is_prompt_file(source):
@@ -64,9 +64,9 @@ def read_rows(source: str) -> list[Row]:
         raise UserError(f"{path} is not UTF-8 text. Save it as UTF-8.") from error
     # Within JSON other line breaks than "\n" are characters like any others.
     lines = text.splitlines() if path.suffix.lower() == ".txt" else text.split("\n")
-    rows = [Row(path, n, line) for n, line in enumerate(lines, 1) if not is_blank(line)]
+    rows = [PromptLine(path, n, line) for n, line in enumerate(lines, 1) if not is_blank(line)]
     if not rows:
         raise UserError(f"{path} holds no prompt. Write one a line.")
-    if len(rows) > MOST_ROWS:
-        raise UserError(f"{path} has {len(rows):,} rows. Split it into files of {MOST_ROWS:,}.")
+    if len(rows) > MAX_ROWS:
+        raise UserError(f"{path} has {len(rows):,} rows. Split it into files of {MAX_ROWS:,}.")
     return rows

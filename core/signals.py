@@ -21,7 +21,7 @@ USUAL = (signal.SIG_DFL, signal.default_int_handler)
 SECONDS_TO_INSIST = 1.0  # a launcher passes Ctrl-C on within less
 
 
-class Ended(SystemExit):
+class Terminated(SystemExit):
     """A signal ended the process; its exit code is that of shells, 128 + the signal's number."""
 
     def __init__(self, number: int):
@@ -34,8 +34,8 @@ class Ended(SystemExit):
 
 @contextmanager
 def ending_as_exceptions() -> Iterator[None]:
-    """Within it, signals that would end the process at once raise `Ended` in the main thread, once;
-    Ctrl-C raises KeyboardInterrupt as ever, and what is ignored stays so, as under nohup."""
+    """Within it, signals that would end the process at once raise `Terminated` in the main thread,
+    once; Ctrl-C raises KeyboardInterrupt as ever, and what is ignored stays so, as under nohup."""
     usual = {}
     if threading.current_thread() is threading.main_thread():
         for number in ENDING:
@@ -52,10 +52,10 @@ def _end(number: int, _frame) -> None:
     for each in ENDING:  # a second one must not break the clearing up
         if signal.getsignal(each) is _end:
             signal.signal(each, lambda *_: None)
-    raise Ended(number)
+    raise Terminated(number)
 
 
-class Interruption:
+class DeferredSignals:
     """Within it, a signal that would end the process is only noted, in `signal`.
 
     Others that follow change nothing: a terminal that closes sends SIGHUP twice, a launcher SIGTERM
@@ -67,7 +67,7 @@ class Interruption:
         self.signal, self._noted = None, 0.0
         self._usual, self._depth = {}, 0
 
-    def __enter__(self) -> Interruption:
+    def __enter__(self) -> DeferredSignals:
         self._depth += 1
         if self._depth == 1 and threading.current_thread() is threading.main_thread():
             for number in ENDING:
@@ -82,7 +82,7 @@ class Interruption:
         while self._usual:
             signal.signal(*self._usual.popitem())
         if kind is None and self.signal is not None:
-            raise Ended(self.signal)
+            raise Terminated(self.signal)
 
     def asked(self) -> bool:
         """Whether the process was asked to end."""

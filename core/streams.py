@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)  # nobody will read there again
 
 
-class Outlasting:
+class LossyStream:
     """A stream that drops what it cannot write: to a terminal that is closed, a pipe that nobody
     reads, a file on a full disk. `lost` is why the last of it was dropped."""
 
@@ -53,11 +53,11 @@ class Outlasting:
 
 
 @contextmanager
-def outlasting() -> Iterator[Outlasting]:
+def outlasting() -> Iterator[LossyStream]:
     """Within it, stdout and stderr drop what they cannot write; gives stdout's stream."""
     _fill_descriptors()
     usual = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (Outlasting(each or open(os.devnull, "w")) for each in usual)  # noqa: SIM115
+    sys.stdout, sys.stderr = (LossyStream(each or open(os.devnull, "w")) for each in usual)  # noqa: SIM115
     streams = sys.stdout, sys.stderr
     try:
         yield streams[0]

@@ -20,7 +20,7 @@ from conftest import tiny_pipeline
 from PIL import Image
 
 import generate
-from serving.manifest import sha256_of
+from sampling.manifest import sha256_of
 
 CHANGES = ("open", "os.rename", "os.remove")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-MOST_EVENTS = 40  # of the last ones
-MOST_TEXT = 4000  # characters of a page
+MAX_EVENTS = 40  # of the last ones
+MAX_TEXT = 4000  # characters of a page
 
 
 def watch(context) -> None:
@@ -24,9 +24,9 @@ def _line(answer) -> str:
 
 def account(context) -> str:
     """The events, and the text and the boxes of every page that is open."""
-    lines = context.events[-MOST_EVENTS:]
+    lines = context.events[-MAX_EVENTS:]
     for page in context.pages:
-        lines += ["", page.url, page.inner_text("body", timeout=5000)[:MOST_TEXT]]
+        lines += ["", page.url, page.inner_text("body", timeout=5000)[:MAX_TEXT]]
         for box in page.locator("textarea:visible, input:visible").all():
             lines.append(f"{box.get_attribute('type')}: {box.input_value(timeout=1000)[:200]!r}")
     return "\n".join(lines)

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from PIL import Image
 
-from generate import Cancelled, Picture, Request
+from sampling.image import Picture
+from sampling.request import Cancelled, Request
 
 
 class FakeGenerator:

@@ -22,7 +22,7 @@ CPU_SECONDS = 10  # for one file; on a quiet machine none takes a second
 def of_data(folder: Path, content: bytes, name: str) -> None:
     """Prepare a data set of which one file is hostile; what it printed is of bounded lines."""
     import prepare_dataset
-    from errors import exit_with_sentence
+    from core.errors import exit_with_sentence
 
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(content)
@@ -57,7 +57,7 @@ def check_prepared(out: Path) -> None:
 
 
 def of_prompts(folder: Path, content: bytes, name: str) -> None:
-    from scoring.prompts import read_prompts
+    from evaluation.prompts import read_prompts
 
     (folder / name).write_bytes(content)
     assert all(read_prompts(str(folder / name)).prompts)
@@ -66,12 +66,12 @@ def of_prompts(folder: Path, content: bytes, name: str) -> None:
 def of_model(folder: Path, content: bytes, name: str) -> None:
     """Everything that is read of a model folder before its weights are."""
     from core.model_files import check_files
-    from preparing.captions import resolution_of
-    from serving.models import base_of
-    from serving.page.messages import head
-    from serving.page.scores import scores_page
-    from serving.pipeline import picture_size, read_card, read_run
-    from serving.preview import Preview
+    from data.caption_tokens import resolution_of
+    from sampling.pipeline import picture_size, read_card, read_run
+    from sampling.preview import Preview
+    from sampling.variants import base_of
+    from webapp.ui.messages import head
+    from webapp.ui.scores_tab import scores_page
 
     (folder / "unet").mkdir()
     (folder / "vae").mkdir()
@@ -86,19 +86,19 @@ def of_model(folder: Path, content: bytes, name: str) -> None:
 
 
 def of_log(folder: Path, content: bytes, name: str) -> None:
-    from training.curves import Course, chart
+    from training.curves import TrainingHistory, chart
     from training.report import records_of
 
     (folder / name).write_bytes(content)
     manifest = {"run_id": "a", "steps": 5, "options": {}, "dataset": {"pictures": 3}}
-    course = Course.of(manifest, records_of(folder / name))
+    course = TrainingHistory.of(manifest, records_of(folder / name))
     assert course.figures and course.sentences is not None
     for curve in ("loss", "held_out_loss", "clip_score", "learning_rate"):
         chart(course, curve, curve)
 
 
 def of_votes(folder: Path, content: bytes, name: str) -> None:
-    from serving.votes import Votes
+    from webapp.votes import Votes
 
     (folder / name).write_bytes(content)
     Votes(str(folder / name), "model", "base")
@@ -110,7 +110,7 @@ READERS = {"data": of_data, "prompts": of_prompts, "model": of_model, "log": of_
 
 def problem_with(kind: str, name: str, files: dict[str, bytes], content: bytes) -> str | None:
     """What should not have happened. `files`: what lies beside the hostile one."""
-    from errors import UserError
+    from core.errors import UserError
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "data"
@@ -134,7 +134,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints is no answer
     sys.path.insert(0, str(ROOT))
     import prepare_dataset
-    from preparing.check import uncounted
+    from data.validate import uncounted
 
     plain = {"token_counter": lambda model: uncounted, "resolution_of": lambda model: 32}
     with patch.multiple(prepare_dataset, **plain):

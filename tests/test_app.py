@@ -17,7 +17,7 @@ from PIL import Image
 from ports import some_port
 
 import app
-from errors import UserError
+from core.errors import UserError
 
 PROJECT = Path(app.__file__).parent
 BROWSER = next(

@@ -13,17 +13,17 @@ import httpx
 import pytest
 from fakes import FakeGenerator
 from ports import some_port
-from test_rest import until, worker_of
+from test_rest_api import until, worker_of
 
 import app
 from benchmarks import attackers, attacks
-from serving import limits
+from webapp import limits
 
 PATIENCE_SECONDS = 60
 ATTACKED_SECONDS = 0.5
 # What others wait for while the event loop is busy, of the processor's time, and not of a clock,
 # which other programs' work would count in: so many times what a fixed work takes here.
-MOST_WORK = 40
+MAX_WORK = 40
 TURN_SECONDS = 0.005
 
 
@@ -104,19 +104,19 @@ def test_everybody_is_answered_whatever_strangers_do(demo, name, most_files, cap
         asked = len(statuses)
         until(lambda: len(statuses) > asked + 1, PATIENCE_SECONDS)
     assert set(statuses) == {200}
-    assert turns.longest < MOST_WORK * fixed_work()
+    assert turns.longest < MAX_WORK * fixed_work()
     said = "".join(capfd.readouterr())
     assert "Traceback" not in said and len(said.splitlines()) <= 3 * limits.LOG_LINES
     worker = worker_of(demo)
     until(lambda: not worker._drawn and not worker.waiting, PATIENCE_SECONDS)
     kept = sum(len(upload.content) for upload in demo.uploads._kept.values())
-    assert kept <= limits.MOST_UPLOADS_OF_PEER * limits.MOST_UPLOADED
+    assert kept <= limits.MAX_UPLOADS_OF_PEER * limits.MAX_UPLOADED
 
 
 def test_a_loop_that_works_for_long_is_noticed(demo):
     loop = demo.server.servers[0].get_loop()
     with Turns(loop) as turns:
-        work = MOST_WORK * fixed_work()
+        work = MAX_WORK * fixed_work()
 
         def long() -> None:
             end = time.thread_time() + work

@@ -23,8 +23,8 @@ from runs import write_metadata
 from samples import faults_of, file_of, noise
 
 import prepare_dataset
-from errors import UserError, exit_with_sentence
-from preparing.captions import token_counter
+from core.errors import UserError, exit_with_sentence
+from data.caption_tokens import token_counter
 
 FINE = "a red creature"
 
@@ -834,13 +834,13 @@ def test_a_saved_table_with_a_missing_picture_names_the_row(tmp_path):
 
 def test_a_picture_that_breaks_the_library_midway_is_one_fault_of_its_row(tmp_path, monkeypatch):
     """Rotated phone pictures with a broken EXIF number do, in some versions of Pillow."""
-    from preparing import pictures
+    from data import images
 
     def broken(image):
         raise RuntimeError("a defect of the library")
 
     folder = folder_of(tmp_path / "data")
-    monkeypatch.setattr(pictures, "frames", broken)
+    monkeypatch.setattr(images, "frames", broken)
     faults, _ = faults_of(folder)
     assert len(faults) == 3 and all("cannot be read as a picture" in fault for fault in faults)
 

@@ -1,7 +1,7 @@
 """Bad requests by the entrances that gradio makes: the page's functions and its raw routes.
 
-What the REST API is asked is in test_rest.py, what the password's form is in test_password.py. Each
-bad request gets a sentence, prints no traceback, and never reaches the generator.
+What the REST API is asked is in test_rest_api.py, what the password's form is in test_password.py.
+Each bad request gets a sentence, prints no traceback, and never reaches the generator.
 """
 
 import asyncio
@@ -22,16 +22,16 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from ports import some_port
 from test_password import routes
-from test_rest import HOSTILE_TEXTS, until, worker_of
+from test_rest_api import HOSTILE_TEXTS, until, worker_of
 
 import app
-from serving.entrances.gate import Gate
-from serving.entrances.hosts import Hosts
-from serving.limits import MOST_UPLOADED
-from serving.models import Rivals
-from serving.page.drawings import Drawings
-from serving.request import BOUNDS
-from serving.worker import Step
+from sampling.request import BOUNDS
+from webapp.allowed_hosts import AllowedHosts
+from webapp.comparison import Variants
+from webapp.limits import MAX_UPLOADED
+from webapp.route_allowlist import RouteAllowList
+from webapp.ui.image_store import ImageStore
+from webapp.worker import Step
 
 ROOT = "/gradio_api"
 JSON = {"Content-Type": "application/json"}
@@ -44,8 +44,8 @@ def generator() -> FakeGenerator:
 
 @pytest.fixture(scope="module")
 def demo(generator):
-    demo = app.build_app(generator, rivals=Rivals(FakeGenerator()))
-    app.serve(demo, "127.0.0.1", some_port(), hosts=Hosts("abc.gradio.live"))
+    demo = app.build_app(generator, rivals=Variants(FakeGenerator()))
+    app.serve(demo, "127.0.0.1", some_port(), hosts=AllowedHosts("abc.gradio.live"))
     yield demo
     demo.close(verbose=False)
 
@@ -370,7 +370,7 @@ def test_only_what_was_uploaded_as_png_is_opened(demo, client, untouched):
 
 
 def test_an_upload_over_the_limit_is_413_however_many_files_it_is_in(client, untouched):
-    most = MOST_UPLOADED
+    most = MAX_UPLOADED
     assert "The file is over 5 MiB" in sentence(upload(client, b"x" * (most + 1)), 413)
     files = [("files", (f"{n}.png", b"x" * (most // 2))) for n in range(3)]
     assert "The body is over" in sentence(client.post(f"{ROOT}/upload", files=files), 413)
@@ -430,7 +430,7 @@ def test_no_file_of_the_server_and_no_other_address_is_given_out(client, untouch
 
 @pytest.mark.parametrize("asked", ["5-2", "1-2-3", "9-99", "x-y", "-0", "0-" + "9" * 30])
 def test_an_odd_range_of_a_file_is_no_failure(demo, client, untouched, asked):
-    drawings = Drawings()  # its folder goes with it
+    drawings = ImageStore()  # its folder goes with it
     path = drawings.keep("a.png", lambda path: path.write_bytes(b"x"))
     address = f"{ROOT}/file={path}"
     assert client.get(address).content == b"x"
@@ -445,7 +445,7 @@ def test_a_picture_that_makes_room_while_it_is_sent_is_not_there(demo):
         except FileNotFoundError:
             raise RuntimeError("File at path a.png does not exist.")  # noqa: B904  (as starlette does)
 
-    transport = httpx.ASGITransport(Gate(app, demo))
+    transport = httpx.ASGITransport(RouteAllowList(app, demo))
 
     async def asked() -> httpx.Response:
         async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:

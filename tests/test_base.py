@@ -14,7 +14,7 @@ from bundled import autoencoder, scorer, text_encoder
 from bundled.base import build_pipeline, mixed_drawing, plain_drawing, publish, train_tokenizer
 from bundled.creatures import draw, held_out_captions
 from bundled.fit import fit
-from errors import Stopped
+from core.errors import Stopped
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_the_pipeline_opens_unmodified_and_holds_eight_channels(tmp_path, tokeni
 
 
 def test_the_scorer_trains_and_opens_as_a_local_dir(tmp_path, tokenizer, monkeypatch):
-    from scoring.scorer import Scorer
+    from evaluation.clip_score import Scorer
 
     monkeypatch.setattr(scorer, "BATCH", 4)
     drawings = [mixed_drawing(i) for i in range(6)]

@@ -8,7 +8,7 @@ from itertools import chain, cycle, islice
 import pytest
 
 from core import bounded_json
-from core.bounded_json import Broken, JSONFault, Scanner, check_bounds, loads, read
+from core.bounded_json import BrokenJSON, JSONFault, Scanner, check_bounds, loads, read
 
 
 def scanned(text: str) -> list:
@@ -18,7 +18,7 @@ def scanned(text: str) -> list:
     for step in steps:
         try:
             value = document.value()
-        except Broken:
+        except BrokenJSON:
             raise
         except JSONFault as fault:
             value = str(fault)
@@ -54,7 +54,7 @@ def test_a_document_read_in_parts_is_the_one_read_whole(monkeypatch, text, chunk
 )  # fmt: skip
 def test_what_is_no_whole_document_says_so(monkeypatch, text, chunk):
     monkeypatch.setattr(bounded_json, "CHUNK", chunk)
-    with pytest.raises(Broken, match=r"^is no whole JSON \(line \d: "):
+    with pytest.raises(BrokenJSON, match=r"^is no whole JSON \(line \d: "):
         scanned(text)
 
 
@@ -62,7 +62,7 @@ def test_what_is_no_whole_document_says_so(monkeypatch, text, chunk):
 @pytest.mark.parametrize("lines", ["1,\n" * 100, "\n" * 100, "\n1\n," * 50])
 def test_the_line_of_a_break_is_that_of_the_file(monkeypatch, chunk, lines):
     monkeypatch.setattr(bounded_json, "CHUNK", chunk)
-    with pytest.raises(Broken, match=r"\(line 101: Expecting value"):
+    with pytest.raises(BrokenJSON, match=r"\(line 101: Expecting value"):
         scanned(f"[{lines}x]")
 
 
@@ -149,7 +149,7 @@ def test_a_value_without_end_is_given_up(monkeypatch, begin, more):
     monkeypatch.setattr(bounded_json, "VALUE_CHARACTERS", 2**16)
     monkeypatch.setattr(bounded_json, "CHUNK", 2**10)
     file = Endless(begin, more)
-    with pytest.raises(Broken, match="one value has more than 65,536 characters"):
+    with pytest.raises(BrokenJSON, match="one value has more than 65,536 characters"):
         scanned_from(file)
     assert file.given < 2**19
 

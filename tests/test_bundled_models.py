@@ -10,8 +10,9 @@ from diffusers import StableDiffusionPipeline
 
 from bundled.creatures import HELD_OUT_SEEDS, draw
 from bundled.pixels import body_colour
-from generate import DEFAULT_MODEL, Generator, Request
-from scoring.scorer import BUNDLED, Scorer
+from evaluation.clip_score import BUNDLED, Scorer
+from sampling.generator import DEFAULT_MODEL, Generator
+from sampling.request import Request
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("sd-pokemon-model", "bundled/base-model")

@@ -11,14 +11,14 @@ from diffusers import UNet2DConditionModel
 from runs import config_for, prepared
 from transformers import CLIPTextModel
 
+from core.errors import UserError
 from core.files import vanish
-from errors import UserError
 from training import checkpoint
 from training.checkpoint import clear_leftovers, find, prune
+from training.checkpointing import Checkpoints
 from training.loop import train, what_decides
 from training.objective import Objective
-from training.optimizer import Descent
-from training.saving import Checkpoints
+from training.optimizer import OptimizerStepper
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def stopped(tiny_model, tmp_path):
 def resumed(config) -> tuple[int, object]:
     """The step that a run goes on from, and its learner."""
     run, learner, latents = prepared(config)
-    descent = Descent(learner.weights, config, run)
+    descent = OptimizerStepper(learner.weights, config, run)
     objective = Objective(learner.pipe.scheduler, config, run.device)
     same = what_decides(latents, objective, config, run, config.max_train_steps)
     return Checkpoints(learner, descent, config, run, same, latents).resume().get(

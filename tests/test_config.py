@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from errors import UserError
+from core.errors import UserError
 from training.config import Config
 
 EXAMPLE = """

@@ -1,4 +1,4 @@
-"""serving/entrances/connections.py: nobody shuts the page by holding the line."""
+"""webapp/connections.py: nobody shuts the page by holding the line."""
 
 import asyncio
 import logging
@@ -15,11 +15,10 @@ import httpx
 import pytest
 import uvicorn
 from ports import some_port
-from test_rest import until
+from test_rest_api import until
 
-from serving import limits
-from serving.entrances import connections
-from serving.entrances.log import Bounded
+from webapp import connections, limits
+from webapp.log_filter import RateLimit
 
 PATIENCE_SECONDS = 60  # the machine may be busy
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n"
@@ -58,7 +57,7 @@ def serving_with(monkeypatch, **bounds):
     config = uvicorn.Config(
         app, port=port, log_level="warning", timeout_keep_alive=NEVER, timeout_graceful_shutdown=1
     )
-    server = connections.Server(config)
+    server = connections.BoundedServer(config)
     server.run_in_thread()
     server.app, server.port = app, port
     yield server
@@ -91,7 +90,7 @@ def answer(server, path: str = "/") -> str:
 
 
 def test_who_holds_the_line_keeps_nobody_out(monkeypatch):
-    with serving_with(monkeypatch, MOST_CONNECTIONS=20) as server, ExitStack() as held:
+    with serving_with(monkeypatch, MAX_CONNECTIONS=20) as server, ExitStack() as held:
         for number in range(100):
             half_open = held.enter_context(connected(server))
             with suppress(OSError):  # closed already
@@ -103,7 +102,7 @@ def test_who_holds_the_line_keeps_nobody_out(monkeypatch):
 
 
 def test_the_one_longest_waited_for_makes_room_and_none_that_is_worked_for(monkeypatch):
-    with serving_with(monkeypatch, MOST_CONNECTIONS=5) as server, ExitStack() as held:
+    with serving_with(monkeypatch, MAX_CONNECTIONS=5) as server, ExitStack() as held:
         busy = [held.enter_context(connected(server, request("/wait"))) for _ in range(3)]
         until(lambda: server.app.waiting == 3, PATIENCE_SECONDS)
         first = held.enter_context(connected(server, HEAD))
@@ -121,7 +120,7 @@ def test_the_one_longest_waited_for_makes_room_and_none_that_is_worked_for(monke
 
 
 def test_where_all_are_worked_for_the_newest_is_turned_away(monkeypatch):
-    with serving_with(monkeypatch, MOST_CONNECTIONS=3) as server, ExitStack() as held:
+    with serving_with(monkeypatch, MAX_CONNECTIONS=3) as server, ExitStack() as held:
         busy = [held.enter_context(connected(server, request("/wait"))) for _ in range(3)]
         until(lambda: server.app.waiting == 3, PATIENCE_SECONDS)
         newest = held.enter_context(connected(server))
@@ -187,16 +186,16 @@ def test_a_long_answer_arrives_whole_and_a_connection_is_used_again(monkeypatch)
 
 
 def test_half_of_the_files_that_may_be_open_are_left_to_others(monkeypatch):
-    for most_files, most in ((100, 50), (10**6, limits.MOST_CONNECTIONS)):
+    for most_files, most in ((100, 50), (10**6, limits.MAX_CONNECTIONS)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, m=most_files: (m, m))
         assert connections.most_connections() == most
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
-    assert connections.most_connections() == limits.MOST_CONNECTIONS
+    assert connections.most_connections() == limits.MAX_CONNECTIONS
 
 
 def test_no_line_of_header_may_be_longer_than_is_read(monkeypatch):
     line = HEAD + b"a: " + b"x" * 5000
-    with serving_with(monkeypatch, MOST_HEADER_BYTES=1000) as server, connected(server, line) as it:
+    with serving_with(monkeypatch, MAX_HEADER_BYTES=1000) as server, connected(server, line) as it:
         assert it.recv(12) == b"HTTP/1.1 400"
 
 
@@ -247,7 +246,7 @@ def test_a_server_that_does_not_start_is_not_waited_for(monkeypatch):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         config = uvicorn.Config(App(), port=taken.getsockname()[1], log_level="critical")
-        server = connections.Server(config)
+        server = connections.BoundedServer(config)
         monkeypatch.setattr(threading, "excepthook", lambda _: None)  # uvicorn leaves by SystemExit
         with pytest.raises(connections.ServerFailedToStartError):
             server.run_in_thread()
@@ -260,7 +259,7 @@ def test_of_many_requests_at_once_only_a_few_begin_before_others_are_looked_at()
         begun.append(scope["path"])
 
     async def many() -> None:
-        in_turn = connections.InTurn(app)
+        in_turn = connections.RequestPacing(app)
         asking = [asyncio.create_task(in_turn({"type": "http", "path": str(n)}, None, None))
                   for n in range(10)]  # fmt: skip
         while not all(task.done() for task in asking):
@@ -287,7 +286,7 @@ def records(count: int) -> list[logging.LogRecord]:
 
 def test_of_one_kind_only_so_many_lines_a_minute_are_logged_and_the_rest_is_counted():
     clock = [0.0]
-    bounded = Bounded(lambda: clock[0])
+    bounded = RateLimit(lambda: clock[0])
     assert sum(map(bounded.filter, records(1000))) == limits.LOG_LINES
     clock[0] = 61
     (next_one,) = records(1)
@@ -299,7 +298,7 @@ def test_of_one_kind_only_so_many_lines_a_minute_are_logged_and_the_rest_is_coun
 
 
 def test_a_kind_that_is_loud_silences_no_other():
-    bounded = Bounded()
+    bounded = RateLimit()
     for record in records(1000):
         bounded.filter(record)
     assert bounded.filter(logging.makeLogRecord({"msg": "Another", "lineno": 6}))

@@ -9,7 +9,7 @@ from bundled.canvas import SIZE
 from bundled.creatures import HELD_OUT_SEEDS, LOOKS, Creature, draw, draw_thing, write_folder
 from bundled.objects import THINGS
 from bundled.pixels import body_colour
-from errors import UserError
+from core.errors import UserError
 
 
 @pytest.mark.parametrize("look", LOOKS)

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from core import strict_weights
-from errors import UserError
-from scoring.csd import Csd
+from core.errors import UserError
+from evaluation.csd import Csd
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)

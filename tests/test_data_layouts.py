@@ -17,12 +17,13 @@ from runs import write_metadata
 from samples import faults_of, file_of, noise
 
 import train_text_to_image
-from errors import UserError
-from preparing import coco
-from preparing.archives import members
-from preparing.catalogues import TABLES
-from preparing.sidecars import CAPTION_SUFFIXES
-from preparing.sources import METADATA, Reading, open_source
+from core.errors import UserError
+from data import coco
+from data.archives import members
+from data.metadata_files import TABLES
+from data.sidecars import CAPTION_SUFFIXES
+from data.source import ReadOptions
+from data.sources import METADATA, open_source
 from training.dataset import CaptionedImages
 
 FINE = "a red creature"
@@ -31,7 +32,7 @@ BOTH = pytest.mark.parametrize("strict", [False, True], ids=["prepared", "traine
 
 def rows_of(place: Path, **how) -> list[tuple[str, object, str]]:
     """Picture, caption and split of each row, none of which has a fault."""
-    rows = list(open_source(str(place), Reading(**how)).rows())
+    rows = list(open_source(str(place), ReadOptions(**how)).rows())
     assert not [row.fault for row in rows if row.fault]
     return [(row.picture, row.caption, row.split) for row in rows]
 
@@ -248,7 +249,7 @@ def test_kohyas_metadata_join_caption_and_tags_unless_one_is_chosen(tmp_path):
     write(tmp_path, pictures() | {"meta_lat.json": rows})
     assert captions_of(tmp_path) == ["a cat, cat, sitting", "dog", "a bird"]
     assert faults_of(tmp_path) == ([], [])
-    chosen = open_source(str(tmp_path), Reading(caption_column="tags"))
+    chosen = open_source(str(tmp_path), ReadOptions(caption_column="tags"))
     assert [row.caption for row in chosen.rows()] == ["cat, sitting", "dog", None]
 
 
@@ -280,7 +281,7 @@ def coco_of(folder: Path, **lists) -> Path:
 
 def test_captions_of_coco_are_those_of_each_picture(tmp_path):
     path = coco_of(tmp_path)
-    rows = list(open_source(str(path), Reading()).rows())
+    rows = list(open_source(str(path), ReadOptions()).rows())
     assert [(row.picture, row.caption) for row in rows] == [
         ("0.png", "a cat"), ("1.png", ["a bird", "a crow"]), ("2.png", None),
     ]  # fmt: skip
@@ -293,7 +294,7 @@ def test_captions_of_coco_may_stand_before_their_pictures(tmp_path):
     path = coco_of(tmp_path)
     whole = json.loads(path.read_text())
     path.write_text(json.dumps(dict(reversed(whole.items()))))
-    first = next(open_source(str(path), Reading()).rows())
+    first = next(open_source(str(path), ReadOptions()).rows())
     assert first.caption == "a cat"
 
 
@@ -353,7 +354,7 @@ def test_shards_of_a_web_dataset_are_read_in_order_and_not_unpacked(tmp_path, mo
     shard(tmp_path / "00001.tar", range(3, 5))
     write(tmp_path, {"00000_stats.json": {"successes": 3}})
     parquet_of(tmp_path / "00000.parquet", url=["-"], caption=["-"])
-    source = open_source(str(tmp_path), Reading(strict=strict))
+    source = open_source(str(tmp_path), ReadOptions(strict=strict))
     assert [row.caption for row in source.rows()] == [f"creature {i}" for i in range(5)]
     assert [row.content() for row in source.rows()][4] == file_of(noise(4), "jpeg")
     assert [row.where for row in source.rows()][3] == "00001.tar, 000000003.jpg"
@@ -459,7 +460,7 @@ def test_memory_does_not_grow_with_the_samples_of_a_shard(tmp_path):
     def peak(count: int) -> int:
         files = ((f"{i}{kind}", b"text") for i in range(count) for kind in (".jpg", ".txt"))
         path = tar_of(tmp_path / f"{count}.tar", files)
-        return peak_of(open_source(str(path), Reading()).rows)
+        return peak_of(open_source(str(path), ReadOptions()).rows)
 
     peak(10)  # what is imported at first
     assert peak(800) < 1.5 * peak(200) + 50_000
@@ -471,7 +472,7 @@ def test_memory_does_not_grow_with_the_captions_of_coco(tmp_path):
         images = [{"id": i, "file_name": f"{i}.png"} for i in range(count)]
         captions = [{"image_id": i, "caption": f"creature {i}"} for i in range(count)]
         path.write_text(json.dumps({"images": images, "annotations": captions}))
-        return peak_of(lambda: coco.Index(path, "utf-8").entries())
+        return peak_of(lambda: coco.CocoIndex(path, "utf-8").entries())
 
     peak(10)
     assert peak(18_000) < 1.5 * peak(6_000) + 50_000
@@ -502,7 +503,7 @@ def test_pictures_that_parquet_names_are_held_out_by_their_folders(tmp_path):
     write(tmp_path / "data", {name: file_of(noise(i)) for i, name in enumerate(names)})
     parquet_of(tmp_path / "data" / "a.parquet", image=names, text=[FINE] * 3)
     assert [row[2] for row in rows_of(tmp_path)] == ["train", "train", "test"]
-    assert faults_of(tmp_path) == ([], []) and open_source(str(tmp_path), Reading()).held_out
+    assert faults_of(tmp_path) == ([], []) and open_source(str(tmp_path), ReadOptions()).held_out
 
 
 def test_pictures_that_parquet_names_may_lie_elsewhere(tmp_path):
@@ -510,7 +511,7 @@ def test_pictures_that_parquet_names_may_lie_elsewhere(tmp_path):
     path = parquet_of(tmp_path / "a.parquet", path=["0", "1.png"], caption=["zero", "one"])
     assert faults_of(path, images=tmp_path / "photos")[0] == []
     assert "there is no file '0'" in faults_of(path)[0][0]
-    assert len(list(open_source(str(path), Reading(images=tmp_path / "photos")).files())) == 4
+    assert len(list(open_source(str(path), ReadOptions(images=tmp_path / "photos")).files())) == 4
 
 
 @pytest.mark.parametrize(
@@ -721,7 +722,7 @@ def test_what_lies_in_a_folder_of_held_out_pictures_is_held_out(tmp_path, form, 
     assert sorted(row[2] for row in rows_of(folder)) == ["test"] * 2 + ["train"] * 2
     assert all(name.startswith(parts[split == "test"]) for name, _, split in rows_of(folder))
     assert faults_of(folder) == ([], [])
-    assert open_source(str(folder), Reading()).held_out
+    assert open_source(str(folder), ReadOptions()).held_out
     if form != "table":
         images = learned_from(folder)
         assert sorted(images.names) == [f"{parts[0]}{i}.png" for i in range(2)]
@@ -740,7 +741,7 @@ def test_folders_that_sound_like_splits_and_hold_no_picture_of_a_table_part_noth
     write(tmp_path, pictures() | {"train/a.py": "", "test/b.py": ""})
     rows = [{"file_name": f"{i}.png", "text": FINE} for i in range(3)]
     write(tmp_path, {"rows.json": rows})
-    assert not open_source(str(tmp_path), Reading()).held_out
+    assert not open_source(str(tmp_path), ReadOptions()).held_out
 
 
 def test_the_readme_lists_every_layout():
@@ -779,7 +780,7 @@ def test_a_long_caption_of_coco_in_any_script_is_read(tmp_path):
     image, said = {"id": 1, "file_name": "1.png"}, {"image_id": 1, "caption": caption}
     path = tmp_path / "captions.json"
     path.write_text(json.dumps({"images": [image], "annotations": [said]}, ensure_ascii=False))
-    (entry,) = coco.Index(path, "utf-8").entries()
+    (entry,) = coco.CocoIndex(path, "utf-8").entries()
     assert entry.fields["caption"] == caption
 
 
@@ -787,8 +788,8 @@ def test_a_long_caption_of_coco_in_any_script_is_read(tmp_path):
 def test_what_is_no_file_is_not_waited_for_and_no_empty_folder(tmp_path, name):
     os.mkfifo(tmp_path / name)
     with pytest.raises(UserError, match=f"{name} is no file but a named pipe"):
-        open_source(str(tmp_path), Reading())
+        open_source(str(tmp_path), ReadOptions())
     (tmp_path / name).unlink()
     (tmp_path / name).symlink_to("gone")
     with pytest.raises(UserError, match=f"{name} is a link to 'gone', which is not there"):
-        open_source(str(tmp_path), Reading())
+        open_source(str(tmp_path), ReadOptions())

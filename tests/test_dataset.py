@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from runs import write_metadata, write_pictures
 
+from core.errors import UserError
 from core.images import upright_rgb
-from errors import UserError
 from training import dataset
 from training.config import Config
 from training.dataset import (

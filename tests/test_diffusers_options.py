@@ -9,7 +9,7 @@ from diffusers_options import SCRIPTS, SEVERAL
 from torchvision.transforms import InterpolationMode
 
 from training.config import Config
-from training.notes import LORA_SCRIPTS
+from training.option_warnings import LORA_SCRIPTS
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 KINDS = {  # what stands here for running one of the scripts

@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from errors import UserError
-from scoring.dino import Dino, Dinov2
+from core.errors import UserError
+from evaluation.dino import Dino, Dinov2
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

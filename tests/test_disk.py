@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from core import disk
-from core.disk import Reserve, exchange, held
+from core.disk import ReservedSpace, exchange, held
 
 MEGABYTE = 2**20
 
@@ -16,7 +16,7 @@ def free(place) -> int:
 
 def test_what_is_kept_free_is_nobody_elses_until_it_is_let_go(small_disk):
     place = small_disk(16)
-    reserve, before = Reserve(place), free(place)
+    reserve, before = ReservedSpace(place), free(place)
     reserve.hold(10 * MEGABYTE)
     assert before - free(place) >= 10 * MEGABYTE and not list(place.iterdir())
     with pytest.raises(OSError, match="No space left"):
@@ -34,7 +34,7 @@ def test_what_is_kept_free_is_nobody_elses_until_it_is_let_go(small_disk):
 
 def test_where_nothing_can_be_allocated_nothing_is_kept_and_nothing_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(disk, "_allocate", lambda *_: 0)
-    reserve = Reserve(tmp_path)
+    reserve = ReservedSpace(tmp_path)
     reserve.hold(2**60)
     reserve.hold(0)
     reserve.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from ports import some_port
-from test_rest import until
+from test_rest_api import until
 
 from core import ending
 from core.signals import ENDING

@@ -19,12 +19,12 @@ from runs import write_metadata, write_pictures
 import prepare_dataset
 from bundled import base, scorer
 from bundled.creatures import Drawing, write_folder
+from core.errors import UserError, exit_with_sentence
 from core.files import mend
-from errors import UserError, exit_with_sentence
-from generate import Request
-from preparing import ledger
-from preparing.report import write_page
-from scoring.outputs import write_json
+from core.html import write_page
+from data import index
+from evaluation.outputs import write_json
+from sampling.request import Request
 
 FORK = multiprocessing.get_context("fork")
 
@@ -190,11 +190,11 @@ def test_no_room_for_temporary_files_is_a_sentence(tmp_path, small_disk, monkeyp
 
 
 def test_a_ledger_that_finds_no_room_says_so_and_other_mistakes_are_ours():
-    with ledger.Ledger() as kept, pytest.raises(sqlite3.OperationalError, match="no such table"):
+    with index.RowIndex() as kept, pytest.raises(sqlite3.OperationalError, match="no such table"):
         kept.one("SELECT * FROM missing")
 
-    with ledger.Ledger() as kept:
+    with index.RowIndex() as kept:
         kept._db.executescript("PRAGMA max_page_count = 1;")  # the pages that it has
         with pytest.raises(UserError, match="no room for temporary files"):
             for number in range(10_000):
-                kept.note(ledger.Finding(f"row {number}", "words " * 100, fault=True))
+                kept.note(index.Finding(f"row {number}", "words " * 100, fault=True))

@@ -24,9 +24,9 @@ from runs import config_for, fresh_run, prepared
 from safetensors.torch import load_file
 
 from core import files
+from core.errors import UserError
 from core.model_folder import finish
 from core.signals import ENDING
-from errors import UserError
 from training import checkpoint
 from training.checkpoint import find, what_is_wrong
 from training.loop import train

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from core import disk
+from core.errors import UserError
 from core.files import mend, replaced
-from errors import UserError
 
 
 @pytest.fixture(params=[True, False], ids=["exchanged", "moved"])

@@ -14,8 +14,9 @@ import prepare_dataset
 from core import image_formats as formats
 from core.image_formats import Unreadable
 from core.images import decoded, upright_rgb
-from preparing.rows import PICTURE_SUFFIXES
-from preparing.sources import Reading, open_source
+from data.rows import PICTURE_SUFFIXES
+from data.source import ReadOptions
+from data.sources import open_source
 
 FINE = "a red creature"
 ORIENTATION = 0x0112
@@ -166,7 +167,7 @@ def test_a_picture_with_a_caption_is_known_without_its_suffix(tmp_path, name):
     noise(1).save(tmp_path / "b.png")
     (tmp_path / "b.txt").write_text(FINE)
     assert faults_of(tmp_path) == ([], [])
-    assert len(list(open_source(str(tmp_path), Reading()).rows())) == 2
+    assert len(list(open_source(str(tmp_path), ReadOptions()).rows())) == 2
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.safetensors", "a.psd", "a.heic"])
@@ -175,7 +176,7 @@ def test_what_lies_beside_a_picture_and_its_caption_is_no_second_picture(tmp_pat
     noise().save(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text(FINE)
     (tmp_path / name).write_bytes(file_of(noise(), "tiff"))
-    assert [row.picture for row in open_source(str(tmp_path), Reading()).rows()] == ["a.png"]
+    assert [row.picture for row in open_source(str(tmp_path), ReadOptions()).rows()] == ["a.png"]
 
 
 def test_a_wrong_suffix_misleads_nobody(tmp_path):

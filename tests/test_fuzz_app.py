@@ -20,23 +20,23 @@ from samples import file_of, noise
 from test_fuzz_data import CARD, FUZZ, HOSTILE, RUN, VOTE, altered, odd_json
 
 from core import hub, inputs
-from errors import UserError
-from serving import limits
-from serving.entrances.guard import parse_json
-from serving.entrances.rest import request_of as request_of_json
-from serving.entrances.uploads import Uploads
-from serving.entrances.uploads import file_of as uploaded
-from serving.init_image import InitImage
-from serving.page.examples import examples_of
-from serving.page.link import link_to, linked
-from serving.page.messages import head
-from serving.page.scores import scores_page
-from serving.pipeline import picture_size, read_card, read_run
-from serving.request import Request
-from serving.restore import request_of
-from serving.votes import Votes
+from core.errors import UserError
+from sampling.image_metadata import request_of
+from sampling.init_image import InitImage
+from sampling.pipeline import picture_size, read_card, read_run
+from sampling.request import Request
+from webapp import limits
+from webapp.http_security import parse_json
+from webapp.rest_api import request_of as request_of_json
+from webapp.ui.examples import examples_of
+from webapp.ui.messages import head
+from webapp.ui.permalink import link_to, linked
+from webapp.ui.scores_tab import scores_page
+from webapp.uploads import Uploads
+from webapp.uploads import file_of as uploaded
+from webapp.votes import Votes
 
-MOST_SECONDS = 2  # of the processor, for what takes milliseconds
+MAX_SECONDS = 2  # of the processor, for what takes milliseconds
 SETTINGS = {
     "prompt": "a red créature", "negative_prompt": "blur", "seed": 7, "steps": 12,
     "guidance_scale": 6.5, "width": 64, "height": 96, "scheduler": "UniPC", "model": "m",
@@ -56,7 +56,7 @@ def survives(read: Callable, *arguments) -> object:
     except UserError as error:
         assert 0 < len(str(error)) < 600 and "\n" not in str(error), error
     finally:
-        assert time.thread_time() - before < MOST_SECONDS
+        assert time.thread_time() - before < MAX_SECONDS
 
 
 # Pictures
@@ -264,15 +264,15 @@ def png_with(name: str) -> Callable[[str], None]:
 
 
 READERS = {
-    "parameters": (png_with("parameters"), limits.MOST_TEXT_BYTES),
-    "settings": (png_with("sd-pokemon"), limits.MOST_TEXT_BYTES),
+    "parameters": (png_with("parameters"), limits.MAX_TEXT_BYTES),
+    "settings": (png_with("sd-pokemon"), limits.MAX_TEXT_BYTES),
     "body": (lambda text: parse_json(text.encode()), limits.MAX_BODY_BYTES),
-    "link": (linked, limits.MOST_HEADER_BYTES),
+    "link": (linked, limits.MAX_HEADER_BYTES),
     "form": (
         lambda text: uploaded("multipart/form-data; boundary=B", b"--B\r\n" + text.encode()),
-        limits.MOST_UPLOADED,
+        limits.MAX_UPLOADED,
     ),
-    "type of a form": (lambda text: uploaded(text, FORM), limits.MOST_HEADER_BYTES),
+    "type of a form": (lambda text: uploaded(text, FORM), limits.MAX_HEADER_BYTES),
 }
 
 

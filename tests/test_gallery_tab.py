@@ -9,13 +9,13 @@ from fakes import FakeGenerator
 from ports import some_port
 from test_app import browser as browser  # a fixture
 from test_app import generate, in_browser, open_page, status
-from test_gallery import gallery as gallery  # a fixture
-from test_gallery import keep, names, write_hostile
+from test_gallery_folder import gallery as gallery  # a fixture
+from test_gallery_folder import keep, names, write_hostile
 
 import app
-from serving import gallery as module
-from serving.entrances.password import Password
-from serving.page.gallery import GalleryTab
+from webapp import gallery_folder as module
+from webapp.auth import PasswordCheck
+from webapp.ui.gallery_tab import GalleryTab
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_what_is_drawn_is_in_the_gallery_found_by_its_words_and_deleted_by_keybo
 
 @in_browser
 def test_the_gallery_is_leafed_through(gallery, page, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MOST_GALLERY_PAGE", 2)
+    monkeypatch.setattr(module, "MAX_GALLERY_PAGE", 2)
     for number in range(3):
         keep(gallery, f"p{number}")
     write_hostile(tmp_path / "kept", tmp_path / "outside.png")
@@ -150,7 +150,7 @@ def test_a_picture_of_the_gallery_is_given_out_by_its_name_and_nothing_else_is(
 def test_behind_a_password_the_gallery_is_too(gallery, tmp_path):
     keep(gallery, "a cat")
     demo, port = app.build_app(FakeGenerator(), gallery=gallery), some_port()
-    app.serve(demo, "127.0.0.1", port, Password("correct horse"))
+    app.serve(demo, "127.0.0.1", port, PasswordCheck("correct horse"))
     url = f"http://127.0.0.1:{port}/gallery/{names(tmp_path)[0]}"
     key = {"Authorization": "Bearer correct horse"}
     try:

@@ -16,10 +16,11 @@ from runs import config_for, prepared
 
 import generate
 from core import precision
-from errors import UserError
-from generate import Cancelled, Generator, Picture, Request
-from serving.pipeline import _best_dtype
-from serving.request import SCHEDULERS
+from core.errors import UserError
+from sampling.generator import Generator
+from sampling.image import Picture
+from sampling.pipeline import _best_dtype
+from sampling.request import SCHEDULERS, Cancelled, Request
 from training.loop import train
 
 PROJECT = Path(generate.__file__).parent

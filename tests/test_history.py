@@ -10,16 +10,16 @@ from test_app import generate, in_browser, open_page, status
 from test_app import generator as generator
 from test_app import page as page
 from test_app import url as url
-from test_draw import blank as blank
-from test_draw import drawings
-from test_rest import until
+from test_draw_tab import blank as blank
+from test_draw_tab import drawings
+from test_rest_api import until
 
 import app
-from serving.page import tabs
-from serving.page.drawings import Drawings
-from serving.page.history import brought_back
-from serving.page.link import link_to
-from serving.request import Request
+from sampling.request import Request
+from webapp.ui import layout
+from webapp.ui.history import brought_back
+from webapp.ui.image_store import ImageStore
+from webapp.ui.permalink import link_to
 
 PNG = b"\x89PNG"
 STORED = """() => new Promise((done) => {
@@ -121,9 +121,9 @@ def test_an_opened_picture_gives_way_to_what_comes_back(blank, url):
 @pytest.fixture
 def forgetful(browser):
     """The address of a server, and what makes it forget the pictures, as if it had started anew."""
-    kept = Drawings()
+    kept = ImageStore()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tabs, "Drawings", lambda: kept)
+        patch.setattr(layout, "ImageStore", lambda: kept)
         demo = app.build_app(FakeGenerator())
     port = some_port()
     app.serve(demo, "127.0.0.1", port)

@@ -39,19 +39,19 @@ from test_bad_data import (
 )
 
 import prepare_dataset
+from core.errors import UserError
 from core.images import upright_rgb
-from errors import UserError
-from preparing import cells, check, coco, rows, text
-from preparing.captions import resolution_of
-from preparing.folders import files_below
-from preparing.sources import pictures_alone
-from scoring.inception import Inception
-from scoring.prompts import read_prompts
-from serving.pipeline import open_pipeline
-from serving.votes import Votes
+from data import coco, csv_tables, rows, text_files, validate
+from data.caption_tokens import resolution_of
+from data.folder_walk import files_below
+from data.sources import pictures_alone
+from evaluation.fid import Inception
+from evaluation.prompts import read_prompts
+from sampling.pipeline import open_pipeline
 from training.dataset import CaptionedImages
 from training.model import open_base
-from training.result import ours
+from training.model_output import ours
+from webapp.votes import Votes
 
 MANY_DIGITS = "9" * 5_000
 DEEP = "[" * 100_000
@@ -135,7 +135,7 @@ def test_nesting_without_end_is_a_sentence(tmp_path):
 
 
 def test_a_row_longer_than_the_bound_is_a_fault_and_the_next_is_read(tmp_path, monkeypatch):
-    for module in (rows, text):
+    for module in (rows, text_files):
         monkeypatch.setattr(module, "ROW_CHARACTERS", 1_000)
     folder = folder_of(tmp_path / "data")
     lines = entries_with(["1", f'"{"x" * 5_000}"', "3"])
@@ -145,7 +145,7 @@ def test_a_row_longer_than_the_bound_is_a_fault_and_the_next_is_read(tmp_path, m
 
 
 def test_a_csv_row_beyond_the_bound_ends_the_table(tmp_path, monkeypatch):
-    monkeypatch.setattr(cells, "ROW_CHARACTERS", 1_000)
+    monkeypatch.setattr(csv_tables, "ROW_CHARACTERS", 1_000)
     wide = ",".join(['"a\n"'] * 400)
     folder = csv_of(tmp_path / "data", f"file_name,text\n0.png,{FINE}\n1.png,{wide}\n")
     (fault,), _ = faults_of(folder)
@@ -491,19 +491,19 @@ def test_folders_in_each_other_beyond_any_depth_of_calls_are_read(tmp_path):
 
 @pytest.mark.parametrize("word", ["INFINITY", "Inf", "-inf", "1_000", "1e", "e5", "1,5 m", "0x1f"])
 def test_a_word_that_python_takes_for_a_number_is_a_word(word):
-    assert check.caption_fault(word) is None
+    assert validate.caption_fault(word) is None
 
 
 @pytest.mark.parametrize("number", ["7", "-12.5", "+.5", "5.", "1e5", "1.5E-3", " 12 ", "٣"])
 def test_a_number_is_no_caption(number):
-    assert "is a number" in check.caption_fault(number)
+    assert "is a number" in validate.caption_fault(number)
 
 
 @pytest.mark.parametrize("digits", ["9" * 100_000, "9" * 50_000 + "." + "9" * 49_000])
 def test_a_caption_of_digits_and_a_letter_takes_no_time(digits):
     start = time.process_time()
-    assert check.caption_fault(digits[1:] + "x") is None
-    assert "is a number" in check.caption_fault(digits[1:])
+    assert validate.caption_fault(digits[1:] + "x") is None
+    assert "is a number" in validate.caption_fault(digits[1:])
     assert time.process_time() - start < 5  # tried from every digit to every other: minutes
 
 
@@ -517,8 +517,8 @@ def test_a_caption_of_digits_and_a_letter_takes_no_time(digits):
     ids=ascii,
 )  # fmt: skip
 def test_a_caption_of_which_nothing_can_be_seen_is_blank(nothing):
-    assert check.caption_fault(nothing) == "the caption is blank; write one or delete the row"
-    assert check.caption_fault(nothing + "a" + nothing) is None
+    assert validate.caption_fault(nothing) == "the caption is blank; write one or delete the row"
+    assert validate.caption_fault(nothing + "a" + nothing) is None
 
 
 def test_captions_beyond_the_bounds_are_faults(tmp_path):

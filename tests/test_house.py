@@ -3,13 +3,22 @@
 import ast
 import re
 import subprocess
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = {"prepare_dataset", "train_text_to_image", "generate", "metrics", "app"}
-FOLDERS = {"core", "preparing", "training", "scoring", "serving", "bundled"}
+MAY_IMPORT = {  # a package, and those that it stands on; none imports a command
+    "core": set(),
+    "data": {"core"},
+    "sampling": {"core"},
+    "training": {"core", "data"},
+    "evaluation": {"core", "data", "sampling"},
+    "webapp": {"core", "sampling"},
+}
+FOLDERS = {*MAY_IMPORT, "bundled"}
 MEGABYTE = 2**20
 
 
@@ -34,23 +43,36 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("folder", sorted(FOLDERS - {"bundled"}))
-def test_a_folder_imports_neither_commands_nor_other_folders_but_those_it_stands_on(folder):
-    stands_on = {"scoring": {"serving", "preparing"}, "training": {"preparing"}}.get(folder, set())
-    stands_on = stands_on | {folder} | ({"core"} if folder != "core" else set())
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_a_package_imports_neither_commands_nor_packages_above_it(folder):
     for path in (ROOT / folder).rglob("*.py"):
-        strangers = imports(path, top_level_only=True) & (COMMANDS | FOLDERS - stands_on)
+        strangers = imports(path) & (COMMANDS | FOLDERS) - MAY_IMPORT[folder] - {folder}
         assert not strangers, f"{path.relative_to(ROOT)} imports {strangers}"
 
 
-def test_no_file_in_training_imports_a_command_even_inside_a_function():
-    for path in (ROOT / "training").glob("*.py"):
-        assert not imports(path) & COMMANDS, path.name
+def modules_imported(path: Path) -> set[str]:
+    """Modules of ours that are imported when this one is: not those that only types name."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_no_module_needs_itself_through_others():
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")
+    }  # fmt: skip
+    needs = {name: modules_imported(path) & paths.keys() for name, path in paths.items()}
+    list(TopologicalSorter(needs).static_order())  # raises CycleError with the circle
 
 
 def test_the_app_needs_no_training_and_no_scoring():
-    for path in [ROOT / "app.py", ROOT / "generate.py", *(ROOT / "serving").rglob("*.py")]:
-        assert not imports(path) & {"training", "preparing", "scoring", "datasets", "accelerate"}, (
+    for path in [ROOT / "app.py", ROOT / "generate.py", *(ROOT / "webapp").rglob("*.py")]:
+        assert not imports(path) & {"training", "data", "evaluation", "datasets", "accelerate"}, (
             path.name
         )
 
@@ -99,8 +121,8 @@ def test_one_place_prints():
 
 
 OWN_JSON = {  # that the same process has just written, or whose bounds are those of a request
-    "bundled/base.py", "preparing/output.py", "training/model.py", "serving/restore.py",
-    "serving/entrances/guard.py", "core/bounded_json.py",
+    "bundled/base.py", "data/writer.py", "training/model.py", "sampling/image_metadata.py",
+    "webapp/http_security.py", "core/bounded_json.py",
 }  # fmt: skip
 
 

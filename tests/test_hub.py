@@ -14,9 +14,10 @@ from huggingface_hub.utils import LocalEntryNotFoundError
 from test_house import FOLDERS, ROOT
 
 from core import hub
-from errors import UserError
-from generate import Generator, Request
-from preparing.captions import token_counter
+from core.errors import UserError
+from data.caption_tokens import token_counter
+from sampling.generator import Generator
+from sampling.request import Request
 
 PATIENCE_SECONDS = 60  # of the tests; the machine may be busy
 
@@ -120,7 +121,7 @@ def test_a_hub_that_falls_silent_over_a_file_is_asked_for_it_a_few_times(served,
     before = len(served.asked)
     with pytest.raises(LocalEntryNotFoundError):
         hf_hub_download("owner/name", "config.json")
-    assert len(served.asked) - before <= hub.MOST_TRIES and is_offline()
+    assert len(served.asked) - before <= hub.MAX_TRIES and is_offline()
 
 
 def test_a_download_from_elsewhere_has_its_time(impatient):

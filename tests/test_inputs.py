@@ -2,20 +2,20 @@ import os
 
 import pytest
 
-from core.inputs import Unfit, fault_of, opened, read_bytes, read_text, size, special_kind
+from core.inputs import NotReadable, fault_of, opened, read_bytes, read_text, size, special_kind
 
 
 def test_a_file_is_read_whole_up_to_its_bound(tmp_path):
     (tmp_path / "a").write_bytes(b"abc\r\nd\re")
     assert read_bytes(tmp_path / "a", 8) == b"abc\r\nd\re"
     assert read_text(tmp_path / "a", 8) == "abc\nd\ne"
-    with pytest.raises(Unfit) as refused:
+    with pytest.raises(NotReadable) as refused:
         read_bytes(tmp_path / "a", 7)
     assert fault_of(refused.value) == "has more than 7 bytes"
 
 
 def test_a_file_whose_size_is_not_told_is_bounded_all_the_same():
-    with pytest.raises(Unfit, match="has more than 4 bytes"):
+    with pytest.raises(NotReadable, match="has more than 4 bytes"):
         read_bytes("/proc/self/maps", 4)
 
 
@@ -24,7 +24,7 @@ def test_a_file_whose_size_is_not_told_is_bounded_all_the_same():
     [(".", "is no file but a folder"), ("/dev/null", "is no file but a device")],
 )
 def test_what_is_no_file_is_not_opened(path, says):
-    with pytest.raises(Unfit) as refused:
+    with pytest.raises(NotReadable) as refused:
         opened(path)
     assert fault_of(refused.value) == says
 
@@ -34,7 +34,7 @@ def test_a_pipe_that_takes_the_place_of_a_file_meanwhile_is_not_waited_for(tmp_p
     (tmp_path / "file").touch()
     before = os.stat(tmp_path / "file")
     monkeypatch.setattr(os, "stat", lambda *_, **__: before)
-    with pytest.raises(Unfit, match="is no file but a named pipe"):
+    with pytest.raises(NotReadable, match="is no file but a named pipe"):
         opened(tmp_path / "pipe")
 
 
@@ -48,7 +48,7 @@ def test_a_file_that_is_refused_once_it_is_open_is_closed_again(tmp_path, monkey
 
     monkeypatch.setattr(os, "stat", lambda *_, **__: before)
     monkeypatch.setattr(os, "open", watched)
-    with pytest.raises(Unfit, match="is no file but a folder"):
+    with pytest.raises(NotReadable, match="is no file but a folder"):
         opened(tmp_path)
     assert len(descriptors) == 1
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -57,7 +57,7 @@ def test_a_file_that_is_refused_once_it_is_open_is_closed_again(tmp_path, monkey
 
 def test_a_link_to_nothing_is_told_from_no_file(tmp_path):
     (tmp_path / "link").symlink_to("gone")
-    with pytest.raises(Unfit, match="is a link to 'gone', which is not there"):
+    with pytest.raises(NotReadable, match="is a link to 'gone', which is not there"):
         opened(tmp_path / "link")
     with pytest.raises(FileNotFoundError) as refused:
         opened(tmp_path / "gone")

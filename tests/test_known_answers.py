@@ -11,7 +11,7 @@ from PIL import Image
 
 import metrics
 from bundled.creatures import HELD_OUT_SEEDS, draw
-from scoring.scorer import BUNDLED
+from evaluation.clip_score import BUNDLED
 
 SEEDS = HELD_OUT_SEEDS[:24]
 

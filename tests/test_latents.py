@@ -13,10 +13,10 @@ import torch
 from runs import add_picture, config_for, fresh_run, prepared, write_pictures
 from safetensors.torch import load_file
 
-from errors import UserError
+from core.errors import UserError
 from training import latents
 from training.dataset import CaptionedImages, order
-from training.kept import Kept, unfinished
+from training.latent_cache import CacheFile, unfinished
 from training.latents import encode_once
 from training.loop import train
 from training.model import load_model
@@ -267,7 +267,7 @@ def test_a_run_waits_for_another_that_encodes_the_same_and_takes_what_it_made(tm
     waiting.join(60)
     assert found == [None] and said == [f"Another run is encoding into {tmp_path}: waiting for it."]
     assert [path.name for path in tmp_path.iterdir()] == ["latents-k-d.safetensors"]
-    assert Kept(path).mean[[1], 0].unique().tolist() == [2.0]
+    assert CacheFile(path).mean[[1], 0].unique().tolist() == [2.0]
 
 
 def test_a_file_that_is_cut_short_while_a_run_reads_it_costs_nothing(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPTokenizer
 
 from core.layouts import hub_name, hub_names, own_name
-from serving.pipeline import open_pipeline
+from sampling.pipeline import open_pipeline
 from training.loop import train
 from training.model import write_pipeline
 

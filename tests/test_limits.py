@@ -8,8 +8,8 @@ import pytest
 
 from core import bounded_json, inputs, printable, prompt_files
 from core.inputs import size
-from preparing import archives, cells, check, limits, rows, sidecars
-from serving import limits as app
+from data import archives, csv_tables, limits, rows, sidecars, validate
+from webapp import limits as app
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "limits.md").read_text(encoding="utf-8")
 
@@ -48,11 +48,11 @@ def test_the_table_of_the_app_holds_every_bound_that_is_kept():
 
 def test_the_table_holds_every_bound_that_is_kept():
     kept = {limits.PICTURE_BYTES, limits.PICTURE_PIXELS, limits.COLUMNS, inputs.TEXT_BYTES,
-            archives.FOLDERS_DEEP, inputs.CARD_BYTES, rows.ROW_CHARACTERS, check.CAPTION_CHARACTERS,
-            sidecars.CAPTION_BYTES, check.CAPTIONS,
-            cells.CELL_CHARACTERS, bounded_json.DIGITS, bounded_json.DEPTH,
-            bounded_json.FILE_BYTES, printable.LINE_CHARACTERS, prompt_files.MOST_ROWS,
-            prompt_files.MOST_PICTURES, printable.QUOTE_CHARACTERS}  # fmt: skip
+            archives.FOLDERS_DEEP, inputs.CARD_BYTES, rows.ROW_CHARACTERS,
+            validate.CAPTION_CHARACTERS, sidecars.CAPTION_BYTES, validate.CAPTIONS,
+            csv_tables.CELL_CHARACTERS, bounded_json.DIGITS, bounded_json.DEPTH,
+            bounded_json.FILE_BYTES, printable.LINE_CHARACTERS, prompt_files.MAX_ROWS,
+            prompt_files.MAX_PICTURES, printable.QUOTE_CHARACTERS}  # fmt: skip
     assert {limit.most for limit in limits.DATA} == kept
 
 

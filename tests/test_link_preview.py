@@ -13,12 +13,12 @@ from test_app import browser as browser  # a fixture
 from test_app import in_browser, open_page, status
 
 import app
-from generate import Request
-from serving.entrances.hosts import Hosts, hosts_of
-from serving.page import words
-from serving.page.examples import example_of
-from serving.page.link import link_to
-from serving.page.link_preview import HEIGHT, WIDTH, LinkPreview
+from sampling.request import Request
+from webapp.allowed_hosts import AllowedHosts, hosts_of
+from webapp.ui import strings
+from webapp.ui.examples import example_of
+from webapp.ui.link_preview import HEIGHT, WIDTH, LinkPreview
+from webapp.ui.permalink import link_to
 
 LINK = link_to(Request("a red & blue cat", seed=7, steps=5))
 
@@ -63,7 +63,7 @@ def test_a_link_is_shown_with_what_is_the_models_own_and_nothing_of_gradio(url):
     told = dict(shown)
     assert told["og:title"] == "Cats &amp; &quot;dogs&quot; &lt;b&gt;"
     assert told["og:description"] == (
-        f"fine-tuned on 833 pictures from my-base. {words.LINK_INVITES}"
+        f"fine-tuned on 833 pictures from my-base. {strings.LINK_INVITES}"
     )
     assert told["twitter:card"] == "summary_large_image"
     assert not any("radio" in content for _, content in shown)
@@ -113,7 +113,9 @@ def test_no_host_stands_in_the_page_that_its_owner_has_not_said(url, host, addre
 def test_behind_a_tunnel_the_picture_has_the_tunnels_address(url):
     told = tags(get(url, host="draw.example.org", **{"x-forwarded-proto": "https"}).text)
     assert dict(told)["og:image"] == "https://draw.example.org/preview.jpg"
-    assert Hosts("a.example").is_said("a.example") and not Hosts(".example").is_said("b.example")
+    assert AllowedHosts("a.example").is_said("a.example") and not AllowedHosts(".example").is_said(
+        "b.example"
+    )
 
 
 def test_the_icon_is_our_own(url):
@@ -168,7 +170,7 @@ def test_a_linked_picture_can_be_called_off(page, url, generator):
     generator.hold(2)
     open_page(page, f"{url}/{LINK}")
     page.click("#cancel:enabled")
-    status(page, words.CANCELLED)
+    status(page, strings.CANCELLED)
     generator.release()
     page.wait_for_selector("#generate:enabled")
 
@@ -188,7 +190,7 @@ def test_a_linked_picture_is_drawn_as_soon_as_the_model_is_open(browser):
     app.serve(demo, "127.0.0.1", port)
     page = browser.new_page()
     open_page(page, f"http://127.0.0.1:{port}/{LINK}")
-    page.locator("#status", has_text=words.GETTING_READY).wait_for()
+    page.locator("#status", has_text=strings.GETTING_READY).wait_for()
     assert generator.requests == []
     generator.ready = True
     generator.opened.set()

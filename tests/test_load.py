@@ -7,10 +7,10 @@ from PIL import Image
 
 from benchmarks import load, load_clients, load_server
 from benchmarks.load_clients import Client, Seen, Wrong
-from serving import line
-from serving.line import Busy
-from serving.request import Request
-from serving.worker import Job
+from sampling.request import Request
+from webapp import queue
+from webapp.queue import Busy
+from webapp.worker import Job
 
 SHORT = ["--clients", "16", "--seconds", "3", "--step_seconds", "0.02", "--generations", "60"]
 SHORT_PAUSE_SECONDS = 0.2
@@ -99,13 +99,13 @@ def test_a_refusal_with_another_sentence_or_number_is_noticed(client):
     ],
 )
 def test_a_line_that_breaks_its_rules_is_noticed(monkeypatch, most, noticed):
-    monkeypatch.setattr(line, "MAX_JOBS_OF_CLIENT", most)
+    monkeypatch.setattr(queue, "MAX_JOBS_OF_CLIENT", most)
     watched = load_server.WatchedLine()
     watched.books = load_server.Books()
     for _ in range(most):
-        watched.add(Job([Request("x")], line.Client("here", "a"), None, None))
+        watched.add(Job([Request("x")], queue.Client("here", "a"), None, None))
     with pytest.raises(Busy):
-        watched.add(Job([Request("x")], line.Client("here", "a"), None, None))
+        watched.add(Job([Request("x")], queue.Client("here", "a"), None, None))
     wrong = watched.books.wrong
     assert [sentence[: len(start)] for sentence, start in zip(wrong, noticed, strict=True)] == (
         noticed

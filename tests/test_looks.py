@@ -8,21 +8,22 @@ from fakes import FakeGenerator
 from ports import some_port
 from test_app import PATIENCE_MS, generate, in_browser, open_page, open_settings, status
 from test_app import browser as browser  # a fixture
-from test_scores_page import log, of, validate
+from test_scores_tab import log, of, validate
 
 import app
-from generate import Request
-from serving.gallery import Gallery
-from serving.models import Rivals, Variant
-from serving.page import words
-from serving.page.examples import examples_of
+from sampling.request import Request
+from sampling.variants import Variant
+from webapp.comparison import Variants
+from webapp.gallery_folder import Gallery
+from webapp.ui import strings
+from webapp.ui.examples import examples_of
 
 WIDE, NARROW = {"width": 1200, "height": 900}, {"width": 375, "height": 800}
 SHIFTS = """window.shifted = 0;
 new PerformanceObserver((list) => list.getEntries().forEach((one) => {
   if (!one.hadRecentInput) window.shifted += one.value;
 })).observe({ type: "layout-shift", buffered: true });"""
-MOST_SHIFTED = 0.1  # https://web.dev/cls
+MAX_SHIFTED = 0.1  # https://web.dev/cls
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def url(generator, tmp_path_factory):
     kept = Gallery(str(tmp_path_factory.mktemp("kept")))
     for picture in generator.pictures([Request("a cat", num_images=8)], lambda *_: False):
         kept.keep(picture)
-    rivals = Rivals(base, (Variant("checkpoint-5", base),))
+    rivals = Variants(base, (Variant("checkpoint-5", base),))
     demo = app.build_app(generator, rivals=rivals, gallery=kept)
     app.serve(demo, "127.0.0.1", port)
     yield f"http://127.0.0.1:{port}"
@@ -102,7 +103,7 @@ def with_problem(page) -> None:
 
 
 def slider(page) -> None:
-    open_tab(page, words.COMPARE, words.SLIDER)
+    open_tab(page, strings.COMPARE, strings.SLIDER)
 
 
 def slider_drawn(page) -> None:
@@ -112,7 +113,7 @@ def slider_drawn(page) -> None:
 
 
 def vote(page) -> None:
-    open_tab(page, words.COMPARE, words.VOTE)
+    open_tab(page, strings.COMPARE, strings.VOTE)
 
 
 def voted(page) -> None:
@@ -123,7 +124,7 @@ def voted(page) -> None:
 
 
 def grid(page) -> None:
-    open_tab(page, words.COMPARE, words.GRID)
+    open_tab(page, strings.COMPARE, strings.GRID)
 
 
 def grid_drawn(page) -> None:
@@ -133,7 +134,7 @@ def grid_drawn(page) -> None:
 
 
 def gallery(page) -> None:
-    open_tab(page, words.GALLERY)
+    open_tab(page, strings.GALLERY)
     page.locator("#kept li").nth(7).wait_for()
 
 
@@ -144,7 +145,7 @@ def asked_to_delete(page) -> None:
 
 
 def how(page) -> None:
-    open_tab(page, words.HOW)
+    open_tab(page, strings.HOW)
     page.locator("#stages li").nth(5).wait_for()
 
 
@@ -153,8 +154,8 @@ VIEWS = {
     "slider": slider, "slider drawn": slider_drawn, "vote": vote, "voted": voted,
     "grid": grid, "grid drawn": grid_drawn,
     "gallery": gallery, "asked to delete": asked_to_delete,
-    "scores": lambda page: open_tab(page, words.SCORES),
-    "model": lambda page: open_tab(page, words.MODEL), "how": how,
+    "scores": lambda page: open_tab(page, strings.SCORES),
+    "model": lambda page: open_tab(page, strings.MODEL), "how": how,
 }  # fmt: skip
 
 
@@ -175,7 +176,7 @@ def found_by_axe(page) -> list[str]:
 def test_axe_finds_nothing_serious_and_nothing_scrolls_sideways(browser, url, size):
     with opened(browser, url, size) as page:
         for name, view in VIEWS.items():
-            open_tab(page, words.DRAW)
+            open_tab(page, strings.DRAW)
             view(page)
             for scheme in ("dark", "light"):
                 page.emulate_media(color_scheme=scheme)
@@ -194,7 +195,7 @@ def shifted(page) -> float:
 def test_nothing_jumps_while_the_page_is_loaded_and_a_picture_drawn(browser, url, generator, size):
     with opened(browser, url, size) as page:
         page.wait_for_selector("#examples img")
-        assert shifted(page) < MOST_SHIFTED
+        assert shifted(page) < MAX_SHIFTED
         page.fill("#prompt textarea", "a red creature")
         page.locator("#tokens", has_text="of 100").wait_for()
         generator.hold(3)
@@ -207,7 +208,7 @@ def test_nothing_jumps_while_the_page_is_loaded_and_a_picture_drawn(browser, url
         status(page, "20 steps")
         page.locator("#gallery .thumbnail-item img").wait_for()
         page.wait_for_selector("#generate:enabled")
-        assert shifted(page) < MOST_SHIFTED
+        assert shifted(page) < MAX_SHIFTED
 
 
 @in_browser
@@ -216,7 +217,7 @@ def test_the_place_of_the_picture_opens_with_the_click_before_the_server_answers
         assert not page.is_visible("#place")
         page.context.set_offline(True)
         page.click("#generate")
-        page.locator("#place", has_text=words.NO_PICTURE).wait_for()
+        page.locator("#place", has_text=strings.NO_PICTURE).wait_for()
 
 
 @in_browser
@@ -226,13 +227,13 @@ def test_how_it_works_keeps_the_place_of_its_pictures(browser, url, generator):
     for size in (WIDE, NARROW):
         with opened(browser, url, size) as page:
             generator.hold(3)
-            open_tab(page, words.HOW)
+            open_tab(page, strings.HOW)
             page.fill("#stages_prompt textarea, #stages_prompt input", f"{size}")
             page.click("#stages_draw")
             page.locator("#stages p").wait_for()
             before = page.evaluate(below)
             generator.release()
-            page.locator(f"#stages img[alt^='{words.FINISHED}: {{']").wait_for()
+            page.locator(f"#stages img[alt^='{strings.FINISHED}: {{']").wait_for()
             page.wait_for_function("document.querySelectorAll('#stages img').length === 6")
             assert abs(page.evaluate(below) - before) <= 1
 
@@ -270,6 +271,6 @@ def test_a_picture_is_drawn_and_seen_by_keys_alone(browser, url, generator):
         press("Enter")
         page.locator("#gallery .preview img").first.wait_for()
         press("Escape")
-        tab_to(page, "[role=tab]", words.SCORES)
+        tab_to(page, "[role=tab]", strings.SCORES)
         press("Enter")
         page.get_by_text("It draws better than its base.").wait_for()

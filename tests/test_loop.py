@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from runs import PROPORTIONAL, config_for, prepared
 
-from errors import Stopped, UserError
+from core.errors import Stopped, UserError
 from training.config import Config
 from training.dataset import order
 from training.loop import train

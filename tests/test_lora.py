@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from core.layouts import KOHYA_FILE, LORA_FILE, kohya_layer
-from serving.pipeline import open_pipeline
+from sampling.pipeline import open_pipeline
 from training import checkpoint
 from training.loop import train
 

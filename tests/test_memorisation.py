@@ -9,9 +9,17 @@ from PIL import Image, ImageDraw
 
 from benchmarks.copies import first, kinds, looks_of, noisy
 from bundled.creatures import draw
-from scoring.memorisation import EXACT, LIKE, SHARE, Looks, Memorisation, Nearest, memorisation
-from scoring.registration import is_blank, reduced
-from scoring.scorer import BUNDLED, Scorer
+from evaluation.clip_score import BUNDLED, Scorer
+from evaluation.image_registration import is_blank, reduced
+from evaluation.memorisation import (
+    EXACT,
+    LIKE,
+    SHARE,
+    ImageSignatures,
+    Memorisation,
+    NearestImage,
+    memorisation,
+)
 
 TRAINING, NEW = range(60), range(92_000_000, 92_000_030)
 ALWAYS = "exact", "JPEG of quality 90", "through the VAE", "mirrored"
@@ -62,7 +70,7 @@ def test_copies_are_found_with_few_and_many_training_pictures(kind, count, found
 
 def test_training_pictures_that_are_shown_as_drawn_are_exact(images, training):
     few = first(training, 20)
-    turned = Looks(few.features[::-1], few.hashes[::-1], few.reduced[::-1])
+    turned = ImageSignatures(few.features[::-1], few.hashes[::-1], few.reduced[::-1])
     found = memorisation(turned, training)
     assert found.copies == found.exact == 20
     assert [each.number for each in found.nearest] == list(range(20))[::-1]
@@ -77,7 +85,8 @@ def test_new_drawings_of_the_same_hand_are_no_copies(looked_at, training, count)
 
 def test_three_of_64_are_copies_by_the_exact_binomial_test_and_one_exact_copy_is_enough():
     new, copy, exact = (
-        Nearest(0, 0.2, 20, False), Nearest(0, 0.1, 9, True), Nearest(0, 0.0, 0, True, 1.0, 1.0)
+        NearestImage(0, 0.2, 20, False), NearestImage(0, 0.1, 9, True),
+        NearestImage(0, 0.0, 0, True, 1.0, 1.0),
     )  # fmt: skip
     three = Memorisation((copy,) * 3 + (new,) * 61)
     none = (1 - SHARE) ** 64
@@ -100,7 +109,7 @@ def test_the_closest_come_first_and_copies_before_them(looked_at, training):
 
 def test_training_pictures_that_are_there_twice_do_not_hide_copies(training, looked_at, images):
     some = first(training, 40)
-    twice = Looks(
+    twice = ImageSignatures(
         np.concatenate([some.features] * 2), some.hashes * 2, np.concatenate([some.reduced] * 2)
     )
     mirrored = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in images[:5]]

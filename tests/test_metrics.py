@@ -13,13 +13,13 @@ from scorers import build_scorer, score_by_hand
 from scorers import tiny_scorer as tiny_scorer  # a fixture
 
 import metrics
-from errors import exit_with_sentence
-from generate import Picture
-from scoring.data import Captioned, reference
-from scoring.outputs import _rehearse
-from scoring.prompts import CREATURES
-from scoring.results import Eyes
-from scoring.scorer import Scorer
+from core.errors import exit_with_sentence
+from evaluation.clip_score import Scorer
+from evaluation.outputs import _rehearse
+from evaluation.prompts import CREATURES
+from evaluation.reference_images import CaptionedImage, reference
+from evaluation.results import ImageScorer
+from sampling.image import Picture
 
 ROOT = Path(metrics.__file__).parent
 PROMPTS = ("a red creature", "a blue one with wings", "houses", "a", "b", "a pokemon")
@@ -163,7 +163,7 @@ def test_models_that_draw_in_other_sizes_are_refused_before_drawing(
     pipe = tiny_pipeline()
     pipe.unet.register_to_config(sample_size=8)
     pipe.save_pretrained(tmp_path / "large")
-    monkeypatch.setattr(metrics.Job, "scores", lambda *_: pytest.fail("it was drawn"))
+    monkeypatch.setattr(metrics.EvaluationJob, "scores", lambda *_: pytest.fail("it was drawn"))
     code, sentence = failure(lambda: score("--base", str(tmp_path / "large")), capsys)
     assert code == 2
     assert "height is 32 for the model and 64 for the base" in sentence
@@ -218,8 +218,8 @@ def test_the_default_scorer_is_one_that_knows_the_prompts(prompts, small, scorer
 
 
 def test_a_model_is_asked_for_captions_of_its_own_before_fixed_prompts(monkeypatch):
-    def pictures(*captions: str) -> list[Captioned]:
-        return [Captioned("", caption, Image.new) for caption in captions]
+    def pictures(*captions: str) -> list[CaptionedImage]:
+        return [CaptionedImage("", caption, Image.new) for caption in captions]
 
     generator = FakeGenerator()
     monkeypatch.setattr(metrics, "is_small", lambda generator: False)
@@ -245,9 +245,9 @@ def test_processes_that_rehearse_at_once_do_not_stumble_over_each_other(tmp_path
 
 
 def test_floor_and_ceiling_are_those_computed_by_hand(tiny_scorer):
-    eyes, random = Eyes(Scorer.load(tiny_scorer)), np.random.default_rng(0)
+    eyes, random = ImageScorer(Scorer.load(tiny_scorer)), np.random.default_rng(0)
     images = [Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)) for _ in range(4)]
-    pictures = [Captioned("", text, lambda i=i: images[i]) for i, text in enumerate("abcd")]
+    pictures = [CaptionedImage("", text, lambda i=i: images[i]) for i, text in enumerate("abcd")]
     found = metrics.scores_of("m", pictures, eyes)
     crossed = [[score_by_hand(tiny_scorer, image, text) for text in "abcd"] for image in images]
     own = [crossed[i][i] for i in range(4)]
@@ -314,12 +314,15 @@ def failure(command, capsys) -> tuple[int, str]:
         (["--seed", "-1"], "seed"),
         (["--write_run", "--model", "owner/name"], "--write_run needs a model folder"),
         (["--output", "tests"], "is a folder"),
-        (["--output", "errors.py/scores.json"], "errors.py/scores.json cannot be written"),
+        (
+            ["--output", "core/errors.py/scores.json"],
+            "core/errors.py/scores.json cannot be written",
+        ),
         (["--output", "a.html", "--report", "a.html"], "are the same file"),
         (["--write_run", "--lora_scale", "1"], "Leave out --lora_scale"),
         (["--lora_scale", "nan"], "--lora_scale is nan"),
         (["--pictures", "docs"], "--pictures draws nothing: leave out --model"),
-        (["--save_images", "errors.py"], "--save_images errors.py cannot be written"),
+        (["--save_images", "core/errors.py"], "--save_images core/errors.py cannot be written"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments, sentence, score, capsys, monkeypatch):

@@ -11,8 +11,8 @@ import pytest
 
 from core import disk, model_folder
 from core.disk import held
+from core.errors import UserError
 from core.model_folder import MARKS, NEW, finish, replaced_model, settle
-from errors import UserError
 
 PARTS = ("unet", "vae")
 CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "shutil.rmtree")

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
+from core.errors import UserError
 from core.modules import module_if_here
-from errors import UserError
-from scoring import prompts
-from training import packages
+from evaluation import prompts
+from training import optional_packages
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_module_that_fails_is_not_said_to_be_missing(package, code):
     with pytest.raises(ImportError):
         module_if_here("strange.part")
     with pytest.raises(UserError, match=r"strange, which is here and does not load \(.*no"):
-        packages._need("strange.part", "strange", "--option")
+        optional_packages._need("strange.part", "strange", "--option")
 
 
 @pytest.mark.parametrize("name", ["held-out", "things"])

@@ -7,7 +7,7 @@ import torch
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_dream_and_update_latents, compute_snr
 
-from errors import UserError
+from core.errors import UserError
 from training.config import Config
 from training.objective import TARGETS, Objective, add_noise, min_snr_weight, velocity
 

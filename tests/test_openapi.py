@@ -18,15 +18,14 @@ from ports import some_port
 from samples import file_of, noise
 
 import app
-from errors import UserError
-from generate import Request
-from serving.entrances.guard import parse_json
-from serving.entrances.openapi import document
-from serving.entrances.password import Password
-from serving.entrances.rest import request_of
-from serving.limits import PUBLIC, Limits
-from serving.page.learned import proposals
-from serving.request import RULES
+from core.errors import UserError
+from sampling.request import RULES, Request
+from webapp.auth import PasswordCheck
+from webapp.http_security import parse_json
+from webapp.limits import PUBLIC, Limits
+from webapp.openapi import document
+from webapp.rest_api import request_of
+from webapp.ui.prompt_suggestions import proposals
 
 SECRET = "password-of-theirs"
 BEARER = {"Authorization": f"Bearer {SECRET}"}
@@ -43,7 +42,7 @@ def page(request, generator):
     """A client of HTTP that a page lets in, the page's limits and whether it has a password."""
     limits, has_password = PAGES[request.param]
     demo, port = app.build_app(generator, limits), some_port()
-    app.serve(demo, "127.0.0.1", port, Password(SECRET) if has_password else None)
+    app.serve(demo, "127.0.0.1", port, PasswordCheck(SECRET) if has_password else None)
     headers = BEARER if has_password else {}
     url = f"http://127.0.0.1:{port}"
     with httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=60) as client:

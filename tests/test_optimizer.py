@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 
 from training.config import Config
-from training.optimizer import Descent, DescentInBackward, descent_for, learning_rates
+from training.optimizer import OptimizerStepper, StepperInBackward, descent_for, learning_rates
 
 RATES = (1e-2, 3e-3, 5e-2)
 
@@ -70,7 +70,7 @@ def assert_alike(weights, others) -> None:
 @pytest.mark.parametrize("scale", [3.0, 0.01])
 def test_steps_are_those_of_torch_clipped_and_at_the_rate_of_each(run, plain, scale):
     config, weights = config_of(), weights_of()
-    descent = Descent(weights, config, run)
+    descent = OptimizerStepper(weights, config, run)
     descent.plain = plain  # else accelerate clips
     for step, rate in enumerate(RATES):
         give_gradients(weights, step, scale)
@@ -89,7 +89,7 @@ def test_steps_are_those_of_torch_clipped_and_at_the_rate_of_each(run, plain, sc
 def test_a_step_whose_gradient_is_no_number_is_not_taken(run):
     for name in ("adamw", "muon"):
         weights = weights_of()
-        descent = Descent(weights, config_of(optimizer=name), run)
+        descent = OptimizerStepper(weights, config_of(optimizer=name), run)
         give_gradients(weights, 0)
         descent.rate = 0.1
         assert descent.step()
@@ -106,7 +106,7 @@ def test_a_step_whose_gradient_is_no_number_is_not_taken(run):
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_making_the_state_moves_nothing_and_leaves_the_decay_as_it_was(run, name):
     weights = weights_of()
-    descent = Descent(weights, config_of(optimizer=name), run)
+    descent = OptimizerStepper(weights, config_of(optimizer=name), run)
     assert_alike(weights, weights_of())
     moments = descent.moments()
     assert {key.rpartition("/")[0] for key in moments} == set(weights)
@@ -117,7 +117,7 @@ def test_making_the_state_moves_nothing_and_leaves_the_decay_as_it_was(run, name
 
 def test_in_backward_each_gradient_is_clipped_by_itself_and_dropped_at_once(run):
     config, weights = config_of(max_grad_norm=0.5), weights_of()
-    descent = DescentInBackward(weights, config, run)
+    descent = StepperInBackward(weights, config, run)
     expected = weights_of()
     adams = {name: torch.optim.AdamW([weight], betas=(0.9, 0.999), weight_decay=0.1)
              for name, weight in expected.items()}  # fmt: skip
@@ -137,7 +137,7 @@ def test_in_backward_each_gradient_is_clipped_by_itself_and_dropped_at_once(run)
 
 def test_in_backward_only_the_weight_without_a_number_stays(run):
     weights = weights_of()
-    descent = DescentInBackward(weights, config_of(), run)
+    descent = StepperInBackward(weights, config_of(), run)
     descent.rate = 0.1
     loss = (weights["a.weight"] * math.inf).sum() + weights["a.bias"].sum()
     loss.backward()
@@ -150,11 +150,11 @@ def test_in_backward_only_the_weight_without_a_number_stays(run):
 
 
 def test_a_step_is_clipped_and_decided_where_nobody_waits_for_it(run):
-    descent = Descent(weights_of(), config_of(), run)
+    descent = OptimizerStepper(weights_of(), config_of(), run)
     assert descent.plain and descent.optimizer.defaults["fused"]
-    assert not Descent(weights_of(), config_of(shard=True), run).plain
+    assert not OptimizerStepper(weights_of(), config_of(shard=True), run).plain
     run.device = torch.device("cuda")
-    assert not Descent(weights_of(), config_of(), run).plain
+    assert not OptimizerStepper(weights_of(), config_of(), run).plain
 
 
 class Packed:
@@ -168,7 +168,7 @@ class Packed:
 
 
 def test_a_moment_of_packed_bits_is_saved_as_its_parts_and_a_sharded_one_whole(run):
-    descent = Descent(weights_of(), config_of(), run)
+    descent = OptimizerStepper(weights_of(), config_of(), run)
     packed, sharded = Packed(), Packed()
     sharded.full_tensor = lambda: None
     state = descent.optimizer.state[descent.weights[0]]
@@ -180,13 +180,13 @@ def test_a_moment_of_packed_bits_is_saved_as_its_parts_and_a_sharded_one_whole(r
 
 
 def test_the_options_choose_when_steps_are_taken(run):
-    assert type(descent_for(weights_of(), config_of(), run)) is Descent
+    assert type(descent_for(weights_of(), config_of(), run)) is OptimizerStepper
     inside = config_of(optimizer_in_backward=True)
-    assert type(descent_for(weights_of(), inside, run)) is DescentInBackward
+    assert type(descent_for(weights_of(), inside, run)) is StepperInBackward
 
 
 def test_a_rate_that_is_kept_as_a_tensor_is_set_in_place(run):
-    descent = Descent(weights_of(), config_of(), run)
+    descent = OptimizerStepper(weights_of(), config_of(), run)
     kept = descent.optimizer.param_groups[0]["lr"] = torch.tensor(0.0)
     descent.optimizer.defaults["fused"] = False
     for weight in descent.weights:

@@ -16,16 +16,16 @@ import pytest
 from fakes import FakeGenerator
 from ports import some_port
 from test_app import browser, in_browser, status  # noqa: F401  (browser is a fixture)
-from test_rest import until
+from test_rest_api import until
 
 import app
-from errors import UserError
-from generate import Request
-from serving.entrances import attempts, password
-from serving.entrances.attempts import Attempts, Peer
-from serving.entrances.hosts import hosts_of
-from serving.entrances.password import COOKIE_SECONDS, VARIABLE, Password
-from serving.limits import PUBLIC, LimitedWorker, Limits
+from core.errors import UserError
+from sampling.request import Request
+from webapp import auth, login_attempts
+from webapp.allowed_hosts import hosts_of
+from webapp.auth import COOKIE_SECONDS, VARIABLE, PasswordCheck
+from webapp.limits import PUBLIC, LimitedWorker, Limits
+from webapp.login_attempts import LoginAttempts, Peer
 
 SECRET = "pässword-of-theirs"
 BEARER = {"Authorization": f"Bearer {SECRET}".encode()}
@@ -36,7 +36,7 @@ HERE = "here"  # the peer of whoever asks from this machine by one of its own na
 @pytest.fixture(scope="module")
 def site() -> Iterator[SimpleNamespace]:
     """An app behind a password, by its address and FastAPI application."""
-    password = Password(SECRET)
+    password = PasswordCheck(SECRET)
     port = some_port()
     demo = app.build_app(FakeGenerator(), PUBLIC)
     app.serve(demo, "127.0.0.1", port, password)
@@ -47,7 +47,7 @@ def site() -> Iterator[SimpleNamespace]:
 
 @pytest.fixture
 def client(site) -> Iterator[httpx.Client]:
-    site.password.attempts = Attempts()  # what other tests got wrong is forgotten
+    site.password.attempts = LoginAttempts()  # what other tests got wrong is forgotten
     with httpx.Client(base_url=site.url, trust_env=False, timeout=60) as client:
         yield client
 
@@ -198,7 +198,7 @@ def test_the_page_works_behind_its_password(browser, site):  # noqa: F811
     assert "51 steps are too many for this page. Ask for 50." in too_many.text
 
 
-# Guessing; test_attempts.py says how fast
+# Guessing; test_login_attempts.py says how fast
 
 
 def guesses(site, stack: ExitStack, count: int, host: str = "localhost") -> None:
@@ -236,7 +236,7 @@ def test_who_guesses_through_a_tunnel_does_not_delay_who_sits_here(site, client)
 
 
 def test_who_cannot_be_let_in_now_is_told_when_to_come_again(site, client, monkeypatch):
-    monkeypatch.setattr(attempts, "MOST_WAITING", 0)
+    monkeypatch.setattr(login_attempts, "MAX_WAITING", 0)
     site.password.attempts._peers[HERE] = guessed_much = Peer()
     for _ in range(30):
         guessed_much.add(time.monotonic())
@@ -266,7 +266,7 @@ def test_a_made_up_x_forwarded_for_does_not_make_a_guesser_somebody_else(site, c
 
 
 def test_a_form_that_does_not_come_is_408(site, monkeypatch):
-    monkeypatch.setattr(password, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(auth, "BODY_SECONDS", 0.2)
     address = ("127.0.0.1", int(site.url.rpartition(":")[2]))
     head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n"
     head += "Content-Type: application/x-www-form-urlencoded\r\n\r\npass"
@@ -285,7 +285,7 @@ def test_a_body_that_comes_while_a_password_is_looked_at_is_not_lost(client):
 # The options
 
 
-def entrance(*arguments: str) -> Password | None:
+def entrance(*arguments: str) -> PasswordCheck | None:
     args = app.parse_args(arguments)
     hosts_of(args.host, args.allow_host, shown_to_others=False)
     return app.check_entrance(args)
@@ -428,4 +428,4 @@ def test_the_command_lowers_the_limits_for_strangers(monkeypatch, arguments, lim
     with pytest.raises(KeyboardInterrupt):
         app.main(arguments)
     assert given == [limits]
-    assert "serving.limits" in sys.modules
+    assert "webapp.limits" in sys.modules

@@ -18,15 +18,15 @@ from torch._subclasses import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 import train_text_to_image
-from errors import UserError
-from training import footprint, trace
+from core.errors import UserError
+from training import memory, memory_trace
 from training import plan as planning
 from training.config import Config
-from training.footprint import BaseModel
+from training.memory import BaseModel
+from training.memory_trace import Autocast, LiveBytes
 from training.model import DTYPES
-from training.notes import IN_BACKWARD
+from training.option_warnings import IN_BACKWARD
 from training.plan import plan
-from training.trace import Alive, Autocast
 from training.weights import WEIGHTS
 
 BUNDLED = Path(__file__).parent.parent / "bundled" / "base-model"
@@ -141,8 +141,8 @@ def pass_of(learner, rows: int, device: str = "cpu", half: torch.dtype | None = 
 def step_bytes(config: Config) -> int:
     """The most bytes at once that a real step on the CPU makes, beside the weights."""
     learner = real_learner(config)
-    with Alive() as alive:
-        alive.storages |= {trace.key_of(weight) for weight in learner.parameters()}
+    with LiveBytes() as alive:
+        alive.storages |= {memory_trace.key_of(weight) for weight in learner.parameters()}
         for _ in range(config.gradient_accumulation_steps):
             half = DTYPES.get(config.mixed_precision)
             predicted = pass_of(learner, config.train_batch_size, half=half)
@@ -159,10 +159,10 @@ def planned_bytes(config: Config) -> int:
 
 def kept_bytes(learner, run) -> int:
     """Bytes that autograd keeps of a pass, weights aside."""
-    kept, weights = {}, {trace.key_of(weight) for weight in learner.parameters()}
+    kept, weights = {}, {memory_trace.key_of(weight) for weight in learner.parameters()}
 
     def keep(tensor):
-        kept[trace.key_of(tensor)] = tensor.untyped_storage()
+        kept[memory_trace.key_of(tensor)] = tensor.untyped_storage()
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -228,16 +228,16 @@ def test_so_does_a_step_of_the_bundled_model(method, precision, again):
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_autograd_keeps_what_the_plan_says_to_the_byte(tiny_model, precision):
     config = options(tiny_model, mixed_precision=precision, train_text_encoder=True)
-    config = replace(config, train_batch_size=footprint.ROWS)
+    config = replace(config, train_batch_size=memory.ROWS)
     half, learner = DTYPES.get(precision), real_learner(config)
-    real = kept_bytes(learner, lambda: pass_of(learner, footprint.ROWS, half=half))
+    real = kept_bytes(learner, lambda: pass_of(learner, memory.ROWS, half=half))
     planned, _, _ = base_of(tiny_model).trace(config, "cpu")._course(config)
     assert sum(planned.values()) == pytest.approx(real, rel=0.001 if precision == "no" else 0.01)
 
 
 def test_the_rules_of_autocast_are_those_of_pytorch_on_a_gpu(tiny_model):
     """Fake tensors take number types as on a GPU, without one."""
-    config = options(tiny_model, mixed_precision="fp16", train_batch_size=footprint.ROWS)
+    config = options(tiny_model, mixed_precision="fp16", train_batch_size=memory.ROWS)
     base = base_of(tiny_model)
     try:
         torch.set_autocast_enabled("cuda", True)
@@ -247,7 +247,7 @@ def test_the_rules_of_autocast_are_those_of_pytorch_on_a_gpu(tiny_model):
             unet = UNet2DConditionModel.from_config(base.unet)
             learner = WEIGHTS["full"](SimpleNamespace(unet=unet), config).train()
             with Autocast(None, "cuda"):  # for its attention
-                real = kept_bytes(learner, lambda: pass_of(learner, footprint.ROWS, "cuda"))
+                real = kept_bytes(learner, lambda: pass_of(learner, memory.ROWS, "cuda"))
     finally:
         torch.autocast_decrement_nesting()
         torch.clear_autocast_cache()
@@ -321,7 +321,7 @@ def test_the_vae_takes_the_memory_that_was_planned(tiny_model, verb):
     base = base_of(tiny_model)
     vae = type(base.vae).from_config(base.vae.config)
     shape = (5, 3, 32, 32) if verb == "encode" else (5, 4, 4, 4)
-    with torch.no_grad(), Alive() as alive:
+    with torch.no_grad(), LiveBytes() as alive:
         getattr(vae, verb)(torch.zeros(shape))
     assert 5 * base.worked(config, "cpu", verb) == pytest.approx(alive.most, rel=0.1)
 
@@ -338,7 +338,7 @@ def test_pictures_are_encoded_and_drawn_in_memory_too(v1_4):
 
 
 def test_what_lives_at_once_is_counted():
-    with Alive() as alive:
+    with LiveBytes() as alive:
         first = torch.zeros(1000)
         second = first + 1
         del first
@@ -367,7 +367,7 @@ def test_suggested_options_can_be_typed_and_fit(v1_4, card):
 
 
 def test_the_cheapest_options_are_suggested_first_and_lora_last(v1_4, card, monkeypatch):
-    monkeypatch.setattr(footprint, "pictures_at_once", lambda shape: 1)
+    monkeypatch.setattr(memory, "pictures_at_once", lambda shape: 1)
     card(7)
     planned = plan_of(options(v1_4, use_ema=True, max_train_steps=9))
     words = [line.split()[2] for line in planned.suggestions]
@@ -388,7 +388,7 @@ def test_the_cheapest_options_are_suggested_first_and_lora_last(v1_4, card, monk
 
 
 def test_a_smaller_batch_is_suggested_with_as_many_passes_more(v1_4, card, monkeypatch):
-    monkeypatch.setattr(footprint, "pictures_at_once", lambda shape: 1)
+    monkeypatch.setattr(memory, "pictures_at_once", lambda shape: 1)
     card(16)
     planned = plan_of(options(v1_4, max_train_steps=9, train_batch_size=24))
     words = typed(planned.suggestions)
@@ -404,7 +404,7 @@ def test_what_nothing_makes_fit_is_said(v1_4, card):
 
 
 def test_a_dry_run_tells_what_cards_would_do(v1_4, card, monkeypatch):
-    monkeypatch.setattr(footprint, "pictures_at_once", lambda shape: 1)
+    monkeypatch.setattr(memory, "pictures_at_once", lambda shape: 1)
     card(80)
     run = {"train_batch_size": 1, "max_train_steps": 9, "use_ema": True}
     text = str(plan_of(options(v1_4, dry_run=True, **run)))
@@ -433,7 +433,7 @@ def test_an_error_of_ours_is_not_said_to_be_the_models(tiny_model, monkeypatch, 
     def ours(*_):
         raise error("ours")
 
-    monkeypatch.setattr(trace.Trace, "_keep", ours)
+    monkeypatch.setattr(memory_trace.MemoryTrace, "_keep", ours)
     with pytest.raises(error, match="ours"):
         plan_of(options(tiny_model), "cpu")
     monkeypatch.undo()
@@ -443,7 +443,7 @@ def test_an_error_of_ours_is_not_said_to_be_the_models(tiny_model, monkeypatch, 
 
 
 def test_an_entry_that_a_table_of_ours_lacks_is_not_said_to_be_the_models(tiny_model, monkeypatch):
-    monkeypatch.delitem(footprint.STATE, "adamw")
+    monkeypatch.delitem(memory.STATE, "adamw")
     with pytest.raises(KeyError, match="adamw"):
         plan_of(options(tiny_model), "cpu")
 

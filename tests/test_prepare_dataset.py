@@ -24,8 +24,8 @@ from samples import file_of, noise
 import prepare_dataset
 import train_text_to_image
 from bundled.creatures import draw
-from errors import UserError
-from preparing import output
+from core.errors import UserError
+from data import writer
 from training.dataset import CaptionedImages
 
 CAPTIONS = ["a red creature", "ein Käfer, grün", 'a "quoted" bird', "two words"]
@@ -381,14 +381,14 @@ def test_one_caption_or_several_become_one_kind(prepare, tmp_path):
 @pytest.mark.parametrize("kind", ["_Folder", "_Shards"])
 def test_what_stops_midway_leaves_nothing(prepare, tmp_path, monkeypatch, error, ends_with, kind):
     with_json_lines(tmp_path / "data")
-    add = getattr(output, kind).add
+    add = getattr(writer, kind).add
 
     def failing(self, split, number, *rest):
         if number == 3:
             raise error
         add(self, split, number, *rest)
 
-    monkeypatch.setattr(getattr(output, kind), "add", failing)
+    monkeypatch.setattr(getattr(writer, kind), "add", failing)
     with pytest.raises(ends_with):
         prepare(
             tmp_path / "data", tmp_path / "out", *(["--shards", 1] if kind == "_Shards" else [])
@@ -399,7 +399,7 @@ def test_what_stops_midway_leaves_nothing(prepare, tmp_path, monkeypatch, error,
 def test_what_stops_midway_leaves_the_old_data_set_as_it_was(prepare, tmp_path, monkeypatch):
     out = prepare(*with_json_lines(tmp_path / "data"), tmp_path / "out")
     before = state_of(out)
-    monkeypatch.setattr(output._Folder, "add", lambda *_: 1 / 0)
+    monkeypatch.setattr(writer._Folder, "add", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         prepare(tmp_path / "data", out, "--overwrite", "--max_side", 64)
     assert state_of(out) == before

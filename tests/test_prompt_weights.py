@@ -13,13 +13,14 @@ from runs import config_for
 
 import metrics
 import train_text_to_image
-from errors import UserError
-from generate import Generator, Request
-from scoring.asked import asked_for
-from scoring.prompts import can_be_drawn
-from serving.page.link import link_to, linked
-from serving.prompt_weights import escaped, has_marks, parts_of, words_of
-from serving.restore import request_of
+from core.errors import UserError
+from evaluation.prompts import can_be_drawn
+from evaluation.validation_prompts import asked_for
+from sampling.generator import Generator
+from sampling.image_metadata import request_of
+from sampling.prompt_weights import escaped, has_marks, parts_of, words_of
+from sampling.request import Request
+from webapp.ui.permalink import link_to, linked
 
 A1111 = {  # the examples of its own documentation, and how it reads what they leave open
     "normal text": [("normal text", 1.0)],
@@ -223,7 +224,7 @@ def test_captions_are_asked_as_they_stand(tiny_model, tmp_path, monkeypatch):
             asked.extend(requests)
             return []
 
-    monkeypatch.setattr("generate.Generator", Asked)
+    monkeypatch.setattr("sampling.generator.Generator", Asked)
     train_text_to_image.draw(None, "a (cat:99)", [1, 2])
     config = config_for(tiny_model, tmp_path, validation_prompts=("a (cat:99)",))
     run = type("Run", (), {"id": "any"})

@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
-from errors import UserError
-from scoring.prompts import CREATURES, ORIGINAL, PromptSet, read_prompts
+from core.errors import UserError
+from evaluation.prompts import CREATURES, ORIGINAL, PromptSet, read_prompts
 
 
 def test_the_creature_prompts_name_every_colour_and_part():

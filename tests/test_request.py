@@ -1,4 +1,4 @@
-"""serving/request.py: what can be asked for, and what is said of the rest."""
+"""sampling/request.py: what can be asked for, and what is said of the rest."""
 
 import re
 import unicodedata
@@ -7,9 +7,9 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
+from core.errors import UserError
 from core.printable import is_blank
-from errors import UserError
-from serving.request import BOUNDS, NO_TEXT, SCHEDULERS, SEEN, Request
+from sampling.request import BOUNDS, NO_TEXT, SCHEDULERS, SEEN, Request
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train_text_to_image
 from core import precision
-from errors import UserError
+from core.errors import UserError
 
 
 def test_out_of_memory_names_the_options_to_change(tiny_model, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from bundled.scenes import (
     scene_captions,
 )
 from bundled.words import article, noun_phrase, plural
-from errors import UserError
+from core.errors import UserError
 
 LEFT_OR_ABOVE = re.compile(r"left of|on the left of|above|over|on top of")
 RIGHT_OR_BELOW = re.compile(r"right of|on the right of|below|under|beneath")

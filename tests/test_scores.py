@@ -4,28 +4,28 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from core.errors import UserError
 from core.statistics import prompts_to_tell
-from errors import UserError
-from scoring.results import against
-from scoring.scores import (
+from evaluation.results import against
+from evaluation.scores import (
     Comparison,
     ModelScores,
     PromptScore,
     Result,
+    ScoredImage,
     Share,
-    Shown,
     best_of,
     compare,
     half_of,
 )
-from scoring.verdict import sentences
+from evaluation.verdict import sentences
 
 MADE = {"steps": 20, "scorer": "a", "versions": {"torch": "2"}}
 
 
 def prompt(*pictures: float | None) -> PromptScore:
     shown = (
-        Shown(seed, score, "black" if score is None else None)
+        ScoredImage(seed, score, "black" if score is None else None)
         for seed, score in enumerate(pictures)
     )
     return PromptScore("a creature", tuple(shown))
@@ -124,7 +124,9 @@ def test_there_is_no_best_without_scores():
 
 
 def test_colours_count_where_both_things_are_there():
-    shown = tuple(Shown(i, 30.0, bound=bound) for i, bound in enumerate([True, False, None, True]))
+    shown = tuple(
+        ScoredImage(i, 30.0, bound=bound) for i, bound in enumerate([True, False, None, True])
+    )
     share = ModelScores("m", None, MADE, (PromptScore("p", shown),)).binding
     assert (share.hits, share.count, share.prompts) == (2, 3, 1)
     assert share.interval[0] < 2 / 3 < share.interval[1]

@@ -5,9 +5,9 @@ from fakes import FakeGenerator
 from test_app import browser as browser  # fixtures
 from test_app import generate, in_browser, open_page, open_settings, status
 from test_app import url as url
-from test_rest import until
+from test_rest_api import until
 
-from serving.sizes import size_note
+from sampling.sizes import size_note
 
 SIDE = 128  # pixels of what the model says that it learned from
 

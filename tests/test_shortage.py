@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from core.errors import UserError, sentence_of
 from core.shortage import is_out_of_memory, limit_of_memory, shortage
-from errors import UserError, sentence_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,7 +77,8 @@ def test_a_limit_of_memory_is_no_wrong_model(tiny_model, tmp_path, command):
     calls = {
         "train": "from training.model import open_base; from training.config import Config; "
         "open_base(Config(pretrained_model_name_or_path=sys.argv[1], train_data_dir='-'))",
-        "generate": "from generate import Generator; Generator.load(sys.argv[1], device='cpu')",
+        "generate": "from sampling.generator import Generator; "
+        "Generator.load(sys.argv[1], device='cpu')",
     }
     script = f"""
 import resource, sys

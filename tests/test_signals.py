@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core import signals
-from core.signals import ENDING, Ended, Interruption, ending_as_exceptions
+from core.signals import ENDING, DeferredSignals, Terminated, ending_as_exceptions
 
 ROOT = Path(__file__).parent.parent
 NAMES = [signal.Signals(number).name for number in ENDING]
@@ -36,7 +36,7 @@ def send(*names: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "SIGINT"])
 def test_every_signal_that_ends_a_process_lets_it_clear_up(name):
     cleared = []
-    with pytest.raises(Ended, match=f"Ended by {name}") as caught, ending_as_exceptions():
+    with pytest.raises(Terminated, match=f"Ended by {name}") as caught, ending_as_exceptions():
         try:
             send(name)
         finally:
@@ -49,29 +49,29 @@ def test_every_signal_that_ends_a_process_lets_it_clear_up(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_signal_that_ends_a_process_is_noted_where_there_is_something_to_save(name):
-    with pytest.raises(Ended, match=f"Ended by {name}"), Interruption() as asked:
+    with pytest.raises(Terminated, match=f"Ended by {name}"), DeferredSignals() as asked:
         assert not asked.asked()
         send(name)
         assert asked.asked()
 
 
 def test_what_was_noted_and_led_to_an_end_ends_nothing_twice():
-    with pytest.raises(KeyError), Interruption():
+    with pytest.raises(KeyError), DeferredSignals():
         send("SIGTERM")
         raise KeyError
 
 
 def test_a_closed_terminal_and_a_launcher_may_send_several():
-    with pytest.raises(Ended, match="SIGHUP"), Interruption():
+    with pytest.raises(Terminated, match="SIGHUP"), DeferredSignals():
         send("SIGHUP", "SIGHUP", "SIGTERM", "SIGXCPU", "SIGXCPU")
-    with pytest.raises(Ended, match="SIGINT"), Interruption():
+    with pytest.raises(Terminated, match="SIGINT"), DeferredSignals():
         send("SIGINT", "SIGINT")  # of the terminal, and passed on by a launcher
 
 
 def test_who_insists_ends_it(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with pytest.raises(KeyboardInterrupt), Interruption():
+    with pytest.raises(KeyboardInterrupt), DeferredSignals():
         send("SIGINT")
         now[0] += 2 * signals.SECONDS_TO_INSIST
         send("SIGTERM")
@@ -80,14 +80,14 @@ def test_who_insists_ends_it(monkeypatch):
 
 
 def test_one_interruption_in_another_is_one():
-    asked = Interruption()
-    with pytest.raises(Ended), asked:
+    asked = DeferredSignals()
+    with pytest.raises(Terminated), asked:
         with asked:
             send("SIGTERM")
         assert asked.asked()
 
 
-@pytest.mark.parametrize("within", [ending_as_exceptions, Interruption])
+@pytest.mark.parametrize("within", [ending_as_exceptions, DeferredSignals])
 def test_what_is_ignored_stays_ignored_as_under_nohup(within):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with within():

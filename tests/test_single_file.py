@@ -25,11 +25,12 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 import metrics
 from app import OpeningGenerator
-from errors import UserError
-from generate import Generator, Request
-from serving import single_file
-from serving.pipeline import open_pipeline
-from serving.single_file import read_weights
+from core.errors import UserError
+from sampling import single_file
+from sampling.generator import Generator
+from sampling.pipeline import open_pipeline
+from sampling.request import Request
+from sampling.single_file import read_weights
 
 RUNS_CODE = "could run code"
 
@@ -375,7 +376,7 @@ def test_nothing_is_unpacked_to_where_an_entry_points(tmp_path):
 def test_what_unfolds_is_refused_before_it_does(tmp_path, monkeypatch):
     big = b"\x80\x02" + b"N" * 2**20
     assert "is compressed" in refusal(zipped(tmp_path / "m.ckpt", big, zipfile.ZIP_DEFLATED))
-    monkeypatch.setattr(single_file, "MOST_PICKLED_BYTES", 2**19)
+    monkeypatch.setattr(single_file, "MAX_PICKLED_BYTES", 2**19)
     assert "more than 524,288 bytes" in refusal(zipped(tmp_path / "m.ckpt", big))
 
 

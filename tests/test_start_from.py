@@ -15,18 +15,18 @@ from test_app import generate, in_browser, open_page, shown_png, status
 from test_app import generator as generator
 from test_app import page as page
 from test_app import url as url
-from test_draw import blank as blank
-from test_draw import drawings
+from test_draw_tab import blank as blank
+from test_draw_tab import drawings
 from test_looks import NARROW, WIDE, found_by_axe, opened, tab_to
-from test_rest import until
+from test_rest_api import until
 
-from errors import UserError
-from generate import Request
-from serving import init_image, limits
-from serving.entrances.guard import large_bodies
-from serving.init_image import InitImage, TooManyPictures
-from serving.page.link import init_image_of, link_to, linked
-from serving.request import BOUNDS
+from core.errors import UserError
+from sampling import init_image
+from sampling.init_image import InitImage, TooManyPictures
+from sampling.request import BOUNDS, Request
+from webapp import limits
+from webapp.http_security import large_bodies
+from webapp.ui.permalink import init_image_of, link_to, linked
 
 PICTURE = file_of(noise(1, (64, 64)))
 LARGE = file_of(noise(2, (900, 700)))  # 1.9 MB, beyond what a body without a picture may be
@@ -55,7 +55,7 @@ def bomb(width: int, height: int) -> bytes:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot be read as a picture"),
         (file_of(noise(), "ppm"), "cannot be read as a picture"),
         (bomb(5793, 5793), "has more than 34 million pixels; reduce it"),
-        (PICTURE + bytes(limits.MOST_UPLOADED), "has more than 5 MiB. Reduce it."),
+        (PICTURE + bytes(limits.MAX_UPLOADED), "has more than 5 MiB. Reduce it."),
     ],
 )
 def test_what_cannot_be_started_from_is_a_sentence(content, sentence):
@@ -66,12 +66,12 @@ def test_what_cannot_be_started_from_is_a_sentence(content, sentence):
 
 
 def test_the_largest_picture_can_be_started_from():
-    side = int(limits.MOST_INIT_PIXELS**0.5)
+    side = int(limits.MAX_INIT_PIXELS**0.5)
     assert InitImage(bomb(side, side)).fitted(8, 8).getextrema() == ((0, 0),) * 3
 
 
 def test_so_many_pictures_are_looked_at_at_once(monkeypatch):
-    taken = [init_image._places.acquire(blocking=False) for _ in range(limits.MOST_LOOKED_AT)]
+    taken = [init_image._places.acquire(blocking=False) for _ in range(limits.MAX_LOOKED_AT)]
     try:
         with pytest.raises(TooManyPictures, match="Try again in a moment"):
             InitImage(PICTURE)
@@ -134,15 +134,15 @@ def test_a_bad_picture_by_rest_is_a_sentence(url, generator, values, status, sen
 
 
 def test_where_too_many_large_bodies_are_on_their_way_one_more_is_503(url, monkeypatch):
-    monkeypatch.setattr(large_bodies, "_now", limits.MOST_UPLOADS_AT_ONCE)
+    monkeypatch.setattr(large_bodies, "_now", limits.MAX_UPLOADS_AT_ONCE)
     answer = post(url, init_image=base64(LARGE))
     assert answer.status_code == 503 and "Try again in a moment" in answer.json()["error"]
     assert post(url, init_image=base64(PICTURE)).status_code == 200  # small bodies need no place
 
 
 def test_the_largest_picture_fits_the_body_in_base64():
-    assert len(b64encode(bytes(init_image.MOST_INIT_BYTES))) == init_image.MOST_INIT_CHARACTERS
-    room = limits.MOST_DRAWING_BYTES - init_image.MOST_INIT_CHARACTERS
+    assert len(b64encode(bytes(init_image.MAX_INIT_BYTES))) == init_image.MAX_INIT_CHARACTERS
+    room = limits.MAX_DRAWING_BYTES - init_image.MAX_INIT_CHARACTERS
     assert room >= limits.MAX_BODY_BYTES
 
 
@@ -278,7 +278,7 @@ def test_a_picture_too_large_to_be_sent_is_reduced_and_one_that_is_none_is_refus
     big = noise(3, (1600, 1200))
     ImageDraw.Draw(big).rectangle((0, 0, 1600, 600), "blue")
     content = file_of(big, "bmp")
-    assert len(content) > limits.MOST_UPLOADED
+    assert len(content) > limits.MAX_UPLOADED
     choose(page, content)
     given(page, "your picture")
     page.fill("#prompt textarea", "a cat")

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from runs import config_for, fresh_run, write_pictures
 
-from errors import UserError
+from core.errors import UserError
 from training.config import Config
 from training.dataset import CaptionedImages
 from training.latents import encode_once

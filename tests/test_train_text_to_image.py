@@ -16,8 +16,8 @@ from PIL import Image
 from runs import config_for, fresh_run, prepared
 
 import train_text_to_image
-from errors import UserError
-from serving.request import SCHEDULERS
+from core.errors import UserError
+from sampling.request import SCHEDULERS
 from training.run import refuse_impossible
 
 ROOT = Path(__file__).parent.parent

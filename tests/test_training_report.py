@@ -9,11 +9,11 @@ import yaml
 from PIL import Image
 
 from core.chart import figure, round_ticks, tick_words
-from errors import UserError
-from training.card import model_card
+from core.errors import UserError
 from training.config import Config
-from training.curves import Course, chart, duration
-from training.report import Hard, records_of, write_report
+from training.curves import TrainingHistory, chart, duration
+from training.model_card import model_card
+from training.report import HardExample, records_of, write_report
 
 EVIL = '"><script>alert(1)</script>'
 
@@ -76,7 +76,7 @@ def page(tmp_path, records=(), hardest=(), prompts=(), **changes) -> str:
 
 
 def told(tmp_path, *records, **changes) -> str:
-    return " ".join(Course.of(manifest_of(tmp_path, **changes), list(records)).sentences)
+    return " ".join(TrainingHistory.of(manifest_of(tmp_path, **changes), list(records)).sentences)
 
 
 def front_matter(card: str) -> dict:
@@ -110,7 +110,7 @@ def test_a_step_that_a_resumed_run_repeated_counts_once_for_each_kind_of_line(tm
 
 
 def test_lines_of_another_run_in_the_same_folder_are_not_told_of(tmp_path):
-    course = Course.of(
+    course = TrainingHistory.of(
         manifest_of(tmp_path),
         [line(50, run_id="before"), line(100), look(100, 0.5, run_id="before"), line(250)],
     )
@@ -177,10 +177,13 @@ def test_the_course_of_the_clip_score_names_its_peak(tmp_path):
 
 def test_the_time_is_that_of_all_steps_since_the_line_before(tmp_path):
     records = [line(50, seconds_per_step=1.0, epoch=1.0), line(200, seconds_per_step=2.0, epoch=3)]
-    figures = Course.of(manifest_of(tmp_path), records).figures
+    figures = TrainingHistory.of(manifest_of(tmp_path), records).figures
     assert figures["time in training steps"] == "5 min 50 s"
     assert figures["epochs"] == "3.0"
-    assert "time in training steps" not in Course.of(manifest_of(tmp_path), [line(50)]).figures
+    assert (
+        "time in training steps"
+        not in TrainingHistory.of(manifest_of(tmp_path), [line(50)]).figures
+    )
 
 
 def test_durations_are_in_two_units():
@@ -216,7 +219,7 @@ def test_steps_have_no_fractions():
 
 @pytest.mark.parametrize("noisy", [False, True])
 def test_a_single_point_is_seen(tmp_path, noisy):
-    drawn = chart(Course.of(manifest_of(tmp_path), [line(50)]), "loss", "loss", noisy)
+    drawn = chart(TrainingHistory.of(manifest_of(tmp_path), [line(50)]), "loss", "loss", noisy)
     assert "<circle" in drawn
     assert "<path" not in drawn
     assert "nan" not in drawn
@@ -226,7 +229,9 @@ def test_a_single_point_is_seen(tmp_path, noisy):
 @pytest.mark.parametrize("losses", [[0.1, 0.2], [0.1, 0.1], [0.0] * 50, [1e30, -1e30, 0]])
 def test_few_equal_and_wild_values_are_drawn_within_the_plot(tmp_path, losses, noisy):
     records = [line(i + 1, loss) for i, loss in enumerate(losses)]
-    drawn = chart(Course.of(manifest_of(tmp_path, steps=50), records), "loss", "loss", noisy)
+    drawn = chart(
+        TrainingHistory.of(manifest_of(tmp_path, steps=50), records), "loss", "loss", noisy
+    )
     [piece] = paths_of(drawn, "mean")
     assert len(piece) == len(losses)
     assert all(48 <= x <= 340 and 20 <= y <= 152 for x, y in piece)
@@ -235,12 +240,12 @@ def test_few_equal_and_wild_values_are_drawn_within_the_plot(tmp_path, losses, n
 def test_a_curve_breaks_where_the_loss_was_no_number(tmp_path):
     losses = [0.1, 0.2, None, float("nan"), 0.3, 0.2, 0.1]
     records = [line(10 * i, loss) for i, loss in enumerate(losses, 1)]
-    drawn = chart(Course.of(manifest_of(tmp_path), records), "loss", "loss")
+    drawn = chart(TrainingHistory.of(manifest_of(tmp_path), records), "loss", "loss")
     assert [len(piece) for piece in paths_of(drawn, "mean")] == [2, 3]
 
 
 def test_where_nothing_is_a_number_nothing_is_drawn(tmp_path):
-    course = Course.of(manifest_of(tmp_path), [line(50, float("inf")), line(100, None)])
+    course = TrainingHistory.of(manifest_of(tmp_path), [line(50, float("inf")), line(100, None)])
     assert chart(course, "loss", "loss", noisy=True) == ""
     assert chart(course, "held_out_loss", "held out") == ""
 
@@ -249,7 +254,7 @@ def test_a_hundred_thousand_lines_make_a_small_curve_that_keeps_its_extremes(tmp
     losses = 0.2 + 0.01 * np.sin(np.arange(100_000))
     losses[[30_000, 60_000]] = 0.1, 0.3
     records = [line(i + 1, loss) for i, loss in enumerate(losses.tolist())]
-    course = Course.of(manifest_of(tmp_path, steps=100_000), records)
+    course = TrainingHistory.of(manifest_of(tmp_path, steps=100_000), records)
     drawn = chart(course, "loss", "loss")
     heights = [y for piece in paths_of(drawn, "mean") for _, y in piece]
     assert len(drawn) < 20_000
@@ -260,7 +265,7 @@ def test_one_wild_loss_neither_flattens_the_curve_nor_hides(tmp_path):
     losses = np.linspace(0.3, 0.1, 200)
     losses[100] = 1e9
     records = [line(i + 1, loss) for i, loss in enumerate(losses.tolist())]
-    drawn = chart(Course.of(manifest_of(tmp_path), records), "loss", "loss", noisy=True)
+    drawn = chart(TrainingHistory.of(manifest_of(tmp_path), records), "loss", "loss", noisy=True)
     heights = [y for piece in paths_of(drawn, "mean") for _, y in piece]
     assert max(np.abs(np.diff(heights))) < 5, "the running mean jumps"
     assert max(heights) - min(heights) > 80
@@ -271,12 +276,16 @@ def test_one_wild_loss_neither_flattens_the_curve_nor_hides(tmp_path):
 def test_the_best_step_is_marked_and_curves_are_named_for_those_who_cannot_see(tmp_path):
     records = [look(step, loss) for step, loss in ((0, 0.3), (100, 0.1), (200, 0.2))]
     best = {"step": 100, "by": "held-out loss", "value": 0.1}
-    drawn = chart(Course.of(manifest_of(tmp_path, best=best), records), "held_out_loss", "held out")
+    drawn = chart(
+        TrainingHistory.of(manifest_of(tmp_path, best=best), records), "held_out_loss", "held out"
+    )
     assert "best, step 100" in drawn
     assert drawn.count('<circle class="best"') == 1
     [named] = re.findall(r'aria-labelledby="([^"]+)"', drawn)
     assert set(named.split()) == set(re.findall(r'<(?:title|desc) id="([^"]+)"', drawn))
-    assert "best" not in chart(Course.of(manifest_of(tmp_path), records), "held_out_loss", "x")
+    assert "best" not in chart(
+        TrainingHistory.of(manifest_of(tmp_path), records), "held_out_loss", "x"
+    )
 
 
 AGAINST = {
@@ -287,7 +296,7 @@ AGAINST = {
 
 def sentences_of(folder, *, best: dict | None = None, **last) -> str:
     records = [look(0, 0.1), look(100, 0.08), look(200, 0.09) | last]
-    return " ".join(Course.of(manifest_of(folder, best=best), records).sentences)
+    return " ".join(TrainingHistory.of(manifest_of(folder, best=best), records).sentences)
 
 
 def test_the_best_is_told_by_the_half_that_did_not_choose_it(tmp_path):
@@ -325,7 +334,7 @@ def test_a_caption_with_html_is_shown_as_text(tmp_path):
     text = page(
         tmp_path,
         [line(50), *looks_with_pictures(tmp_path, [0])],
-        [Hard(EVIL, EVIL, 0.1 * i, jpeg()) for i in range(20)],
+        [HardExample(EVIL, EVIL, 0.1 * i, jpeg()) for i in range(20)],
         (EVIL,),
         run_id="run-1",
         base_model=EVIL,
@@ -338,7 +347,7 @@ def test_a_caption_with_html_is_shown_as_text(tmp_path):
 
 def test_the_page_asks_for_nothing_but_itself(tmp_path):
     records = [line(50), *looks_with_pictures(tmp_path, [0, 100])]
-    text = page(tmp_path, records, [Hard("a.png", "https://a.b/c", 0.1, jpeg())], ("a", "b"))
+    text = page(tmp_path, records, [HardExample("a.png", "https://a.b/c", 0.1, jpeg())], ("a", "b"))
     assert {address[:5] for address in re.findall(r'(?:src|href)="([^"]*)"', text)} == {"data:"}
     assert "url(" not in text
     assert "default-src 'none'" in text
@@ -409,8 +418,8 @@ def test_of_many_prompts_some_are_shown_and_the_others_counted(tmp_path):
 
 
 def test_the_hardest_pictures_come_first_and_the_others_in_a_table(tmp_path):
-    hardest = [Hard(f"{i}.png", f"caption {i}", i / 100, jpeg()) for i in range(1, 31)]
-    hardest.append(Hard("broken.png", "no number", float("nan"), None))
+    hardest = [HardExample(f"{i}.png", f"caption {i}", i / 100, jpeg()) for i in range(1, 31)]
+    hardest.append(HardExample("broken.png", "no number", float("nan"), None))
     text = page(tmp_path, [], hardest)
     sheet, listed = text.split("<details>")
     assert sheet.index("broken.png") < sheet.index("30.png") < sheet.index("29.png")
@@ -420,7 +429,7 @@ def test_the_hardest_pictures_come_first_and_the_others_in_a_table(tmp_path):
 
 
 def test_a_large_data_set_does_not_make_a_large_table(tmp_path):
-    hardest = [Hard(f"{i}.png", "word " * 500, 0.1, None) for i in range(3000)]
+    hardest = [HardExample(f"{i}.png", "word " * 500, 0.1, None) for i in range(3000)]
     text = page(tmp_path, [], hardest)
     assert len(text) < 1e6
     assert "and 1,988 more" in text

@@ -14,17 +14,17 @@ from test_bad_requests import client as client  # fixtures
 from test_bad_requests import demo as demo
 from test_bad_requests import generator as generator
 from test_bad_requests import untouched as untouched
-from test_rest import until
+from test_rest_api import until
 
-from errors import UserError
-from serving import limits
-from serving.entrances.gate import Gate
-from serving.entrances.guard import Refusal, large_bodies
-from serving.entrances.uploads import Uploads, file_of
-from serving.request import Request
+from core.errors import UserError
+from sampling.request import Request
+from webapp import limits
+from webapp.http_security import Refusal, large_bodies
+from webapp.route_allowlist import RouteAllowList
+from webapp.uploads import Uploads, file_of
 
 PATIENCE_SECONDS = 60
-FIVE_MIB = b"x" * limits.MOST_UPLOADED
+FIVE_MIB = b"x" * limits.MAX_UPLOADED
 
 
 def kept_bytes(of: Uploads) -> int:
@@ -33,15 +33,15 @@ def kept_bytes(of: Uploads) -> int:
 
 def test_of_one_visitor_only_the_newest_stay(demo, client, untouched):
     paths = [upload(client, FIVE_MIB).json()[0] for _ in range(14)]
-    assert [*demo.uploads._kept] == paths[-limits.MOST_UPLOADS_OF_PEER :]
-    assert kept_bytes(demo.uploads) == limits.MOST_UPLOADS_OF_PEER * limits.MOST_UPLOADED
+    assert [*demo.uploads._kept] == paths[-limits.MAX_UPLOADS_OF_PEER :]
+    assert kept_bytes(demo.uploads) == limits.MAX_UPLOADS_OF_PEER * limits.MAX_UPLOADED
 
 
 def test_of_many_visitors_only_the_newest_stay():
     kept = Uploads()
     paths = [kept.put("a.png", b"x", f"10.0.0.{number}") for number in range(200)]
-    assert [*kept._kept] == paths[-limits.MOST_UPLOADS :]
-    assert limits.MOST_UPLOADS * limits.MOST_UPLOADED < 2**27
+    assert [*kept._kept] == paths[-limits.MAX_UPLOADS :]
+    assert limits.MAX_UPLOADS * limits.MAX_UPLOADED < 2**27
 
 
 def test_what_nobody_asks_for_goes():
@@ -84,10 +84,10 @@ def test_a_full_disk_or_none_at_all_stops_no_upload(demo, client, untouched, mon
 def test_so_many_uploads_are_on_their_way_at_once(demo, client, untouched):
     head = f"POST {ROOT}/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n".encode()
     with ExitStack() as held:
-        for _ in range(limits.MOST_UPLOADS_AT_ONCE):
+        for _ in range(limits.MAX_UPLOADS_AT_ONCE):
             slow = held.enter_context(socket.create_connection(("127.0.0.1", demo.server_port)))
             slow.sendall(head)
-        until(lambda: large_bodies._now == limits.MOST_UPLOADS_AT_ONCE, PATIENCE_SECONDS)
+        until(lambda: large_bodies._now == limits.MAX_UPLOADS_AT_ONCE, PATIENCE_SECONDS)
         assert "on their way" in sentence(upload(client, b"x"), 503)
     until(lambda: large_bodies._now == 0, PATIENCE_SECONDS)
     assert upload(client, b"x").status_code == 200
@@ -95,7 +95,7 @@ def test_so_many_uploads_are_on_their_way_at_once(demo, client, untouched):
 
 def gate_of(demo):
     inner = demo.server_app.middleware_stack
-    while not isinstance(inner, Gate):
+    while not isinstance(inner, RouteAllowList):
         inner = getattr(inner, "_app", None) or inner.app
     return inner
 
@@ -137,7 +137,7 @@ def test_what_is_no_form_with_a_file_is_refused(kind, body):
     "piece", [b"\r\n--B\r\nA: b\r\n\r\nc", b"\r\n--", b"\r", b"\r\n--B", b"-", b"a: ;;;;;;;;\r\n"]
 )
 def test_a_form_costs_no_more_than_its_length(piece):
-    body = b"--B\r\n" + piece * (limits.MOST_UPLOADED // len(piece))
+    body = b"--B\r\n" + piece * (limits.MAX_UPLOADED // len(piece))
     before = time.thread_time()
     for kind in ("multipart/form-data; boundary=B", "multipart/form-data; boundary=" + "B" * 60):
         with pytest.raises(Refusal):

@@ -76,7 +76,7 @@ def test_an_honest_model_is_not_called_repetitive_and_one_of_8_pictures_is(rando
 
 
 def test_a_coin_decides_no_blind_vote_and_three_to_one_does(random, monkeypatch):
-    monkeypatch.setattr(rates, "MOST_VOTES", 150)
+    monkeypatch.setattr(rates, "MAX_VOTES", 150)
     even, _, clear = rates.blind(60, random)
     assert at_most(0.05, [even["it wins"]]) and at_most(0.05, [even["it loses"]])
     assert clear["it wins"].share > 0.9 and clear["it loses"].hits == 0
@@ -103,7 +103,7 @@ def test_no_worthless_picture_is_praised_and_an_honest_one_is():
 
 def test_the_benchmark_prints_tables_and_writes_them_as_json(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(verdicts, "PARTS", {"Voting": rates.blind})
-    monkeypatch.setattr(rates, "MOST_VOTES", 5)
+    monkeypatch.setattr(rates, "MAX_VOTES", 5)
     monkeypatch.setattr(verdicts, "Stage", lambda count: Empty())
     monkeypatch.setattr(sys, "argv", ["x", "--trials", "2", "--output", str(tmp_path / "x.json")])
     verdicts.main()

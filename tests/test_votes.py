@@ -11,8 +11,8 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
-from errors import UserError
-from serving.votes import Pair, Tally, Votes, outcome_of, win_rate
+from core.errors import UserError
+from webapp.votes import Tally, VotePair, Votes, outcome_of, win_rate
 
 
 def log_beta(a: float, b: float) -> float:
@@ -71,7 +71,7 @@ def test_a_choice_counts_for_whoever_is_on_that_side(side, choice, outcome):
 
 
 def test_a_pair_counts_once_whoever_hurries():
-    votes, pair, refused = Votes(), Pair("a cat", 1, "left"), []
+    votes, pair, refused = Votes(), VotePair("a cat", 1, "left"), []
     assert not votes.are_kept
     start = threading.Barrier(8)
 
@@ -94,7 +94,7 @@ def test_a_pair_counts_once_whoever_hurries():
 
 
 def test_two_pairs_of_the_same_words_and_seed_are_two_that_both_can_be_voted_on():
-    votes, first, second = Votes(), Pair("a cat", 1, "left"), Pair("a cat", 1, "left")
+    votes, first, second = Votes(), VotePair("a cat", 1, "left"), VotePair("a cat", 1, "left")
     assert first != second and len({first, second}) == 2
     assert [votes.cast(pair, "left") for pair in (first, second)] == ["wins", "wins"]
 
@@ -102,7 +102,7 @@ def test_two_pairs_of_the_same_words_and_seed_are_two_that_both_can_be_voted_on(
 def test_a_tally_that_somebody_has_seen_does_not_change():
     votes = Votes()
     seen = votes.tally
-    votes.cast(Pair("a cat", 1, "left"), "left")
+    votes.cast(VotePair("a cat", 1, "left"), "left")
     assert (seen, votes.tally) == (Tally(), Tally(wins=1))
     with pytest.raises(FrozenInstanceError):
         seen.wins = 7
@@ -112,13 +112,13 @@ def test_a_file_keeps_votes_and_only_those_on_the_same_two_models_count(tmp_path
     path = tmp_path / "votes.jsonl"
     first = Votes(path, "ours", "base")
     assert first.are_kept
-    first.cast(Pair("a “cat”\n", 2**32 - 1, "left"), "left")
-    first.cast(Pair("a dog", 2, "right"), "left")
-    Votes(path, "another", "base").cast(Pair("a cat", 3, "left"), "left")
+    first.cast(VotePair("a “cat”\n", 2**32 - 1, "left"), "left")
+    first.cast(VotePair("a dog", 2, "right"), "left")
+    Votes(path, "another", "base").cast(VotePair("a cat", 3, "left"), "left")
     path.write_bytes(path.read_bytes().rstrip(b"\n"))  # as an editor may leave it
     again = Votes(path, "ours", "base")
     assert again.tally == first.tally == Tally(wins=1, losses=1)
-    again.cast(Pair("a cat", 4, "left"), "same")
+    again.cast(VotePair("a cat", 4, "left"), "same")
     assert Votes(path, "ours", "base").tally == Tally(1, 1, 1)
     vote = json.loads(path.read_text().splitlines()[0])
     assert vote.pop("time").endswith("+00:00")
@@ -136,7 +136,7 @@ def test_a_file_keeps_votes_and_only_those_on_the_same_two_models_count(tmp_path
 )  # fmt: skip
 def test_a_line_that_is_no_vote_is_named(tmp_path, line):
     path = tmp_path / "votes.jsonl"
-    Votes(path, "a", "b").cast(Pair("a cat", 1, "left"), "left")
+    Votes(path, "a", "b").cast(VotePair("a cat", 1, "left"), "left")
     path.write_bytes(path.read_bytes() + b"\n" + line + b"\n")
     with pytest.raises(UserError, match=r"votes\.jsonl, line 3 is no vote\. Mend or delete"):
         Votes(path, "a", "b")
@@ -150,7 +150,7 @@ def test_a_file_that_cannot_be_written_is_a_sentence_at_once(tmp_path):
 def test_a_vote_that_cannot_be_kept_does_not_count_and_may_be_repeated(tmp_path):
     folder = tmp_path / "votes"
     folder.mkdir()
-    votes, pair = Votes(folder / "votes.jsonl", "a", "b"), Pair("a cat", 1, "left")
+    votes, pair = Votes(folder / "votes.jsonl", "a", "b"), VotePair("a cat", 1, "left")
     (folder / "votes.jsonl").unlink()
     folder.rmdir()
     with pytest.raises(UserError, match="could not be kept"):
@@ -174,8 +174,8 @@ def no_file_larger_than(most: int):
 @pytest.mark.parametrize("room", [0, 1, 50])
 def test_a_vote_on_a_full_disk_leaves_no_part_of_itself(tmp_path, room):
     path = tmp_path / "votes.jsonl"
-    votes, pair = Votes(path, "a", "b"), Pair("a dog", 2, "left")
-    votes.cast(Pair("a cat", 1, "left"), "left")
+    votes, pair = Votes(path, "a", "b"), VotePair("a dog", 2, "left")
+    votes.cast(VotePair("a cat", 1, "left"), "left")
     whole = path.read_bytes()
     with no_file_larger_than(len(whole) + room):
         with pytest.raises(UserError, match=r"could not be kept \(.*\)\. Vote again\."):

@@ -12,8 +12,8 @@ from runs import config_for, fresh_run, prepared
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
-from errors import UserError
-from serving.pipeline import open_pipeline
+from core.errors import UserError
+from sampling.pipeline import open_pipeline
 from training.ema import Ema
 from training.loop import train
 from training.model import load_model

@@ -8,9 +8,11 @@ import pytest
 from conftest import tiny_pipeline
 from fakes import FakeGenerator
 
-from errors import UserError
-from generate import Cancelled, Generator, Picture, Request
-from serving.line import (
+from core.errors import UserError
+from sampling.generator import Generator
+from sampling.image import Picture
+from sampling.request import Cancelled, Request
+from webapp.queue import (
     LARGEST_COST,
     MAX_COMMON_JOBS,
     MAX_JOBS_OF_CLIENT,
@@ -18,10 +20,10 @@ from serving.line import (
     Busy,
     Client,
     ClientBusy,
-    Line,
+    FairQueue,
     cost_of,
 )
-from serving.worker import TOGETHER, Job, Waiting, Worker
+from webapp.worker import TOGETHER, Job, Queued, Worker
 
 LARGEST = Request("large", num_images=16, steps=150, width=1024, height=1024)
 
@@ -43,9 +45,9 @@ def small(prompt: str) -> Request:
     return Request(prompt, steps=1)
 
 
-def line_of(*clients: str) -> Line:
+def line_of(*clients: str) -> FairQueue:
     """Of jobs of clients "ax", x at the address a, and "b", the only one at b."""
-    line = Line()
+    line = FairQueue()
     for client in clients:
         line.add(job_of(Client(client[0], client[1:])))
     return line
@@ -59,14 +61,14 @@ def named(job: Job | None) -> str | None:
     return "".join(job.client) if job else None
 
 
-def drain(line: Line) -> str:
+def drain(line: FairQueue) -> str:
     return "".join(iter(lambda: named(line.take()), None))
 
 
 def places(job: Job) -> list[int]:
     """The places in line that the job was told of; then it is called off."""
     job._events.put(None)
-    return [event.ahead for event in iter(job._events.get, None) if isinstance(event, Waiting)]
+    return [event.ahead for event in iter(job._events.get, None) if isinstance(event, Queued)]
 
 
 # The line
@@ -112,7 +114,7 @@ def test_a_job_leaves_the_line_once():
 
 
 def test_an_empty_line_has_no_next_job():
-    assert Line().take() is None
+    assert FairQueue().take() is None
 
 
 def test_cost_is_steps_times_pixels_times_pictures():
@@ -169,7 +171,7 @@ def test_made_up_names_never_take_the_last_places_from_other_addresses():
 
 
 def test_nor_do_large_jobs_of_made_up_names():
-    line = Line()
+    line = FairQueue()
     for name in "wxyz":
         line.add(Job([LARGEST], Client("a", name), lambda job: None, FakeGenerator()))
     with pytest.raises(Busy, match="4 drawings are waiting already"):

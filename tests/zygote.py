@@ -25,9 +25,9 @@ from disk_faults import Faults, counting, failing
 
 import train_text_to_image
 from core import disk
-from core.signals import ENDING, Interruption
-from errors import exit_with_sentence
-from training import checkpoint, latents, rescue, saving, weights
+from core.errors import exit_with_sentence
+from core.signals import ENDING, DeferredSignals
+from training import checkpoint, checkpointing, fallback_save, latents, weights
 from training.config import Config
 
 torch.set_num_threads(1)
@@ -70,19 +70,19 @@ class Crash:
 
 def at_save(step: int, action) -> None:
     """Do `action` when the run begins to save checkpoint `step`."""
-    plain = saving.Checkpoints.write
+    plain = checkpointing.Checkpoints.write
 
     def write(self, *arguments):
         if self.step == step:
             action()
         return plain(self, *arguments)
 
-    saving.Checkpoints.write = write
+    checkpointing.Checkpoints.write = write
 
 
 def others_fill(disk: Path, after: int) -> None:
     """After step `after`, other programs take all the room that a disk has left."""
-    plain = saving.Checkpoints.step_to
+    plain = checkpointing.Checkpoints.step_to
 
     @contextmanager
     def step_to(self, step: int):
@@ -93,7 +93,7 @@ def others_fill(disk: Path, after: int) -> None:
                 while True:
                     file.write(bytes(4096))
 
-    saving.Checkpoints.step_to = step_to
+    checkpointing.Checkpoints.step_to = step_to
 
 
 def note_encoded(log: int, kill_at: int | None) -> None:
@@ -114,7 +114,7 @@ def note_encoded(log: int, kill_at: int | None) -> None:
 
 def note_steps(log: int) -> None:
     """Write an x for each step that is taken, and an exclamation mark for a signal."""
-    plain = saving.Checkpoints.step_to
+    plain = checkpointing.Checkpoints.step_to
 
     @contextmanager
     def step_to(self, step: int):
@@ -122,13 +122,13 @@ def note_steps(log: int) -> None:
             yield
         os.write(log, b"x")
 
-    noting = Interruption._note
+    noting = DeferredSignals._note
 
     def note(self, *arguments) -> None:
         os.write(log, b"!")
         noting(self, *arguments)
 
-    saving.Checkpoints.step_to, Interruption._note = step_to, note
+    checkpointing.Checkpoints.step_to, DeferredSignals._note = step_to, note
 
 
 def no_room(limit: int) -> None:
@@ -150,9 +150,9 @@ def run(task: dict) -> None:
             plain(self, *arguments)
 
         weights.Learner.save = save
-    rescue.SECONDS_OF_WAITING = 0
+    fallback_save.SECONDS_OF_WAITING = 0
     elsewhere = Path(task.get("elsewhere", f"{folder}-elsewhere"))
-    rescue.places = lambda *_: iter([elsewhere])
+    fallback_save.places = lambda *_: iter([elsewhere])
     if "encoded" in task:
         log = os.open(task["encoded"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         note_encoded(log, task.get("kill_at"))

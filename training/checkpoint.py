@@ -18,10 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from core.bounded_json import read
+from core.errors import UserError
 from core.files import mend, remove, replaced, vanish
 from core.model_folder import finish
 from core.terminal import say
-from errors import UserError
 
 MANIFEST = "manifest.json"
 BEST = "best"  # the folder in OUTPUT_DIR of the best model

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from core.errors import UserError
 from core.printable import is_blank
-from errors import UserError
+from training.defaults import LORA_TARGETS, meant_by
 from training.option import argument, check, idle, option
-from training.unset import LORA_TARGETS, meant_by
 
 SCHEDULES = (
     "constant",

@@ -12,7 +12,7 @@ import numpy as np
 from core.chart import HEIGHT, WIDTH, Plot, figure, label, round_ticks
 from core.run_log import of_run
 from core.statistics import MIN_PROMPTS
-from preparing.report import amount
+from core.wording import amount
 
 RISE = 0.1  # of its fall: by so much the held-out loss has to rise again to be called a rise
 PLACES = 300  # along a curve: more of them cannot be told apart
@@ -36,7 +36,7 @@ figure { margin: 0 }
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingHistory:
     """What run.json and log.jsonl say of one run, the lines of the log in the order of steps."""
 
     manifest: dict
@@ -44,7 +44,7 @@ class Course:
     looks: list[dict]  # lines on held-out loss and validation pictures; step 0 is the base model
 
     @classmethod
-    def of(cls, manifest: dict, records: list[dict]) -> Course:
+    def of(cls, manifest: dict, records: list[dict]) -> TrainingHistory:
         lines = of_run(records, manifest)
         return cls(
             manifest,
@@ -111,7 +111,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.2g} s" if seconds else ""
 
 
-def _held_out(course: Course) -> str:
+def _held_out(course: TrainingHistory) -> str:
     """Whether what the model learned holds for pictures that it does not train on."""
     points = course.known("held_out_loss")
     if not points:
@@ -140,7 +140,7 @@ def _held_out(course: Course) -> str:
     )
 
 
-def _best(course: Course) -> str:
+def _best(course: TrainingHistory) -> str:
     """What best/ holds, by which rule, and what that is worth."""
     best = course.manifest.get("best")
     if not best:
@@ -155,7 +155,7 @@ def _best(course: Course) -> str:
     return f"{told}, on half of what was measured. On the other half {found} ({_by(against)})."
 
 
-def _since(course: Course) -> str:
+def _since(course: TrainingHistory) -> str:
     """Whether it went on getting better to the end."""
     last = course.looks[-1] if course.looks else {}
     if not isinstance(step := last.get("no_better_since"), int):
@@ -188,15 +188,15 @@ def _by(against: dict) -> str:
     return f"{values}, {better}, of {against['measured']}"
 
 
-def _clip_score(course: Course) -> str:
+def _clip_score(course: TrainingHistory) -> str:
     return _went(course, "clip_score", "The CLIP score of the validation pictures")
 
 
-def _kept_score(course: Course) -> str:
+def _kept_score(course: TrainingHistory) -> str:
     return _went(course, "kept_score", "That of pictures of what the base model knew")
 
 
-def _went(course: Course, name: str, words: str) -> str:
+def _went(course: TrainingHistory, name: str, words: str) -> str:
     """From where to where the values under `name` went; nothing where there are none."""
     points = course.known(name)
     if not points:
@@ -210,7 +210,7 @@ def _went(course: Course, name: str, words: str) -> str:
     return f"{words} went from {ends}{top}."
 
 
-def _stopped(course: Course) -> str:
+def _stopped(course: TrainingHistory) -> str:
     if not course.manifest.get("stopped_early"):
         return ""
     looks = course.manifest.get("options", {}).get("early_stopping_patience")
@@ -218,7 +218,7 @@ def _stopped(course: Course) -> str:
     return f"The run stopped early, at step {course.last_step:,}{reason}."
 
 
-def _skipped(course: Course) -> str:
+def _skipped(course: TrainingHistory) -> str:
     skipped = sum(line.get("skipped") or 0 for line in course.training)
     if not skipped:
         return ""
@@ -229,7 +229,9 @@ def _skipped(course: Course) -> str:
     )
 
 
-def chart(course: Course, name: str, title: str, noisy: bool = False, zero: bool = False) -> str:
+def chart(
+    course: TrainingHistory, name: str, title: str, noisy: bool = False, zero: bool = False
+) -> str:
     """A figure of what was logged under `name`; nothing where that is no number.
 
     A `noisy` curve is drawn faintly, and its running mean above it. With `zero`, 0 is on the scale.

@@ -16,15 +16,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from core.errors import UserError
 from core.inputs import is_folder
-from errors import UserError
-from preparing import tables
-from preparing.captions import resolution_of, token_counter
-from preparing.check import CountTokens, examine, texts_of, uncounted
-from preparing.ledger import Finding, Ledger
-from preparing.pictures import read_again
-from preparing.rows import UNNAMED, Row
-from preparing.sources import Reading, Source, open_source, pictures_alone
+from data import hub_datasets
+from data.caption_tokens import resolution_of, token_counter
+from data.images import read_again
+from data.index import Finding, RowIndex
+from data.rows import UNNAMED, Row
+from data.source import ReadOptions
+from data.sources import Source, open_source, pictures_alone
+from data.validate import CountTokens, examine, texts_of, uncounted
 
 FAULTS_SHOWN = 10
 HELD_OUT_MOST = 64  # pictures that measure the loss: more cost time at every look
@@ -228,7 +229,7 @@ def _checked(source: Source, place: str, config) -> tuple[list[Row], list[tuple]
         kept = {id(train[i]) for i in drawn[: config.max_train_samples]}
         rows = [row for row in rows if id(row) in kept or row.split != "train"]
         source = replace(source, folders=())  # pictures without a row are meant to be there
-    with Ledger() as ledger:
+    with RowIndex() as ledger:
         examine(
             replace(source, rows=lambda: iter(rows)),
             ledger,
@@ -255,7 +256,7 @@ def _said(source: Source) -> Iterator[Finding]:
 
 def _source(config) -> Source:
     """The data that the options name."""
-    reading = Reading(
+    reading = ReadOptions(
         image_column=config.image_column,
         caption_column=config.caption_column,
         config_name=config.dataset_config_name,
@@ -271,7 +272,7 @@ def _source(config) -> Source:
     if is_folder(config.data):
         source = open_source(config.data, reading)
     else:
-        source = tables.from_hub(config.data, reading)
+        source = hub_datasets.from_hub(config.data, reading)
     if config.instance_prompt:  # stands for the subject, whatever the captions say
         called = lambda: (replace(row, caption=config.instance_prompt) for row in source.rows())  # noqa: E731
         return replace(source, rows=called)

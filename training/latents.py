@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from errors import UserError
+from core.errors import UserError
 from training.checkpoint import fingerprint_of
 from training.dataset import (
     bucket_of,
@@ -21,7 +21,7 @@ from training.dataset import (
     pictures_per_step,
     random_at,
 )
-from training.kept import Kept, Rows, Unfinished, adopt, opened, unfinished
+from training.latent_cache import CachedTensor, CacheFile, CacheWriter, adopt, opened, unfinished
 from training.model import embeddings_of
 
 ENCODE_PIXELS = 4 * 512 * 512  # of all pictures that are encoded at once
@@ -35,14 +35,14 @@ Batch = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Shelf:
+class Bucket:
     """Pictures of one shape, kept as mean and standard deviation: each epoch draws fresh noise."""
 
     shape: tuple[int, int]  # H, W in pixels
     numbers: np.ndarray  # int64 n, which of the data set
     # float16 n,V,C,h,w, scaled for the UNet; V is 2 when mirrored ones are kept too.
-    mean: torch.Tensor | Rows | None = None  # None: not encoded
-    std: torch.Tensor | Rows | None = None
+    mean: torch.Tensor | CachedTensor | None = None  # None: not encoded
+    std: torch.Tensor | CachedTensor | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -57,7 +57,7 @@ class Latents:
 
     rows_per_picture = 1
 
-    def __init__(self, images, shelves: list[Shelf], prompts, choices, vae, config):
+    def __init__(self, images, shelves: list[Bucket], prompts, choices, vae, config):
         self.images, self.shelves, self.prompts, self.choices = images, shelves, prompts, choices
         self.vae, self.config = vae, config
         self.fingerprint = images.fingerprint
@@ -124,7 +124,7 @@ class Latents:
                     x_0 = shelf.mean[several, 0].float()
                 yield numbers, x_0, self.prompts[[self.choices[number][0] for number in numbers]]
 
-    def _at(self, step: int, size: int) -> tuple[Shelf, list[int], list[int]]:
+    def _at(self, step: int, size: int) -> tuple[Bucket, list[int], list[int]]:
         """The shelf of a step, its pictures, and their places on the shelf."""
         if self.config.aspect_ratio_buckets:
             sizes = tuple(len(shelf) for shelf in self.shelves)
@@ -136,7 +136,7 @@ class Latents:
             places = order(self.config.seed, len(shelf), step * size, size)
         return shelf, [int(shelf.numbers[place]) for place in places], places
 
-    def _pixels(self, pictures, shelf: Shelf, mirrored, crops) -> torch.Tensor:
+    def _pixels(self, pictures, shelf: Bucket, mirrored, crops) -> torch.Tensor:
         drawn = [
             self.images.pixels(number, shelf.shape, None if crop is None else tuple(crop))
             for number, crop in zip(pictures, crops, strict=True)
@@ -171,15 +171,15 @@ def encode_once(images, pipe, run) -> Latents:
     return latents[0]
 
 
-def _shelves(images, pipe, config) -> list[Shelf]:
+def _shelves(images, pipe, config) -> list[Bucket]:
     """Where each picture goes: one shape for all, or with --aspect_ratio_buckets that nearest."""
     resolution = side_of(pipe, config)
     if not config.aspect_ratio_buckets:
-        return [Shelf((resolution, resolution), np.arange(len(images)))]
+        return [Bucket((resolution, resolution), np.arange(len(images)))]
     multiple = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
     shapes = [bucket_shape(size, resolution, multiple) for size in images.sizes]
     return [
-        Shelf(shape, np.array([i for i, own in enumerate(shapes) if own == shape]))
+        Bucket(shape, np.array([i for i, own in enumerate(shapes) if own == shape]))
         for shape in sorted(set(shapes))
     ]
 
@@ -189,7 +189,7 @@ def side_of(pipe, config) -> int:
     return config.resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
 
 
-def _filled(shelf: Shelf, images, vae, config, run) -> Shelf:
+def _filled(shelf: Bucket, images, vae, config, run) -> Bucket:
     """The shelf with its latents: from --latents_dir where they are there, encoded where not."""
     shapes = _shapes_of(shelf, vae, config)
     if config.latents_dir is None:
@@ -202,7 +202,7 @@ def _filled(shelf: Shelf, images, vae, config, run) -> Shelf:
     data = hashlib.sha256(b"".join(digests)).hexdigest()[:16]
     path = Path(config.latents_dir) / f"latents-{kind}-{data}.safetensors"
 
-    def encode(file: Unfinished | None) -> None:
+    def encode(file: CacheWriter | None) -> None:
         """What is missing in the file; processes other than the first have none."""
         missing = run.shared(file.missing if file else [])
         for rows, mean, std in _encoded(missing, shelf, images, vae, shapes, run):
@@ -220,11 +220,11 @@ def _filled(shelf: Shelf, images, vae, config, run) -> Shelf:
         run.accelerator.wait_for_everyone()
     if not path.exists():
         raise UserError(f"--latents_dir {config.latents_dir} must be seen by all machines.")
-    kept = Kept(path)
+    kept = CacheFile(path)
     return replace(shelf, mean=kept.mean, std=kept.std)
 
 
-def _shapes_of(shelf: Shelf, vae, config) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+def _shapes_of(shelf: Bucket, vae, config) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
     count, variants = len(shelf), 2 if config.random_flip else 1
     latents = (torch.float16, (count, variants, *latent_shape(vae, shelf.shape)))
     digests = (torch.uint8, (count, 32))
@@ -239,7 +239,7 @@ def latent_shape(vae, shape: tuple[int, int]) -> tuple[int, int, int]:
 
 @torch.no_grad()
 def _encoded(
-    places: Sequence[int], shelf: Shelf, images, vae, shapes, run
+    places: Sequence[int], shelf: Bucket, images, vae, shapes, run
 ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
     """Rows of `places`, their mean and std, while threads read the pictures to come.
 
@@ -279,7 +279,7 @@ def pictures_at_once(shape: tuple[int, int]) -> int:
     return max(1, ENCODE_PIXELS // (shape[0] * shape[1]))
 
 
-def _key_of(vae, shelf: Shelf, config, run) -> str:
+def _key_of(vae, shelf: Bucket, config, run) -> str:
     """Names the VAE and all that happens to a picture before it."""
     crop = "center" if config.center_crop else config.seed
     transform = (shelf.shape, crop, config.random_flip, config.image_interpolation_mode)

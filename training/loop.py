@@ -9,15 +9,15 @@ from contextlib import closing, nullcontext
 
 import torch
 
-from errors import Stopped, UserError
+from core.errors import Stopped, UserError
+from training.checkpointing import Checkpoints
 from training.dataset import random_at
-from training.dealing import deal, filled
 from training.latents import Batch
+from training.micro_batches import deal, filled
 from training.objective import Objective
 from training.optimizer import BOUND_TO_THE_END, descent_for, learning_rates
 from training.progress import Progress
-from training.saving import Checkpoints
-from training.watch import Preview, Score, Watch
+from training.validation import Preview, Score, Validation
 
 
 def train(
@@ -34,7 +34,7 @@ def train(
     descent = descent_for(learner.weights, config, run)
     module = run.prepare(learner)
     rate = learning_rates(config, steps, run.global_batch)
-    watch = Watch(learner, latents, config, run, preview, score)
+    watch = Validation(learner, latents, config, run, preview, score)
     same = what_decides(latents, objective, config, run, steps)
     checkpoints = Checkpoints(learner, descent, config, run, same, latents, watch)
     state = checkpoints.resume()

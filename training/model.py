@@ -10,12 +10,12 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
 from core.captions import FILE, Captions, captions_of
+from core.errors import UserError
 from core.hub import find
 from core.layouts import LORA_FILE, hub_names
 from core.model_files import check_files
 from core.model_folder import settle
-from errors import UserError
-from preparing.captions import tokenizer_of
+from data.caption_tokens import tokenizer_of
 from training.checkpoint import fingerprint_of
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from errors import UserError
+from core.errors import UserError
 from training.dataset import random_at
 
 

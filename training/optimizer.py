@@ -9,7 +9,7 @@ import torch
 from diffusers.optimization import get_scheduler
 
 from training.checkpoint import is_sharded
-from training.fast import clip
+from training.cpu_speed import clip
 from training.muon import Muon
 
 Weights = dict[str, torch.nn.Parameter]
@@ -35,7 +35,7 @@ def _muon(weights: Weights, config) -> torch.optim.Optimizer:
 OPTIMIZERS = {"adamw": _adamw, "adamw8bit": _adamw8bit, "muon": _muon}
 
 
-class Descent:
+class OptimizerStepper:
     """Takes the optimizer's steps over `weights`, by their names, at learning rate `rate`.
 
     A step whose gradient is no number is not taken: weights and moments stay as they were. With
@@ -70,7 +70,7 @@ class Descent:
         return moments(self.optimizer, self.names)
 
 
-class DescentInBackward:
+class StepperInBackward:
     """The same, weight by weight as soon as backward has its gradient, which is dropped at once.
 
     Each gradient is clipped by itself, and left out where it is no number itself.
@@ -103,9 +103,9 @@ class DescentInBackward:
         return {name: value for part in parts for name, value in part.items()}
 
 
-def descent_for(weights: Weights, config, run) -> Descent | DescentInBackward:
+def descent_for(weights: Weights, config, run) -> OptimizerStepper | StepperInBackward:
     """What the options ask for."""
-    kind = DescentInBackward if config.optimizer_in_backward else Descent
+    kind = StepperInBackward if config.optimizer_in_backward else OptimizerStepper
     return kind(weights, config, run)
 
 

@@ -5,7 +5,7 @@ import math
 from dataclasses import Field, field
 from typing import Any, get_args
 
-from errors import UserError
+from core.errors import UserError
 
 RULES = {
     "least": ("at least", lambda value, bound: value >= bound),

@@ -13,14 +13,13 @@ from itertools import pairwise
 import psutil
 import torch
 
+from core.errors import UserError
 from core.precision import fastest_precision
-from core.words import size
-from errors import UserError
-from preparing.report import amount
-from training.command import flags
-from training.footprint import BaseModel, Needs, Unreadable
+from core.wording import amount, size
+from training.memory import BaseModel, MemoryNeeds, UnknownMemory
 from training.model import DTYPES
-from training.notes import IN_BACKWARD
+from training.option_warnings import IN_BACKWARD
+from training.shell_command import flags
 
 CARDS = (8, 12, 16, 24, 40, 80)  # GB
 PARTS = ("UNet", "text encoder")  # that can learn
@@ -33,7 +32,7 @@ class Plan:
     facts: dict[str, str]  # in words, by what they are about
     steps: int
     epochs: float
-    needs: Needs | None  # None where the configs of the base model cannot be read
+    needs: MemoryNeeds | None  # None where the configs of the base model cannot be read
     suggestions: tuple[str, ...]  # options that bring the peak down, one after the other
 
     def __str__(self) -> str:
@@ -58,7 +57,7 @@ def plan(
         base = BaseModel(config)
         several = base.pictures_per_step(config, sizes, global_batch)
         needs = base.needs(config, pictures, device.type, processes)
-    except Unreadable as error:
+    except UnknownMemory as error:
         reason = f"the configs of the base model cannot be read ({error})"
         facts |= {"memory": f"unknown: {reason}", "output": config.output_dir}
         facts["steps"], steps, epochs = _steps(config, pictures, global_batch, global_batch)
@@ -123,7 +122,7 @@ def memory_of(device: torch.device) -> tuple[str, int, int]:
     return f"{os.cpu_count()} CPU cores", memory.total, memory.available
 
 
-def disk(config, needs: Needs, steps: int) -> str:
+def disk(config, needs: MemoryNeeds, steps: int) -> str:
     """What goes to disk, against what is free; a checkpoint is deleted after the next is safe.
 
     Raises `UserError` when not even two checkpoints and the model fit.
@@ -193,7 +192,7 @@ def ladder(config, peak: Callable, room: float, half: str) -> list[tuple]:
             try:
                 tried = replace(current, **options)
                 most = peak(tried)
-            except (UserError, Unreadable):  # options that exclude each other, or no such layers
+            except (UserError, UnknownMemory):  # options that exclude each other, or no such layers
                 continue
             if options is start or most < 0.99 * steps[-1][1]:
                 current = tried

@@ -13,14 +13,14 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from errors import UserError
-from training.dealing import rows_in_order
+from core.errors import UserError
+from training.micro_batches import rows_in_order
 
 STEPS_BETWEEN_READINGS = 10  # reading a loss waits for the device, so it is done seldom
 NAMES_SHOWN = 8
 
 
-class Bar(tqdm):
+class ProgressBar(tqdm):
     """A bar whose speed and time left are measured from the second step on, looks and checkpoints
     included: the first step also gets everything going, and may take many times as long."""
 
@@ -49,7 +49,7 @@ class Progress:
         self.skipped = 0  # since the last line of the log
         self.skipped_in_a_row = 0
         self.logged = (start, time.monotonic())
-        self.bar = Bar(
+        self.bar = ProgressBar(
             total=steps,
             initial=min(start, steps),
             unit="step",

@@ -11,21 +11,22 @@ from pathlib import Path
 from textwrap import shorten
 
 from core.chart import figure, label
+from core.html import STYLE as PAGE_STYLE
+from core.html import data_uri, page_head, write_page
 from core.run_log import records_in
-from preparing.pictures import Shape, Unreadable, opened
-from preparing.report import STYLE as PAGE_STYLE
-from preparing.report import address, amount, page_head, write_page
+from core.wording import amount
+from data.images import ImageFormat, Unreadable, opened
 from training.config import Config
 from training.curves import STYLE as CURVES_STYLE
-from training.curves import Course, chart
-from training.unset import meant_by
+from training.curves import TrainingHistory, chart
+from training.defaults import meant_by
 
 SHOWN = 12  # of the hardest pictures, with thumbnails
 LISTED = 1_000  # of the others
 CAPTION = 300  # characters of a caption
 LOOKS = 8  # at a validation prompt, side by side
 PICTURES = 72  # of validation on the page, which stays below 5 MB with them
-SMALL = Shape(max_side=192, format="jpeg", quality=80)
+SMALL = ImageFormat(max_side=192, format="jpeg", quality=80)
 
 STYLE = f"""{PAGE_STYLE}{CURVES_STYLE}
 h3 {{ font-size: 0.875rem; font-weight: 400; margin: 1.25rem 0 0.5rem }}
@@ -54,7 +55,7 @@ wbr {{ display: none }}
 
 
 @dataclass(frozen=True)
-class Hard:
+class HardExample:
     """A picture of the data and how hard the model finds it."""
 
     picture: str  # its file's name
@@ -70,19 +71,23 @@ def records_of(path: Path) -> list[dict]:
 
 
 def write_report(
-    folder: Path, manifest: dict, records: list[dict], hardest: list[Hard], prompts: tuple[str, ...]
+    folder: Path,
+    manifest: dict,
+    records: list[dict],
+    hardest: list[HardExample],
+    prompts: tuple[str, ...],
 ) -> Path:
     """Write FOLDER/report.html, a page that needs nothing but itself.
 
     Raises `UserError` where it cannot be written; then what was there before is there still.
     """
     path = folder / "report.html"
-    write_page(path, _page(folder, Course.of(manifest, records), hardest, prompts))
+    write_page(path, _page(folder, TrainingHistory.of(manifest, records), hardest, prompts))
     return path
 
 
 def _page(
-    folder: Path, course: Course, hardest: list[Hard], prompts: tuple[str, ...]
+    folder: Path, course: TrainingHistory, hardest: list[HardExample], prompts: tuple[str, ...]
 ) -> Iterator[str]:
     """The page in pieces, so that its pictures are never in memory together."""
     manifest = course.manifest
@@ -137,7 +142,7 @@ def words_of(value: object) -> str:
 
 
 def looks_of(
-    folder: Path, course: Course, prompts: tuple[str, ...]
+    folder: Path, course: TrainingHistory, prompts: tuple[str, ...]
 ) -> tuple[dict[int, dict[int, Path]], dict[int, str]]:
     """Validation pictures that are still there by step and number, and the numbers' prompts."""
     each = course.manifest["options"].get("num_validation_images") or 1
@@ -151,7 +156,7 @@ def looks_of(
     return looks, {n: prompts[n // each] for n in sorted(set().union(*looks.values()))}
 
 
-def _validation(folder: Path, course: Course, prompts: tuple[str, ...]) -> Iterator[str]:
+def _validation(folder: Path, course: TrainingHistory, prompts: tuple[str, ...]) -> Iterator[str]:
     """A row per prompt and seed: what the base model drew, then the looks along the way."""
     looks, prompt_of = looks_of(folder, course, prompts)
     rows = list(prompt_of)[: PICTURES // 3]
@@ -170,7 +175,7 @@ def _validation(folder: Path, course: Course, prompts: tuple[str, ...]) -> Itera
         for step in steps:
             if number in looks[step] and (content := _reduced(looks[step][number])):
                 words = label(step) + ", best" * (step == course.best_step)
-                yield f'<li><img src="{address(content)}" alt="{words}">'
+                yield f'<li><img src="{data_uri(content)}" alt="{words}">'
                 yield f"<small>{words}</small></li>\n"
         yield "</ul>\n"
 
@@ -195,7 +200,7 @@ def _reduced(path: Path) -> bytes | None:
         return None
 
 
-def _hardest(hardest: list[Hard]) -> Iterator[str]:
+def _hardest(hardest: list[HardExample]) -> Iterator[str]:
     """The highest losses with their pictures, the others in a table to be opened."""
     # A loss that is no number is higher than any.
     ranked = sorted(hardest, key=lambda h: -h.loss if math.isfinite(h.loss) else -math.inf)
@@ -207,7 +212,7 @@ def _hardest(hardest: list[Hard]) -> Iterator[str]:
         '</p>\n<ul class="hard">\n'
     )
     for hard in ranked[:SHOWN]:
-        image = f'<img src="{address(hard.thumbnail)}" alt="">' if hard.thumbnail else ""
+        image = f'<img src="{data_uri(hard.thumbnail)}" alt="">' if hard.thumbnail else ""
         yield (
             f"<li>{image}<small>{figure(hard.loss)} &middot; {_text(hard.picture)}</small>"
             f"{_text(shorten(hard.caption, CAPTION, placeholder=' ...'))}</li>\n"

@@ -23,19 +23,19 @@ from accelerate.utils import (
 )
 from filelock import FileLock, Timeout
 
-from core.files import Unwritable
+from core.errors import UserError, reason_of
+from core.files import NotWritable
 from core.precision import cost_of_bf16, fastest_precision
 from core.shortage import OUT, is_out_of_memory, limit_of_memory
-from core.signals import Interruption
+from core.signals import DeferredSignals
 from core.terminal import complain
-from errors import UserError, reason_of
 from training.checkpoint import MANIFEST, clear_leftovers
-from training.fast import keep_memory
-from training.notes import notes_on
-from training.packages import refuse_missing
+from training.cpu_speed import keep_memory
+from training.defaults import as_begun
+from training.disk_reserve import DiskReserve
+from training.option_warnings import notes_on
+from training.optional_packages import refuse_missing
 from training.plan import plan
-from training.room import Room
-from training.unset import as_begun
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "datasets", "peft")
 
@@ -52,8 +52,8 @@ class Run:
         self.base_model = ""  # names its weights, once they are loaded
         self.id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         self._lock = FileLock(config.output / ".lock", timeout=0)
-        self.room = Room(config.output)
-        self.interruption = Interruption()
+        self.room = DiskReserve(config.output)
+        self.interruption = DeferredSignals()
         self.checkpoints = None  # how what was trained is kept, from the first step on
         self._unwritten, self._tracks = [], bool(config.report_to)  # lines of the log
         several = accelerator.num_processes > 1
@@ -151,7 +151,7 @@ class Run:
         """Within it, what cannot be written is said, and is no reason to end the run."""
         try:
             yield
-        except Unwritable as error:
+        except NotWritable as error:
             self.say(f"warning: {error.reason} The run goes on without it.")
         except (OSError, UserError) as error:
             self.say(f"warning: {error} The run goes on without it.")

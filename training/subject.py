@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from core.errors import UserError
 from core.files import mend
-from errors import UserError
-from preparing.folders import files_below
-from preparing.rows import PICTURE_SUFFIXES
-from preparing.sources import pictures_alone
+from data.folder_walk import files_below
+from data.rows import PICTURE_SUFFIXES
+from data.sources import pictures_alone
 from training.dataset import CaptionedImages
 from training.latents import Batch, Latents, encode_once, side_of
 from training.model import DTYPES
@@ -28,7 +28,7 @@ from training.model import DTYPES
 Draw = Callable[[object, str, list[int]], Iterable]
 
 
-def with_class(latents: Latents, pipe, run, draw: Draw) -> Pairs:
+def with_class(latents: Latents, pipe, run, draw: Draw) -> SubjectLatents:
     """The subject's latents with those of its class beside them.
 
     Raises `UserError` where --aspect_ratio_buckets has given the subject other shapes.
@@ -42,7 +42,7 @@ def with_class(latents: Latents, pipe, run, draw: Draw) -> Pairs:
         )
     images = class_images(config, pipe, run, draw)
     of_class = encode_once(images, pipe, run)
-    return Pairs(latents, of_class, config.prior_loss_weight)
+    return SubjectLatents(latents, of_class, config.prior_loss_weight)
 
 
 def class_images(config, pipe, run, draw: Draw) -> CaptionedImages:
@@ -99,7 +99,7 @@ def precision_of_drawing(run) -> AbstractContextManager:
     return torch.autocast(run.device.type, half, enabled=half != torch.float32)
 
 
-class Pairs:
+class SubjectLatents:
     """Latents of a subject and of its class: every step learns from as many of both.
 
     Rows alternate, a picture of the subject and one of the class, so that each pass holds pairs.

@@ -10,12 +10,12 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
 from torch.distributed.device_mesh import init_device_mesh
 
+from core.errors import UserError, reason_of
 from core.layouts import KOHYA_FILE, LORA_FILE, hub_name
 from core.model_folder import replaced_model
-from errors import UserError, reason_of
 from training.checkpoint import OPTIMIZER, Files, gathered, load, local
+from training.cpu_speed import speed_up
 from training.ema import Ema
-from training.fast import speed_up
 from training.lora import alpha_of, diffusers_names, in_kohya_layout, write_lora
 from training.model import (
     DTYPES,

@@ -1,0 +1,73 @@
+"""The one kind of error that is meant for the user: a sentence with a way out."""
+
+import sys
+from collections.abc import Callable
+
+from core.disk import NO_ROOM
+from core.shortage import OUT, shortage
+from core.signals import Terminated, ending_as_exceptions
+from core.streams import GONE, outlasting
+from core.terminal import complain
+
+SAVED_AND_STOPPED = 75  # exit code: not done, nothing lost, go on (EX_TEMPFAIL of sysexits.h)
+
+
+class UserError(Exception):
+    """Bad input. The message is one sentence: what is wrong, where, and what to do."""
+
+
+class Stopped(Exception):
+    """A command was asked to end, and did so when it had saved what it had done; the message says
+    how to go on."""
+
+
+def exit_with_sentence(command: Callable[[], None]) -> None:
+    """Run a command; a `UserError` becomes its sentence on stderr and exit code 2.
+
+    A signal that ends it clears up first; a terminal or pipe that is gone does not end it.
+    """
+    with outlasting() as stdout, ending_as_exceptions():
+        try:
+            command()
+            stdout.flush()
+        except KeyboardInterrupt:
+            sys.exit(_fail("Interrupted.", 130))
+        except Stopped as stop:
+            sys.exit(_fail(str(stop), SAVED_AND_STOPPED))
+        except Terminated as end:
+            sys.exit(_fail(str(end), end.code))
+        except Exception as error:
+            if (sentence := sentence_of(error)) is None:
+                raise
+            sys.exit(_fail(f"error: {sentence}", 2))
+        if stdout.lost and stdout.lost.errno not in GONE:
+            reason = stdout.lost.strerror
+            sys.exit(_fail(f"error: not all of the answer could be printed: {reason}.", 2))
+
+
+def sentence_of(error: Exception) -> str | None:
+    """What to tell the user: also of what is nobody's mistake, as a full disk, whatever it was
+    taken for on the way. None for a mistake of ours.
+
+    The notes of an error, such as where its work was saved, end the sentence.
+    """
+    notes = getattr(error, "__notes__", [])
+    said = None
+    if isinstance(error, UserError):
+        said = (notes and getattr(error, "reason", None)) or str(error)
+    elif isinstance(error, OSError) and error.errno in NO_ROOM:
+        what = error.filename or "a file"
+        said = f"{what} cannot be written: {error.strerror}. Make room, and run the command again."
+    if OUT not in str(error):
+        said = shortage(error) or said
+    return " ".join([said, *notes]) if said else None
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what a library says, to stand in a sentence of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _fail(sentence: str, code: int) -> int:
+    complain(" ".join(sentence.splitlines()))
+    return code

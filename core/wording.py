@@ -1,0 +1,24 @@
+"""Numbers and names in words."""
+
+from pathlib import PurePath
+
+
+def size(count: float) -> str:
+    """Bytes; 1 GB is 10^9 of them."""
+    unit, name = (1e9, "GB") if count >= 1e8 else (1e6, "MB") if count >= 1e5 else (1e3, "kB")
+    return f"{count / unit:,.2f} {name}"
+
+
+def scorer_of(identity: object) -> str:
+    """What scored, of how scores were made (run.json's): "ViT-B-16/openai", or a folder's name."""
+    name = identity.get("scorer") if isinstance(identity, dict) else None
+    if not isinstance(name, str) or not name:
+        return "an unknown scorer"
+    if name == "local-dir:bundled/clip":
+        return "the bundled scorer"
+    return PurePath(name.removeprefix("local-dir:")).name if name.startswith("local-dir:") else name
+
+
+def amount(number: int, noun: str) -> str:
+    """1 picture, 1,000 pictures."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

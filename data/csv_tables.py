@@ -1,0 +1,91 @@
+"""Tables in CSV; and what a table of any form says in one place."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from core.errors import UserError
+from data.limits import CELL_CHARACTERS, COLUMNS, ROW_CHARACTERS
+from data.text_files import lines, undecodable
+
+SPARE = "\0spare"  # csv's name for cells beyond the header's last
+QUOTE_OPEN = "nor what follows; is a double quote left open?"
+
+
+@dataclass(frozen=True)
+class TableEntry:
+    """What a table says in one place, not yet understood: its fields, or why it has none."""
+
+    where: str
+    fields: dict
+    fault: str | None = None
+    breaks_off: bool = False  # the table does, here: what follows is not known
+
+
+def csv_rows(path: Path, encoding: str = "utf-8") -> Iterator[TableEntry]:
+    """An entry for each row below the header; commas, semicolons or tabs between the cells.
+
+    Raises `UserError` for a header of too many columns.
+    """
+    header = next(lines(path, encoding), "")
+    mark = max(",;\t", key=header.count)
+    if header.count(mark) >= COLUMNS:
+        raise UserError(f"{path} has more than {COLUMNS:,} columns; leave those out that nobody "
+                        "needs here.")  # fmt: skip
+    csv.field_size_limit(CELL_CHARACTERS)
+    feed = _Feed(lines(path, encoding))
+    rows = csv.DictReader(feed, delimiter=mark, restkey=SPARE)
+    for number in count(1):
+        where = f"{path.name}, row {number}"
+        feed.begin()
+        try:
+            fields = next(rows, None)
+        except csv.Error as error:  # from here on nobody knows where a row ends
+            yield TableEntry(where, {}, f"cannot be read ({error}), {QUOTE_OPEN}", breaks_off=True)
+            return
+        if fields is None:
+            return
+        fault = undecodable("".join(str(value) for value in fields.values()), encoding)
+        if spare := fields.pop(SPARE, None):
+            fault = fault or (
+                f"has {len(spare)} more cells than the header; put a text that holds {mark!r} "
+                "in double quotes"
+            )
+        cut = feed.cut(None in fields.values())
+        yield TableEntry(where, fields, cut or fault, breaks_off=bool(cut))
+
+
+class _Feed:
+    """Lines of CSV on their way to its parser, which takes several where a cell has line breaks."""
+
+    def __init__(self, lines: Iterator[str]):
+        self._lines, self._last, self._size, self._ended = lines, "", 0, False
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines, "")
+        self._ended = not line
+        if not line:
+            raise StopIteration
+        self._last, self._size = line, self._size + len(line)
+        if self._size > ROW_CHARACTERS:
+            raise csv.Error(f"row larger than {ROW_CHARACTERS:,} characters")
+        return line
+
+    def begin(self) -> None:
+        """The next line begins a row."""
+        self._size = 0
+
+    def cut(self, lacks_cells: bool) -> str | None:
+        """What is wrong where the file broke off within the row that was just parsed."""
+        if self._ended:
+            return f"cannot be read (the file ends within double quotes), {QUOTE_OPEN}"
+        if lacks_cells and self._last[-1] not in "\r\n":
+            return "has too few cells: the file breaks off here; fetch it whole, or delete the row"
+        return None

@@ -1,0 +1,155 @@
+"""Pictures as they come and as they are prepared: upright, RGB, not too large."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from core.errors import UserError, reason_of
+from core.image_formats import Unreadable
+from core.images import ORIENTATION, TURNS, decoded, reading, upright_rgb
+
+SUFFIXES = {"jpeg": ".jpg", "webp": ".webp", "png": ".png"}
+FORMATS = ("keep", *SUFFIXES)  # keep: as it comes; what is none of the three becomes PNG
+NEARLY_BLACK = 4096  # of 65,535: what 12 bits hold
+
+
+class ImageFile(NamedTuple):
+    """A picture as it is written."""
+
+    content: bytes
+    suffix: str
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """How prepared pictures are written."""
+
+    max_side: int = 1024
+    format: str = "keep"
+    quality: int = 95
+    background: str = "white"
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """A picture as it was found and as it is prepared."""
+
+    size: tuple[int, int]  # width and height once it is upright, before it is reduced
+    frames: int
+    rgb: Image.Image
+    note: str | None  # what may have been meant otherwise
+    file: ImageFile | None  # None where nothing is to be written
+
+
+def opened(content: bytes, shape: ImageFormat | None = None) -> SourceImage:
+    """The picture in a file, upright, in RGB and, with a `shape`, as it is to be written.
+
+    Raises `Unreadable`.
+    """
+    image, size = decoded(content, shape.max_side if shape else None)
+    with reading():
+        count, note = frames(image), _note_on_depth(image)
+        rgb, file = written(image, content, shape) if shape else (upright_rgb(image), None)
+    return SourceImage(size, count, rgb, note, file)
+
+
+def read_again(name: str, content: Callable[[], bytes], digest: bytes | None = None) -> Image.Image:
+    """A picture that was checked before, upright and in RGB; `digest`: SHA-256 of its file then.
+
+    Raises `UserError` that names it where it is not there any more, or not as it was.
+    """
+    try:
+        file = content()
+        if digest and hashlib.sha256(file).digest() != digest:
+            raise Unreadable("has changed")
+        return upright_rgb(decoded(file)[0])
+    except Unreadable as error:
+        reason = str(error)
+    except FileNotFoundError:
+        reason = "is gone"
+    except Exception as error:  # archives, tables and file systems have errors of their own
+        reason = f"cannot be read ({getattr(error, 'strerror', None) or reason_of(error)})"
+    raise UserError(
+        f"{name}, which was there when the data were checked, {reason}; put it back as it was, or "
+        "leave it out and start anew."
+    )
+
+
+def _note_on_depth(image: Image.Image) -> str | None:
+    """A sentence where 16 bits hold so little that fewer may have been meant."""
+    if not image.mode.startswith("I;16"):
+        return None
+    high = int(np.asarray(image).max())
+    if 0 < high <= 255:
+        return f"of 16 bits no number is above {high}: white is taken to be 255"
+    if high < NEARLY_BLACK:
+        return f"of 16 bits no number is above {high:,}: it is nearly black; brighten it"
+    return None
+
+
+def written(
+    image: Image.Image, content: bytes, shape: ImageFormat
+) -> tuple[Image.Image, ImageFile]:
+    """The picture within `shape`, and its file; a file that already is so stays as it is.
+
+    `image` may be changed on the way.
+    """
+    own = {"MPO": "jpeg"}.get(image.format, (image.format or "").lower())
+    kind = shape.format if shape.format != "keep" else own if own in SUFFIXES else "png"
+    as_it_is = (
+        own == kind
+        and image.mode == "RGB"
+        and max(image.size) <= shape.max_side
+        and not {"exif", "icc_profile", "transparency"} & image.info.keys()
+        and image.getexif().get(ORIENTATION) not in TURNS  # XMP may tell it as well
+        and frames(image) == 1
+    )
+    rgb = upright_rgb(image, shape.background)
+    if as_it_is:
+        return rgb, ImageFile(content, SUFFIXES[kind])
+    if max(rgb.size) > shape.max_side:
+        rgb.thumbnail((shape.max_side, shape.max_side), Image.Resampling.LANCZOS)
+    return rgb, ImageFile(encoded(rgb, kind, shape.quality), SUFFIXES[kind])
+
+
+def encoded(image: Image.Image, format: str, quality: int) -> bytes:
+    """The file of a picture, its pixels alone; JPEG at full colour resolution, PNG without loss."""
+    options = {
+        "jpeg": {"quality": quality, "subsampling": 0},
+        "webp": {"quality": quality},
+        "png": {},
+    }[format]
+    buffer = io.BytesIO()
+    image.save(buffer, format, icc_profile=b"", **options)
+    return buffer.getvalue()
+
+
+def frames(image: Image.Image) -> int:
+    """How many pictures follow each other. Phones put a second one into a JPEG: then it is MPO."""
+    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+
+
+def small(image: Image.Image) -> Image.Image:
+    """The picture with a shorter side of 128 to 255 pixels, or as it is where that is less."""
+    return image.reduce(max(1, min(image.size) // 128))
+
+
+def perceptual_hash(image: Image.Image) -> int:
+    """64 bits, signed, that hardly change with size and compression; equal ones look alike."""
+    import imagehash
+
+    bits = imagehash.phash(image).hash
+    return int.from_bytes(np.packbits(bits).tobytes(), "big", signed=True)
+
+
+def mean_colour(image: Image.Image) -> int:
+    """0xRRGGBB."""
+    red, green, blue = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+    return red << 16 | green << 8 | blue

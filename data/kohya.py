@@ -1,0 +1,63 @@
+"""The layouts of kohya's scripts: folders named "10_sks dog", and metadata by picture in JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from core.printable import quoted
+from data.csv_tables import TableEntry
+from data.index import Finding
+from data.rows import LOOKED_AT, catalogue
+
+FOLDER = re.compile(r"(\d{1,3})_(\S.*)")
+NAMED = 5  # folders in a sentence
+FIELDS = {"image_id", "caption", "tags", "train_resolution"}
+
+
+def concept_of(picture: Path) -> str | None:
+    """What a picture without a caption is called: its folder's name without the repeats."""
+    named = FOLDER.fullmatch(picture.parent.name)
+    return " ".join(named[2].split()) if named else None
+
+
+def findings(folders: Mapping[str, bool]) -> tuple[Finding, ...]:
+    """What is said of folders with repeats; of each, whether all its pictures have captions."""
+    if not folders:
+        return ()
+    once = Finding(
+        _named(folders), "kohya's scripts repeat these pictures as often as the folder's name "
+        "says; here each is read once, so train for more epochs", fault=False,
+    )  # fmt: skip
+    called = [name for name, captioned in folders.items() if not captioned]
+    if not called:
+        return (once,)
+    concept = FOLDER.fullmatch(PurePosixPath(called[0]).name)[2]
+    return once, Finding(
+        _named(called), "pictures without a caption file are called as their folder is, such as "
+        f"{quoted(concept)}; write caption files to say more", fault=False,
+    )  # fmt: skip
+
+
+def _named(folders: Collection[str]) -> str:
+    first, more = list(islice(folders, NAMED)), len(folders) - NAMED
+    return ", ".join(first) + (f" and {more} more" if more > 0 else "")
+
+
+def is_metadata(path: Path, encoding: str) -> bool:
+    """Whether a JSON object of objects is kohya's: captions, tags and sizes by picture."""
+    names = {
+        name for entry in islice(catalogue(path, encoding), LOOKED_AT) for name in entry.fields
+    }
+    return "tags" in names and names <= FIELDS
+
+
+def metadata(path: Path, encoding: str) -> Iterator[TableEntry]:
+    """An entry for each picture; its "text" is caption and tags, as kohya's scripts put them."""
+    for entry in catalogue(path, encoding):
+        texts = [entry.fields.get(name) for name in ("caption", "tags")]
+        text = ", ".join(each for each in texts if isinstance(each, str) and each.strip())
+        yield replace(entry, fields={**entry.fields, "text": text or None})

@@ -1,0 +1,156 @@
+"""Parquet files, which hold pictures or the names of their files, a group of rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from errno import EIO
+from functools import lru_cache, partial
+from itertools import chain, islice
+from pathlib import Path
+from threading import Lock
+
+from core.errors import UserError, reason_of
+from core.inputs import fault_of, opened
+from data.csv_tables import TableEntry
+from data.folder_walk import files_below
+from data.hub_datasets import IMAGE_COLUMNS, bytes_of, known_columns, no_pictures
+from data.index import Finding
+from data.rows import LOOKED_AT, PICTURE_COLUMNS, UNNAMED, Row, caption_guess, rows_of
+from data.source import ReadOptions, Source
+from data.splits import held_out_folders, parted, unread
+
+AT_ONCE = 1_000  # captions, and names of files, that are in memory
+USUAL = (*IMAGE_COLUMNS, *PICTURE_COLUMNS)
+ONE_BY_ONE = Lock()
+
+
+def holds_pictures(path: Path, reading: ReadOptions) -> bool:
+    """Whether a Parquet file has a column of pictures or of names of files."""
+    columns = _opened(path).schema_arrow.names
+    return any(name in columns for name in (reading.image_column, *USUAL))
+
+
+def open_parquet(name: str, folder: Path, paths: list[Path], reading: ReadOptions) -> Source:
+    """The rows of one file or several; `folder`: below which these are."""
+    parts, others = parted(paths, folder)
+    named = [path for path, _ in parts if _names_files(path, reading)]
+    pictures = list(dict.fromkeys(reading.images or path.parent for path in named))
+    rows = partial(_rows, parts, reading)
+    held_out = any(split == "test" for _, split in parts)
+    if any(map(held_out_folders, pictures)):
+        held_out = held_out or any(row.split == "test" for row in rows())
+    return Source(
+        name,
+        rows,
+        sum(_opened(path).metadata.num_rows for path, _ in parts),
+        folders=((pictures[0], "train"),) if len(pictures) == 1 else (),
+        findings=(*unread(folder, others, reading.giving), *_guess(parts[0][0], reading)),
+        held_out=held_out,
+        files=lambda: chain(paths, *map(files_below, pictures)),
+    )
+
+
+def _rows(parts: list[tuple[Path, str]], reading: ReadOptions) -> Iterator[Row]:
+    for path, split in parts:
+        folder = reading.images or path.parent
+        if _names_files(path, reading):
+            columns = known_columns(str(path), _opened(path).schema_arrow.names, reading, USUAL)
+            entries, held_out = _entries(path, columns), held_out_folders(folder)
+            yield from rows_of(entries, path, folder, columns, reading.options, split, held_out)
+        else:
+            yield from _rows_with_pictures(path, split, folder, reading)
+
+
+def _names_files(path: Path, reading: ReadOptions) -> bool:
+    """Whether the column of pictures holds names of files. Raises `UserError` for other kinds."""
+    from pyarrow.types import is_binary, is_large_binary, is_large_string, is_string, is_struct
+
+    schema = _opened(path).schema_arrow
+    image, _ = known_columns(str(path), schema.names, reading, USUAL)
+    kind = schema.field(image).type
+    if is_string(kind) or is_large_string(kind):
+        return True
+    if not (is_binary(kind) or is_large_binary(kind) or is_struct(kind)):
+        raise no_pictures(image, str(path), reading)
+    return False
+
+
+def _entries(path: Path, columns: tuple[str, ...]) -> Iterator[TableEntry]:
+    rows = _values(_opened(path), path, columns=list(columns))
+    for number, fields in enumerate(rows, 1):
+        yield TableEntry(f"{path.name}, row {number}", fields)
+
+
+def _values(file, path: Path, before: int = 0, **which) -> Iterator[dict]:
+    """Fields of each row. Raises `UserError`; `before`: rows that were read until then."""
+    batches = file.iter_batches(AT_ONCE, **which)
+    while True:
+        try:
+            batch = next(batches, None)
+            several = batch.to_pylist() if batch else []
+        except Exception as error:  # Arrow's kinds are as many as there are ways to damage a file
+            raise UserError(
+                f"{path} cannot be read beyond row {before} ({reason_of(error)}); fetch it again."
+            ) from error
+        if not several:
+            return
+        yield from several
+        before += len(several)
+
+
+def _rows_with_pictures(
+    path: Path, split: str, folder: Path, reading: ReadOptions
+) -> Iterator[Row]:
+    """Pictures are read a row group at a time, when they are wanted."""
+    file = _opened(path)
+    image, caption = known_columns(str(path), file.schema_arrow.names, reading, USUAL)
+    number = 0
+    for group in range(file.num_row_groups):
+        texts = _values(file, path, number, row_groups=[group], columns=[caption])
+        for index, fields in enumerate(texts):
+            number += 1
+            content, text = partial(_picture, path, group, image, index, folder), fields[caption]
+            yield Row(f"{path.name}, row {number}", UNNAMED, content, text, split=split)
+
+
+def _guess(path: Path, reading: ReadOptions) -> Iterator[Finding]:
+    file = _opened(path)
+    names, captions = file.schema_arrow.names, []
+    _, caption = known_columns(str(path), names, reading, USUAL)
+    with suppress(UserError):  # its rows will say so
+        first = islice(_values(file, path, columns=[caption]), LOOKED_AT)
+        captions = [fields[caption] for fields in first]
+    if sentence := caption_guess(names, captions, reading.caption_key, reading.options[1]):
+        yield Finding(path.name, sentence, fault=False)
+
+
+def _opened(path: Path):
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = opened(path)
+    except OSError as error:
+        raise UserError(f"{path} {fault_of(error)}; put a Parquet file there.") from error
+    try:
+        return pyarrow.parquet.ParquetFile(file)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(
+            f"{path} is no whole Parquet file ({reason_of(error)}); fetch it again."
+        ) from error
+
+
+def _picture(path: Path, group: int, column: str, index: int, folder: Path) -> bytes:
+    """Raises OSError where the file is damaged there."""
+    try:
+        with ONE_BY_ONE:  # several rows of a new group are asked for at once: it is read for all
+            picture = _row_group(path, group, column)[index].as_py()
+    except Exception as error:  # of as many kinds as above
+        raise OSError(EIO, reason_of(error), str(path)) from error
+    return picture if isinstance(picture, bytes) else bytes_of(picture, [folder])
+
+
+@lru_cache(maxsize=2)  # neighbours share a group, and are read one after the other
+def _row_group(path: Path, group: int, column: str):
+    return _opened(path).read_row_group(group, columns=[column]).column(0)

@@ -1,0 +1,145 @@
+"""Caption files beside pictures, on disk or in an archive: text, or JSON with a key for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from core.bounded_json import JSONFault, loads
+from core.image_formats import is_picture
+from core.inputs import fault_of, read_bytes, size
+from data.index import Finding
+from data.limits import CAPTION_BYTES, CAPTION_CHARACTERS
+from data.rows import CAPTION_COLUMNS, NAMES_SHOWN, PICTURE_SUFFIXES, USUAL_SUFFIXES
+from data.source import ReadOptions
+from data.text_files import MARKS, undecodable
+
+TEXT_SUFFIXES = (".txt", ".caption")
+CAPTION_SUFFIXES = (*TEXT_SUFFIXES, ".json")  # where several are there, the first is read
+
+
+@dataclass(frozen=True)
+class Sidecars:
+    """Which files are captions, and how they are read."""
+
+    encoding: str = "utf-8"
+    key: str | None = None  # of the captions in JSON; None: the first of the usual ones
+    option: str = "--caption_key"
+    suffixes: tuple[str, ...] = CAPTION_SUFFIXES
+
+    @classmethod
+    def asked_for(cls, reading: ReadOptions) -> Sidecars:
+        """Who names a key of JSON files wants to read these."""
+        key = reading.caption_key
+        suffixes = sorted(CAPTION_SUFFIXES, key=lambda each: bool(key) and each != ".json")
+        return cls(reading.encoding, key, reading.options[1], tuple(suffixes))
+
+    def of(self, picture: Path) -> Path | None:
+        """The caption file beside a picture."""
+        for suffix in self.suffixes:
+            for written in (suffix, suffix.upper()):
+                if os.path.lexists(path := picture.with_suffix(written)):
+                    return path
+        return None
+
+    def kinds_of(self, picture: Path) -> set[str]:
+        """The kinds of caption files beside a picture."""
+        each = (replace(self, suffixes=(suffix,)) for suffix in CAPTION_SUFFIXES)
+        return {only.suffixes[0] for only in each if only.of(picture)}
+
+    def findings(self, place: str, kinds: Collection[str]) -> tuple[Finding, ...]:
+        """What is said where pictures have captions of several kinds beside them."""
+        first, *others = [each for each in self.suffixes if each in kinds] or [""]
+        if not others:
+            return ()
+        if ".json" in others:
+            way = f"choose .json with {self.option}, the key of the captions in it"
+        else:
+            way = f"move the {first} files away to read the others"
+        return (Finding(
+            place, f"captions are read from the {first} files beside the pictures, and from "
+            f"{' or '.join(others)} only where there is none; {way}", fault=False,
+        ),)  # fmt: skip
+
+    def read(self, path: Path) -> tuple[object, str | None]:
+        """The caption in a file, and what is wrong with the file."""
+        try:
+            content = read_bytes(path, CAPTION_BYTES)
+        except OSError as error:
+            return None, f"{fault_of(error)}; put a text file there"
+        return self.caption(content, path.name)
+
+    def caption(self, content: bytes, name: str) -> tuple[object, str | None]:
+        """The caption in the content of a file `name`, and what is wrong with it."""
+        if len(content) > CAPTION_BYTES:
+            return None, f"has more than {size(CAPTION_BYTES)}; shorten it"
+        encoding = next(
+            (known for mark, known in MARKS.items() if content.startswith(mark)), self.encoding
+        )
+        try:
+            text = content.decode(encoding, "surrogateescape")
+        except UnicodeError:  # of encodings that take more than a byte for each character
+            return None, f"is not in {encoding.upper()}; save it as UTF-8"
+        if fault := undecodable(text, self.encoding):
+            return None, fault
+        if name.lower().endswith(".json"):
+            return self._caption_in_json(text)
+        if len(text) > CAPTION_CHARACTERS:
+            return None, f"has more than {CAPTION_CHARACTERS:,} characters; shorten it"
+        return " ".join(text.split()), None
+
+    def _caption_in_json(self, text: str) -> tuple[object, str | None]:
+        try:
+            fields = loads(text)
+        except JSONFault as error:
+            return None, f"{error}; mend it"
+        if not isinstance(fields, dict):
+            return None, "is not a JSON object"
+        keys = (self.key,) if self.key else CAPTION_COLUMNS
+        key = next((key for key in keys if fields.get(key) is not None), None)
+        if key is None:
+            known = ", ".join(list(fields)[:NAMES_SHOWN]) or "nothing"
+            return None, f"has no {keys[0]!r}, only {known}; choose with {self.option}"
+        return fields[key], None
+
+
+class SidecarFinder:
+    """Finds the file that is called like another one but for its suffix."""
+
+    def __init__(self, suffixes: tuple[str, ...]):
+        self.suffixes = [*suffixes, *(suffix.upper() for suffix in suffixes)]
+
+    def __call__(self, path: Path) -> bool:
+        for place, suffix in enumerate(self.suffixes):
+            if os.path.lexists(path.with_suffix(suffix)):
+                # The next one most likely has the same.
+                self.suffixes.insert(0, self.suffixes.pop(place))
+                return True
+        return False
+
+
+class ImageDetector:
+    """Tells pictures from other files: by their suffix, or by a look into what has a caption."""
+
+    def __init__(self, sidecars: Sidecars):
+        self.sidecars = sidecars
+        self._usual, self._any = SidecarFinder(USUAL_SUFFIXES), SidecarFinder(PICTURE_SUFFIXES)
+
+    def __contains__(self, path: Path) -> bool:
+        suffix = path.suffix.lower()
+        if suffix in USUAL_SUFFIXES:
+            return True
+        if suffix in PICTURE_SUFFIXES:  # a phone's original beside the JPEG that was made of it
+            return not self._usual(path)
+        return (
+            suffix not in CAPTION_SUFFIXES
+            and self.sidecars.of(path) is not None
+            and is_picture(path)
+            and not self._any(path)
+        )
+
+    def beside(self, path: Path) -> bool:
+        """Whether a picture is called like a file but for its suffix."""
+        return self._any(path)

@@ -1,0 +1,236 @@
+"""How well a picture shows what a caption says: CLIPScore with any CLIP."""
+
+import hashlib
+import math
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core import hub
+from core.errors import UserError, reason_of
+from core.inputs import is_file, is_folder
+from core.model_files import check_files
+from core.silence import silent_log
+from evaluation import transformers_clip
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from numpy import ndarray
+    from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCAL_DIR = "local-dir:"
+BUNDLED = f"{LOCAL_DIR}{ROOT / 'bundled' / 'clip'}"
+VIT_B_16 = "ViT-B-16/openai"
+CONFIG_FILE = "open_clip_config.json"
+WEIGHTS_FILE = "open_clip_model.safetensors"  # the only kind read: it cannot run code
+
+
+class Scorer:
+    """CLIPScore (Hessel et al. 2021, without their factor 2.5): max(100 cos(image, text), 0)."""
+
+    def __init__(self, model, preprocess, tokenizer, *, name: str, device: str = "cpu"):
+        """`model`, `preprocess`, `tokenizer` are open_clip's; scores are computed in fp32."""
+        from torchmetrics.multimodal import CLIPScore
+
+        self.name = name
+        self.sha256 = weights_sha256(model)
+        self.device = device
+        self.tokenizer = tokenizer
+        self._features, self._inputs = _Features(model.eval()), _Inputs(preprocess, tokenizer)
+        adapter = self._features, self._inputs
+        # Each process scores for itself: waiting for the others at every picture would never end.
+        metric = CLIPScore(model_name_or_path=lambda: adapter, sync_on_compute=False)
+        self._metric = metric.to(device)
+
+    @property
+    def identity(self) -> dict:
+        """What decides a score here: model, weights and libraries."""
+        libraries = {name: version(name) for name in ("open_clip_torch", "torchmetrics")}
+        return {"scorer": self.name, "scorer_sha256": self.sha256, "versions": libraries}
+
+    @classmethod
+    def load(cls, name: str, *, device: str = "cpu") -> "Scorer":
+        """Open "local-dir:FOLDER" or "ARCHITECTURE/WEIGHTS", e.g. "ViT-B-16/openai".
+
+        A folder holds open_clip_config.json, open_clip_model.safetensors and, if the config
+        names `hf_tokenizer_name`, the tokenizer's files; or the files of a CLIP of transformers:
+        config.json, model.safetensors, tokenizer, preprocessor_config.json. Raises UserError for
+        a scorer that is unknown, incomplete, unreadable, or neither in the cache nor to be
+        downloaded.
+        """
+        if name.startswith(LOCAL_DIR):
+            parts = _open_folder(Path(name.removeprefix(LOCAL_DIR)))
+        else:
+            parts = _open_published(name)
+        return cls(*parts, name=_portable(name), device=device)
+
+    def score(self, image: "Image.Image", caption: str) -> float:
+        """CLIPScore of an RGB picture and a caption, 0..100."""
+        import numpy as np
+        import torch
+
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # uint8 3,H,W in 0..255
+        with torch.inference_mode():
+            self._metric.reset()
+            self._metric.update(pixels.to(self.device), caption)
+            return self._finite(float(self._metric.compute()))
+
+    def features(self, images: "Sequence[Image.Image]") -> "ndarray":
+        """What the model sees in RGB pictures: float32 N,D, each of length 1."""
+        import torch
+
+        with torch.inference_mode():
+            pixels = torch.stack([self._inputs.preprocess(image) for image in images])
+            seen = self._features.get_image_features(pixels.to(self.device)).float()
+            self._finite(float(seen.sum()))
+            return torch.nn.functional.normalize(seen, dim=-1).cpu().numpy()
+
+    def text_features(self, captions: "Sequence[str]") -> "ndarray":
+        """What the model reads in captions: float32 N,D, each of length 1."""
+        import torch
+
+        with torch.inference_mode():
+            ids = self._inputs.tokenizer(list(captions)).to(self.device)
+            read = self._features.model.encode_text(ids).float()
+            self._finite(float(read.sum()))
+            return torch.nn.functional.normalize(read, dim=-1).cpu().numpy()
+
+    def _finite(self, number: float) -> float:
+        if not math.isfinite(number):
+            raise UserError(f"Scorer {self.name} gives no number. Its weights are damaged.")
+        return number
+
+    def truncates(self, caption: str) -> bool:
+        """Whether the end of the caption is beyond what the model reads."""
+        length = self.tokenizer.context_length
+        kept = self.tokenizer(caption)
+        # With room for one token more, a cut caption ends later; a whole one is only padded.
+        return bool((self.tokenizer(caption, context_length=length + 1)[:, :length] != kept).any())
+
+
+class _Features:
+    """An open_clip model as torchmetrics wants it: with the method names of transformers."""
+
+    config = None  # no `text_config`: the tokenizer has already cut captions to length
+
+    def __init__(self, model: "torch.nn.Module"):
+        self.model = model
+
+    def to(self, device) -> "_Features":
+        self.model.to(device)
+        return self
+
+    def get_image_features(self, pixel_values: "torch.Tensor") -> "torch.Tensor":
+        return self.model.encode_image(pixel_values)  # float N,3,H,W -> N,D
+
+    def get_text_features(self, input_ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
+        return self.model.encode_text(input_ids)  # int N,L -> float N,D; it masks by itself
+
+
+class _Inputs:
+    """open_clip's own preprocessing and tokenizer behind the call of a transformers processor."""
+
+    def __init__(self, preprocess, tokenizer):
+        self.preprocess = preprocess
+        self.tokenizer = tokenizer
+
+    def __call__(self, text=None, images=None, **_) -> dict:
+        import torch
+        from torchvision.transforms.functional import to_pil_image
+
+        if images is not None:
+            pixels = [self.preprocess(to_pil_image(image)) for image in images]
+            return {"pixel_values": torch.stack(pixels)}
+        ids = self.tokenizer(text)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def weights_sha256(model: "torch.nn.Module") -> str:
+    """Hash of all tensors by name: the same for the same weights, however they are stored."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_name(name: str) -> None:
+    """Raise UserError for a scorer that is not there or unknown, before anything is opened."""
+    if name.startswith(LOCAL_DIR):
+        _check_folder(Path(name.removeprefix(LOCAL_DIR)))
+    else:
+        _check_published(name)
+
+
+def _open_folder(folder: Path) -> tuple:
+    _check_folder(folder)
+    if _is_of_transformers(folder):
+        return transformers_clip.open_folder(folder)
+    check_files(folder)
+    return _open(f"{LOCAL_DIR}{folder}", f"{LOCAL_DIR}{folder}")
+
+
+def _check_folder(folder: Path) -> None:
+    if not is_folder(folder):
+        raise UserError(f"Scorer folder {folder} is not there. Try --scorer {VIT_B_16}.")
+    if _is_of_transformers(folder):
+        return transformers_clip.check_folder(folder)
+    for file in (CONFIG_FILE, WEIGHTS_FILE):
+        if not is_file(folder / file):
+            raise UserError(f"Scorer folder {folder} has no {file}. Add it or try another folder.")
+
+
+def _is_of_transformers(folder: Path) -> bool:
+    return is_file(folder / transformers_clip.CONFIG_FILE) and not is_file(folder / CONFIG_FILE)
+
+
+def _check_published(name: str) -> None:
+    import open_clip
+
+    architecture, _, weights = name.partition("/")
+    known = open_clip.list_pretrained_tags_by_model(architecture)
+    if not known:
+        raise UserError(
+            f"Unknown scorer '{name}'. Write local-dir:FOLDER, or ARCHITECTURE/WEIGHTS "
+            f"such as {VIT_B_16}."
+        )
+    if weights not in known:
+        raise UserError(f"Unknown weights '{name}'. {architecture} has: {', '.join(known)}.")
+
+
+def _open_published(name: str) -> tuple:
+    import open_clip
+
+    _check_published(name)
+    architecture, _, weights = name.partition("/")
+    tag = open_clip.get_pretrained_cfg(architecture, weights)
+    if "file" not in tag:
+        hub.answers()
+    # The architecture's config says GELU; OpenAI's weights were trained with QuickGELU.
+    quick_gelu = tag.get("quick_gelu", False)
+    return _open(name, architecture, pretrained=weights, force_quick_gelu=quick_gelu)
+
+
+def _open(name: str, model_name: str, **options) -> tuple:
+    """(model, preprocess, tokenizer); a UserError for whatever open_clip cannot open."""
+    import open_clip
+
+    try:
+        with silent_log(), hub.bounded_downloads():
+            # Unlike `create_model` this raises where weights are missing.
+            model, preprocess = open_clip.create_model_from_pretrained(model_name, **options)
+            return model, preprocess, open_clip.get_tokenizer(model_name)
+    except Exception as error:  # open_clip and what it calls raise every kind
+        reason = reason_of(error).rstrip(".: ")
+        raise UserError(f"Cannot open scorer {name}: {reason}.") from error
+
+
+def _portable(name: str) -> str:
+    """The name without this machine's paths where the folder is one of the repository's."""
+    folder = Path(name.removeprefix(LOCAL_DIR)).resolve()
+    if name.startswith(LOCAL_DIR) and folder.is_relative_to(ROOT):
+        return f"{LOCAL_DIR}{folder.relative_to(ROOT).as_posix()}"
+    return name

@@ -1,0 +1,228 @@
+"""A file of prompts drawn into a folder: what is there already is kept, and a manifest says what
+everything is."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.disk import held
+from core.errors import UserError
+from core.files import NotWritable, unwritable
+from core.signals import DeferredSignals
+from core.terminal import complain, say, shown
+from sampling.image import PROBLEMS, Picture
+from sampling.manifest import Manifest, sha256_of
+from sampling.prompt_rows import PromptRow, complain_of
+from sampling.sizes import size_note
+from sampling.trained_weights import sha256_of_weights
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from sampling.generator import Generator
+
+# What stands beside the settings, settings that change nothing but rounding, and the names of what
+# the weights say themselves.
+NOT_OF_IDENTITY = {"file", "row", "problem", "seconds", "sha256", "device", "versions", "model",
+                   "run_id"}  # fmt: skip
+
+
+def draw_rows(
+    wanted: Sequence[PromptRow], folder: Path, load: Callable[[], Generator], batch_size: int
+) -> None:
+    """Draw what the folder does not hold yet. Raises UserError, also for pictures that could be
+    drawn and not be saved."""
+    with _alone_in(folder):
+        manifest = Manifest(folder)
+        batch = Batch(load(), manifest, wanted)
+        batch.warn()
+        batch.draw(batch_size)
+    if problems := batch.problems():
+        complain_of(problems)
+        raise UserError(f"{len(problems):,} of {len(wanted):,} pictures were not saved: see above.")
+
+
+class Batch:
+    """Pictures on their way into the folder of a manifest."""
+
+    def __init__(self, generator: Generator, manifest: Manifest, wanted: Sequence[PromptRow]):
+        """Keeps what is as it is wanted, under the name that is wanted."""
+        self._generator, self._manifest, self._wanted = generator, manifest, wanted
+        self._folder = manifest.path.parent
+        self._weights = {"weights_sha256": sha256_of_weights(generator.pipe)}
+        self._there: set[str] = set()  # names of pictures that are as they are wanted
+        with DeferredSignals():  # between two names a file belongs to nobody
+            self._keep(self._found())
+
+    @property
+    def missing(self) -> list[PromptRow]:
+        return [each for each in self._wanted if each.name not in self._there]
+
+    def warn(self) -> None:
+        """What is kept, and what to expect of the rest."""
+        missing, told = self.missing, []
+        kept, all_ = len(self._there), len(self._wanted)
+        say(f"{all_:,} pictures: {kept:,} already there, {len(missing):,} to draw.")
+        for each in missing:
+            if dropped := self._generator.dropped_words(each.request.words):
+                told.append(f"warning: {each.row}: the prompt is too long; not read: '{dropped}'")
+            width, height = each.request.width, each.request.height
+            if note := size_note(width, height, self._generator.size):
+                told.append(f"warning: {each.row}: {note}")
+        complain_of(list(dict.fromkeys(told)))
+
+    def draw(self, batch_size: int) -> None:
+        """Draw what is missing. However it ends, the manifest is true."""
+        parts = list(_alike(self.missing, batch_size))
+        try:
+            with _bar(sum(part[0].request.denoising_steps for part in parts)) as bar:
+                for part in parts:
+                    self._draw(part, batch_size, bar)
+        except BaseException:
+            with suppress(NotWritable):  # on a full disk, say: the former is true as well
+                self._manifest.write()
+            there, all_ = len(self._there), len(self._wanted)
+            complain(f"{there:,} of {all_:,} pictures are there; the same command draws the rest.")
+            raise
+        self._let_go_of_others()
+
+    def problems(self) -> list[str]:
+        """A sentence for each picture that was not saved."""
+        entries = ((each, self._manifest.entries[each.name]) for each in self._wanted)
+        return [
+            f"{each.row}: {PROBLEMS[entry['problem']].format(seed=entry['seed'])}"
+            for each, entry in entries
+            if entry["problem"]
+        ]
+
+    def _keep(self, found: dict[str, str]) -> None:
+        """`found`: by the wanted names, those under which they are there."""
+        entries = self._manifest.entries
+        kept = {name: entries[former] for name, former in found.items()}
+        self._move({found[name]: name for name, entry in kept.items() if entry["file"]})
+        for former in found.values():
+            entries.pop(former, None)
+        for each in self._wanted:
+            if entry := kept.get(each.name):
+                file = each.name if entry["file"] else None
+                self._note(each, entry | {"file": file, "row": each.row.number})
+        self._manifest.write()
+
+    def _found(self) -> dict[str, str]:
+        entries, found = self._manifest.entries, {}
+        known = defaultdict(list)
+        for name in sorted(entries):
+            known[self._identity(entries[name])].append(name)
+        for each in self._wanted:
+            settings = self._generator.settings_of(each.request)
+            same = known[self._identity(settings)]
+            there = (n for n in same if entries[n]["problem"] or self._manifest.holds(entries[n]))
+            if name := next(there, None):
+                same.remove(name)
+                found[each.name] = name
+        return found
+
+    def _identity(self, settings: dict) -> frozenset:
+        """All that decides what a picture looks like, of its settings or its entry."""
+        known = self._weights | settings
+        names = known.keys() - NOT_OF_IDENTITY
+        return frozenset((name, _hashable(known[name])) for name in names)
+
+    def _move(self, names: dict[str, str]) -> None:
+        """Give files other names, which may be those of other files."""
+        names = {old: new for old, new in names.items() if old != new}
+        self._manifest.forget({*names, *names.values()})
+        aside = {new: self._folder / f".{new}.{os.getpid()}" for new in names.values()}
+        try:
+            for old, new in names.items():
+                (self._folder / old).rename(aside[new])
+            for new, path in aside.items():
+                path.replace(self._folder / new)
+        except OSError as error:
+            raise unwritable(self._folder, error) from error
+
+    def _draw(self, part: Sequence[PromptRow], batch_size: int, bar: tqdm) -> None:
+        """Pictures that are alike, at once."""
+        started, before, planned = time.monotonic(), bar.n, part[0].request.denoising_steps
+
+        def show_step(done: int, total: int) -> bool:
+            bar.update(before + planned * done // total - bar.n)
+            return False
+
+        requests = [each.request for each in part]
+        pictures = list(self._generator.pictures(requests, show_step, batch_size))
+        seconds = (time.monotonic() - started) / len(part)
+        self._manifest.forget([each.name for each in part])
+        for each, picture in zip(part, pictures, strict=True):
+            self._save(each, picture, seconds)
+            if not picture.problem:
+                bar.write(shown(f"{self._folder / each.name}  (seed {picture.seed})"))
+        self._manifest.write_if_due()
+
+    def _save(self, wanted: PromptRow, picture: Picture, seconds: float) -> None:
+        path = self._folder / wanted.name
+        if picture.problem:
+            path.unlink(missing_ok=True)  # of other settings: it would pass for this one
+        else:
+            picture.save(path)
+        entry = {"file": None if picture.problem else wanted.name, "row": wanted.row.number}
+        entry |= picture.settings | self._weights | {"problem": picture.problem}
+        entry["seconds"] = round(seconds, 3)
+        self._note(wanted, entry | {"sha256": None if picture.problem else sha256_of(path)})
+
+    def _note(self, wanted: PromptRow, entry: dict) -> None:
+        self._manifest.entries[wanted.name] = entry
+        self._there.add(wanted.name)
+
+    def _let_go_of_others(self) -> None:
+        """When all is there, the manifest is about that alone."""
+        entries = self._manifest.entries
+        others = entries.keys() - {each.name for each in self._wanted}
+        self._manifest.entries = {n: e for n, e in entries.items() if n not in others}
+        self._manifest.write()
+        if files := sorted(filter(None, (entries[name]["file"] for name in others))):
+            say(f"{len(files):,} pictures are of no row now, and stay: {', '.join(files):.200}")
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Raises UserError while another process draws into the folder."""
+    with held(folder, wait=False) as free:
+        if not free:
+            raise UserError(
+                f"Another process draws into {folder}. Wait for it, or give another --output."
+            )
+        yield
+
+
+def _alike(wanted: Sequence[PromptRow], batch_size: int) -> Iterator[list[PromptRow]]:
+    """Parts of at most `batch_size`, each of pictures that can be drawn together; one by one they
+    keep their order."""
+    groups = defaultdict(list)
+    for place, each in enumerate(wanted):
+        kind = replace(each.request, prompt="any", negative_prompt="", seed=0, variation_seed=0)
+        groups[place if batch_size == 1 else kind].append(each)
+    for group in groups.values():
+        for start in range(0, len(group), batch_size):
+            yield group[start : start + batch_size]
+
+
+def _bar(steps: int) -> tqdm:
+    """Of all denoising steps, with the time that is left; none where stderr is no terminal."""
+    from tqdm import tqdm
+
+    return tqdm(total=steps, unit="step", leave=False, disable=None)
+
+
+def _hashable(value: object) -> object:
+    """Equal where the values are, also 5 and 5.0."""
+    is_number = isinstance(value, int | float)
+    return value if is_number else json.dumps(value, sort_keys=True)

@@ -1,0 +1,213 @@
+"""From noise to picture, one step at a time: the one place where a UNet is asked what is noise.
+
+Drawings that were begun at different times, with other words, steps, guidance and schedulers, can
+take their next step in one call of the UNet, because it is told the timestep of each row (batching
+by iteration, as Yu et al. 2022 have it for text: "Orca", section 3).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import diffusers
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+
+from sampling.prompt_weights import Part, weigh, words_of
+from sampling.request import SCHEDULERS, Request
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+
+class Drawing:
+    """Pictures of equal steps, guidance, size and scheduler, on their way from noise."""
+
+    def __init__(self, request: Request, scheduler, embeddings, latents, options: dict):
+        """`request`: what they have in common. `embeddings`: R,77,D, rows without words first if
+        there is guidance: then R = 2N, else N. `latents`: N,C,h,w, as noisy as the first of the
+        steps expects. `options`: of the scheduler's steps."""
+        self.steps = request.denoising_steps
+        self.done = 0  # steps
+        self.expected = None  # N,C,h,w: what `latents` would be without their noise; None at first
+        self.embeddings = embeddings
+        self.latents = latents
+        self._timesteps = scheduler.timesteps[-self.steps :]
+        self._guidance_scale = float(request.guidance_scale)
+        self._scheduler, self._options = scheduler, options
+
+    @property
+    def rows(self) -> int:
+        return len(self.embeddings)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """C,h,w: what Drawings must have in common to take a step together."""
+        return tuple(self.latents.shape[1:])
+
+    @property
+    def timestep(self) -> torch.Tensor:
+        return self._timesteps[self.done]
+
+    def inputs(self) -> torch.Tensor:
+        """R,C,h,w: what the UNet sees."""
+        scaled = self._scheduler.scale_model_input(self.latents, self.timestep)
+        return torch.cat([scaled] * (self.rows // len(scaled)))
+
+    def advance(self, output: torch.Tensor) -> None:
+        """Take a step; `output` is R,C,h,w: what the UNet made of `inputs`."""
+        if self.rows > len(self.latents):  # classifier-free guidance (Ho & Salimans 2022, eq. 6)
+            without, with_words = output.chunk(2)
+            output = without + self._guidance_scale * (with_words - without)
+        step = self._scheduler.step(output, self.timestep, self.latents, **self._options)
+        self.latents = step.prev_sample
+        # Multistep schedulers keep what they expected; the others return it.
+        outputs = getattr(self._scheduler, "model_outputs", None)
+        self.expected = outputs[-1] if outputs else step.pred_original_sample
+        self.done += 1
+
+
+class Denoiser:
+    """Begins Drawings with the parts of a pipeline, lets them take steps, decodes them."""
+
+    def __init__(self, pipe: StableDiffusionPipeline):
+        self.pipe = pipe
+        # Without the note of which values are defaults, as after saving and loading: else another
+        # class's defaults would take their place, and v-prediction set in memory be lost.
+        self._scheduler_config = dict(pipe.scheduler.config)
+        self._scheduler_config.pop("_use_default_values", None)
+
+    @torch.no_grad()
+    def begin(self, batch: Sequence[Request], width: int, height: int) -> Drawing:
+        """Latents for requests of one picture each; they have steps, guidance and scheduler in
+        common, and all have an init image, and its strength, or none has.
+
+        The noise of a picture comes from its own seed, on the CPU. `width`, `height`: pixels.
+        """
+        pipe, request = self.pipe, batch[0]
+        scheduler = self._scheduler(request)
+        embeddings = self._embeddings(
+            [each.parts_of(each.prompt) for each in batch],
+            [each.parts_of(each.negative_prompt) for each in batch],
+            request.guidance_scale > 1,
+        )
+        generators = [torch.Generator("cpu").manual_seed(each.seed) for each in batch]
+        if request.init_image:
+            clean = self._encoded(batch, generators, width, height, embeddings.dtype)
+            noise = self._noise(batch, generators, clean.shape, embeddings.dtype)
+            first = scheduler.timesteps[-request.denoising_steps].repeat(len(batch))
+            latents = scheduler.add_noise(clean, noise, first)
+        else:
+            scale = pipe.vae_scale_factor
+            shape = len(batch), pipe.unet.config.in_channels, height // scale, width // scale
+            noise = self._noise(batch, generators, shape, embeddings.dtype)
+            latents = noise * scheduler.init_noise_sigma
+        takes_noise = "generator" in inspect.signature(scheduler.step).parameters
+        more = {"generator": generators} if takes_noise else {}
+        return Drawing(request, scheduler, embeddings, latents, more)
+
+    def _noise(
+        self, batch: Sequence[Request], generators: list, shape: tuple, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """N,C,h,w: that of each seed, or on the way from there to that of the variation seed."""
+        noise = randn_tensor(shape, generators, self.pipe.device, dtype)
+        for row, request in zip(noise, batch, strict=True):
+            if request.variation_strength:
+                other = torch.Generator("cpu").manual_seed(request.variation_seed)
+                target = randn_tensor((1, *row.shape), other, self.pipe.device, dtype)[0]
+                row.copy_(slerp(row, target, request.variation_strength))
+        return noise
+
+    def _encoded(
+        self, batch: Sequence[Request], generators: list, width: int, height: int, dtype
+    ) -> torch.Tensor:
+        """N,C,h,w: the init images as the VAE has them, one after another as diffusers does."""
+        pipe, vae = self.pipe, self.pipe.vae
+        fitted = {each: each.fitted(width, height) for each in {r.init_image for r in batch}}
+        latents = []
+        for request, generator in zip(batch, generators, strict=True):
+            pixels = pipe.image_processor.preprocess(fitted[request.init_image])
+            encoded = vae.encode(pixels.to(device=pipe.device, dtype=dtype)).latent_dist
+            latents.append(encoded.sample(generator))
+        return vae.config.scaling_factor * torch.cat(latents)
+
+    def _embeddings(
+        self, prompts: list[list[Part]], negative: list[list[Part]], guided: bool
+    ) -> torch.Tensor:
+        """What the text encoder makes of N prompts: R,77,D, as a Drawing takes them."""
+        texts, avoided = (list(map(words_of, each)) for each in (prompts, negative))
+        with_words, without = self.pipe.encode_prompt(texts, self.pipe.device, 1, guided, avoided)
+        with_words = weigh(with_words, prompts, self.pipe.tokenizer)
+        if without is None:
+            return with_words
+        return torch.cat([weigh(without, negative, self.pipe.tokenizer), with_words])
+
+    def _scheduler(self, request: Request):
+        """A new one for each Drawing: it keeps earlier outputs of the model."""
+        name, options = SCHEDULERS[request.scheduler]
+        scheduler = getattr(diffusers, name).from_config(self._scheduler_config, **options)
+        scheduler.set_timesteps(request.steps, device=self.pipe.device)
+        if request.init_image and hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(request.steps - request.denoising_steps)
+        return scheduler
+
+    @torch.no_grad()
+    def step(self, drawings: Sequence[Drawing]) -> None:
+        """Let all take their next step, in one call of the UNet. They are of one `shape`."""
+        timestep = drawings[0].timestep
+        if len(drawings) > 1:
+            timestep = torch.cat([d.timestep.float().expand(d.rows) for d in drawings])
+        output = self.pipe.unet(
+            torch.cat([drawing.inputs() for drawing in drawings]),
+            timestep,
+            encoder_hidden_states=torch.cat([drawing.embeddings for drawing in drawings]),
+            return_dict=False,
+        )[0]
+        parts = output.split([drawing.rows for drawing in drawings])
+        for drawing, part in zip(drawings, parts, strict=True):
+            drawing.advance(part)
+
+    @torch.no_grad()
+    def look(self, drawing: Drawing) -> torch.Tensor:
+        """What there is so far, noise and all: float32 N,3,H,W in 0..1, on the CPU."""
+        latents = drawing.inputs()[: len(drawing.latents)]
+        return self._images(self._decode(latents), [False] * len(latents))
+
+    @torch.no_grad()
+    def finish(self, drawing: Drawing) -> tuple[torch.Tensor, list[bool], list[bool]]:
+        """Images (float32 N,3,H,W in 0..1, on the CPU), whether each was flagged by the safety
+        checker (and is black), whether each is finite."""
+        decoded, flagged = self.pipe.run_safety_checker(
+            self._decode(drawing.latents), self.pipe.device, drawing.embeddings.dtype
+        )
+        flagged = flagged or [False] * len(decoded)
+        images = self._images(decoded, flagged)
+        finite = images.isfinite().flatten(1).all(1)
+        finite &= drawing.latents.isfinite().flatten(1).all(1).cpu()
+        return images, flagged, finite.tolist()
+
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.pipe.vae.decode(latents / self.pipe.vae.config.scaling_factor).sample
+
+    def _images(self, decoded: torch.Tensor, flagged: list[bool]) -> torch.Tensor:
+        """-1..1 -> 0..1; what the safety checker gave back is in 0..1 already where it flagged."""
+        made = self.pipe.image_processor.postprocess(
+            decoded, output_type="pt", do_denormalize=[not each for each in flagged]
+        )
+        return made.float().cpu()
+
+
+def slerp(start: torch.Tensor, end: torch.Tensor, share: float) -> torch.Tensor:
+    """Spherical interpolation (Shoemake 1985): between two noises it is noise, of their length.
+
+    `share`: 0 is `start`, 1 is `end`.
+    """
+    one, other = start.float(), end.float()
+    cosine = (one * other).sum() / (one.norm() * other.norm())
+    if cosine.abs() > 0.9995:  # nearly on one line, where the sine says nothing
+        return torch.lerp(one, other, share).to(start.dtype)
+    angle = torch.acos(cosine)
+    own, others = (torch.sin(part * angle) / torch.sin(angle) for part in (1 - share, share))
+    return (own * one + others * other).to(start.dtype)

@@ -1,0 +1,202 @@
+"""What a run leaves: the model, its card, a report, and if wanted a copy on the hub."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from core import hub
+from core.errors import UserError, reason_of
+from core.files import NotWritable, replaced, unwritable, vanish
+from core.inputs import TEXT_BYTES, is_there, read_text
+from training.model import captions_beside
+from training.model_card import model_card
+from training.report import HardExample, records_of, write_report
+from training.validation import fixed_losses
+
+WRITTEN_HERE = "\n<!-- written by train_text_to_image.py -->\n"
+LOOKED_AT = 200  # pictures whose loss is measured at the end
+FEW, LARGE = 8, 100_000_000  # for a UNet of more parameters than this on a CPU: seconds a picture
+EXAMPLES = 12  # pictures that go with the model
+THUMBNAILS, THUMBNAIL_SIDE = 12, 160  # of the hardest; pixels
+# Of OUTPUT_DIR; the hub gets the model, not how it came to be step by step.
+NOT_UPLOADED = [
+    "checkpoint-*",
+    "checkpoint-*/**",
+    "class/**",
+    "validation/*/*",  # what a verdict along the way was drawn from
+    "best/**",
+    "logs/**",
+    ".*",
+    "*.jsonl",
+]
+
+
+Beside = Callable[[object, Path], None]
+
+
+def save_model(learner, latents, config, run, steps: int, state: dict) -> dict:
+    """Write the model to OUTPUT_DIR; its run.json. Whatever fails, what was trained is kept.
+
+    `state`: what is known of the best look and of an early stop.
+    """
+    manifest = run.manifest(latents, steps)
+    if state["best"]:
+        manifest["best"] = state["best"]
+    several = latents.pictures_per_step(run.global_batch)
+    manifest["stopped_early"] = steps < config.total_steps(len(latents), several)
+    failed = None
+    run.room.release()
+    try:
+        records = records_of(config.output / "log.jsonl")
+        card = model_card(manifest, records, config.prompts) + WRITTEN_HERE
+        notes = captions_beside(config, latents) | (
+            {"README.md": card} if ours(config.output) else {}
+        )
+        learner.save(config.output, manifest, notes)
+    except OSError as error:
+        failed = unwritable(config.output, error)
+    except Exception as error:  # memory, numbers that do not fit --save_dtype, a base that is gone
+        failed = error
+    if run.any(failed is not None):
+        failed = failed or UserError("The model could not be saved.")
+        failed.add_note(_kept(run.checkpoints))
+        raise failed
+    run.say(f"The model is in {config.output}.")
+    return manifest
+
+
+def _kept(checkpoints) -> str:
+    """What has become of the weights that could not be saved as a model, in words."""
+    try:
+        kept = checkpoints.keep()
+    except UserError as error:
+        return str(error)
+    return f"What was trained is kept: {kept}; only the saving is left to be done."
+
+
+def tell(
+    learner, latents, config, run, manifest: dict, state: dict, beside: Beside | None = None
+) -> None:
+    """Write what goes with the model, then the report, then upload: what fails takes nothing along.
+
+    `beside` is given the pipeline and the model's folder, to write there what else it is to hold.
+    """
+    hardest = hard_pictures(learner, latents, config, run)
+    if not run.is_main:
+        return
+    try:
+        keep_examples(config, manifest["steps"] if state["looked"] == manifest["steps"] else None)
+        if beside:
+            beside(learner.pipe, config.output)
+        records = records_of(config.output / "log.jsonl")
+        report = write_report(config.output, manifest, records, hardest, config.prompts)
+    except (OSError, NotWritable) as error:
+        raise UserError(
+            f"The model is whole in {config.output}, but not all that goes with it could be "
+            f"written ({error.reason if isinstance(error, NotWritable) else error})."
+        ) from error
+    run.say(f"What happened is in {report}.")
+    if config.push_to_hub:
+        upload(config, run)
+
+
+def keep_examples(config, look: int | None) -> None:
+    """Copy what the final model drew at `look` into OUTPUT_DIR/examples, which the app shows: the
+    first picture of each validation prompt, unless it is black because something went wrong."""
+    examples = config.output / "examples"
+    numbers = [place * config.num_validation_images for place in range(len(config.prompts))]
+    drawn = [config.output / "validation" / f"step-{look:06}-{n}.png" for n in numbers if look]
+    kept = [path for path in drawn if path.is_file() and _has_light(path)][:EXAMPLES]
+    if not kept:
+        return vanish(examples)  # those of an earlier model
+    with replaced(examples) as folder:
+        folder.mkdir()
+        for place, path in enumerate(kept):
+            shutil.copy(path, folder / f"{place:02}.png")
+
+
+def _has_light(path: Path) -> bool:
+    with Image.open(path) as image:
+        return max(high for _, high in image.convert("RGB").getextrema()) > 0
+
+
+def ours(folder: Path) -> bool:
+    """Whether the folder's README.md may be replaced: there is none, or it is an earlier card."""
+    card = folder / "README.md"
+    try:
+        return WRITTEN_HERE in read_text(card, TEXT_BYTES, errors="replace")
+    except OSError:  # none, or something that is no file
+        return not is_there(card)
+
+
+def hard_pictures(learner, latents, config, run) -> list[HardExample]:
+    """Of the first pictures of the data set, the loss at the end: the highest first. None where
+    they cannot be read any more, as without latents they are."""
+    size = sum(weight.numel() for weight in learner.unet.parameters())
+    slow = run.device.type == "cpu" and size > LARGE
+    losses = {}
+    with run.going_on():
+        losses = fixed_losses(learner, latents, config, run, most=FEW if slow else LOOKED_AT)
+    order = sorted(losses, key=losses.get, reverse=True)
+    return [
+        HardExample(
+            picture=latents.images.names[number],
+            caption=latents.images.captions[number][0],
+            loss=losses[number],
+            thumbnail=_thumbnail(latents.images, number) if place < THUMBNAILS else None,
+        )
+        for place, number in enumerate(order)
+    ]
+
+
+def _thumbnail(images, number: int) -> bytes | None:
+    """A small JPEG; None where the picture cannot be read any more."""
+    try:
+        image = images.image(number)
+    except UserError:
+        return None
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    kept = BytesIO()
+    image.save(kept, "JPEG", quality=80)
+    return kept.getvalue()
+
+
+def reserve_on_hub(config) -> None:
+    """Make the model's place on the hub before training: a missing login is found now."""
+    from huggingface_hub import HfApi
+
+    hub.answers()
+    try:
+        HfApi(token=config.hub_token).create_repo(_hub_name(config), private=True, exist_ok=True)
+    except Exception as error:  # network, login, name, quota: each library's own kind
+        raise UserError(
+            f"--push_to_hub: {_hub_name(config)} cannot be made on the hub ({reason_of(error)}). "
+            "Log in with 'hf auth login', check --hub_model_id, or leave --push_to_hub out."
+        ) from error
+
+
+def upload(config, run) -> None:
+    """Copy the saved model to the hub. What is here stays, whatever happens there."""
+    from huggingface_hub import HfApi
+
+    name = _hub_name(config)
+    hub.answers()
+    try:
+        HfApi(token=config.hub_token).upload_folder(
+            repo_id=name, folder_path=config.output, ignore_patterns=NOT_UPLOADED
+        )
+    except Exception as error:  # as above
+        raise UserError(
+            f"The model is whole in {config.output}, but was not uploaded ({reason_of(error)}). "
+            f"Later: hf upload {name} {config.output}"
+        ) from error
+    run.say(f"Uploaded to {name}.")
+
+
+def _hub_name(config) -> str:
+    return config.hub_model_id or config.output.resolve().name

@@ -1,0 +1,270 @@
+"""A password before the page: one door for every request, whatever its route.
+
+Nobody is let in for coming from this machine: what a tunnel or a proxy passes on comes from it too.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import html
+import json
+import math
+import os
+import secrets
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from starlette.requests import HTTPConnection
+
+from core.errors import UserError
+from webapp.client_address import address_of
+from webapp.http_security import BODY_SECONDS, OPEN_PATHS
+from webapp.limits import MAX_PASSWORD_CHARACTERS
+from webapp.login_attempts import LoginAttempts
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MIN_CHARACTERS, MAX_CHARACTERS = 8, MAX_PASSWORD_CHARACTERS
+MAX_FORM_BYTES = 4096  # 256 characters of 4 bytes, each written as %F0
+VARIABLE = "SD_POKEMON_PASSWORD"
+COOKIE_SECONDS = 7 * 24 * 60 * 60  # as long as a public link
+FORM = b"application/x-www-form-urlencoded"
+
+ASK = "The password, please."
+WRONG = "That is not the password."
+WAIT = "Too many wrong passwords are being tried. Try again in {seconds} s."
+SLOW = "The password came too slowly. Send it in one go."
+HOW = (
+    "This page has a password: open it in a browser, or send the header Authorization: Bearer "
+    "and the password."
+)
+HEADERS = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'",
+    ),
+)
+PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Password</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+:root {{ color-scheme: light dark }}
+body {{ display: grid; place-items: center; min-height: 90vh; margin: 0;
+  font: 1rem/1.5 ui-sans-serif, system-ui, sans-serif; background: light-dark(#faf8f4, #0c0a09) }}
+form {{ display: grid; gap: .75rem; width: min(20rem, 90vw) }}
+input, button {{ font: inherit; padding: .6rem .8rem; border-radius: .6rem; border: 1px solid #a8a29e }}
+button {{ border: 0; color: white; background: #c2410c; cursor: pointer }}
+</style></head><body><form method="post" action="">
+<label for="password" role="status">{sentence}</label>
+<input id="password" name="password" type="password" autocomplete="current-password" autofocus required>
+<button>Open</button></form></body></html>"""  # noqa: E501
+
+
+def given_password(argument: str | None, file: str | None) -> str | None:
+    """What --password, --password_file and the environment say: "" for a password that is to be
+    made up, None for none.
+
+    Taken out of the environment: the programs that are started from here have no use for it.
+    """
+    variable = os.environ.pop(VARIABLE, "")
+    if argument and file:
+        raise UserError("--password and --password_file give two passwords. Leave one out.")
+    return _read(file) if file else argument or variable or argument
+
+
+def _read(file: str) -> str:
+    try:
+        with open(file, "rb") as opened:
+            text = opened.read(MAX_FORM_BYTES).decode().strip()
+    except (OSError, ValueError) as error:  # also bytes that are no UTF-8, and a name with a zero
+        reason = getattr(error, "strerror", None) or "it holds no text"
+        raise UserError(
+            f"--password_file {file!r:.200} cannot be read ({reason}). Name a file that holds the "
+            "password and nothing else."
+        ) from error
+    if not text:
+        raise UserError(f"--password_file {file!r:.200} is empty. Write the password into it.")
+    return text
+
+
+class PasswordCheck:
+    """What a door asks for: the password, or the cookie that it gives in return."""
+
+    def __init__(self, text: str = "", attempts: LoginAttempts | None = None):
+        """Without `text`, 128 random bits. Raises UserError when it is easily guessed, or cannot
+        be typed."""
+        self.made_up = not text
+        self.text = text.strip() if text else secrets.token_urlsafe(16)
+        if len(self.text) < MIN_CHARACTERS:
+            raise UserError(
+                f"The password has {len(self.text)} characters. Give {MIN_CHARACTERS} or more, "
+                "or --password alone, which makes one up."
+            )
+        if len(self.text) > MAX_CHARACTERS or not self.text.isprintable():
+            raise UserError(
+                f"The password is no line that can be typed. Give one of {MIN_CHARACTERS} to "
+                f"{MAX_CHARACTERS} characters."
+            )
+        self.attempts = attempts or LoginAttempts()
+        self.gradio_is_starting = True
+        # Browsers keep cookies by host, not by port: two apps on one machine need two names.
+        self.cookie_name = f"door_{secrets.token_hex(4)}"
+        self.cookie_value = secrets.token_urlsafe(32)
+
+    async def judge(self, peer: str, given: bytes) -> bool | None:
+        """Whether it is right; None where too many wrong ones are tried to look at it. Nobody has
+        to be slowed who guesses at 128 bits."""
+        if self.made_up:
+            return self.fits(given)
+        return await self.attempts.judge(peer, lambda: self.fits(given))
+
+    def fits(self, given: bytes) -> bool:
+        # Digests, so that not even the length can be timed.
+        digests = (hashlib.sha256(t).digest() for t in (given.strip(), self.text.encode()))
+        return hmac.compare_digest(*digests)
+
+    def fits_cookie(self, header: bytes) -> bool:
+        pairs = (pair.strip().partition(b"=") for pair in header.split(b";"))
+        return any(
+            name == self.cookie_name.encode()
+            and hmac.compare_digest(value, self.cookie_value.encode())
+            for name, _, value in pairs
+        )
+
+
+class PasswordMiddleware:
+    """ASGI middleware: lets in whoever knows the password, and asks everybody else for it."""
+
+    def __init__(self, app: "ASGIApp", password: PasswordCheck):
+        self._app = app
+        self._password = password
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if scope["type"] == "lifespan" or self._is_open(scope):
+            return await self._app(scope, receive, send)
+        headers = dict(scope["headers"])
+        if self._password.fits_cookie(headers.get(b"cookie", b"")):
+            return await self._app(scope, receive, send)
+        scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer":
+            receive = BufferedReceive(receive)
+            if await self._lets_in(scope, receive, send, bearer):
+                await self._app(scope, receive, send)
+            return
+        if scope["type"] == "http" and scope["method"] == "POST" and _is_form(headers):
+            return await self._log_in(scope, receive, send)
+        await self._refuse(scope, send, 401, ASK if _is_browser(scope) else HOW)
+
+    def _is_open(self, scope: "Scope") -> bool:
+        """gradio asks its own server to start up, over HTTP and without a password."""
+        path = scope["path"]
+        starting = self._password.gradio_is_starting and path == "/gradio_api/startup-events"
+        return scope["type"] == "http" and (path in OPEN_PATHS or starting)
+
+    async def _lets_in(
+        self, scope: "Scope", receive: "BufferedReceive", send: "Send", given: bytes
+    ) -> bool:
+        """Whether a password is right. Who sent another is told so, if still there by then."""
+        peer = address_of(HTTPConnection(scope))
+        right = await receive.unless_gone(self._password.judge(peer, given))
+        if receive.is_over:
+            return False
+        if right is None:
+            seconds = math.ceil(self._password.attempts.seconds_until_room(peer)) or 1
+            await self._refuse(scope, send, 429, WAIT.format(seconds=seconds), seconds)
+        elif not right:
+            await self._refuse(scope, send, 401, WRONG)
+        return right is True
+
+    async def _log_in(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                fields = dict(parse_qsl((await _body(receive)).decode("latin-1")))
+        except TimeoutError:
+            return await self._refuse(scope, send, 408, SLOW)
+        if "password" not in fields:
+            return await self._refuse(scope, send, 401, ASK)
+        given = fields["password"].encode()
+        if not await self._lets_in(scope, BufferedReceive(receive), send, given):
+            return
+        # Relative, and so right behind any proxy; "./" keeps it on this host.
+        target = b"./" + scope.get("raw_path", b"/").rpartition(b"/")[2]
+        if scope["query_string"]:
+            target += b"?" + scope["query_string"]
+        cookie = f"{self._password.cookie_name}={self._password.cookie_value}"
+        cookie += f"; Path=/; HttpOnly; SameSite=Lax; Max-Age={COOKIE_SECONDS}"
+        if dict(scope["headers"]).get(b"x-forwarded-proto") == b"https":
+            cookie += "; Secure"
+        await _answer(send, 303, b"", (b"location", target), (b"set-cookie", cookie.encode()))
+
+    async def _refuse(
+        self, scope: "Scope", send: "Send", status: int, sentence: str, retry_after: int = 0
+    ) -> None:
+        if scope["type"] == "websocket":
+            return await send({"type": "websocket.close", "code": 1008})
+        headers = [(b"www-authenticate", b"Bearer")] if status == 401 else []
+        if retry_after:
+            headers = [(b"retry-after", str(retry_after).encode())]
+        if _is_browser(scope):
+            body, kind = PAGE.format(sentence=html.escape(sentence)), b"text/html; charset=utf-8"
+        else:
+            body, kind = json.dumps({"error": sentence}), b"application/json"
+        await _answer(send, status, body.encode(), (b"content-type", kind), *headers)
+
+
+class BufferedReceive:
+    """A request's `receive`, which keeps what comes while somebody waits."""
+
+    def __init__(self, receive: "Receive"):
+        self._receive = receive
+        self._messages: list[Message] = []
+        self.is_over = False
+
+    async def __call__(self) -> "Message":
+        return self._messages.pop(0) if self._messages else await self._receive()
+
+    async def unless_gone(self, work: Coroutine) -> object:
+        """What `work` gives; None, and it is called off, as soon as the client has gone."""
+        work, gone = asyncio.ensure_future(work), asyncio.ensure_future(self._until_gone())
+        try:
+            await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
+            return work.result() if work.done() else None
+        finally:
+            self.is_over = gone.done() and not work.done()
+            work.cancel()
+            gone.cancel()
+
+    async def _until_gone(self) -> None:
+        """Never, while the client has more to send than is to be kept here."""
+        while not (message := await self._receive())["type"].endswith("disconnect"):
+            self._messages.append(message)
+            if message.get("more_body"):
+                await asyncio.Event().wait()
+
+
+def _is_form(headers: dict[bytes, bytes]) -> bool:
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == FORM
+
+
+def _is_browser(scope: "Scope") -> bool:
+    return b"text/html" in dict(scope["headers"]).get(b"accept", b"")
+
+
+async def _body(receive: "Receive") -> bytes:
+    """The request's body; empty when it is longer than a password form can be."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False) and len(body) <= MAX_FORM_BYTES
+    return body if len(body) <= MAX_FORM_BYTES else b""
+
+
+async def _answer(send: "Send", status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    headers = [*HEADERS, *headers, length]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,240 @@
+"""Which of gradio's own routes are open, and what they are given.
+
+gradio answers many a bad request with status 500 and a traceback in the log, and has routes that
+no page of ours uses: they fetch addresses, write files, cancel the drawings of others. Here all
+that is not known to be used is closed, and what is used gets what it expects.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from types import NoneType
+from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from webapp.client_address import address_of
+from webapp.disconnects import AbandonedEvents
+from webapp.http_security import (
+    TOO_LARGE,
+    Refusal,
+    answer_of,
+    is_large,
+    large_bodies,
+    read_body,
+    read_drawing,
+    read_json,
+    read_large,
+)
+from webapp.limits import (
+    MAX_BODY_BYTES,
+    MAX_STREAMS,
+    MAX_STREAMS_OF_PEER,
+    MAX_UPLOADED,
+    UPLOAD_SECONDS,
+)
+from webapp.named_endpoint import NAME
+
+if TYPE_CHECKING:
+    import gradio
+    from gradio.block_function import BlockFunction
+
+PREFIX = "/gradio_api/"
+CLOSED = re.compile(r"/(login|logout|monitoring)(/.*)?")  # beside the prefix
+UNUSED_KEYS = {"deep_link", "page"}  # of a query: another page, or the state of another visitor
+STREAMS = re.compile(r"heartbeat/.*|queue/data")  # answers that go on and on
+CALL_KEYS = {"data", "event_data", "fn_index", "session_hash", "trigger_id"}
+NOTHING_HERE = "There is nothing at this address. The API is described at /api."
+STUMBLES = {  # what gradio raises at bad requests for a path, and what they get instead
+    r"/(gradio_api/file=|static/|assets/|svelte/).*": (
+        (OSError, ValueError),
+        (404, "There is no such file. Pictures are kept for a day."),
+    ),
+}
+
+
+class RouteAllowList:
+    """ASGI middleware. Raises nothing: a Refusal becomes the answer."""
+
+    def __init__(self, app: ASGIApp, page: "gradio.Blocks"):
+        """`page` has its `uploads`."""
+        self._app, self._page = app, page
+        self._listeners = AbandonedEvents(page._queue)
+        self._streams = Counter()  # of each peer, now
+        self._routes: list[tuple[str, re.Pattern, Callable[[HttpRequest], Awaitable[bytes]]]] = [
+            (methods, re.compile(path), check)
+            for methods, path, check in (
+                ("GET", r"app_id|info|startup-events|theme\.css|heartbeat/[\w-]{1,64}", _nothing),
+                ("GET HEAD", r"file=(?!https?:)[^\0]{1,4000}", _nothing),
+                ("GET", r"queue/data", self._check_listener),
+                ("POST", r"queue/join|run/predict", self._read_call),
+                ("POST", r"cancel", self._read_cancel),
+                ("POST", r"upload", self._read_upload),
+                ("GET POST DELETE", r"mcp/?", read_drawing),
+            )
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        request = HttpRequest(scope, receive)
+        try:
+            if CLOSED.fullmatch(path) or UNUSED_KEYS & request.query_params.keys():
+                raise Refusal(404, NOTHING_HERE)
+            if path.startswith(PREFIX):
+                body = await self._check(path.removeprefix(PREFIX), request)
+                receive = _again(body, receive)
+            with self._followed(path.removeprefix(PREFIX), request):
+                await self._pass_on(path, scope, receive, send)
+        except ClientDisconnect:
+            return
+        except Refusal as refusal:
+            await answer_of(refusal)(scope, receive, send)
+
+    async def _check(self, route: str, request: HttpRequest) -> bytes:
+        """The body, as far as it had to be read. Raises Refusal."""
+        for methods, pattern, check in self._routes:
+            if request.method in methods.split() and pattern.fullmatch(route):
+                return await check(request)
+        raise Refusal(404, NOTHING_HERE)
+
+    async def _pass_on(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises Refusal where gradio stumbles over the name of a file or the form of an upload."""
+        answered = False
+
+        async def watched_send(message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except Exception as error:
+            for pattern, (kinds, refusal) in STUMBLES.items():
+                known = isinstance(error, kinds) or isinstance(error.__context__, kinds)
+                if known and re.fullmatch(pattern, path, re.S) and not answered:
+                    raise Refusal(*refusal) from error
+            raise
+
+    @contextmanager
+    def _followed(self, route: str, request: HttpRequest) -> Iterator[None]:
+        """While an answer that goes on and on does. Raises Refusal where there are too many."""
+        if not STREAMS.fullmatch(route):
+            yield
+            return
+        peer = address_of(request)
+        shared = peer in ("here", "tunnel")
+        full = not shared and self._streams[peer] >= MAX_STREAMS_OF_PEER
+        if full or self._streams.total() >= MAX_STREAMS:
+            raise Refusal(503, "Too many pages are open. Close one, or try again in a minute.")
+        session = request.query_params.get("session_hash") if route == "queue/data" else None
+        self._streams[peer] += 1
+        try:
+            with self._listeners.listening(session) if session else nullcontext():
+                yield
+        finally:
+            self._streams[peer] -= 1
+            self._streams += Counter()  # without those of none
+
+    async def _check_listener(self, request: HttpRequest) -> bytes:
+        session = request.query_params.get("session_hash")
+        if session not in self._page._queue.pending_messages_per_session:
+            raise Refusal(404, "Nothing is under way for this session. Send a call first.")
+        return b""
+
+    async def _read_call(self, request: HttpRequest) -> bytes:
+        call = await read_json(request, read_large)
+        if extra := call.keys() - CALL_KEYS:
+            raise Refusal(400, f"A call has no {min(extra)!r:.40}. Leave it out.")
+        _check_call(call, "trigger_id")
+        function = self._function(call, queued=request.url.path.endswith("join"))
+        if is_large(request) and function.api_name != NAME:
+            raise Refusal(413, TOO_LARGE)
+        values = call.get("data")
+        if not isinstance(values, list) or len(values) != len(function.inputs):
+            raise Refusal(400, f"The function takes {len(function.inputs)} values. Give as many.")
+        for number, (block, value) in enumerate(zip(function.inputs, values, strict=True), 1):
+            if not self._fits(block, value):
+                raise Refusal(400, f"Value {number} is nothing that the page sends. Reload it.")
+        if function.queue:
+            self._listeners.expect(call["session_hash"])
+        return json.dumps(call).encode()
+
+    def _function(self, call: dict, queued: bool) -> "BlockFunction":
+        """What a call is for. Raises Refusal: where a line is kept, nobody passes it by."""
+        index = call.get("fn_index")
+        function = self._page.fns.get(index) if type(index) is int else None
+        if not function or not function.fn or function.queue != queued:
+            raise Refusal(404, f"Here is no function {index!r:.40}. Reload the page.")
+        return function
+
+    def _fits(self, block: "gradio.blocks.Block", value: object) -> bool:
+        """Words and numbers are left to the function to judge; gradio itself looks up the rest."""
+        kind = type(block).__name__
+        if kind == "Dataset":
+            return type(value) is int and 0 <= value < len(block.samples)
+        if kind == "UploadButton":
+            path = value.get("path") if isinstance(value, dict) else None
+            known = isinstance(path, str) and path in self._page.uploads
+            return known and path.lower().endswith(".png") and _is_file(value)
+        return _is_flat(value)
+
+    async def _read_cancel(self, request: HttpRequest) -> bytes:
+        call = await read_json(request)
+        _check_call(call, "fn_index")
+        # gradio would cancel any drawing whose id is known.
+        own = self._page._queue.pending_event_ids_session.get(call["session_hash"], ())
+        if not isinstance(event := call.get("event_id"), str) or event not in own:
+            raise Refusal(404, "No drawing of yours has this id. Perhaps it is done.")
+        return json.dumps(call).encode()
+
+    async def _read_upload(self, request: HttpRequest) -> bytes:
+        with large_bodies.one():
+            # A form's own lines need some room beside the file.
+            return await read_body(request, MAX_UPLOADED + MAX_BODY_BYTES, UPLOAD_SECONDS)
+
+
+async def _nothing(_: HttpRequest) -> bytes:
+    return b""
+
+
+def _check_call(call: dict, number: str) -> None:
+    """Raises Refusal for a session's name that gradio could take apart wrongly, or that is none."""
+    if type(call.get(number, 0)) not in (int, NoneType):
+        raise Refusal(400, f"{number} is no whole number. Reload the page.")
+    session = call.get("session_hash")
+    if not isinstance(session, str) or not re.fullmatch(r"[A-Za-z0-9-]{1,64}", session):
+        raise Refusal(400, "The call names no session. Reload the page.")
+
+
+def _is_flat(value: object) -> bool:
+    """Nothing within something: gradio would search that for files."""
+    inside = value.values() if isinstance(value, dict) else value
+    return not isinstance(value, dict | list) or not any(
+        isinstance(part, dict | list) for part in inside
+    )
+
+
+def _is_file(value: dict) -> bool:
+    from gradio.data_classes import FileData
+
+    try:
+        FileData(**value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """The body that was read, and after it whatever comes."""
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive_again():
+        return next(messages, None) or await receive()
+
+    return receive_again

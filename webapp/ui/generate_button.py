@@ -1,0 +1,71 @@
+"""The button that begins a visitor's drawing, and the one that calls it off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from core.errors import UserError
+from sampling.request import Cancelled
+from webapp.ui import strings
+from webapp.ui.messages import note
+
+if TYPE_CHECKING:
+    from webapp.ui.sequential_draws import SequentialDraws
+    from webapp.worker import Job
+
+
+class GenerateButton:
+    """A row, laid out where it is made; one of the two can be pressed at a time.
+
+    page.js presses them by Ctrl or Cmd with Enter, and by Esc.
+    """
+
+    def __init__(self, label: str, draw_id: str, cancel_id: str):
+        with gr.Row(elem_classes="buttons"):
+            self.draw = gr.Button(label, variant="primary", elem_id=draw_id, scale=3)
+            self._cancel = gr.Button(strings.CANCEL, interactive=False, elem_id=cancel_id, scale=1)
+        self._running = gr.State()
+        self._cancel.click(
+            _cancel, self._running, None, show_progress="hidden", api_visibility="private"
+        )
+
+    @property
+    def updated(self) -> list:
+        """The outputs of an event that uses `busy` and `until_idle`."""
+        return [self.draw, self._cancel, self._running]
+
+    def busy(self, running: Job | SequentialDraws) -> dict:
+        """While `running` can be called off."""
+        return {
+            self.draw: gr.Button(interactive=False),
+            self._cancel: gr.Button(interactive=True),
+            self._running: running,
+        }
+
+    def until_idle(
+        self, updates: Iterator[dict], status: gr.HTML, at_end: dict | None = None
+    ) -> Iterator[dict]:
+        """The updates and `at_end`; ends, whatever happens, ready for the next drawing.
+
+        Why they end early is said in `status`.
+        """
+        idle = {
+            self.draw: gr.Button(interactive=True),
+            self._cancel: gr.Button(interactive=False),
+            **(at_end or {}),
+        }
+        try:
+            yield from updates
+            yield idle
+        except Cancelled:
+            yield {status: note(strings.CANCELLED), **idle}
+        except UserError as error:
+            yield {status: note(str(error), problem=True), **idle}
+
+
+def _cancel(running: Job | SequentialDraws | None) -> None:
+    if running:
+        running.cancel()

@@ -1,0 +1,143 @@
+"""A table of pictures: a row for each prompt, a column for each state of the model, one seed."""
+
+from collections.abc import Iterator, Sequence
+from html import escape
+
+import gradio as gr
+
+from core.errors import UserError
+from sampling.image import PROBLEMS, Picture
+from sampling.request import Request
+from sampling.variants import Variant
+from webapp.comparison import Variants
+from webapp.ui import strings
+from webapp.ui.generate_button import GenerateButton
+from webapp.ui.image_store import ImageStore
+from webapp.ui.messages import note
+from webapp.ui.sequential_draws import SequentialDraws, seed_of
+from webapp.worker import Worker
+
+MAX_PROMPTS = 6
+MAX_COLUMNS = 8
+
+
+class Grid:
+    """Laid out where it is made, within a page."""
+
+    def __init__(
+        self, worker: Worker, rivals: Variants, drawings: ImageStore, examples: Sequence[str]
+    ):
+        self._worker, self._drawings = worker, drawings
+        self._columns = {each.name: each for each in columns_of(worker.generator, rivals)}
+        limits = getattr(worker, "limits", None)
+        self._most_prompts = min(MAX_PROMPTS, limits.num_images if limits else MAX_PROMPTS)
+        self._lay_out("\n".join(examples[: self._most_prompts // 2]))
+        self._buttons.draw.click(
+            self._draw,
+            [self._prompts, self._chosen, self._seed],
+            [self._status, self._table, *self._buttons.updated],
+            trigger_mode="once",
+            preprocess=False,  # gradio would stumble over what is no list
+            show_progress="hidden",
+            api_visibility="private",
+        )
+
+    def _lay_out(self, prompts: str) -> None:
+        usual = [name for name, column in self._columns.items() if column.usual][:MAX_COLUMNS]
+        with gr.Row(elem_id="grid_ask"):
+            with gr.Column():
+                self._prompts = gr.Textbox(
+                    prompts,
+                    label=strings.GRID_PROMPTS.format(most=self._most_prompts),
+                    lines=self._most_prompts,
+                    max_lines=self._most_prompts,
+                    elem_id="grid_prompts",
+                )
+            with gr.Column():
+                self._chosen = gr.CheckboxGroup(
+                    list(self._columns),
+                    value=usual,
+                    label=strings.GRID_COLUMNS.format(most=MAX_COLUMNS),
+                    elem_id="grid_columns",
+                )
+                self._seed = gr.Number(0, label=strings.SEED_OR_NEW, elem_id="grid_seed")
+        self._buttons = GenerateButton(strings.GRID_DRAW, "grid_draw", "grid_cancel")
+        self._status = gr.HTML(elem_id="grid_status", elem_classes="told")
+        self._table = gr.HTML(elem_id="grid_table")
+
+    def _draw(self, visitor: gr.Request, prompts, chosen, seed) -> Iterator[dict]:
+        drawing = self._fill(SequentialDraws(self._worker, visitor), prompts, chosen, seed)
+        yield from self._buttons.until_idle(drawing, self._status)
+
+    def _fill(self, series: SequentialDraws, prompts, chosen, seed) -> Iterator[dict]:
+        """The table, column by column, as updates of the page."""
+        requests = self._requests(prompts, seed_of(seed))
+        columns, cells = self._columns_among(chosen), {}
+        yield self._buttons.busy(series)
+        yield {self._table: table(requests, columns, cells)}
+        for number, column in enumerate(columns, start=1):
+            row = 0
+            for event in series.draw(requests, column.generator):
+                if isinstance(event, Picture):
+                    cells[row, column.name] = self._cell(event, column.name)
+                    row += 1
+                    yield {self._table: table(requests, columns, cells)}
+                else:
+                    place = strings.COLUMN_OF.format(
+                        name=column.name, number=number, count=len(columns)
+                    )
+                    yield {self._status: f"<p>{escape(place)}</p>{event}"}
+        yield {self._status: note(_count(requests, columns)) + series.unsaid}
+
+    def _cell(self, picture: Picture, column: str) -> str:
+        if picture.problem:
+            return escape(PROBLEMS[picture.problem].format(seed=picture.seed))
+        address = self._drawings.address(picture.file_name, picture.save)
+        name = escape(f"{picture.prompt}, {column}")
+        return f'<a href="{address}" target="_blank"><img src="{address}" alt="{name}"></a>'
+
+    def _requests(self, prompts: object, seed: object) -> list[Request]:
+        """One a line. Raises UserError for none, too many, or one that cannot be drawn."""
+        Request(
+            prompts, seed=seed, prompt_weights=False
+        )  # the whole text at once: its type, its length, the seed
+        lines = [line.strip() for line in prompts.splitlines() if line.strip()]
+        if len(lines) > self._most_prompts:
+            most = self._most_prompts
+            raise UserError(strings.TOO_MANY_PROMPTS.format(count=len(lines), most=most))
+        return [Request(line, seed=seed) for line in lines]
+
+    def _columns_among(self, chosen: object) -> list[Variant]:
+        ticked = chosen if isinstance(chosen, list) else ()
+        columns = [column for name, column in self._columns.items() if name in ticked]
+        if not columns:
+            raise UserError(strings.NO_COLUMN)
+        if len(columns) > MAX_COLUMNS:
+            raise UserError(strings.TOO_MANY_COLUMNS.format(count=len(columns), most=MAX_COLUMNS))
+        return columns
+
+
+def columns_of(own, rivals: Variants) -> list[Variant]:
+    """From the base, by way of what was learned in between, to the final model and beyond."""
+    base = [Variant(strings.BASE, rivals.base, 0.0)] if rivals.base else []
+    return sorted([*base, *rivals.variants, Variant(strings.FINAL, own)], key=lambda v: v.strength)
+
+
+def table(
+    requests: Sequence[Request], columns: Sequence[Variant], cells: dict[tuple[int, str], str]
+) -> str:
+    """HTML; `cells` has what is there already, by row and name of the column."""
+    heads = "".join(f'<th scope="col">{escape(column.name)}</th>' for column in columns)
+    rows = []
+    for row, request in enumerate(requests):
+        drawn = "".join(f"<td>{cells.get((row, column.name), '')}</td>" for column in columns)
+        rows.append(f'<tr><th scope="row">{escape(request.prompt)}</th>{drawn}</tr>')
+    return (
+        f'<div role="region" aria-label="{strings.GRID_TABLE}" tabindex="0"><table>'
+        f"<thead><tr><td></td>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _count(requests: Sequence[Request], columns: Sequence[Variant]) -> str:
+    first, pictures = requests[0], len(requests) * len(columns)
+    return strings.GRID_DRAWN.format(seed=first.seed, steps=first.steps, pictures=pictures)

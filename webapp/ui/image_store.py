@@ -1,0 +1,75 @@
+"""The pictures that pages show: files in a folder of the app's own, where the oldest make room."""
+
+import secrets
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import quote
+
+import gradio as gr
+
+from core.errors import UserError, reason_of
+from core.files import NotWritable
+from webapp.limits import KEPT_SECONDS, MAX_KEPT_BYTES
+from webapp.ui import strings
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """A file, alone in a folder whose name nobody can guess."""
+
+    path: Path
+    size: int  # bytes
+    since: float  # of time.monotonic()
+
+
+class ImageStore:
+    """Keeps the newest pictures. Its folder goes when the app ends."""
+
+    def __init__(self):
+        self._folder = TemporaryDirectory(prefix="drawings-")
+        self._kept: deque[StoredImage] = deque()  # the oldest first
+        self._size = 0
+        self._changing = threading.Lock()
+        # gradio gives them out from where they are. Of others it would make copies, and keep those
+        # for as long as its clock says, however many there are.
+        gr.set_static_paths(self._folder.name)
+
+    def keep(self, name: str, save: Callable[[Path], object]) -> Path:
+        """The path of a file that `save` writes; it is the last to make room for others.
+
+        Raises UserError where the disk does not take it.
+        """
+        path = Path(self._folder.name).resolve() / secrets.token_hex(16) / name
+        try:
+            path.parent.mkdir(parents=True)  # systems tidy up their temporary folders
+            save(path)
+            size = path.stat().st_size
+        except (OSError, NotWritable) as error:
+            shutil.rmtree(path.parent, ignore_errors=True)
+            cause = error.__cause__ if isinstance(error, NotWritable) else error
+            reason = getattr(cause, "strerror", None) or reason_of(cause)
+            raise UserError(strings.NOT_KEPT.format(reason=reason)) from error
+        with self._changing:
+            self._kept.append(StoredImage(path, size, time.monotonic()))
+            self._size += self._kept[-1].size
+            self._make_room()
+        return path
+
+    def address(self, name: str, save: Callable[[Path], object]) -> str:
+        """As `keep`; where a page finds the file."""
+        return f"gradio_api/file={quote(str(self.keep(name, save)))}"
+
+    def _make_room(self) -> None:
+        too_old = time.monotonic() - KEPT_SECONDS
+        while len(self._kept) > 1 and (
+            self._size > MAX_KEPT_BYTES or self._kept[0].since < too_old
+        ):
+            oldest = self._kept.popleft()
+            self._size -= oldest.size
+            shutil.rmtree(oldest.path.parent, ignore_errors=True)

@@ -1,0 +1,139 @@
+"""What chat programs and browsers show of a link to the page: title, description, picture, icon.
+
+It is the same whatever settings a link names. So whoever follows a link to show a preview draws
+nothing, and no link makes the page say what it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+from PIL import Image
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from webapp.allowed_hosts import AllowedHosts
+from webapp.http_security import Refusal, answer_of
+from webapp.ui import strings
+from webapp.ui.side_by_side import samples_of
+
+if TYPE_CHECKING:
+    from webapp.ui.examples import Example
+
+ICON = Path(__file__).with_name("favicon.svg")
+PICTURE = "preview.jpg"
+WIDTH, HEIGHT, GAP = 1200, 630, 20  # pixels of the picture, as the programs recommend
+PAPER = "#faf8f4"
+ROWS, COLUMNS = 2, 4  # of examples
+TITLE, DESCRIPTION = 100, 200  # characters
+
+
+class LinkPreview:
+    """Tags for the head of the page, and the picture that they name."""
+
+    def __init__(
+        self, title: str, about: str, examples: Sequence[Example] = (), folder: Path | None = None
+    ):
+        self._title, self._about = title[:TITLE], f"{about}. " * bool(about) + strings.LINK_INVITES
+        self._examples, self._folder = examples, folder
+
+    @property
+    def route(self) -> Route:
+        return Route(f"/{PICTURE}", self._answer)
+
+    def tags(self, http: HttpRequest) -> Markup:
+        """HTML, safe as it is."""
+        tags = [
+            f"<title>{escape(self._title)}</title>",
+            '<link rel="icon" href="favicon.ico" type="image/svg+xml">',
+            _tag("name", "description", self._about[:DESCRIPTION]),
+            _tag("property", "og:type", "website"),
+            _tag("property", "og:title", self._title),
+            _tag("property", "og:description", self._about[:DESCRIPTION]),
+            _tag("name", "twitter:card", "summary_large_image" if self.picture else "summary"),
+        ]
+        if self.picture:
+            alt = strings.LINK_PICTURE.format(title=self._title)
+            tags += [
+                _tag("property", "og:image", address_of_page(http) + PICTURE),
+                _tag("property", "og:image:type", "image/jpeg"),
+                _tag("property", "og:image:width", str(WIDTH)),
+                _tag("property", "og:image:height", str(HEIGHT)),
+                _tag("property", "og:image:alt", alt),
+            ]
+        return Markup("\n".join(tags))
+
+    @cached_property
+    def picture(self) -> bytes:
+        """JPEG: the model's examples, or else its samples; empty where it has neither."""
+        sheet = _examples(self._examples) if self._examples else _samples(self._folder)
+        if sheet is None:
+            return b""
+        content = BytesIO()
+        sheet.save(content, "JPEG", quality=85)
+        return content.getvalue()
+
+    def _answer(self, _: HttpRequest) -> Response:
+        if not self.picture:
+            return answer_of(Refusal(404, strings.NO_PREVIEW))
+        headers = {"Cache-Control": "max-age=3600"}
+        return Response(self.picture, media_type="image/jpeg", headers=headers)
+
+
+def address_of_page(http: HttpRequest) -> str:
+    """The page's own address, where its owner has said the name by which it was asked for; else
+    "", and what follows is relative: nobody else puts a name into the page."""
+    hosts: AllowedHosts | None = getattr(http.app.state, "hosts", None)
+    if hosts is None or not hosts.is_said(http.url.hostname or ""):
+        return ""
+    is_https = http.headers.get("x-forwarded-proto") == "https"
+    port = f":{http.url.port}" * bool(http.url.port) if not is_https else ""
+    return f"{'https' if is_https else 'http'}://{http.url.hostname}{port}/"
+
+
+def _tag(kind: str, name: str, content: str) -> str:
+    return f'<meta {kind}="{name}" content="{escape(content)}">'
+
+
+def _examples(examples: Sequence[Example]) -> Image.Image:
+    """In rows, as large as there is room for them."""
+    shown = examples[: ROWS * COLUMNS]
+    columns = min(COLUMNS, -(-len(shown) // ROWS)) if len(shown) > 2 else len(shown)
+    rows = -(-len(shown) // columns)
+    side = min((WIDTH - GAP) // columns, (HEIGHT - GAP) // rows) - GAP
+    sheet = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
+    left = (WIDTH - columns * (side + GAP) + GAP) // 2
+    top = (HEIGHT - rows * (side + GAP) + GAP) // 2
+    for number, each in enumerate(shown):
+        row, column = divmod(number, columns)
+        place = left + column * (side + GAP), top + row * (side + GAP)
+        _put(sheet, each.small, place, (side, side))
+    return sheet
+
+
+def _samples(folder: Path | None) -> Image.Image | None:
+    """In the middle, as large as it goes."""
+    try:
+        image = samples_of(folder) if folder else None
+    except OSError:  # there is none
+        return None
+    if image is None:
+        return None
+    sheet = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
+    _put(sheet, image, (GAP, GAP), (WIDTH - 2 * GAP, HEIGHT - 2 * GAP))
+    return sheet
+
+
+def _put(sheet: Image.Image, image: Image.Image, place: tuple, room: tuple) -> None:
+    """In the middle of a room at a place, as large as it goes."""
+    scale = min(room[0] / image.width, room[1] / image.height)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    inside = place[0] + (room[0] - size[0]) // 2, place[1] + (room[1] - size[1]) // 2
+    sheet.paste(image.resize(size, Image.Resampling.LANCZOS), inside)

@@ -1,0 +1,84 @@
+"""What a drawing starts from beside its seed's noise: a picture of the visitor's, or the noise of a
+variation."""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+
+import gradio as gr
+
+from sampling.init_image import MAX_INIT_BYTES, MAX_INIT_PIXELS, InitImage
+from sampling.request import BOUNDS, Request
+from webapp.ui import strings
+from webapp.uploads import Uploads
+
+SIDE = 512  # pixels of an empty sheet
+MAX_SIDE = BOUNDS["width"][1]  # of a sheet with a picture on it: no drawing is larger
+PENS = (4, 12, 32)  # pixels wide
+# As the `js` of an event whose first input is the component: sends the picture first.
+SEND = "async (...values) => [await window.startFrom?.() ?? values[0], ...values.slice(1)]"
+
+
+class InitImageInput:
+    """Laid out where it is made. The browser keeps the picture and sends it with each drawing."""
+
+    def __init__(self, uploads: Uploads):
+        self._uploads = uploads
+        script = Path(__file__).with_name("start_from.js").read_text(encoding="utf-8")
+        self.component = gr.HTML(
+            html_template=_template(), js_on_load=script, apply_default_css=False, elem_id="start"
+        )
+
+    def read(self, sent: object) -> dict:
+        """What the browser sent with a drawing, as fields of Request. Raises UserError."""
+        if not isinstance(sent, dict):
+            return {}  # the page is not laid out yet, or somebody made it up
+        names = ("variation_seed", "variation_strength", "strength")
+        given = {name: sent[name] for name in names if sent.get(name) is not None}
+        if upload := sent.get("upload"):
+            given["init_image"] = InitImage(self._uploads.take(str(upload)))
+        return given
+
+    def taken(self, request: Request) -> dict:
+        """The update that tells what the picture of a drawing is called in its settings."""
+        if not request.init_image:
+            return {}
+        return {self.component: gr.HTML({"taken": request.init_image.sha256})}
+
+    def filled(self, request: Request, init_image: str | None) -> dict:
+        """A request, as an update; the browser has the picture `init_image`, or asks for it."""
+        start = request.start | {"strength": request.strength, "needed": init_image}
+        return {self.component: gr.HTML(start)}
+
+
+def _template() -> str:
+    said = {name: getattr(strings, name) for name in dir(strings) if name.startswith("START_")}
+    data = {"words": said, "side": SIDE, "mostSide": MAX_SIDE, "mostBytes": MAX_INIT_BYTES,
+            "mostPixels": MAX_INIT_PIXELS}  # fmt: skip
+    low, high = BOUNDS["strength"]
+    pens = "".join(
+        f'<option value="{each}"{" selected" * (each == PENS[1])}>{each}</option>' for each in PENS
+    )
+    return f"""<details data-given="{html.escape(json.dumps(data))}">
+<summary>{strings.START_FROM}<span class="state"></span></summary>
+<p>{strings.START_HINT}</p>
+<canvas width="{SIDE}" height="{SIDE}" role="img" aria-label="{strings.START_SHEET}"></canvas>
+<div class="tools">
+<label class="choose">{strings.START_CHOOSE}<input type="file" accept="image/*"></label>
+<button type="button" data-does="undo" disabled>{strings.START_UNDO}</button>
+<button type="button" data-does="remove" disabled>{strings.START_REMOVE}</button>
+</div>
+<div class="tools">
+<label>{strings.START_PEN} <input type="color" value="#202020"></label>
+<label>{strings.START_WIDTH} <select>{pens}</select></label>
+</div>
+<div class="strength"><label for="start_strength">{strings.STRENGTH}</label> <output></output>
+<input type="range" id="start_strength" min="{low}" max="{high}" step="0.05"
+value="{Request.strength}"></div>
+<p>{strings.STRENGTH_INFO}</p>
+<p class="variation" hidden><span class="drawn"></span>
+<button type="button" data-does="forget">{strings.START_REMOVE}</button></p>
+<p class="said" role="status"></p>
+</details>"""
