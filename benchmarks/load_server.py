@@ -89,8 +89,8 @@ class SleepingGenerator:
         return Picture(image, request.prompt, seed, None, settings)
 
 
-class WatchedLine(FairQueue):
-    """A Line that checks itself against its rules: nobody too many, nobody refused too early.
+class WatchedQueue(FairQueue):
+    """A queue that checks itself against its rules: nobody too many, nobody refused too early.
 
     The load's jobs are small, so that only numbers count here and never cost; and they all come
     from one address.
@@ -119,8 +119,8 @@ class WatchedLine(FairQueue):
 def build(step_seconds: float, most_bytes: int):
     """The app over a sleeping generator, with a route to its books."""
     books = Books()
-    WatchedLine.books = books
-    webapp.worker.Line = WatchedLine
+    WatchedQueue.books = books
+    webapp.worker.FairQueue = WatchedQueue
     webapp.ui.image_store.MAX_KEPT_BYTES = most_bytes
     demo = app.build_app(SleepingGenerator(step_seconds, books))
     demo.routes_beside.append(Route("/books", lambda _: JSONResponse(vars(books))))

@@ -318,7 +318,7 @@ def test_files_that_cannot_be_opened_flood_no_log():
 import logging, resource, socket, time
 from test_connections import App, connections, uvicorn, some_port
 port = some_port()
-server = connections.Server(uvicorn.Config(App(), port=port, log_level="warning"))
+server = connections.BoundedServer(uvicorn.Config(App(), port=port, log_level="warning"))
 server.run_in_thread()
 seen = []
 logging.getLogger("asyncio").addFilter(lambda record: seen.append(record) or True)

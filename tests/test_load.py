@@ -100,7 +100,7 @@ def test_a_refusal_with_another_sentence_or_number_is_noticed(client):
 )
 def test_a_line_that_breaks_its_rules_is_noticed(monkeypatch, most, noticed):
     monkeypatch.setattr(queue, "MAX_JOBS_OF_CLIENT", most)
-    watched = load_server.WatchedLine()
+    watched = load_server.WatchedQueue()
     watched.books = load_server.Books()
     for _ in range(most):
         watched.add(Job([Request("x")], queue.Client("here", "a"), None, None))

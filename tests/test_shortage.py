@@ -84,7 +84,7 @@ def test_a_limit_of_memory_is_no_wrong_model(tiny_model, tmp_path, command):
 import resource, sys
 import diffusers, torch, transformers
 from diffusers import StableDiffusionPipeline
-from errors import exit_with_sentence
+from core.errors import exit_with_sentence
 def command():
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**16, resource.RLIM_INFINITY))

@@ -98,7 +98,7 @@ COMMAND = """
 import sys, time
 from pathlib import Path
 from core.files import replaced
-from errors import exit_with_sentence
+from core.errors import exit_with_sentence
 def command():
     with replaced(Path(sys.argv[1])) as staged:
         staged.write_text("half")

@@ -15,7 +15,7 @@ COMMAND = """
 import os, sys
 from pathlib import Path
 from tqdm import tqdm
-from errors import exit_with_sentence
+from core.errors import exit_with_sentence
 def command():
     sys.stdin.read()
     for _ in tqdm(range(3), mininterval=0):
