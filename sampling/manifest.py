@@ -11,7 +11,7 @@ from pathlib import Path
 from core.bounded_json import JSONFault, loads
 from core.errors import UserError
 from core.files import replaced
-from core.inputs import fault_of, is_there, read_text
+from core.inputs import fault_of, is_there, opened, read_text
 from sampling.image import PROBLEMS
 
 NAME = "manifest.jsonl"
@@ -89,5 +89,6 @@ class Manifest:
 
 
 def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
+    """Of a file. Raises OSError, also for a named pipe, for which one would wait for ever."""
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

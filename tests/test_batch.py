@@ -392,6 +392,16 @@ def test_a_manifest_that_cannot_be_read_is_a_sentence(draw, tmp_path, content, w
     assert names(tmp_path / "out") == ["manifest.jsonl"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_named_pipe_in_the_place_of_a_picture_is_not_waited_for(draw, drawn, tmp_path):
+    draw(THREE)
+    cat = tmp_path / "out" / "000001-a-cat-seed-0.png"
+    cat.unlink()
+    os.mkfifo(cat)
+    drawn.clear()
+    assert draw(THREE)[0] == 0 and drawn == ["a cat"] and cat.is_file()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="folders can be locked on POSIX only")
 def test_two_processes_do_not_draw_into_one_folder(draw, tmp_path):
     (tmp_path / "out").mkdir()
