@@ -123,7 +123,8 @@ def completed(prompt: str, word: str) -> str:
     """The prompt with one of its `completions`."""
     _, begun = _typed(prompt)
     if begun and word.startswith(begun) and word != begun:
-        return prompt[: -len(begun)] + word + " "
+        *_, last = WORD.finditer(prompt)  # `begun` may be longer than what is typed, as ss is for ß
+        return prompt[: last.start()] + word + " "
     return f"{prompt.rstrip()} {word} ".lstrip()
 
 

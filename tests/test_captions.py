@@ -57,7 +57,8 @@ def test_learned_words_complete_a_prompt(prompt, offered):
 @pytest.mark.parametrize(
     ("prompt", "word", "whole"),
     [("", "red", "red "), ("a r", "red", "a red "), ("a red ", "shoe", "a red shoe "),
-     ("a shoe", "red", "a shoe red "), ("a R", "red", "a red ")],
+     ("a shoe", "red", "a shoe red "), ("a R", "red", "a red "),
+     ("die Straß", "strasse", "die strasse ")],
 )  # fmt: skip
 def test_a_chosen_word_ends_or_follows_what_was_typed(prompt, word, whole):
     assert completed(prompt, word) == whole
