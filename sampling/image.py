@@ -87,5 +87,5 @@ class Picture:
 def file_stem(prompt: str) -> str:
     """For example a-red-creature."""
     words = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60]
-    # Names end at 255 bytes, and a letter can have four.
-    return words.encode()[:200].decode(errors="ignore").rstrip("-") or "picture"
+    # Names end at 255 bytes, a letter can have four, and a date, seeds and a process come beside.
+    return words.encode()[:180].decode(errors="ignore").rstrip("-") or "picture"

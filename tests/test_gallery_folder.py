@@ -42,6 +42,13 @@ def keep(gallery: Gallery, prompt: str, count: int = 1) -> None:
         gallery.keep(each)
 
 
+def test_the_longest_name_of_a_picture_can_be_kept(gallery, tmp_path):
+    prompt = 60 * "\N{MATHEMATICAL SCRIPT CAPITAL A}"  # of four bytes
+    request = Request(prompt, seed=2**32 - 1, variation_seed=2**32 - 1, variation_strength=0.5)
+    gallery.keep(next(FakeGenerator().pictures([request], lambda *_: False)))
+    assert len(names(tmp_path)) == 1
+
+
 def folder(tmp_path) -> Path:
     return tmp_path / "kept"
 
