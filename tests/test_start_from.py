@@ -235,6 +235,28 @@ def test_a_chosen_picture_is_started_from_as_it_is_and_again_until_it_is_removed
 
 
 @in_browser
+def test_a_picture_that_is_still_looked_at_is_waited_for_and_the_last_one_counts(page, generator):
+    unfold(page)
+    page.fill("#prompt textarea", "a cat")
+    page.evaluate("""() => {
+      const real = window.createImageBitmap;
+      window.looks = [];
+      window.createImageBitmap = async (chosen) => {
+        await new Promise((go) => window.looks.push(go));
+        return real(chosen);
+      };
+    }""")
+    choose(page, LARGE)
+    choose(page, PICTURE)
+    generate(page)  # before either can be shown
+    page.wait_for_function("window.looks.length === 2")
+    page.evaluate("() => [1, 0].forEach((number) => window.looks[number]())")
+    until(lambda: generator.requests, 60)
+    assert generator.requests[0].init_image == InitImage(PICTURE)
+    status(page, "from your picture")
+
+
+@in_browser
 def test_a_sketch_is_started_from_and_undone_stroke_by_stroke(page, generator):
     unfold(page)
     sketch(page)

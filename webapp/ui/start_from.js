@@ -10,6 +10,7 @@ const MOST_UNDONE = 10, MOST_TAKEN = 8;
 let file = null, sketched = false, undone = []; // the picture as it came; what was before a stroke
 let last = null, taken = new Map(); // what was sent, by SHA-256
 let variation = {};
+let clears = 0, taking = null; // a picture that is still looked at when the sheet is cleared is none
 
 function say(text, problem = false) {
   const said = find(".said");
@@ -30,6 +31,7 @@ function show() {
 }
 
 function clear() {
+  clears++;
   Object.assign(canvas, { width: given.side, height: given.side });
   sheet.fillStyle = "#fff";
   sheet.fillRect(0, 0, canvas.width, canvas.height);
@@ -40,14 +42,20 @@ function clear() {
 }
 
 // The file goes as it is; where it is too large, what the sheet shows of it goes.
-async function take(chosen) {
+function take(chosen) {
   clear();
+  taking = look(chosen, clears);
+  return taking;
+}
+
+async function look(chosen, began) {
   let image = null;
   try {
     image = await createImageBitmap(chosen);
   } catch {
-    say(words.START_UNSHOWN);
+    if (began === clears) say(words.START_UNSHOWN);
   }
+  if (began !== clears) return;
   const small = chosen.size <= given.mostBytes && (image?.width ?? 0) * (image?.height ?? 0) <= given.mostPixels;
   if (!image && !small) return say(words.START_UNREADABLE, true);
   if (image) {
@@ -59,7 +67,9 @@ async function take(chosen) {
     sheet.imageSmoothingQuality = "high";
     sheet.drawImage(image, 0, 0, canvas.width, canvas.height);
   }
-  file = small ? chosen : await onSheet();
+  const sent = small ? chosen : await onSheet();
+  if (began !== clears) return;
+  file = sent;
   show();
 }
 
@@ -130,6 +140,7 @@ async function upload(picture) {
 }
 
 window.startFrom = async () => {
+  await taking;
   const start = { strength: Number(range.value), ...variation };
   const picture = sketched ? await onSheet() : file;
   if (!picture) return start;
