@@ -24,6 +24,8 @@ def test_neighbours_share_the_seed_and_differ_in_what_they_are_drawn_towards():
     for far in (1.01, "x", None):
         with pytest.raises(UserError, match="variation_strength"):
             neighbours(request, far)
+    with pytest.raises(UserError, match="At 0 all variations are the seed's own picture"):
+        neighbours(request, 0)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from core.errors import UserError
 from sampling.request import SEEDS, Request
 from webapp.ui import strings
 
@@ -47,10 +48,13 @@ class ImageActions:
 
 def neighbours(request: Request, far: float) -> Request:
     """Pictures about the seed of a request: as many of its noise on the way to other noises, `far`
-    on it (0..1)."""
-    return replace(
+    on it (0..1). Raises UserError for no way at all, on which all are the same."""
+    near = replace(
         request,
         num_images=NEIGHBOURS,
         variation_seed=secrets.randbelow(SEEDS),
         variation_strength=far,
     )
+    if not near.variation_strength:
+        raise UserError(strings.NOT_FAR)
+    return near

@@ -66,6 +66,7 @@ PROMPT_WEIGHTS_INFO = (
 SEED = "Seed"
 HOW_FAR = "Variations: how far from the seed's picture"
 NEW_SEED = "New seed each time"
+NOT_FAR = "At 0 all variations are the seed's own picture. Choose more below Settings."
 
 # What a drawing starts from
 START_FROM = "Start from a picture"
