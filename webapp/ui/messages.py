@@ -8,6 +8,7 @@ from base64 import b64encode
 from io import BytesIO
 from pathlib import Path
 
+from core.printable import printable
 from core.wording import scorer_of
 from sampling.request import Request
 from webapp.ui import strings
@@ -25,6 +26,7 @@ KEPT = """element.addEventListener("click", (event) => {
 });"""
 
 
+MAX_NAME = 80  # characters of what a run.json names
 SMALL_SIDE = 256  # pixels; page.css shows such pictures at 336
 
 
@@ -56,7 +58,9 @@ def head(title: str, name: str, run: dict) -> str:
     """Title, model, how it came to be and, where its run.json has them, its scores."""
     scores = [
         strings.HEAD_SCORE.format(
-            score=entry["clip_score"], prompts=prompts, scorer=scorer_of(entry.get("identity"))
+            score=entry["clip_score"],
+            prompts=printable(prompts, MAX_NAME),
+            scorer=printable(scorer_of(entry.get("identity")), MAX_NAME),
         )
         for prompts, entry in measured(run).items()
     ]
