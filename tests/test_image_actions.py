@@ -120,6 +120,33 @@ def test_another_model_draws_when_it_is_picked(page, models):
     assert model.requests == [] and len(picked.requests) == 2
 
 
+@in_browser
+def test_a_link_and_the_history_bring_back_the_model_that_drew(page, models):
+    model, picked = models
+    page.uncheck("#new_seed input")
+    generate(page, "a cat")
+    status(page, "Seed 0")
+    page.wait_for_selector("#generate:enabled")
+    page.click("#pick input")
+    page.get_by_role("option", name="checkpoint-5").click()
+    generate(page)
+    page.locator("#status a[href*='model=checkpoint-5']").wait_for()
+    page.wait_for_function("document.querySelectorAll('#history li').length === 2")
+    page.wait_for_selector("#generate:enabled")
+    page.locator("#history li button").nth(1).click()
+    page.wait_for_function("document.querySelector('#pick input').value === 'fake-model'")
+    page.locator("#history li button").nth(0).click()
+    page.wait_for_function("document.querySelector('#pick input').value === 'checkpoint-5'")
+    link = page.locator("#status a[href*='model=checkpoint-5']").get_attribute("href")
+    open_page(page, page.url + link)
+    status(page, "20 steps")
+    assert len(model.requests) == 1 and len(picked.requests) == 2
+    open_page(page, page.url.partition("?")[0] + link.replace("checkpoint-5", "other"))
+    status(page, "It was drawn by other, which is not here.")
+    assert page.input_value("#prompt textarea") == "a cat"
+    assert len(model.requests) == 1 and len(picked.requests) == 2
+
+
 def test_a_model_that_is_not_in_the_list_is_refused():
     pick = SlotGenerator("a", FakeGenerator, [])
     picker = ModelPicker("own", {"a": pick, "own": pick})

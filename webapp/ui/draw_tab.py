@@ -29,7 +29,7 @@ from webapp.ui.image_actions import ImageActions, neighbours
 from webapp.ui.image_store import ImageStore
 from webapp.ui.messages import KEPT, ProgressText, inline, note, size_class, summary, tokens_read
 from webapp.ui.model_picker import ModelPicker
-from webapp.ui.permalink import init_image_of, linked
+from webapp.ui.permalink import init_image_of, linked, model_of
 from webapp.ui.prompt_suggestions import CHOOSE as CHOOSE_WORD
 from webapp.ui.prompt_suggestions import about_words, proposals, with_word
 from webapp.ui.selected_image import GalleryState, SelectedImage
@@ -164,7 +164,7 @@ class DrawTab:
             **hidden,
         )
         files = [self._gallery, self._beside.download]
-        back = [*self.restored, self._expected, self._opened.drawn, *files]
+        back = [*self.linked, self._expected, self._opened.drawn, *files]
         self._history.click(self._bring_back, None, back, **hidden)
         self._history.click(None, None, files, js=PICTURES_BACK, **hidden)
         if self._examples:
@@ -180,6 +180,11 @@ class DrawTab:
         return [self._status, *self._settings.inputs]
 
     @property
+    def linked(self) -> list:
+        """What a link updates."""
+        return [*self.restored, self._picker.component]
+
+    @property
     def told(self) -> gr.HTML:
         """What is said of a drawing, or of why there is none."""
         return self._status
@@ -187,7 +192,7 @@ class DrawTab:
     @property
     def begun(self) -> list:
         """What `begin` updates."""
-        return [*self.restored, self._until_open]
+        return [*self.linked, self._until_open]
 
     def begin(self, visitor: gr.Request) -> dict:
         """When the page is loaded: the settings that its address names, in the fields."""
@@ -200,7 +205,7 @@ class DrawTab:
         if drawn is None:
             return filled
         return filled | {
-            self._status: drawn.told,
+            self._status: filled.get(self._status, "") + drawn.told,
             self._expected: "",
             self._gallery: gr.Gallery(columns=_columns(drawn.ones), selected_index=None),
             self._opened.drawn: drawn,
@@ -214,7 +219,11 @@ class DrawTab:
             return {self._status: note(str(error), problem=True)}
         if request is None:
             return {self._status: gr.skip()}
-        return self._settings.filled(request, init_image_of(query))
+        filled = self._settings.filled(request, init_image_of(query))
+        try:
+            return filled | self._picker.filled(model_of(query))
+        except UserError as error:
+            return filled | {self._status: note(str(error), problem=True)}
 
     def _show_example(self, clicked: gr.EventData) -> dict:
         """A picture that the model brings along, and its settings in the fields."""
@@ -338,6 +347,7 @@ class DrawTab:
     ) -> Iterator[dict]:
         """One drawing, as updates of the page. `asked` raises UserError for what cannot be."""
         request, generator = asked(), self._picker.chosen(model)
+        pick = model if generator else ""
         unsaid, drawn, shown, pace = [], [], [], ProgressText()
         each = iter(request.singles())
         with self._worker.submit([request], client, generator) as job:
@@ -365,19 +375,20 @@ class DrawTab:
                         unsaid.append(DARK_NOTE.format(seed=event.seed))
                     drawn.append(event)
                     shown.append(single)
-        told = summary(request, time.monotonic() - started, seed_is_new)
+        told = summary(request, time.monotonic() - started, seed_is_new, pick)
         told += "".join(note(each, problem=True) for each in dict.fromkeys(unsaid))
         told += self._settings.note_on_size(request)
-        yield self._shown(request, drawn, shown) | {
+        yield self._shown(request, drawn, shown, pick) | {
             self._expected: "",
             self._status: told,
-            self._opened.drawn: GalleryState.of(request, shown, told),
+            self._opened.drawn: GalleryState.of(request, shown, told, pick),
         }
 
     def _shown(
-        self, request: Request, drawn: Sequence[Picture], singles: Sequence[Request]
+        self, request: Request, drawn: Sequence[Picture], singles: Sequence[Request], model: str
     ) -> dict:
-        """Pictures in the gallery, and in the history; several are one file as well."""
+        """Pictures in the gallery, and in the history; several are one file as well. `model`: as
+        `link_to` has it."""
         several = len(drawn) > 1
         paths = [self._drawings.keep(picture.file_name, picture.save) for picture in drawn]
         names = [strings.SEED_OF_PICTURE.format(seed=p.seed) if several else None for p in drawn]
@@ -392,7 +403,7 @@ class DrawTab:
         shown = list(zip(paths, names, strict=True))
         return {
             self._gallery: gr.Gallery(shown, columns=_columns(drawn)),
-            self._history: remembered(request, singles, drawn, shown, together),
+            self._history: remembered(request, singles, drawn, shown, together, model),
         } | self._beside.offered(paths, together)
 
 

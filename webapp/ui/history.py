@@ -13,7 +13,7 @@ from sampling.image import Picture
 from sampling.request import Request
 from webapp.ui import strings
 from webapp.ui.messages import data_uri, note, summary
-from webapp.ui.permalink import link_to, linked
+from webapp.ui.permalink import link_to, linked, model_of
 from webapp.ui.selected_image import GalleryState
 
 SIDE = 96  # pixels of what is shown of a picture
@@ -37,12 +37,12 @@ def history() -> gr.HTML:
 
 def remembered(
     request: Request, singles: Sequence[Request], drawn: Sequence[Picture],
-    shown: Sequence[tuple], together: Path | None,
+    shown: Sequence[tuple], together: Path | None, model: str = "",
 ) -> gr.HTML | dict:  # fmt: skip
     """The update by which the strip takes up a drawing.
 
     `singles`: the requests of the pictures; `shown`: path and caption of each in the gallery;
-    `together`: all in one file.
+    `together`: all in one file; `model`: as `link_to` has it.
     """
     if not drawn:
         return gr.skip()
@@ -50,7 +50,7 @@ def remembered(
     small.thumbnail((SIDE, SIDE))
     places = [_noise(one) for one in request.singles()]
     return gr.HTML({
-        "link": link_to(request),
+        "link": link_to(request, model),
         "words": request.prompt,
         "picture": data_uri(small),
         "files": [
@@ -64,17 +64,18 @@ def remembered(
 def brought_back(said: object) -> GalleryState | None:
     """What the page shows after a click in the strip; None for a click that is made up."""
     try:
-        request, lost = linked(str(said["link"])), said["lost"]
+        link, lost = str(said["link"]), said["lost"]
+        request, model = linked(link), model_of(link)
         if request is None:
             return None
         singles = request.singles()
         found = [singles[place] for place in said["places"][: len(singles)]]
     except (UserError, LookupError, TypeError):
         return None
-    told = summary(request)
+    told = summary(request, model=model)
     if lost or not found:
         told = note(strings.PICTURES_LOST if found else strings.PICTURE_LOST) + told
-    return GalleryState.of(request, found, told)
+    return GalleryState.of(request, found, told, model)
 
 
 def _noise(single: Request) -> tuple[int, int]:

@@ -107,8 +107,11 @@ def note(text: str, problem: bool = False) -> str:
     return f"<p{attributes}>{html.escape(text)}</p>"
 
 
-def summary(request: Request, seconds: float | None = None, seed_is_new: bool = False) -> str:
-    """What was drawn, in how many seconds if they are known, and a link that draws it again.
+def summary(
+    request: Request, seconds: float | None = None, seed_is_new: bool = False, model: str = ""
+) -> str:
+    """What was drawn, in how many seconds if they are known, and a link that draws it again;
+    `model`: as `link_to` has it.
 
     A new seed gets a button, of which KEPT tells, to draw with it once more.
     """
@@ -121,7 +124,7 @@ def summary(request: Request, seconds: float | None = None, seed_is_new: bool = 
         if request.steps == 1
         else strings.STEPS_DONE.format(steps=request.steps),
         *([] if seconds is None else [strings.SECONDS.format(seconds=seconds)]),
-        f'<a href="{html.escape(link_to(request))}">{strings.LINK}</a>',
+        f'<a href="{html.escape(link_to(request, model))}">{strings.LINK}</a>',
     ]
     return f'<p role="status">{" · ".join(parts)}</p>'
 

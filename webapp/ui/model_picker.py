@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from core.errors import UserError
+from core.printable import printable
 from webapp.ui import strings
 
 if TYPE_CHECKING:
     from sampling.variants import SlotGenerator
+
+MAX_NAME = 80  # characters of one that a sentence quotes
 
 
 class ModelPicker:
@@ -27,6 +30,12 @@ class ModelPicker:
             visible=bool(self._picks),
             elem_id="pick",
         )
+
+    def filled(self, model: str) -> dict:
+        """The model of a link, as an update. Raises UserError for one that is not there."""
+        if model and model not in self._picks:
+            raise UserError(strings.MODEL_NOT_HERE.format(model=printable(model, MAX_NAME)))
+        return {self.component: model or self._own}
 
     def chosen(self, name: object) -> SlotGenerator | None:
         """What draws; None for the app's own. Raises UserError for a name that is not there."""

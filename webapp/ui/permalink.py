@@ -19,8 +19,9 @@ LINKED = (  # settings that an address may name
 FRACTIONS = ("guidance_scale", "variation_strength", "strength")
 
 
-def link_to(request: Request) -> str:
-    """What comes after the page's address, from its question mark on."""
+def link_to(request: Request, model: str = "") -> str:
+    """What comes after the page's address, from its question mark on. `model`: which of those that
+    the page offers draws it; empty: the page's own."""
     settings = {name: getattr(request, name) for name in LINKED}
     for name in ("variation_seed", "variation_strength", "strength"):
         if name not in request.start:
@@ -31,6 +32,8 @@ def link_to(request: Request) -> str:
     weights = named.pop("prompt_weights")
     if weights != as_drawn(named)["prompt_weights"]:  # what a link without it means
         named["prompt_weights"] = json.dumps(weights)
+    if model:
+        named["model"] = model
     return f"?{urlencode(named)}"
 
 
@@ -52,6 +55,11 @@ def init_image_of(query: Mapping[str, str] | str) -> str | None:
     """The SHA-256 of the picture that a linked drawing started from; None where it had none."""
     digest = _settings(query).get("init_image", "")
     return digest if re.fullmatch("[0-9a-f]{64}", digest) else None
+
+
+def model_of(query: Mapping[str, str] | str) -> str:
+    """By its name on the page what draws a link; empty: the page's own."""
+    return _settings(query).get("model", "")
 
 
 def _settings(query: Mapping[str, str] | str) -> Mapping[str, str]:

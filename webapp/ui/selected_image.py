@@ -21,9 +21,14 @@ class GalleryState:
     ones: tuple[tuple[int, str, str], ...]  # of each its seed, and HTML, with the seed new and not
 
     @classmethod
-    def of(cls, request: Request, shown: Sequence[Request], told: str) -> GalleryState:
-        """`shown`: a request for each picture, in order."""
-        ones = ((one.seed, summary(one, seed_is_new=True), summary(one)) for one in shown)
+    def of(
+        cls, request: Request, shown: Sequence[Request], told: str, model: str = ""
+    ) -> GalleryState:
+        """`shown`: a request for each picture, in order; `model`: as `link_to` has it."""
+        ones = (
+            (one.seed, summary(one, seed_is_new=True, model=model), summary(one, model=model))
+            for one in shown
+        )
         return cls(request.seed, told, tuple(ones))
 
 

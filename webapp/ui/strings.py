@@ -48,6 +48,7 @@ NO_PREVIEW = "This model brings no pictures along."
 # Which model draws
 PICK_MODEL = "Model"
 NO_SUCH_MODEL = "There is no such model to choose. Choose one of the list."
+MODEL_NOT_HERE = "It was drawn by {model}, which is not here. Choose another model, and Generate."
 
 # Settings
 PRESET = "How"
@@ -65,8 +66,8 @@ PROMPT_WEIGHTS_INFO = (
 )
 SEED = "Seed"
 HOW_FAR = "Variations: how far from the seed's picture"
-NEW_SEED = "New seed each time"
 NOT_FAR = "At 0 all variations are the seed's own picture. Choose more below Settings."
+NEW_SEED = "New seed each time"
 
 # What a drawing starts from
 START_FROM = "Start from a picture"
