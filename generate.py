@@ -23,7 +23,7 @@ from sampling.sizes import size_note
 
 COMMON_OPTIONS = (  # of all requests, by their names in Request
     "negative_prompt", "num_images", "steps", "guidance_scale", "width", "height", "scheduler",
-    "variation_strength",
+    "variation_strength", "lora_scale",
 )  # fmt: skip
 
 
@@ -102,6 +102,13 @@ def _add_request(add: Callable, usual: Request) -> None:
 
 def _add_model(add: Callable) -> None:
     add("--model", default=DEFAULT_MODEL, help="folder, file or hub id (the bundled one)")
+    low, high = BOUNDS["lora_scale"]
+    add(
+        "--lora_scale",
+        type=float,
+        default=Request.lora_scale,
+        help=f"how much of a LoRA is added to its base model, {low} to {high} (%(default)s)",
+    )
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help=f"{', '.join(DTYPES)} (what suits the device and the model)")
     add(

@@ -15,6 +15,7 @@ from PIL import Image
 from core.errors import UserError
 from core.shortage import OUT, is_out_of_memory
 from sampling.image import Picture
+from sampling.lora import FusedLora, fused_lora
 from sampling.pipeline import model_name, open_pipeline, read_run
 from sampling.preview import Preview
 from sampling.prompt_tokens import PromptTokens
@@ -34,8 +35,16 @@ class Generator:
     """Draws requests with one pipeline. Not for two threads at once, but for `tokens` and
     `dropped_words`."""
 
-    def __init__(self, pipe: "StableDiffusionPipeline", *, name: str, run: dict | None = None):
-        """`pipe` is on its device, in its dtype, and left as it is; `run` is its run.json."""
+    def __init__(
+        self,
+        pipe: "StableDiffusionPipeline",
+        *,
+        name: str,
+        run: dict | None = None,
+        lora: FusedLora | None = None,
+    ):
+        """`pipe` is on its device, in its dtype, and left as it is but for the weights of its
+        `lora`; `run` is its run.json."""
         from sampling.denoiser import Denoiser
 
         self.pipe = pipe
@@ -48,6 +57,7 @@ class Generator:
         # On a GPU one call of the UNet for several drawings costs little more than one for each.
         self.draws_side_by_side = pipe.device.type != "cpu"
         self._reader = PromptTokens(pipe.tokenizer)
+        self._lora = lora
 
     @classmethod
     def load(
@@ -64,7 +74,8 @@ class Generator:
         `name`: what pictures and scores call it; None: what the folder is called.
         """
         pipe = open_pipeline(model, device, dtype, **parts)
-        generator = cls(pipe, name=name or model_name(model), run=read_run(model))
+        name, lora = name or model_name(model), fused_lora(pipe)
+        generator = cls(pipe, name=name, run=read_run(model), lora=lora)
         if preview := Preview.read(model, pipe.vae.config.latent_channels):
             generator.preview = preview
         return generator
@@ -92,7 +103,7 @@ class Generator:
     ) -> Iterator[Picture]:
         """Draw all requests, yielding pictures in order.
 
-        Neighbours of equal steps, guidance, size and scheduler share batches, those with an init
+        Neighbours of equal steps, guidance, size, scheduler and LoRA scale share batches, those with an init
         image where they start as early. The noise of a
         picture comes from its own seed on the CPU, so batch and device change nothing but rounding.
         `on_step(done, total)` is called after every denoising step of the whole job; when it
@@ -113,12 +124,16 @@ class Generator:
         on_preview: Callable[[list[Image.Image]], None] | None = None,
     ) -> "Iterator[Drawing | Picture]":
         """As `pictures`, for who takes the steps himself, of several courses in one: yields a
-        Drawing, which must have taken its next `step` when the iteration goes on, or a Picture."""
+        Drawing, which must have taken its next `step` when the iteration goes on, or a Picture.
+        Courses side by side are of one `lora_scale`, as they share the weights."""
+        self._check_lora_scale(requests)
         batches = list(self._batches(requests, batch_size))
         total = sum(batch[0].denoising_steps for batch in batches)
         done, shown = 0, time.monotonic()
         for batch in batches:
             with self._memory_advice():
+                if self._lora:
+                    self._lora.fuse(batch[0].lora_scale)
                 drawing = self.denoiser.begin(batch, *self._size_of(batch[0]))
             while drawing.done < drawing.steps:
                 yield drawing
@@ -172,7 +187,7 @@ class Generator:
 
         def kind(one: Request):
             size, starts = self._size_of(one), (one.init_image is None, one.denoising_steps)
-            return one.steps, one.guidance_scale, one.scheduler, size, starts
+            return one.steps, one.guidance_scale, one.scheduler, one.lora_scale, size, starts
 
         singles = [one for request in requests for one in request.singles()]
         for _, group in groupby(singles, key=kind):
@@ -221,8 +236,13 @@ class Generator:
             "scheduler": request.scheduler,
             "prompt_weights": request.prompt_weights,
             **request.start,
+            **({} if request.lora_scale == 1 else {"lora_scale": request.lora_scale}),
             **self.settings,
         }
+
+    def _check_lora_scale(self, requests: Sequence[Request]) -> None:
+        if self._lora is None and any(request.lora_scale != 1 for request in requests):
+            raise UserError(f"{self.name} is no LoRA. Leave out lora_scale.")
 
     def tokens(self, prompt: str) -> tuple[int, int]:
         """How many tokens the prompt has, and how many of them are read. From any thread."""

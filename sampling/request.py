@@ -21,6 +21,7 @@ BOUNDS = {  # inclusive; the page's sliders and the command's help show the same
     "variation_seed": (0, SEEDS - 1),
     "variation_strength": (0, 1),
     "strength": (0, 1),
+    "lora_scale": (0, 2),
 }
 SCHEDULERS = {  # by the names that other tools have for them: class of diffusers, options
     "DPM++ 2M": ("DPMSolverMultistepScheduler", {}),
@@ -71,6 +72,7 @@ RULES = {  # of a request's fields, as JSON Schema: what is checked here, and wh
         "maxLength": MAX_INIT_CHARACTERS,
     },
     "strength": _number("strength", "number"),
+    "lora_scale": _number("lora_scale", "number"),
 }
 NEEDLESS = ("width", "height", "init_image")  # a request may have none
 
@@ -104,6 +106,7 @@ class Request:
     variation_strength: float = 0.0  # 0 = the noise of `seed`, 1 = that of `variation_seed`
     init_image: InitImage | None = None  # to start from, instead of noise alone
     strength: float = 0.8  # how much of `init_image` becomes noise, and of the steps are taken
+    lora_scale: float = 1.0  # how much of a LoRA is added to its base; models without one take 1
 
     def __post_init__(self):
         for name, rule in RULES.items():

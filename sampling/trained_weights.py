@@ -8,6 +8,7 @@ from core.errors import UserError, reason_of
 from core.inputs import is_file
 from core.layouts import KOHYA_FILE, LORA_FILE, own_name
 from core.model_files import check_files
+from sampling.lora import FusedLora, attach
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -46,8 +47,9 @@ def put_lora(pipe: "StableDiffusionPipeline", weights: Path, scale: float) -> No
             f"{weights} does not fit its base model, or is damaged ({reason_of(error):.100}). "
             "Train it anew, or give another."
         ) from error
-    pipe.fuse_lora(lora_scale=scale)
+    lora = FusedLora(pipe, scale)
     pipe.unload_lora_weights()
+    attach(pipe, lora)
 
 
 def sha256_of_weights(pipe: "StableDiffusionPipeline") -> str:

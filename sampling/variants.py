@@ -74,9 +74,16 @@ class TransientGenerator(LazyGenerator):
 class SlotGenerator(LazyGenerator):
     """One that stays open until another of its `slot` is opened: memory holds one of them."""
 
-    def __init__(self, name: str, load: "Callable[[], Generator]", slot: "list[SlotGenerator]"):
+    def __init__(
+        self,
+        name: str,
+        load: "Callable[[], Generator]",
+        slot: "list[SlotGenerator]",
+        is_lora: bool = False,
+    ):
+        """`is_lora`: it draws requests of any `lora_scale`."""
         super().__init__(name, load)
-        self._slot = slot
+        self._slot, self.is_lora = slot, is_lora
 
     def _opened(self) -> "Generator":
         if self._slot and self._slot[0] is not self:
@@ -98,24 +105,25 @@ class Variant:
 
 
 def picks_of(model: str, load: Load, folder: str | None = None) -> "dict[str, SlotGenerator]":
-    """What else can draw instead of the app's model, by name: its base, its checkpoints, a LoRA at
-    other strengths, and the models right below `folder`. Nothing is opened yet.
+    """What else can draw instead of the app's model, by name: its base, its checkpoints, and the
+    models right below `folder`. Nothing is opened yet.
 
     Raises UserError where there is no such folder, or no model in it.
     """
-    slot, found = [], {}
-    base = base_of(read_run(model), load)
-    named = [(each.name, each.generator) for each in (
-        *checkpoints_of(model, load), *strengths_of(model, load))]  # fmt: skip
-    if base:
-        named.insert(0, (base.name, base))
-    named += [(name, LazyGenerator(name, opened)) for name, opened in _below(folder, model, load)]
-    for name, generator in named:
-        found.setdefault(name, SlotGenerator(generator.name, generator._load, slot))
+    slot: list[SlotGenerator] = []
+    found: dict[str, SlotGenerator] = {}
+    if base := base_of(read_run(model), load):
+        found[base.name] = SlotGenerator(base.name, base._load, slot)
+    for each in checkpoints_of(model, load):
+        opened, lora = each.generator._load, is_lora_folder(model)
+        found.setdefault(each.name, SlotGenerator(each.generator.name, opened, slot, lora))
+    for place in _below(folder, model):
+        name, opened = model_name(place), partial(load, place)
+        found.setdefault(name, SlotGenerator(name, opened, slot, is_lora_folder(place)))
     return found
 
 
-def _below(folder: str | None, model: str, load: Load) -> "Iterator[tuple[str, Callable]]":
+def _below(folder: str | None, model: str) -> Iterator[str]:
     if folder is None:
         return
     if not is_folder(folder):
@@ -126,7 +134,7 @@ def _below(folder: str | None, model: str, load: Load) -> "Iterator[tuple[str, C
         raise UserError(f"--models: no model lies right below {folder}. Name a folder of models.")
     for place in models[:MAX_MODELS]:
         if place.resolve() != Path(model).resolve():
-            yield model_name(str(place)), partial(load, str(place))
+            yield str(place)
 
 
 def _is_model(place: Path) -> bool:

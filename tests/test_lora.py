@@ -12,8 +12,12 @@ from runs import config_for, prepared
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from core.errors import UserError
 from core.layouts import KOHYA_FILE, LORA_FILE, kohya_layer
+from sampling.generator import Generator
 from sampling.pipeline import open_pipeline
+from sampling.request import Request
+from sampling.trained_weights import sha256_of_weights
 from training import checkpoint
 from training.loop import train
 
@@ -215,6 +219,25 @@ def test_a_checkpoint_counts_as_it_learned_at_every_lora_scale(lora, tmp_path, s
     step_4 = open_pipeline(str(model), "cpu", "fp32", lora_scale=scale, checkpoint="checkpoint-4")
     torch.testing.assert_close(drawn(step_4), drawn(final), atol=1e-4, rtol=1e-4)
     assert torch.allclose(drawn(final), picture, atol=1e-4) == (scale == 1)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_another_scale_of_an_open_lora_has_the_bits_of_one_opened_at_it(lora, tmp_path, dtype):
+    model = str(lora[0].output)
+    opened = Generator.load(model, device="cpu", dtype=dtype)
+    asked = [Request("a creature", steps=2, lora_scale=scale) for scale in (1.0, 0.35, 2.0, 0, 1.0)]
+    for request, picture in zip(asked, opened.pictures(asked), strict=True):
+        other = Generator.load(model, device="cpu", dtype=dtype, lora_scale=request.lora_scale)
+        (expected,) = other.pictures([replace(request, lora_scale=1)])
+        assert picture.image.tobytes() == expected.image.tobytes()
+        assert sha256_of_weights(opened.pipe) == sha256_of_weights(other.pipe)
+        assert picture.settings.get("lora_scale", 1) == request.lora_scale
+
+
+def test_what_is_no_lora_has_no_scale(tiny_model):
+    model = Generator.load(tiny_model, device="cpu")
+    with pytest.raises(UserError, match=r"tiny is no LoRA\. Leave out lora_scale"):
+        next(model.pictures([Request("a"), Request("a", lora_scale=0.5)]))
 
 
 def to_older_names(folder, learner) -> None:

@@ -24,6 +24,7 @@ DESCRIPTIONS = {
     "0 all pictures have the same seed",
     "init_image": "a picture's file, in base64, to start from; its middle is what is drawn over",
     "strength": "how much of the init image is drawn anew, of no account without one",
+    "lora_scale": "how much of a LoRA is added to its base model; other models take 1 alone",
 }
 REFUSALS = {
     "400": "A value, a key, the JSON or the header X-Client-Id is not right.",

@@ -242,6 +242,8 @@ class Worker:
         """
         generator = generator or self.generator
         shares = generator is self.generator and getattr(generator, "draws_side_by_side", False)
+        # Drawings side by side share the weights, which hold a LoRA at one scale.
+        shares = shares and all(request.lora_scale == 1 for request in requests)
         job = Job(requests, client, self._leave, generator, shares, self._keep if kept else None)
         with self._changed:
             if not len(self._line) and self._has_room_for(job):
