@@ -116,7 +116,7 @@ def build_app(
     from webapp.report_routes import report_routes
     from webapp.rest_api import routes
     from webapp.ui.gallery_tab import picture_route
-    from webapp.ui.layout import Page
+    from webapp.ui.page import Page
 
     worker = LimitedWorker(generator, limits or Limits(), keep=gallery and gallery.keep)
     app = Page(worker, rivals, title, picks, gallery).blocks

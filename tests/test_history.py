@@ -16,8 +16,8 @@ from test_rest_api import until
 
 import app
 from sampling.request import Request
-from webapp.ui import layout
-from webapp.ui.history import brought_back
+from webapp.ui import page as page_module
+from webapp.ui.history import restored_state
 from webapp.ui.image_store import ImageStore
 from webapp.ui.permalink import link_to
 
@@ -123,7 +123,7 @@ def forgetful(browser):
     """The address of a server, and what makes it forget the pictures, as if it had started anew."""
     kept = ImageStore()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layout, "ImageStore", lambda: kept)
+        patch.setattr(page_module, "ImageStore", lambda: kept)
         demo = app.build_app(FakeGenerator())
     port = some_port()
     app.serve(demo, "127.0.0.1", port)
@@ -199,14 +199,16 @@ def test_the_browser_keeps_no_more_than_so_many_bytes_and_the_oldest_go(blank, u
      {"link": "?prompt=a&seed=1", "places": 1, "lost": 0}],
 )  # fmt: skip
 def test_a_click_that_nobody_made_brings_nothing_back(said):
-    assert brought_back(said) is None
+    assert restored_state(said) is None
 
 
 def test_what_is_lost_of_a_drawing_is_said():
     request = Request("a cat", seed=1, num_images=2)
     said = {"link": link_to(request), "places": [0, 1], "lost": 0}
-    assert "gone" not in brought_back(said).told
-    assert "Some of its pictures are gone" in brought_back(said | {"places": [1], "lost": 1}).told
-    assert "The picture is gone" in brought_back(said | {"places": [], "lost": 2}).told
-    seeds = [seed for seed, *_ in brought_back(said | {"places": [1], "lost": 1}).ones]
+    assert "gone" not in restored_state(said).status
+    assert (
+        "Some of its pictures are gone" in restored_state(said | {"places": [1], "lost": 1}).status
+    )
+    assert "The picture is gone" in restored_state(said | {"places": [], "lost": 2}).status
+    seeds = [seed for seed, *_ in restored_state(said | {"places": [1], "lost": 1}).images]
     assert seeds == [2]

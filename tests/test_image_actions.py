@@ -1,31 +1,40 @@
 """The next wishes below a picture: another, variations, compare with the base, and the lock."""
 
+import io
+import json
+from dataclasses import replace
+
+import gradio as gr
 import pytest
 from fakes import FakeGenerator
+from PIL import Image
 from ports import some_port
 from test_app import browser as browser  # a fixture
-from test_app import generate, in_browser, open_page, status
+from test_app import generate, in_browser, open_page, shown_png, status
+from test_rest_api import until
 
 import app
 from core.errors import UserError
+from core.layouts import LORA_FILE
 from sampling.request import Request
 from sampling.variants import SlotGenerator
 from webapp.comparison import Variants
-from webapp.ui.image_actions import NEIGHBOURS, neighbours
+from webapp.ui.image_actions import VARIATIONS, variations_of
 from webapp.ui.model_picker import ModelPicker
+from webapp.ui.permalink import linked
 
 
 def test_neighbours_share_the_seed_and_differ_in_what_they_are_drawn_towards():
     request = Request("a", seed=7, num_images=2, steps=9)
-    near, other = neighbours(request, 0.25), neighbours(request, 0.25)
-    assert near.seeds == [7] * NEIGHBOURS and near.steps == 9
-    assert len({*near.variation_seeds, *other.variation_seeds}) == 2 * NEIGHBOURS
+    near, other = variations_of(request, 0.25), variations_of(request, 0.25)
+    assert near.seeds == [7] * VARIATIONS and near.steps == 9
+    assert len({*near.variation_seeds, *other.variation_seeds}) == 2 * VARIATIONS
     assert near.variation_strength == 0.25
     for far in (1.01, "x", None):
         with pytest.raises(UserError, match="variation_strength"):
-            neighbours(request, far)
+            variations_of(request, far)
     with pytest.raises(UserError, match="At 0 all variations are the seed's own picture"):
-        neighbours(request, 0)
+        variations_of(request, 0)
 
 
 @pytest.fixture
@@ -75,7 +84,7 @@ def test_variations_are_four_neighbours_of_the_shown_seed(page, models):
     status(page, "strength 0.25")
     page.wait_for_function("document.querySelectorAll('#gallery img').length >= 4")
     one, near = models[0].requests
-    assert near.seed == one.seed and near.num_images == NEIGHBOURS
+    assert near.seed == one.seed and near.num_images == VARIATIONS
     page.locator("#gallery .thumbnail-item").nth(1).click()
     status(page, f"variation {near.variation_seeds[1]}")
 
@@ -120,6 +129,86 @@ def test_another_model_draws_when_it_is_picked(page, models):
     assert model.requests == [] and len(picked.requests) == 2
 
 
+@pytest.fixture
+def lora_page(browser, tmp_path):
+    """A page whose model is a LoRA, among its base and another LoRA, and the three generators."""
+    (tmp_path / LORA_FILE).write_bytes(b"")
+    own, base, other = FakeGenerator(), FakeGenerator(), FakeGenerator()
+    own.folder, base.name = tmp_path, "base"
+    models = {
+        "base": SlotGenerator("base", lambda: base, []),
+        "other": SlotGenerator("other", lambda: other, [], is_lora=True),
+    }
+    port, demo = some_port(), app.build_app(own, rivals=Variants(base), picks=models)
+    app.serve(demo, "127.0.0.1", port)
+    page = browser.new_page()
+    page.address = f"http://127.0.0.1:{port}"
+    open_page(page, page.address)
+    yield page, own, base, other
+    page.close()
+    demo.close(verbose=False)
+
+
+def pick(page, name: str) -> None:
+    page.click("#pick input")
+    page.get_by_role("option", name=name).click()
+
+
+def drawn_by(page, generator) -> Request:
+    """Press Generate; what the generator was asked for."""
+    count = len(generator.requests)
+    page.wait_for_selector("#generate:enabled")
+    generate(page)
+    until(lambda: len(generator.requests) > count)
+    page.wait_for_selector("#generate:enabled")
+    return generator.requests[-1]
+
+
+@in_browser
+def test_a_loras_strength_is_drawn_told_linked_and_comes_back(lora_page):
+    page, own, base, _ = lora_page
+    page.fill("#prompt textarea", "a cat")
+    assert drawn_by(page, own).lora_scale == 1
+    page.fill("#lora_scale input[type=number]", "0.35")
+    page.uncheck("#new_seed input")
+    request = drawn_by(page, own)
+    status(page, "LoRA strength 0.35")
+    assert request.lora_scale == 0.35
+    link = page.locator("#status a").get_attribute("href")
+    assert linked(link) == request
+    with Image.open(io.BytesIO(shown_png(page))) as png:
+        assert json.loads(png.text["sd-pokemon"])["lora_scale"] == 0.35
+    wish(page, "Compare with base")
+    page.locator("#compare_status", has_text="LoRA strength 0.35").wait_for()
+    assert own.requests[-1] == request and base.requests == [replace(request, lora_scale=1)]
+    page.get_by_role("tab", name="Draw").click()
+    page.fill("#lora_scale input[type=number]", "2")
+    page.locator("#history li button").first.click()
+    page.wait_for_function("document.querySelector('#lora_scale input').value === '0.35'")
+    open_page(page, page.address + "/" + link)
+    status(page, "LoRA strength 0.35")
+    assert own.requests[-1] == request
+
+
+@in_browser
+def test_the_strength_is_in_sight_for_loras_alone(lora_page):
+    page, own, base, other = lora_page
+    page.fill("#prompt textarea", "a cat")
+    page.fill("#lora_scale input[type=number]", "0.5")
+    pick(page, "base")
+    page.wait_for_selector("#lora_scale", state="hidden")
+    assert drawn_by(page, base).lora_scale == 1
+    pick(page, "other")
+    page.wait_for_selector("#lora_scale", state="visible")
+    assert drawn_by(page, other).lora_scale == 0.5
+    assert own.requests == []
+
+
+@in_browser
+def test_a_model_that_is_no_lora_has_no_strength(page):
+    assert page.locator("#lora_scale:visible").count() == 0
+
+
 @in_browser
 def test_a_link_and_the_history_bring_back_the_model_that_drew(page, models):
     model, picked = models
@@ -148,9 +237,20 @@ def test_a_link_and_the_history_bring_back_the_model_that_drew(page, models):
 
 
 def test_a_model_that_is_not_in_the_list_is_refused():
-    pick = SlotGenerator("a", FakeGenerator, [])
-    picker = ModelPicker("own", {"a": pick, "own": pick})
-    assert picker.chosen("own") is None and picker.chosen("a") is pick
+    other, request = SlotGenerator("a", FakeGenerator, []), Request("a cat")
+    picker = ModelPicker("own", {"a": other, "own": other})
+    assert picker.applied("own", request) == (request, None)
+    assert picker.applied("a", request) == (request, other)
     for made_up in ("b", None, ["a"], 1):
         with pytest.raises(UserError, match="no such model"):
-            picker.chosen(made_up)
+            picker.applied(made_up, request)
+
+
+def test_a_strength_counts_for_loras_alone():
+    lora, other = (SlotGenerator(name, FakeGenerator, [], name == "l") for name in "lo")
+    request = Request("a", lora_scale=0.5)
+    with gr.Blocks():
+        picker = ModelPicker("own", {"l": lora, "o": other})
+    assert picker.applied("l", request)[0] == request
+    assert picker.applied("o", request)[0] == picker.with_own(request) == Request("a")
+    assert ModelPicker("own", {}, is_lora=True).with_own(request) == request

@@ -18,9 +18,9 @@ import app
 from sampling.request import Request
 from webapp.auth import PasswordCheck
 from webapp.ui import strings
-from webapp.ui.score_history import MAX_POINTS, course_of
+from webapp.ui.run_scores import MAX_POINTS, RunFile, curves_of
 from webapp.ui.scores_tab import scores_page
-from webapp.ui.side_by_side import pairs_of
+from webapp.ui.validation_images import pairs_of
 
 SECRET = "password-of-theirs"
 ENTRY = {
@@ -141,7 +141,7 @@ def test_curves_are_those_of_this_run(tmp_path):
         {"step": 40, "clip_score": float("nan"), "held_out_loss": 0.4, "run_id": "a"},
         {"step": 30, "clip_score": 99.0, "run_id": "another"},
         {"step": 50, "clip_score": 99.0, "run_id": "a"})  # fmt: skip
-    assert course_of(tmp_path, of()) == {
+    assert curves_of(tmp_path, of()) == {
         "clip_score": [(0, 20.0), (20, 25.0)], "held_out_loss": [(20, 0.5), (40, 0.4)],
     }  # fmt: skip
     told = scores_page(of() | {"best": {"step": 20}}, tmp_path)
@@ -150,7 +150,7 @@ def test_curves_are_those_of_this_run(tmp_path):
 
 def test_a_long_course_has_its_first_and_its_last_point(tmp_path):
     log(tmp_path, *({"step": step, "clip_score": step / 7} for step in range(5_000)))
-    points = course_of(tmp_path, {})["clip_score"]
+    points = curves_of(tmp_path, {})["clip_score"]
     assert len(points) == MAX_POINTS and points[0][0] == 0 and points[-1][0] == 4_999
 
 
@@ -186,6 +186,67 @@ def test_any_log_becomes_curves_or_none(tmp_path_factory, points):
     folder = tmp_path_factory.mktemp("model")
     log(folder, *({"step": step, "clip_score": value} for step, value in points))
     assert isinstance(scores_page({"best": {"step": points and points[0][0]}}, folder), str)
+
+
+def test_judges_and_fid_are_shown_where_they_were_asked():
+    judges = {
+        "csd": {"style": 41.5, "distances": {"kid": {"value": 0.5, "interval_95": [0.4, 0.75]}}},
+        "dinov2": {"distances": {"kid": {"value": 3.0, "interval_95": None}},
+                   "frechet_distance": 812.25},
+        "sscd": {"above": 2, "pictures": 64, "limit": 0.5},
+        "likeness": {"clip_i": {"value": 70.5, "interval_95": [68.0, 73.0], "own_pictures": 80.0}},
+    }  # fmt: skip
+    more = {"judges": {"csd": {"kid_difference": {"value": -0.25, "interval_95": [-0.5, -0.1]}}},
+            "likeness": {"clip_i": {"mean_difference": 4.5, "interval_95": [3, 6]}}}  # fmt: skip
+    base = {"judges": {"csd": {"style": 30.0, "distances": {"kid": {"value": 0.75}}},
+                       "likeness": {"clip_i": {"value": 66.0}}}, "fid": 91.5}  # fmt: skip
+    told = plain(
+        scores_page(
+            of(
+                judges=judges,
+                fid=55.25,
+                base=ENTRY["base"] | base,
+                comparison=ENTRY["comparison"] | more,
+            )
+        )
+    )
+    assert f"{strings.CSD_STYLE} 30.00 41.50" in told
+    assert f"{strings.LIKENESSES['clip_i']} 66.00 70.50 68.00 to 73.00 +4.50 +3.00 to +6.00" in told
+    kid = strings.JUDGE_DISTANCES["csd"]
+    assert f"{kid} 0.75 0.50 0.40 to 0.75 -0.25 -0.50 to -0.10" in told
+    assert f"{strings.JUDGE_DISTANCES['dinov2']} 3.00" in told
+    assert f"{strings.FID} 91.50 55.25" in told
+    assert f"{strings.DINOV2_FRECHET} 812.25" in told
+    assert f"{strings.SSCD_COPIES} 2 of 64" in told
+    without = plain(scores_page(of()))
+    for label in (
+        strings.FID,
+        strings.CSD_STYLE,
+        strings.SSCD_COPIES,
+        *strings.LIKENESSES.values(),
+    ):
+        assert label not in without
+
+
+def written(folder: Path, content: str) -> None:
+    """run.json, replaced as metrics.py does."""
+    (folder / "staged").write_text(content)
+    (folder / "staged").replace(folder / "run.json")
+
+
+def test_run_json_is_read_again_when_it_has_changed_and_only_then(tmp_path, caplog):
+    written(tmp_path, json.dumps(of()))
+    file = RunFile(of(), tmp_path)
+    assert not file.refresh()
+    written(tmp_path, json.dumps(of(clip_score=61.5)))
+    assert file.refresh() and file.run["scores"]["held-out"]["clip_score"] == 61.5
+    assert not file.refresh()
+    written(tmp_path, '{"scores": {"held-out": {"clip')
+    assert file.refresh() and file.run["scores"]["held-out"]["clip_score"] == 61.5
+    assert "run.json" in caplog.text and not file.refresh()
+    (tmp_path / "run.json").unlink()
+    assert file.refresh() and file.run == {}
+    assert not RunFile(of(), None).refresh()
 
 
 @pytest.fixture(scope="module")
@@ -260,3 +321,33 @@ def test_the_report_opens_from_the_scores_and_runs_nothing(browser, url):
     assert opened.value.locator("#p").count() == 1
     opened.value.close()
     page.close()
+
+
+@in_browser
+def test_scores_that_are_written_while_the_app_runs_appear_when_the_tab_is_opened(
+    browser, tmp_path
+):
+    generator = FakeGenerator()
+    generator.folder, generator.run = tmp_path, {}
+    demo, port = app.build_app(generator), some_port()
+    app.serve(demo, "127.0.0.1", port)
+    page = browser.new_page()
+    open_page(page, f"http://127.0.0.1:{port}")
+    scores, draw = (page.get_by_role("tab", name=name) for name in (strings.SCORES, strings.DRAW))
+    scores.click()
+    page.get_by_text("Nobody has measured this model yet.").wait_for()
+    written(tmp_path, json.dumps(of()))
+    (tmp_path / "scores.html").write_text("<!doctype html><title>s</title>")
+    draw.click()
+    scores.click()
+    page.locator("#scores td", has_text="60.00").wait_for()
+    page.get_by_role("link", name=strings.REPORTS["scores.html"]).wait_for()
+    written(tmp_path, json.dumps(of())[:90])
+    draw.click()
+    scores.click()
+    written(tmp_path, json.dumps(of(clip_score=63.25)))
+    draw.click()
+    scores.click()
+    page.locator("#scores td", has_text="63.25").wait_for()
+    page.close()
+    demo.close(verbose=False)

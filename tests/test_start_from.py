@@ -26,7 +26,7 @@ from sampling.init_image import InitImage, TooManyPictures
 from sampling.request import BOUNDS, Request
 from webapp import limits
 from webapp.http_security import large_bodies
-from webapp.ui.permalink import init_image_of, link_to, linked
+from webapp.ui.permalink import link_to, linked, linked_init_image
 
 PICTURE = file_of(noise(1, (64, 64)))
 LARGE = file_of(noise(2, (900, 700)))  # 1.9 MB, beyond what a body without a picture may be
@@ -167,12 +167,12 @@ def test_a_link_names_what_a_drawing_started_from():
     request = Request("a", seed=3, init_image=start, strength=0.4, variation_seed=5,
                       variation_strength=0.25)  # fmt: skip
     link = link_to(request)
-    assert init_image_of(link) == DIGEST
+    assert linked_init_image(link) == DIGEST
     expected = Request("a", seed=3, strength=0.4, variation_seed=5, variation_strength=0.25)
     assert linked(link) == expected
     plain = link_to(Request("a", seed=3))
-    assert init_image_of(plain) is None and "strength" not in plain and "variation" not in plain
-    assert init_image_of("?init_image=<b>") is None
+    assert linked_init_image(plain) is None and "strength" not in plain and "variation" not in plain
+    assert linked_init_image("?init_image=<b>") is None
 
 
 # The page
@@ -350,11 +350,48 @@ def test_settings_bring_the_picture_back_that_the_browser_has_and_ask_for_one_it
     page.wait_for_function("document.querySelector('#prompt textarea').value === 'from mine'")
     assert drawn(page, generator) == first
     open_page(page, url + "/" + link_to(first))
+    given(page, "your picture")
+    page.get_by_role("button", name="Clear your last drawings").click()
+    until(lambda: page.evaluate("(key) => window.storedInitImage(key)", DIGEST) is None)
+    open_page(page, url + "/" + link_to(first))
     page.locator("#start .problem", has_text=DIGEST[:8]).wait_for()
     page.wait_for_selector("#start canvas")  # unfolded
     choose(page, PICTURE)
     given(page, "your picture")
     assert drawn(page, generator) == first
+
+
+@in_browser
+def test_a_restored_drawing_from_a_picture_goes_on_as_before_also_in_a_new_page(
+    blank, url, generator
+):
+    page = blank
+    unfold(page)
+    choose(page, PICTURE)
+    given(page, "your picture")
+    set_strength(page, 0.6)
+    page.fill("#prompt textarea", "from mine")
+    first = drawn(page, generator)
+    status(page, "from your picture, strength 0.6")
+    link = page.locator("#status a").get_attribute("href")
+    assert DIGEST in link
+    until(lambda: page.evaluate("(key) => window.storedInitImage(key)", DIGEST) is not None)
+    open_page(page, url)  # which knows nothing of before
+    page.get_by_role("button", name="Show again: from mine").click()
+    status(page, "from your picture, strength 0.6")
+    assert page.locator("#status a").get_attribute("href") == link
+    given(page, "your picture")
+    page.wait_for_function("document.querySelector('#prompt textarea').value === 'from mine'")
+    assert drawn(page, generator) == first
+    for name, count in (("Variations", 4), ("Another", 1)):
+        page.wait_for_selector("#generate:enabled")
+        before = len(generator.requests)
+        page.get_by_role("button", name=name, exact=True).click()
+        until(lambda before=before: len(generator.requests) > before, 60)
+        request = generator.requests[-1]
+        assert request.init_image == first.init_image and request.strength == 0.6
+        assert request.num_images == count
+    page.wait_for_selector("#generate:enabled")
 
 
 @in_browser
@@ -405,3 +442,8 @@ def test_a_picture_is_started_from_by_keys_alone(browser, url, generator):
         status(page, "from your picture, strength 0.7")
         assert generator.requests[-1].init_image == InitImage(PICTURE)
         assert shown_png(page)
+
+
+def test_a_drawing_has_one_link_however_a_slider_writes_its_numbers():
+    whole, fraction = (Request("a", guidance_scale=scale, seed=1) for scale in (5, 5.0))
+    assert link_to(whole) == link_to(fraction) == link_to(linked(link_to(fraction)))

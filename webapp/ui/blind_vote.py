@@ -1,9 +1,12 @@
-"""Two pictures without names: which is better? Only after the vote it is said whose they are."""
+"""Blind vote: an image by the model beside one by its base, which are named after the vote."""
+
+from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
 from functools import partial
 from html import escape
+from typing import TYPE_CHECKING
 
 import gradio as gr
 from PIL import Image
@@ -11,30 +14,32 @@ from PIL import Image
 from core.errors import UserError
 from sampling.image import Picture
 from sampling.request import SEEDS, Request
-from webapp.comparison import Variants
 from webapp.ui import strings
 from webapp.ui.generate_button import GenerateButton
 from webapp.ui.image_store import ImageStore
 from webapp.ui.messages import note
 from webapp.ui.sequential_draws import SequentialDraws
-from webapp.votes import CHOICES, SIDES, Tally, VotePair, win_rate
+from webapp.votes import CHOICES, SIDES, Tally, VotePair, Votes, win_rate
 from webapp.worker import Worker
+
+if TYPE_CHECKING:
+    from sampling.generator import Generator
 
 BUTTONS = dict(zip(CHOICES, (strings.LEFT, strings.SAME, strings.RIGHT), strict=True))
 
 
 class BlindVote:
-    """Laid out where it is made, within a page."""
+    """Components are created in the current Blocks context."""
 
     def __init__(
-        self, worker: Worker, rivals: Variants, drawings: ImageStore, examples: Sequence[str]
-    ):
-        """`rivals` has a base."""
-        self._worker, self._rivals = worker, rivals
-        self._drawings, self._examples = drawings, examples
+        self, worker: Worker, base: Generator, votes: Votes, image_store: ImageStore,
+        examples: Sequence[str],
+    ):  # fmt: skip
+        self._worker, self._base, self._votes = worker, base, votes
+        self._image_store, self._examples = image_store, examples
         self._lay_out()
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
-        drawn = [self._status, self._pictures, *self._choices.values(), self._pair]
+        drawn = [self._status, self._images, *self._choices.values(), self._pair]
         gr.on(
             [self._buttons.draw.click, self._prompt.submit],
             self._draw,
@@ -44,17 +49,17 @@ class BlindVote:
             **hidden,
         )
         for choice, button in self._choices.items():
-            # The button alone says what was chosen, and the server alone knows the pair.
+            # The choice is bound to the button, and the pair stays on the server.
             button.click(
                 partial(self._vote, choice),
-                [self._pair, self._mine],
-                [self._status, *self._choices.values(), self._mine],
+                [self._pair, self._own_votes],
+                [self._status, *self._choices.values(), self._own_votes],
                 trigger_mode="once",
                 **hidden,
             )
 
     def _lay_out(self) -> None:
-        kept = f" {strings.VOTES_KEPT}" if self._rivals.votes.are_kept else ""
+        kept = f" {strings.VOTES_KEPT}" if self._votes.are_kept else ""
         gr.HTML(f"<p>{strings.VOTE_ASKED}{kept}</p>", elem_classes="told")
         with gr.Row(elem_id="vote_ask"):
             self._prompt = gr.Textbox(
@@ -64,59 +69,59 @@ class BlindVote:
                 elem_id="vote_prompt",
             )
             self._buttons = GenerateButton(strings.VOTE_DRAW, "vote_draw", "vote_cancel")
-        self._pictures = gr.HTML(elem_id="vote_pictures")
+        self._images = gr.HTML(elem_id="vote_pictures")
         with gr.Row(elem_id="vote_buttons"):
             self._choices = {
                 choice: gr.Button(name, interactive=False, elem_id=f"vote_{choice}", min_width=0)
                 for choice, name in BUTTONS.items()
             }
         self._status = gr.HTML(elem_id="vote_status", elem_classes="told")
-        self._pair, self._mine = gr.State(), gr.State(Tally())
+        self._pair, self._own_votes = gr.State(), gr.State(Tally())
 
     def _draw(self, visitor: gr.Request, prompt) -> Iterator[dict]:
-        drawing = self._new_pair(SequentialDraws(self._worker, visitor, kept=False), prompt)
-        yield from self._buttons.until_idle(drawing, self._status)
+        updates = self._new_pair(SequentialDraws(self._worker, visitor, kept=False), prompt)
+        yield from self._buttons.until_idle(updates, self._status)
 
-    def _new_pair(self, series: SequentialDraws, prompt) -> Iterator[dict]:
-        """As updates of the page; the one before cannot be voted on any more."""
+    def _new_pair(self, draws: SequentialDraws, prompt) -> Iterator[dict]:
+        """A pair, as updates of the page; the one before can no longer be voted on."""
         yield {
-            self._pictures: "",
+            self._images: "",
             self._pair: None,
             **self._choosable(False),
-            **self._buttons.busy(series),
+            **self._buttons.busy(draws),
         }
-        request, pictures = self._request(prompt), []
-        # The base's first, on whichever side it will be: nothing in between tells.
-        for number, generator in enumerate((self._rivals.base, self._worker.generator), 1):
-            for event in series.draw([request], generator):
+        request, images = self._request(prompt), []
+        # The base always draws first, so that the order of events does not give the sides away.
+        for number, generator in enumerate((self._base, self._worker.generator), 1):
+            for event in draws.draw([request], generator):
                 if isinstance(event, Picture):
-                    pictures.append(shown(event))
+                    images.append(anonymous(event))
                 else:
                     place = strings.PICTURE_OF_PAIR.format(number=number)
                     yield {self._status: f"<p>{place}</p>{event}"}
         model_side = secrets.choice(SIDES)
-        left, right = pictures if model_side == "right" else pictures[::-1]
+        left, right = images if model_side == "right" else images[::-1]
         yield {
-            self._pictures: self._figures(left, right, request.prompt),
-            self._status: note(strings.WHICH_IS_BETTER) + series.unsaid,
+            self._images: self._figures(left, right, request.prompt),
+            self._status: note(strings.WHICH_IS_BETTER) + draws.notices,
             self._pair: VotePair(request.prompt, request.seed, model_side),
             **self._choosable(True),
         }
 
-    def _request(self, prompt: object) -> Request:
-        """The visitor's words, or some of ours, with a new seed."""
+    def _request(self, prompt) -> Request:
+        """The visitor's prompt, or one of ours where it is empty, at a random seed."""
         if isinstance(prompt, str) and not prompt.strip():
             prompt = secrets.choice(self._examples)
         return Request(prompt, seed=secrets.randbelow(SEEDS))
 
     def _figures(self, left: Image.Image, right: Image.Image, prompt: str) -> str:
-        """HTML. Saved only now and in this order, so that no date of a file tells either."""
+        """HTML. Files are written now and in this order, so that their dates tell nothing."""
         figures = []
         for side, name, image in (
             (strings.LEFT, strings.LEFT_PICTURE, left),
             (strings.RIGHT, strings.RIGHT_PICTURE, right),
         ):
-            address = self._drawings.address("picture.png", image.save)
+            address = self._image_store.address("picture.png", image.save)
             figures.append(
                 f'<figure><img src="{address}" alt="{name}">'
                 f"<figcaption>{side}</figcaption></figure>"
@@ -126,39 +131,40 @@ class BlindVote:
     def _choosable(self, now: bool) -> dict:
         return {button: gr.Button(interactive=now) for button in self._choices.values()}
 
-    def _vote(self, choice: str, pair: VotePair | None, mine: Tally) -> dict:
-        """Count the vote, name the pictures, and say how the votes stand."""
+    def _vote(self, choice: str, pair: VotePair | None, own_votes: Tally) -> dict:
+        """Count the vote, name the images, and tell the win rates."""
         try:
-            outcome = self._rivals.votes.cast(pair, choice)
+            outcome = self._votes.cast(pair, choice)
         except UserError as error:
             return {self._status: note(str(error), problem=True)}
-        mine = mine.plus(outcome)
-        model, base = self._worker.generator.name, self._rivals.base.name
+        assert pair is not None  # else `cast` has refused it
+        own_votes = own_votes.plus(outcome)
+        model, base = self._worker.generator.name, self._base.name
         left, right = (model, base) if pair.model_side == "left" else (base, model)
         lines = [
             strings.CHOSEN.format(
                 choice=BUTTONS[choice].lower(), left=left, right=right, seed=pair.seed
             ),
-            standing(strings.YOUR_VOTES.format(model=model), mine),
-            standing(strings.ALL_VOTES.format(model=model), self._rivals.votes.tally),
+            standing(strings.YOUR_VOTES.format(model=model), own_votes),
+            standing(strings.ALL_VOTES.format(model=model), self._votes.tally),
             strings.TIES_LEFT_OUT.format(half=percent(0.5)),
         ]
         return {
             self._status: "".join(map(note, lines)),
-            self._mine: mine,
+            self._own_votes: own_votes,
             **self._choosable(False),
         }
 
 
-def shown(picture: Picture) -> Image.Image:
-    """Its pixels and nothing else. Raises UserError for a picture that must not be shown."""
+def anonymous(picture: Picture) -> Image.Image:
+    """The pixels without metadata. Raises UserError for an image that must not be shown."""
     picture.check()
     image = picture.image
     return Image.frombytes(image.mode, image.size, image.tobytes())
 
 
 def standing(whose: str, tally: Tally) -> str:
-    """How votes stand, in words."""
+    """Votes and win rate in a sentence."""
     rate = win_rate(tally)
     if rate is None:
         return strings.NONE_DECIDES.format(whose=whose, ties=tally.ties)

@@ -1,7 +1,11 @@
-"""The tab that compares the model with what it was before: by a slider, by votes, in a table."""
+"""The Compare tab: the model and its base under a slider, in a blind vote, in a grid."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html import escape
+from typing import TYPE_CHECKING
 
 import gradio as gr
 
@@ -14,46 +18,45 @@ from webapp.ui.generate_button import GenerateButton
 from webapp.ui.grid import Grid
 from webapp.ui.image_store import ImageStore
 from webapp.ui.messages import note, size_class
-from webapp.ui.sequential_draws import SequentialDraws, seed_of
+from webapp.ui.sequential_draws import SequentialDraws, seed_or_new
 from webapp.worker import Worker
 
-SLIDER = "slider"  # by which its tab is opened
+if TYPE_CHECKING:
+    from sampling.generator import Generator
+
+SLIDER = "slider"  # id of its tab
 
 
 class CompareTab:
-    """Laid out where it is made, within a page."""
+    """Three ways to compare, or the grid alone where the model's base is not here.
+
+    Components are created in the current Blocks context.
+    """
 
     def __init__(
-        self, worker: Worker, rivals: Variants, drawings: ImageStore, examples: Sequence[str]
+        self, worker: Worker, variants: Variants, image_store: ImageStore, examples: Sequence[str]
     ):
-        if not rivals.base:
-            Grid(worker, rivals, drawings, examples)
+        if variants.base is None:
+            Grid(worker, variants, image_store, examples)
             return
         with gr.Tabs(elem_id="ways") as self.ways:
             with gr.Tab(strings.SLIDER, id=SLIDER):
-                self.slider = Slider(worker, rivals, drawings, examples[0])
+                self.slider = Slider(worker, variants.base, image_store, examples[0])
             with gr.Tab(strings.VOTE):
-                BlindVote(worker, rivals, drawings, examples)
+                BlindVote(worker, variants.base, variants.votes, image_store, examples)
             with gr.Tab(strings.GRID):
-                Grid(worker, rivals, drawings, examples)
+                Grid(worker, variants, image_store, examples)
 
 
 class Slider:
-    """The model over its base, of the same words and seed."""
+    """The model's image over its base's, of the same prompt and seed."""
 
-    def __init__(self, worker: Worker, rivals: Variants, drawings: ImageStore, example: str):
-        self._worker, self._base, self._drawings = worker, rivals.base, drawings
+    def __init__(self, worker: Worker, base: Generator, image_store: ImageStore, example: str):
+        self._worker, self._base, self._image_store = worker, base, image_store
         size = getattr(worker.generator, "size", None)
         with gr.Row(elem_id="compare", elem_classes=size_class(size)):
             with gr.Column():
-                self._prompt = gr.Textbox(
-                    example, label=strings.BOTH_DRAW, elem_id="compare_prompt"
-                )
-                self._seed = gr.Number(0, label=strings.SEED_OR_NEW, elem_id="compare_seed")
-                self._buttons = GenerateButton(
-                    strings.COMPARE_BUTTON, "compare_draw", "compare_cancel"
-                )
-                self._status = gr.HTML(elem_id="compare_status", elem_classes="told")
+                self._lay_out_inputs(example)
             with gr.Column():
                 gr.HTML(strings.NO_PICTURES, elem_id="slider_place")
                 self._slider = gr.ImageSlider(
@@ -73,41 +76,51 @@ class Slider:
             api_visibility="private",
         )
 
+    def _lay_out_inputs(self, example: str) -> None:
+        self._prompt = gr.Textbox(example, label=strings.BOTH_DRAW, elem_id="compare_prompt")
+        self._seed = gr.Number(0, label=strings.SEED_OR_NEW, elem_id="compare_seed")
+        self._buttons = GenerateButton(strings.COMPARE_BUTTON, "compare_draw", "compare_cancel")
+        self._status = gr.HTML(elem_id="compare_status", elem_classes="told")
+
     @property
     def drawn(self) -> list:
-        """What a comparison updates."""
+        """Outputs of a comparison."""
         return [self._status, self._slider, *self._buttons.updated]
 
     @property
     def filled(self) -> list:
-        """What `draw_again` updates."""
+        """Outputs of `draw_again`."""
         return [self._prompt, self._seed, *self.drawn]
 
     def draw_again(self, visitor: gr.Request, request: Request) -> Iterator[dict]:
-        """A picture that was drawn elsewhere, by both, with all of its settings."""
+        """Compare at a request of another tab, with all of its settings."""
         yield {self._prompt: request.prompt, self._seed: request.seed}
-        yield from self._buttons.until_idle(self._both(visitor, request), self._status)
+        yield from self._buttons.until_idle(self._compare(visitor, request), self._status)
 
     def _draw(self, visitor: gr.Request, prompt, seed) -> Iterator[dict]:
-        def drawing() -> Iterator[dict]:  # what cannot be drawn is said as it is begun
-            yield from self._both(visitor, Request(prompt, seed=seed_of(seed)))
+        def updates() -> Iterator[dict]:  # a bad request is refused within `until_idle`
+            yield from self._compare(visitor, Request(prompt, seed=seed_or_new(seed)))
 
-        yield from self._buttons.until_idle(drawing(), self._status)
+        yield from self._buttons.until_idle(updates(), self._status)
 
-    def _both(self, visitor: gr.Request, request: Request) -> Iterator[dict]:
-        """Two pictures, the base's first, as updates of the page."""
-        series, pictures = SequentialDraws(self._worker, visitor), []
-        yield self._buttons.busy(series)
-        for generator in (self._base, self._worker.generator):
-            for event in series.draw([request], generator):
+    def _compare(self, visitor: gr.Request, request: Request) -> Iterator[dict]:
+        """Two images, the base's first, as updates of the page."""
+        draws, paths = SequentialDraws(self._worker, visitor), []
+        yield self._buttons.busy(draws)
+        base, model = self._base, self._worker.generator
+        of_base = replace(request, lora_scale=Request.lora_scale)  # it has no LoRA
+        for generator, asked in ((base, of_base), (model, request)):
+            for event in draws.draw([asked], generator):
                 if isinstance(event, Picture):
                     event.check()
-                    pictures.append(self._drawings.keep(event.file_name, event.save))
+                    paths.append(self._image_store.keep(event.file_name, event.save))
                 else:
                     yield {self._status: f"<p>{escape(generator.name)}</p>{event}"}
-        base, model = self._base.name, self._worker.generator.name
-        seed, sides = strings.ONE_SEED.format(first=request.seed), strings.SIDES
+        told = [strings.ONE_SEED.format(first=request.seed)]
+        if request.lora_scale != Request.lora_scale:
+            told.append(strings.AT_LORA_SCALE.format(scale=request.lora_scale))
+        told.append(strings.SIDES.format(base=base.name, model=model.name))
         yield {
-            self._slider: tuple(pictures),
-            self._status: note(f"{seed} · {sides.format(base=base, model=model)}") + series.unsaid,
+            self._slider: tuple(paths),
+            self._status: note(" · ".join(told)) + draws.notices,
         }

@@ -1,4 +1,4 @@
-"""Pictures that a model folder brings along with the words and settings they were drawn with."""
+"""Example images in a model folder, with the prompts and settings that drew them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from sampling.request import BOUNDS, Request
 from webapp.ui import strings
 from webapp.ui.messages import data_uri
 
-MOST, MAX_BYTES = 12, 4 * 2**20  # pictures of a model; of each
-SIDE = 128  # pixels of what is shown to choose from
-# In the component's own script: tells the page which picture was clicked.
+MAX_EXAMPLES, MAX_BYTES = 12, 4 * 2**20  # of a model; of each
+THUMBNAIL = 128  # pixels of its longer side
+# A component's own script: a click on an image becomes a click event with its number.
 CHOOSE = """element.addEventListener("click", (event) => {
   const chosen = event.target.closest("button");
   if (chosen) trigger("click", { number: Number(chosen.dataset.number) });
@@ -29,7 +29,7 @@ CHOOSE = """element.addEventListener("click", (event) => {
 
 @dataclass(frozen=True)
 class Example:
-    """A PNG, the request that draws it again, and a small look at it."""
+    """A PNG, the request that draws it again, and a thumbnail."""
 
     request: Request
     png: bytes
@@ -37,10 +37,10 @@ class Example:
 
 
 def examples_of(model: str) -> list[Example]:
-    """Those in `model`/examples, by name; what is no picture with settings is left out, and the
-    log says why."""
+    """The images in `model`/examples, by file name. One without settings is left out, and the log
+    says why."""
     found = []
-    for path in sorted(Path(model).glob("examples/*.png"))[:MOST]:
+    for path in sorted(Path(model).glob("examples/*.png"))[:MAX_EXAMPLES]:
         try:
             found.append(example_of(read_bytes(path, MAX_BYTES)))
         except (OSError, UserError) as error:
@@ -58,19 +58,19 @@ def example_of(png: bytes) -> Example:
             small = image.convert("RGB")
     except (ValueError, SyntaxError, Image.DecompressionBombError) as error:  # damaged chunks
         raise UserError("This is no PNG picture.") from error
-    small.thumbnail((SIDE, SIDE))
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
     return Example(request, png, small)
 
 
 def choice_of(examples: Sequence[Example]) -> str:
-    """HTML: small pictures, each a button that is called by its words."""
+    """HTML: thumbnails, each a button that is labelled with its prompt."""
     buttons = (
-        f'<button type="button" data-number="{number}" title="{_words(each)}">'
-        f'<img src="{data_uri(each.small)}" alt="{_words(each)}"></button>'
+        f'<button type="button" data-number="{number}" title="{_label(each)}">'
+        f'<img src="{data_uri(each.small)}" alt="{_label(each)}"></button>'
         for number, each in enumerate(examples)
     )
     return f'<div role="group" aria-label="{strings.EXAMPLES}">{"".join(buttons)}</div>'
 
 
-def _words(example: Example) -> str:
+def _label(example: Example) -> str:
     return html.escape(example.request.prompt)

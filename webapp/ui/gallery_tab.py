@@ -1,4 +1,4 @@
-"""The tab with the owner's pictures: the newest first, searched by words, deleted one by one."""
+"""The Gallery tab: the owner's images, newest first, with a search and a button to delete each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from webapp.ui.permalink import link_to
 
 
 def picture_route(gallery: Gallery) -> Route:
-    """Where a page finds a picture in its own size."""
+    """Serves an image of the gallery in full size."""
 
     def answer(http: HttpRequest) -> Response:
         try:
@@ -34,11 +34,12 @@ def picture_route(gallery: Gallery) -> Route:
 
 
 class GalleryTab:
-    """Laid out where it is made, within a tab; looks at the folder whenever the tab is opened."""
+    """Reads the folder whenever the tab is opened. Components are created in the current Blocks
+    context."""
 
     def __init__(self, gallery: Gallery, tab: gr.Tab):
         self._gallery = gallery
-        self._wanted = gr.Textbox(
+        self._search = gr.Textbox(
             label=strings.SEARCH_WORDS,
             max_lines=1,
             submit_btn=strings.SEARCH,
@@ -46,7 +47,7 @@ class GalleryTab:
         )
         self._status = gr.HTML(elem_id="kept_status", elem_classes="told")
         script = Path(__file__).with_name("gallery.js").read_text(encoding="utf-8")
-        self._shown = gr.HTML(js_on_load=script, apply_default_css=False, elem_id="kept")
+        self._images = gr.HTML(js_on_load=script, apply_default_css=False, elem_id="kept")
         with gr.Row(elem_id="kept_pages"):
             self._newer = gr.Button(strings.NEWER, interactive=False, elem_id="kept_newer")
             self._older = gr.Button(strings.OLDER, interactive=False, elem_id="kept_older")
@@ -54,49 +55,49 @@ class GalleryTab:
         self._connect(tab)
 
     def _connect(self, tab: gr.Tab) -> None:
-        asked = [self._number, self._wanted]
-        updated = [self._status, self._shown, self._number, self._newer, self._older]
+        inputs = [self._number, self._search]
+        outputs = [self._status, self._images, self._number, self._newer, self._older]
         common = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 4,
                   "concurrency_id": "gallery"}  # fmt: skip
-        tab.select(self._show, asked, updated, **common)
-        self._wanted.submit(lambda wanted: self._show(0, wanted), self._wanted, updated, **common)
-        self._newer.click(lambda n, wanted: self._show(n - 1, wanted), asked, updated, **common)
-        self._older.click(lambda n, wanted: self._show(n + 1, wanted), asked, updated, **common)
-        self._shown.click(self._delete, asked, updated, **common)
+        tab.select(self._show, inputs, outputs, **common)
+        self._search.submit(lambda words: self._show(0, words), self._search, outputs, **common)
+        self._newer.click(lambda n, words: self._show(n - 1, words), inputs, outputs, **common)
+        self._older.click(lambda n, words: self._show(n + 1, words), inputs, outputs, **common)
+        self._images.click(self._delete, inputs, outputs, **common)
 
-    def _show(self, number: int, wanted: str, told: str = "") -> dict:
-        """A page, as an update; `told`: HTML before what is said of it."""
+    def _show(self, number: int, words: str, status: str = "") -> dict:
+        """The update that shows a page; `status`: HTML to begin the status line with."""
         try:
-            shelf = self._gallery.shelf(max(0, number), wanted[:MAX_PROMPT_CHARACTERS])
+            page = self._gallery.shelf(max(0, number), words[:MAX_PROMPT_CHARACTERS])
         except UserError as error:
-            return {self._status: told + note(str(error), problem=True)}
+            return {self._status: status + note(str(error), problem=True)}
         return {
-            self._status: told + note(_about(shelf, bool(wanted.split()))),
-            self._shown: _list(shelf.entries),
-            self._number: shelf.number,
-            self._newer: gr.Button(interactive=shelf.number > 0),
-            self._older: gr.Button(interactive=shelf.has_older),
+            self._status: status + note(_about(page, bool(words.split()))),
+            self._images: _list(page.entries),
+            self._number: page.number,
+            self._newer: gr.Button(interactive=page.number > 0),
+            self._older: gr.Button(interactive=page.has_older),
         }
 
-    def _delete(self, number: int, wanted: str, clicked: gr.EventData) -> dict:
+    def _delete(self, number: int, words: str, clicked: gr.EventData) -> dict:
         try:
             self._gallery.delete(str(clicked._data["delete"]))
         except UserError as error:
-            return self._show(number, wanted, note(str(error), problem=True))
+            return self._show(number, words, note(str(error), problem=True))
         except (KeyError, TypeError):
-            return {self._status: gr.skip()}  # nobody clicked: it is made up
-        return self._show(number, wanted, note(strings.DELETED))
+            return {self._status: gr.skip()}  # an event that the page did not send
+        return self._show(number, words, note(strings.DELETED))
 
 
-def _about(shelf: GalleryPage, searched: bool) -> str:
-    if not shelf.total:
+def _about(page: GalleryPage, searched: bool) -> str:
+    if not page.total:
         return strings.GALLERY_EMPTY
-    if not shelf.entries and not shelf.number and searched:
+    if not page.entries and not page.number and searched:
         told = strings.NONE_FOUND
     else:
-        told = strings.GALLERY_PAGE.format(number=shelf.number + 1, total=shelf.total)
-    if searched and shelf.total > MAX_GALLERY_SEARCHED:
-        told += f" · {strings.SEARCHED.format(most=MAX_GALLERY_SEARCHED)}"
+        told = strings.GALLERY_PAGE.format(number=page.number + 1, total=page.total)
+    if searched and page.total > MAX_GALLERY_SEARCHED:
+        told += f" · {strings.SEARCHED.format(limit=MAX_GALLERY_SEARCHED)}"
     return told
 
 

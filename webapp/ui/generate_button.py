@@ -1,4 +1,4 @@
-"""The button that begins a visitor's drawing, and the one that calls it off."""
+"""Generate and Cancel: the buttons that start a visitor's drawing and stop it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 class GenerateButton:
-    """A row, laid out where it is made; one of the two can be pressed at a time.
+    """A row of two buttons, of which one is enabled at a time.
 
-    page.js presses them by Ctrl or Cmd with Enter, and by Esc.
+    page.js presses them at Ctrl or Cmd with Enter, and at Esc. Components are created in the
+    current Blocks context.
     """
 
     def __init__(self, label: str, draw_id: str, cancel_id: str):
@@ -34,11 +35,11 @@ class GenerateButton:
 
     @property
     def updated(self) -> list:
-        """The outputs of an event that uses `busy` and `until_idle`."""
+        """Outputs of an event that uses `busy` and `until_idle`."""
         return [self.draw, self._cancel, self._running]
 
     def busy(self, running: Job | SequentialDraws) -> dict:
-        """While `running` can be called off."""
+        """The update while `running` can be cancelled."""
         return {
             self.draw: gr.Button(interactive=False),
             self._cancel: gr.Button(interactive=True),
@@ -48,9 +49,9 @@ class GenerateButton:
     def until_idle(
         self, updates: Iterator[dict], status: gr.HTML, at_end: dict | None = None
     ) -> Iterator[dict]:
-        """The updates and `at_end`; ends, whatever happens, ready for the next drawing.
+        """The updates, then `at_end`; the buttons end ready for the next drawing, whatever happens.
 
-        Why they end early is said in `status`.
+        Why updates ended early is written into `status`.
         """
         idle = {
             self.draw: gr.Button(interactive=True),

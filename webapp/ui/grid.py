@@ -1,7 +1,10 @@
-"""A table of pictures: a row for each prompt, a column for each state of the model, one seed."""
+"""A grid of images at one seed: a row for each prompt, a column for each variant of the model."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 import gradio as gr
 
@@ -14,24 +17,27 @@ from webapp.ui import strings
 from webapp.ui.generate_button import GenerateButton
 from webapp.ui.image_store import ImageStore
 from webapp.ui.messages import note
-from webapp.ui.sequential_draws import SequentialDraws, seed_of
+from webapp.ui.sequential_draws import SequentialDraws, seed_or_new
 from webapp.worker import Worker
+
+if TYPE_CHECKING:
+    from sampling.generator import Generator
 
 MAX_PROMPTS = 6
 MAX_COLUMNS = 8
 
 
 class Grid:
-    """Laid out where it is made, within a page."""
+    """Components are created in the current Blocks context."""
 
     def __init__(
-        self, worker: Worker, rivals: Variants, drawings: ImageStore, examples: Sequence[str]
+        self, worker: Worker, variants: Variants, image_store: ImageStore, examples: Sequence[str]
     ):
-        self._worker, self._drawings = worker, drawings
-        self._columns = {each.name: each for each in columns_of(worker.generator, rivals)}
+        self._worker, self._image_store = worker, image_store
+        self._columns = {each.name: each for each in columns_of(worker.generator, variants)}
         limits = getattr(worker, "limits", None)
-        self._most_prompts = min(MAX_PROMPTS, limits.num_images if limits else MAX_PROMPTS)
-        self._lay_out("\n".join(examples[: self._most_prompts // 2]))
+        self._max_prompts = min(MAX_PROMPTS, limits.num_images if limits else MAX_PROMPTS)
+        self._lay_out("\n".join(examples[: self._max_prompts // 2]))
         self._buttons.draw.click(
             self._draw,
             [self._prompts, self._chosen, self._seed],
@@ -48,16 +54,16 @@ class Grid:
             with gr.Column():
                 self._prompts = gr.Textbox(
                     prompts,
-                    label=strings.GRID_PROMPTS.format(most=self._most_prompts),
-                    lines=self._most_prompts,
-                    max_lines=self._most_prompts,
+                    label=strings.GRID_PROMPTS.format(limit=self._max_prompts),
+                    lines=self._max_prompts,
+                    max_lines=self._max_prompts,
                     elem_id="grid_prompts",
                 )
             with gr.Column():
                 self._chosen = gr.CheckboxGroup(
                     list(self._columns),
                     value=usual,
-                    label=strings.GRID_COLUMNS.format(most=MAX_COLUMNS),
+                    label=strings.GRID_COLUMNS.format(limit=MAX_COLUMNS),
                     elem_id="grid_columns",
                 )
                 self._seed = gr.Number(0, label=strings.SEED_OR_NEW, elem_id="grid_seed")
@@ -66,18 +72,19 @@ class Grid:
         self._table = gr.HTML(elem_id="grid_table")
 
     def _draw(self, visitor: gr.Request, prompts, chosen, seed) -> Iterator[dict]:
-        drawing = self._fill(SequentialDraws(self._worker, visitor), prompts, chosen, seed)
-        yield from self._buttons.until_idle(drawing, self._status)
+        updates = self._fill(SequentialDraws(self._worker, visitor), prompts, chosen, seed)
+        yield from self._buttons.until_idle(updates, self._status)
 
-    def _fill(self, series: SequentialDraws, prompts, chosen, seed) -> Iterator[dict]:
+    def _fill(self, draws: SequentialDraws, prompts, chosen, seed) -> Iterator[dict]:
         """The table, column by column, as updates of the page."""
-        requests = self._requests(prompts, seed_of(seed))
-        columns, cells = self._columns_among(chosen), {}
-        yield self._buttons.busy(series)
+        requests = self._requests(prompts, seed_or_new(seed))
+        columns = self._columns_among(chosen)
+        cells: dict[tuple[int, str], str] = {}
+        yield self._buttons.busy(draws)
         yield {self._table: table(requests, columns, cells)}
         for number, column in enumerate(columns, start=1):
             row = 0
-            for event in series.draw(requests, column.generator):
+            for event in draws.draw(requests, column.generator):
                 if isinstance(event, Picture):
                     cells[row, column.name] = self._cell(event, column.name)
                     row += 1
@@ -87,24 +94,22 @@ class Grid:
                         name=column.name, number=number, count=len(columns)
                     )
                     yield {self._status: f"<p>{escape(place)}</p>{event}"}
-        yield {self._status: note(_count(requests, columns)) + series.unsaid}
+        yield {self._status: note(_count(requests, columns)) + draws.notices}
 
     def _cell(self, picture: Picture, column: str) -> str:
         if picture.problem:
             return escape(PROBLEMS[picture.problem].format(seed=picture.seed))
-        address = self._drawings.address(picture.file_name, picture.save)
+        address = self._image_store.address(picture.file_name, picture.save)
         name = escape(f"{picture.prompt}, {column}")
         return f'<a href="{address}" target="_blank"><img src="{address}" alt="{name}"></a>'
 
-    def _requests(self, prompts: object, seed: object) -> list[Request]:
-        """One a line. Raises UserError for none, too many, or one that cannot be drawn."""
-        Request(
-            prompts, seed=seed, prompt_weights=False
-        )  # the whole text at once: its type, its length, the seed
+    def _requests(self, prompts, seed) -> list[Request]:
+        """One per line. Raises UserError for none, too many, or one that cannot be drawn."""
+        # All lines as one prompt first: checks their type, their length and the seed.
+        Request(prompts, seed=seed, prompt_weights=False)
         lines = [line.strip() for line in prompts.splitlines() if line.strip()]
-        if len(lines) > self._most_prompts:
-            most = self._most_prompts
-            raise UserError(strings.TOO_MANY_PROMPTS.format(count=len(lines), most=most))
+        if len(lines) > (limit := self._max_prompts):
+            raise UserError(strings.TOO_MANY_PROMPTS.format(count=len(lines), limit=limit))
         return [Request(line, seed=seed) for line in lines]
 
     def _columns_among(self, chosen: object) -> list[Variant]:
@@ -113,20 +118,21 @@ class Grid:
         if not columns:
             raise UserError(strings.NO_COLUMN)
         if len(columns) > MAX_COLUMNS:
-            raise UserError(strings.TOO_MANY_COLUMNS.format(count=len(columns), most=MAX_COLUMNS))
+            raise UserError(strings.TOO_MANY_COLUMNS.format(count=len(columns), limit=MAX_COLUMNS))
         return columns
 
 
-def columns_of(own, rivals: Variants) -> list[Variant]:
-    """From the base, by way of what was learned in between, to the final model and beyond."""
-    base = [Variant(strings.BASE, rivals.base, 0.0)] if rivals.base else []
-    return sorted([*base, *rivals.variants, Variant(strings.FINAL, own)], key=lambda v: v.strength)
+def columns_of(own: Generator, variants: Variants) -> list[Variant]:
+    """In the order of their strength: the base, variants, the final model, stronger variants."""
+    base = [Variant(strings.BASE, variants.base, 0.0)] if variants.base else []
+    columns = [*base, *variants.variants, Variant(strings.FINAL, own)]
+    return sorted(columns, key=lambda column: column.strength)
 
 
 def table(
     requests: Sequence[Request], columns: Sequence[Variant], cells: dict[tuple[int, str], str]
 ) -> str:
-    """HTML; `cells` has what is there already, by row and name of the column."""
+    """HTML; `cells`: what is drawn so far, by row and name of the column."""
     heads = "".join(f'<th scope="col">{escape(column.name)}</th>' for column in columns)
     rows = []
     for row, request in enumerate(requests):

@@ -1,49 +1,55 @@
-// What this browser has drawn, kept in it alone: the script of the component that shows it.
-// The server hands over each drawing as `props.value`: {link, words, picture, files, together}.
-// The list is in localStorage, and the files, for when the server has them no more, in IndexedDB.
+// The last drawings of this browser, stored in it alone: the script of the component that shows them.
+// The server sends each drawing as `props.value`: {link, words, picture, init_image, files, together}.
+// The list is in localStorage; the image files, which the server deletes after a while, and the images
+// that drawings started from, are in IndexedDB.
 
-const KEY = "drawings", MOST = 24, MOST_BYTES = 64 * 2 ** 20;
+const KEY = "drawings", MAX_DRAWINGS = 24, MAX_BYTES = 64 * 2 ** 20;
 const list = () => element.querySelector("ul");
 
-function kept() {
+function storedDrawings() {
   try {
     const found = JSON.parse(localStorage.getItem(KEY));
-    return Array.isArray(found) ? found.filter(sound).slice(0, MOST) : [];
+    return Array.isArray(found) ? found.filter(isDrawing).slice(0, MAX_DRAWINGS) : [];
   } catch {
-    return []; // damaged, or a browser that keeps nothing
+    return []; // damaged, or a browser that stores nothing
   }
 }
 
-function sound(drawing) {
+function isDrawing(drawing) {
   return ["link", "words", "picture"].every((name) => typeof drawing?.[name] === "string")
     && drawing.link.startsWith("?") && drawing.picture.startsWith("data:image/jpeg;base64,")
-    && Array.isArray(drawing.files ?? []) && filesOf(drawing).every(soundFile);
+    && Array.isArray(drawing.files ?? []) && filesOf(drawing).every(isFile)
+    && /^([0-9a-f]{64})?$/.test(drawing.init_image ?? "");
 }
 
-const soundFile = (file) => typeof file?.name === "string" && typeof file.address === "string"
+const isFile = (file) => typeof file?.name === "string" && typeof file.address === "string"
   && file.address.startsWith("gradio_api/file=");
 
-// Drawings of former versions have none.
-const picturesOf = (drawing) => drawing.files ?? [];
-const filesOf = (drawing) => [...picturesOf(drawing), drawing.together].filter(Boolean);
+// Drawings of earlier versions have none.
+const imagesOf = (drawing) => drawing.files ?? [];
+const filesOf = (drawing) => [...imagesOf(drawing), drawing.together].filter(Boolean);
+// Keys in the store of files: an address, or the SHA-256 of an init image.
+const keysOf = (drawing) => [drawing.init_image, ...filesOf(drawing).map((file) => file.address)]
+  .filter(Boolean);
 
-function keep(drawings) {
+function storeDrawings(drawings) {
   while (drawings.length) {
     try {
       return localStorage.setItem(KEY, JSON.stringify(drawings));
     } catch {
-      drawings = drawings.slice(0, -1); // there is no room: the oldest goes
+      drawings = drawings.slice(0, -1); // no room: without the oldest
     }
   }
   try {
     localStorage.removeItem(KEY);
   } catch {
-    return; // a browser that keeps nothing has nothing to forget
+    return; // a browser that stores nothing has nothing to delete
   }
 }
 
-// One transaction with the store of files, Blobs by address; what `use` asks for is the answer.
-function stored(mode, use) {
+// One transaction with the store of files, Blobs by key; resolves to the result of the request that
+// `use` makes.
+function withFiles(mode, use) {
   return new Promise((resolve, reject) => {
     const opening = indexedDB.open(KEY, 1);
     opening.onupgradeneeded = () => opening.result.createObjectStore("files");
@@ -58,28 +64,33 @@ function stored(mode, use) {
   });
 }
 
-const whole = async (address, options) => {
+const fetched = async (address, options) => {
   const answer = await fetch(address, options);
   if (!answer.ok) throw new Error(answer.status);
   return answer;
 };
 
-async function keepFiles(drawing) {
+async function storeFiles(drawing) {
   try {
-    for (const { address } of filesOf(drawing)) {
-      const file = await (await whole(address)).blob();
-      await stored("readwrite", (files) => files.put(file, address));
-      await forgetOldFiles();
+    for (const key of keysOf(drawing)) {
+      const file = key === drawing.init_image
+        ? window.sentInitImage?.(key) : await (await fetched(key)).blob();
+      if (file) await withFiles("readwrite", (files) => files.put(file, key));
+      await deleteOldFiles();
     }
   } catch {
-    return; // there is no room, or a browser that keeps nothing: the server has them for a while
+    return; // no room, or a browser that stores nothing: the server has the images for a while
   }
 }
 
-// Those of drawings that are not in the list, and of the oldest beyond the bound.
-async function forgetOldFiles() {
-  const addresses = kept().flatMap(filesOf).map((file) => file.address);
-  await stored("readwrite", (files) => {
+// For init_image_input.js: an image that a drawing started from, by its SHA-256.
+window.storedInitImage = (digest) =>
+  withFiles("readonly", (files) => files.get(digest)).catch(() => null);
+
+// Files of drawings that are no longer in the list, and the oldest beyond MAX_BYTES.
+async function deleteOldFiles() {
+  const keys = storedDrawings().flatMap(keysOf);
+  await withFiles("readwrite", (files) => {
     const sizes = new Map();
     files.openCursor().onsuccess = (event) => {
       const cursor = event.target.result;
@@ -87,41 +98,42 @@ async function forgetOldFiles() {
         sizes.set(cursor.key, cursor.value.size);
         return cursor.continue();
       }
-      let room = MOST_BYTES;
-      for (const address of addresses) {
-        room -= sizes.get(address) ?? 0;
-        if (room >= 0) sizes.delete(address);
+      let room = MAX_BYTES;
+      for (const key of new Set(keys)) {
+        room -= sizes.get(key) ?? 0;
+        if (room >= 0) sizes.delete(key);
       }
-      for (const address of sizes.keys()) files.delete(address);
+      for (const key of sizes.keys()) files.delete(key);
     };
   });
 }
 
-// Where the page finds a file: on the server, else in this browser; null where it is gone.
-async function found(file) {
-  // Without a path: gradio's server refuses to hear of a file that it has not.
-  const told = { path: "", orig_name: file.name };
+// The URL of a file on the server, else in this browser; null where neither has it.
+async function located(file) {
+  // Without a path: gradio's server refuses to hear of a file that it does not have.
+  const data = { path: "", orig_name: file.name };
   try {
-    await whole(file.address, { method: "HEAD" });
-    return { ...told, url: new URL(file.address, document.baseURI).href };
+    await fetched(file.address, { method: "HEAD" });
+    return { ...data, url: new URL(file.address, document.baseURI).href };
   } catch {
-    const blob = await stored("readonly", (files) => files.get(file.address)).catch(() => null);
-    return blob ? { ...told, url: URL.createObjectURL(blob) } : null;
+    const blob = await withFiles("readonly", (files) => files.get(file.address)).catch(() => null);
+    return blob ? { ...data, url: URL.createObjectURL(blob) } : null;
   }
 }
 
 let clicks = 0, blobs = [];
 
-async function bringBack(drawing) {
-  const click = ++clicks, wanted = picturesOf(drawing);
-  const files = await Promise.all([drawing.together, ...wanted].map((file) => file && found(file)));
-  const addresses = files.filter(Boolean).map((file) => file.url);
-  const [old, [together, ...pictures]] = [click === clicks ? blobs : addresses, files];
-  old.filter((address) => address.startsWith("blob:")).forEach(URL.revokeObjectURL);
+async function restore(drawing) {
+  const click = ++clicks, wanted = imagesOf(drawing);
+  const files = await Promise.all(
+    [drawing.together, ...wanted].map((file) => file && located(file)));
+  const urls = files.filter(Boolean).map((file) => file.url);
+  const [old, [together, ...images]] = [click === clicks ? blobs : urls, files];
+  old.filter((url) => url.startsWith("blob:")).forEach(URL.revokeObjectURL);
   if (click !== clicks) return; // another was clicked meanwhile
-  blobs = addresses;
-  const shown = pictures.flatMap((image, place) => (image ? [[image, wanted[place]]] : []));
-  window.picturesBack = [
+  blobs = urls;
+  const shown = images.flatMap((image, place) => (image ? [[image, wanted[place]]] : []));
+  window.restoredImages = [
     shown.map(([image, { caption }]) => ({ image, caption: caption ?? null })),
     (shown.length > 1 ? together : shown[0]?.[0]) ?? null, // to download
   ];
@@ -133,9 +145,9 @@ async function bringBack(drawing) {
 }
 
 function show() {
-  list().replaceChildren(...kept().map((drawing, place) => {
+  list().replaceChildren(...storedDrawings().map((drawing, place) => {
     const picture = Object.assign(document.createElement("img"), { src: drawing.picture, alt: "" });
-    const button = document.createElement("button"), count = picturesOf(drawing).length;
+    const button = document.createElement("button"), count = imagesOf(drawing).length;
     const { one, several } = list().dataset;
     button.type = "button";
     button.title = drawing.words;
@@ -152,18 +164,18 @@ function show() {
 
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
-  if (button?.dataset.place) bringBack(kept()[button.dataset.place]);
+  if (button?.dataset.place) restore(storedDrawings()[button.dataset.place]);
   else if (button) {
-    keep([]);
-    stored("readwrite", (files) => files.clear()).catch(() => null);
+    storeDrawings([]);
+    withFiles("readwrite", (files) => files.clear()).catch(() => null);
     show();
   }
 });
 watch("value", () => {
-  if (sound(props.value)) {
-    const others = kept().filter((drawing) => drawing.link !== props.value.link);
-    keep([props.value, ...others].slice(0, MOST));
-    keepFiles(props.value);
+  if (isDrawing(props.value)) {
+    const others = storedDrawings().filter((drawing) => drawing.link !== props.value.link);
+    storeDrawings([props.value, ...others].slice(0, MAX_DRAWINGS));
+    storeFiles(props.value);
   }
   show();
 });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
@@ -12,74 +13,75 @@ from core.errors import UserError
 from sampling.image import Picture
 from sampling.request import Request
 from webapp.ui import strings
+from webapp.ui.image_gallery import GalleryState
 from webapp.ui.messages import data_uri, note, summary
-from webapp.ui.permalink import link_to, linked, model_of
-from webapp.ui.selected_image import GalleryState
+from webapp.ui.permalink import link_to, linked, linked_init_image, linked_model
 
-SIDE = 96  # pixels of what is shown of a picture
-# Always there, as the script is part of it; page.css hides it while the list is empty.
+THUMBNAIL = 96  # pixels of its longer side
+# Always on the page, as the script is part of it; page.css hides it while the list is empty.
 TEMPLATE = f"""<div role="group" aria-label="{strings.LAST_DRAWINGS}">
 <p>{strings.LAST_DRAWINGS}
 <button type="button" aria-label="{strings.CLEAR_LAST_DRAWINGS}">{strings.CLEAR}</button></p>
 <ul data-one="{strings.SHOW_AGAIN}" data-several="{strings.SHOW_ALL_AGAIN}"></ul></div>"""
-# For the page: what the strip's own script has found of the drawing that was clicked.
-PICTURES_BACK = "() => window.picturesBack"
+# As the `js` of an event: the files that history.js found of the drawing that was clicked.
+RESTORED_IMAGES = "() => window.restoredImages"
 
 
 def history() -> gr.HTML:
-    """A strip of pictures; a click is an event with the `link` to what was clicked, the `places`
-    of the pictures that were found, and how many were `lost`. The files are in PICTURES_BACK."""
+    """A strip of thumbnails. A click is an event with the `link` of a drawing, the `places` of the
+    images that were found, and the number that were `lost`; the files are in RESTORED_IMAGES."""
     script = Path(__file__).with_name("history.js").read_text(encoding="utf-8")
     return gr.HTML(
         html_template=TEMPLATE, js_on_load=script, apply_default_css=False, elem_id="history"
     )
 
 
-def remembered(
-    request: Request, singles: Sequence[Request], drawn: Sequence[Picture],
-    shown: Sequence[tuple], together: Path | None, model: str = "",
+def history_entry(
+    request: Request, singles: Sequence[Request], images: Sequence[Picture],
+    shown: Sequence[tuple[Path, str | None]], archive: Path | None, model: str = "",
 ) -> gr.HTML | dict:  # fmt: skip
-    """The update by which the strip takes up a drawing.
+    """The update that adds a drawing to the strip.
 
-    `singles`: the requests of the pictures; `shown`: path and caption of each in the gallery;
-    `together`: all in one file; `model`: as `link_to` has it.
+    `singles`: the requests of the images; `shown`: path and caption of each in the gallery;
+    `archive`: all of them in one file; `model`: as `link_to` has it.
     """
-    if not drawn:
+    if not images:
         return gr.skip()
-    small = drawn[0].image.copy()
-    small.thumbnail((SIDE, SIDE))
-    places = [_noise(one) for one in request.singles()]
+    thumbnail = images[0].image.copy()
+    thumbnail.thumbnail((THUMBNAIL, THUMBNAIL))
+    places = [_noise(single) for single in request.singles()]
     return gr.HTML({
         "link": link_to(request, model),
         "words": request.prompt,
-        "picture": data_uri(small),
+        "picture": data_uri(thumbnail),
+        "init_image": request.init_image and request.init_image.sha256,
         "files": [
-            {"place": places.index(_noise(one)), "caption": caption} | _file(path)
-            for one, (path, caption) in zip(singles, shown, strict=True)
+            {"place": places.index(_noise(single)), "caption": caption} | _file(path)
+            for single, (path, caption) in zip(singles, shown, strict=True)
         ],
-        "together": together and _file(together),
+        "together": archive and _file(archive),
     })  # fmt: skip
 
 
-def brought_back(said: object) -> GalleryState | None:
-    """What the page shows after a click in the strip; None for a click that is made up."""
+def restored_state(clicked: Any) -> GalleryState | None:
+    """What the gallery shows after a click in the strip; None for an event that it did not send."""
     try:
-        link, lost = str(said["link"]), said["lost"]
-        request, model = linked(link), model_of(link)
+        link, lost = str(clicked["link"]), clicked["lost"]
+        request, model, init_image = linked(link), linked_model(link), linked_init_image(link)
         if request is None:
             return None
         singles = request.singles()
-        found = [singles[place] for place in said["places"][: len(singles)]]
+        found = [singles[place] for place in clicked["places"][: len(singles)]]
     except (UserError, LookupError, TypeError):
         return None
-    told = summary(request, model=model)
+    status = summary(request, model=model, init_image=init_image)
     if lost or not found:
-        told = note(strings.PICTURES_LOST if found else strings.PICTURE_LOST) + told
-    return GalleryState.of(request, found, told, model)
+        status = note(strings.PICTURES_LOST if found else strings.PICTURE_LOST) + status
+    return GalleryState.of(request, found, status, model, init_image)
 
 
 def _noise(single: Request) -> tuple[int, int]:
-    """What tells a picture from others of its request."""
+    """What tells an image from the others of its request."""
     return single.seed, single.variation_seed
 
 

@@ -1,4 +1,4 @@
-"""The tab that says how a picture comes to be, and shows it with the loaded model."""
+"""The How it works tab: denoising in words, and step by step with the model at hand."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from webapp.worker import Worker
 if TYPE_CHECKING:
     from sampling.generator import Generator
 
-SHOWN = 6  # pictures from noise to picture
+STAGES = 6  # images from pure noise to the finished one
 SEED = 1
 
 
 class StagesGenerator:
-    """What a Worker takes for a generator: draws, instead of a picture, how it comes to be."""
+    """A generator that yields, for each request, the stages of its denoising."""
 
     def __init__(self, generator: Generator):
         self.name, self._generator = generator.name, generator
@@ -34,15 +34,15 @@ class StagesGenerator:
 
     def pictures(self, requests: Sequence[Request], on_step, on_preview=None) -> Iterator[Picture]:
         for request in requests:
-            yield from self._generator.stages(request, SHOWN, on_step)
+            yield from self._generator.stages(request, STAGES, on_step)
 
 
 class HowItWorksTab:
-    """Laid out where it is made, within a tab; draws when the tab is first opened."""
+    """Draws when the tab is first opened. Components are created in the current Blocks context."""
 
     def __init__(self, worker: Worker, example: str, tab: gr.Tab):
         self._worker, self._stages = worker, StagesGenerator(worker.generator)
-        self._example, self._drawn = example, ""  # the example's pictures, for all who come
+        self._example, self._example_strip = example, ""  # HTML, drawn once for all visitors
         gr.HTML(f"<h2>{strings.HOW}</h2>{_paragraphs(strings.HOW_BEFORE)}", elem_classes="text")
         self._strip = gr.HTML(elem_id="stages", elem_classes="told")
         with gr.Row(elem_id="stages_ask"):
@@ -54,34 +54,32 @@ class HowItWorksTab:
         common = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "once"}
         asked, updated = [self._buttons.draw.click, self._prompt.submit], self._buttons.updated
         gr.on(asked, self._draw, self._prompt, [self._strip, *updated], **common)
-        tab.select(self._first, None, [self._strip, *updated], **common)
+        tab.select(self._show_example, None, [self._strip, *updated], **common)
 
-    def _first(self, visitor: gr.Request) -> Iterator[dict]:
-        if self._drawn:
-            yield {self._strip: self._drawn}
+    def _show_example(self, visitor: gr.Request) -> Iterator[dict]:
+        if self._example_strip:
+            yield {self._strip: self._example_strip}
         else:
             yield from self._draw(visitor, self._example)
 
     def _draw(self, visitor: gr.Request, prompt: str) -> Iterator[dict]:
-        drawing = self._one_after_the_other(
-            SequentialDraws(self._worker, visitor, kept=False), prompt
-        )
-        yield from self._buttons.until_idle(drawing, self._strip)
+        updates = self._draw_stages(SequentialDraws(self._worker, visitor, kept=False), prompt)
+        yield from self._buttons.until_idle(updates, self._strip)
 
-    def _one_after_the_other(self, series: SequentialDraws, prompt: str) -> Iterator[dict]:
-        """The pictures of the strip, as updates of the page."""
-        request, shown = Request(prompt, seed=SEED), ""
-        yield self._buttons.busy(series)
-        for event in series.draw([request], self._stages):
+    def _draw_stages(self, draws: SequentialDraws, prompt: str) -> Iterator[dict]:
+        """The images of the strip, as updates of the page."""
+        request, stages = Request(prompt, seed=SEED), ""
+        yield self._buttons.busy(draws)
+        for event in draws.draw([request], self._stages):
             if isinstance(event, Picture):
                 event.check()
-                shown += _stage(event)
-                yield {self._strip: _strip(shown)}
-            elif not shown:
+                stages += _stage(event)
+                yield {self._strip: _strip(stages)}
+            elif not stages:
                 yield {self._strip: event}
-        yield {self._strip: _strip(shown) + series.unsaid}
+        yield {self._strip: _strip(stages) + draws.notices}
         if prompt == self._example:
-            self._drawn = _strip(shown)
+            self._example_strip = _strip(stages)
 
 
 def _paragraphs(texts: Sequence[str]) -> str:
@@ -96,5 +94,5 @@ def _stage(picture: Picture) -> str:
     done, steps = picture.settings["done"], picture.settings["steps"]
     stage = strings.NOISE if not done else strings.STEP if done < steps else strings.FINISHED
     stage = stage.format(done=done)
-    seen = escape(strings.STAGE.format(stage=stage, prompt=picture.prompt))
-    return f'<li><img src="{data_uri(picture.image)}" alt="{seen}"><span>{stage}</span></li>'
+    alt = escape(strings.STAGE.format(stage=stage, prompt=picture.prompt))
+    return f'<li><img src="{data_uri(picture.image)}" alt="{alt}"><span>{stage}</span></li>'

@@ -1,10 +1,11 @@
-"""The next wishes, one click away below the picture: another, variations, compare, download."""
+"""Buttons for the image that is shown: another, variations, compare with the base, download."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import gradio as gr
 
@@ -12,15 +13,15 @@ from core.errors import UserError
 from sampling.request import SEEDS, Request
 from webapp.ui import strings
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-NEIGHBOURS = 4  # pictures
-FAR = 0.25  # how far from the seed's noise to another one they lie, 0..1, where nobody says
+VARIATIONS = 4  # images
+VARIATION_STRENGTH = 0.25  # from the seed's noise (0) to another one (1), unless the visitor says
 
 
 class ImageActions:
-    """A row, laid out where it is made; page.css shows it once there is a picture."""
+    """A row of buttons; page.css shows it once there is an image.
+
+    Components are created in the current Blocks context.
+    """
 
     def __init__(self, can_compare: bool):
         with gr.Row(elem_id="beside"):
@@ -36,24 +37,23 @@ class ImageActions:
                 strings.DOWNLOAD, size="sm", elem_id="download", min_width=0
             )
 
-    def offered(self, paths: Sequence, together: object) -> dict:
-        """The update by which a drawing can be downloaded: one picture, or all as one file."""
-        file = together if len(paths) > 1 else paths[0] if paths else None
-        return {self.download: gr.DownloadButton(self.label(len(paths)), value=file)}
+    def offer_download(self, paths: Sequence[Path], archive: Path | None) -> dict:
+        """The update by which a drawing is downloaded: its image, or the archive of several."""
+        file = archive if len(paths) > 1 else paths[0] if paths else None
+        return {self.download: gr.DownloadButton(self.download_label(len(paths)), value=file)}
 
-    def label(self, pictures: int) -> str:
-        """What the button for downloading says."""
-        return strings.DOWNLOAD_ALL if pictures > 1 else strings.DOWNLOAD
+    def download_label(self, images: int) -> str:
+        return strings.DOWNLOAD_ALL if images > 1 else strings.DOWNLOAD
 
 
-def neighbours(request: Request, far: float) -> Request:
-    """Pictures about the seed of a request: as many of its noise on the way to other noises, `far`
-    on it (0..1). Raises UserError for no way at all, on which all are the same."""
+def variations_of(request: Request, strength: float) -> Request:
+    """Images near the one of a request's seed: its noise, interpolated `strength` (0..1) of the way
+    to random other noises. Raises UserError for 0, at which all are the same."""
     near = replace(
         request,
-        num_images=NEIGHBOURS,
+        num_images=VARIATIONS,
         variation_seed=secrets.randbelow(SEEDS),
-        variation_strength=far,
+        variation_strength=strength,
     )
     if not near.variation_strength:
         raise UserError(strings.NOT_FAR)

@@ -1,4 +1,4 @@
-"""The pictures that pages show: files in a folder of the app's own, where the oldest make room."""
+"""The images that pages show: files in a temporary folder, of which the oldest are deleted."""
 
 import secrets
 import shutil
@@ -21,7 +21,7 @@ from webapp.ui import strings
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A file, alone in a folder whose name nobody can guess."""
+    """A file in a folder of its own, whose name nobody can guess."""
 
     path: Path
     size: int  # bytes
@@ -29,21 +29,21 @@ class StoredImage:
 
 
 class ImageStore:
-    """Keeps the newest pictures. Its folder goes when the app ends."""
+    """A bounded temporary folder of images. It is deleted when the app ends."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._folder = TemporaryDirectory(prefix="drawings-")
-        self._kept: deque[StoredImage] = deque()  # the oldest first
+        self._images: deque[StoredImage] = deque()  # the oldest first
         self._size = 0
         self._changing = threading.Lock()
-        # gradio gives them out from where they are. Of others it would make copies, and keep those
-        # for as long as its clock says, however many there are.
+        # gradio serves them from where they are. Other files it would copy, and keep the copies for
+        # as long as its clock says, however many there are.
         gr.set_static_paths(self._folder.name)
 
     def keep(self, name: str, save: Callable[[Path], object]) -> Path:
-        """The path of a file that `save` writes; it is the last to make room for others.
+        """Have `save` write a file called `name`; returns its path.
 
-        Raises UserError where the disk does not take it.
+        Raises UserError where it cannot be written.
         """
         path = Path(self._folder.name).resolve() / secrets.token_hex(16) / name
         try:
@@ -53,23 +53,24 @@ class ImageStore:
         except (OSError, NotWritable) as error:
             shutil.rmtree(path.parent, ignore_errors=True)
             cause = error.__cause__ if isinstance(error, NotWritable) else error
+            cause = cause if isinstance(cause, Exception) else error
             reason = getattr(cause, "strerror", None) or reason_of(cause)
             raise UserError(strings.NOT_KEPT.format(reason=reason)) from error
         with self._changing:
-            self._kept.append(StoredImage(path, size, time.monotonic()))
-            self._size += self._kept[-1].size
+            self._images.append(StoredImage(path, size, time.monotonic()))
+            self._size += self._images[-1].size
             self._make_room()
         return path
 
     def address(self, name: str, save: Callable[[Path], object]) -> str:
-        """As `keep`; where a page finds the file."""
+        """As `keep`; returns the file's URL, relative to the page."""
         return f"gradio_api/file={quote(str(self.keep(name, save)))}"
 
     def _make_room(self) -> None:
         too_old = time.monotonic() - KEPT_SECONDS
-        while len(self._kept) > 1 and (
-            self._size > MAX_KEPT_BYTES or self._kept[0].since < too_old
+        while len(self._images) > 1 and (
+            self._size > MAX_KEPT_BYTES or self._images[0].since < too_old
         ):
-            oldest = self._kept.popleft()
+            oldest = self._images.popleft()
             self._size -= oldest.size
             shutil.rmtree(oldest.path.parent, ignore_errors=True)

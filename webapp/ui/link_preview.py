@@ -1,7 +1,7 @@
-"""What chat programs and browsers show of a link to the page: title, description, picture, icon.
+"""Open Graph preview of a link to the page: title, description, image and icon.
 
-It is the same whatever settings a link names. So whoever follows a link to show a preview draws
-nothing, and no link makes the page say what it does not.
+It is the same whatever settings a link names: a program that fetches a preview draws nothing, and
+no link can put words into the page's mouth.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from starlette.routing import Route
 from webapp.allowed_hosts import AllowedHosts
 from webapp.http_security import Refusal, answer_of
 from webapp.ui import strings
-from webapp.ui.side_by_side import samples_of
+from webapp.ui.validation_images import samples_of
 
 if TYPE_CHECKING:
     from webapp.ui.examples import Example
@@ -36,7 +36,7 @@ TITLE, DESCRIPTION = 100, 200  # characters
 
 
 class LinkPreview:
-    """Tags for the head of the page, and the picture that they name."""
+    """Meta tags for the page's head, and the image that they name."""
 
     def __init__(
         self, title: str, about: str, examples: Sequence[Example] = (), folder: Path | None = None
@@ -49,7 +49,7 @@ class LinkPreview:
         return Route(f"/{PICTURE}", self._answer)
 
     def tags(self, http: HttpRequest) -> Markup:
-        """HTML, safe as it is."""
+        """Escaped HTML."""
         tags = [
             f"<title>{escape(self._title)}</title>",
             '<link rel="icon" href="favicon.ico" type="image/svg+xml">',
@@ -72,7 +72,7 @@ class LinkPreview:
 
     @cached_property
     def picture(self) -> bytes:
-        """JPEG: the model's examples, or else its samples; empty where it has neither."""
+        """JPEG of the model's examples, or else of its samples; empty where it has neither."""
         sheet = _examples(self._examples) if self._examples else _samples(self._folder)
         if sheet is None:
             return b""
@@ -88,8 +88,10 @@ class LinkPreview:
 
 
 def address_of_page(http: HttpRequest) -> str:
-    """The page's own address, where its owner has said the name by which it was asked for; else
-    "", and what follows is relative: nobody else puts a name into the page."""
+    """The page's address under the host name of the request, where its owner has allowed that name.
+
+    Else "", which makes links relative: a visitor must not put a host name into the page.
+    """
     hosts: AllowedHosts | None = getattr(http.app.state, "hosts", None)
     if hosts is None or not hosts.is_said(http.url.hostname or ""):
         return ""
@@ -103,7 +105,7 @@ def _tag(kind: str, name: str, content: str) -> str:
 
 
 def _examples(examples: Sequence[Example]) -> Image.Image:
-    """In rows, as large as there is room for them."""
+    """A sheet of examples in rows."""
     shown = examples[: ROWS * COLUMNS]
     columns = min(COLUMNS, -(-len(shown) // ROWS)) if len(shown) > 2 else len(shown)
     rows = -(-len(shown) // columns)
@@ -119,10 +121,10 @@ def _examples(examples: Sequence[Example]) -> Image.Image:
 
 
 def _samples(folder: Path | None) -> Image.Image | None:
-    """In the middle, as large as it goes."""
+    """A sheet with the model's samples.png in the middle."""
     try:
         image = samples_of(folder) if folder else None
-    except OSError:  # there is none
+    except OSError:  # it has none
         return None
     if image is None:
         return None
@@ -132,7 +134,7 @@ def _samples(folder: Path | None) -> Image.Image | None:
 
 
 def _put(sheet: Image.Image, image: Image.Image, place: tuple, room: tuple) -> None:
-    """In the middle of a room at a place, as large as it goes."""
+    """Paste an image into the middle of a box, scaled to fit; its corner: `place`, size: `room`."""
     scale = min(room[0] / image.width, room[1] / image.height)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     inside = place[0] + (room[0] - size[0]) // 2, place[1] + (room[1] - size[1]) // 2

@@ -1,42 +1,46 @@
-"""What the page says while it is used, as HTML."""
+"""HTML of the sentences and small images that the page shows while it is used."""
 
 import html
 import math
 import re
 import time
 from base64 import b64encode
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+
+import gradio as gr
+from PIL import Image
 
 from core.printable import printable
 from core.wording import scorer_of
 from sampling.request import Request
 from webapp.ui import strings
-from webapp.ui.permalink import link_to
-from webapp.ui.run_scores import measured
-from webapp.worker import Event, Queued
+from webapp.ui.permalink import init_image_digest, link_to
+from webapp.ui.run_scores import scores_of
+from webapp.worker import NotSaved, PromptTruncated, Queued, Step
 
 KEEP_SEED = f' (<button type="button" data-kept="{strings.SEED_KEPT}">{strings.KEEP_SEED}</button>)'
-# In the component's own script: tells the page that such a button was pressed.
-KEPT = """element.addEventListener("click", (event) => {
+# A component's own script: a press of that button becomes a click event of the component.
+SEED_LOCK = """element.addEventListener("click", (event) => {
   const pressed = event.target.closest("button");
   if (!pressed) return;
   pressed.replaceWith(pressed.dataset.kept);
   trigger("click");
 });"""
 
-
-MAX_NAME = 80  # characters of what a run.json names
+MAX_NAME = 80  # characters of a name from run.json
 SMALL_SIDE = 256  # pixels; page.css shows such pictures at 336
 
 
 class ProgressText:
-    """How a drawing goes on, in words: what is before it, its step, and the time that is left."""
+    """A drawing's progress in words: its place in the queue, its step, and the time left."""
 
-    def __init__(self):
-        self._first: tuple[int, float] | None = None
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None  # step and time of the first one told
 
-    def told(self, event: Event) -> str:
+    def text(self, event: Queued | Step) -> str:
+        """HTML."""
         if isinstance(event, Queued):
             ahead = event.ahead
             return note(strings.WAITING.format(ahead=ahead) if ahead else strings.STARTING)
@@ -54,22 +58,35 @@ class ProgressText:
         return f"{bar}<p>{told}</p>"
 
 
+def notice(event: PromptTruncated | NotSaved) -> str:
+    """A sentence on what was not as the visitor meant it, though the images are drawn."""
+    if isinstance(event, PromptTruncated):
+        return strings.PROMPT_UNREAD.format(unread=event.words)
+    return event.sentence
+
+
+def event_value(event: gr.EventData, name: str) -> object:
+    """What a component's script sends with an event; None where it does not, as anybody can make
+    up an event."""
+    return event._data.get(name) if isinstance(event._data, dict) else None
+
+
 def head(title: str, name: str, run: dict) -> str:
-    """Title, model, how it came to be and, where its run.json has them, its scores."""
+    """Title, model, training data and, where its run.json has them, scores."""
     scores = [
         strings.HEAD_SCORE.format(
             score=entry["clip_score"],
             prompts=printable(prompts, MAX_NAME),
             scorer=printable(scorer_of(entry.get("identity")), MAX_NAME),
         )
-        for prompts, entry in measured(run).items()
+        for prompts, entry in scores_of(run).items()
     ]
     told = [*([] if name == title else [name]), origin(run), *scores]
     return f"<h1>{html.escape(title)}</h1><p>{html.escape(' · '.join(filter(None, told)))}</p>"
 
 
 def origin(run: dict) -> str:
-    """From what the model was tuned, and on how many pictures, where its run.json says so."""
+    """The base model and the number of training images, where its run.json says so."""
     base, pictures = run.get("base_model"), run.get("dataset", {}).get("pictures")
     if not isinstance(base, str) or not base or not isinstance(pictures, int):
         return ""
@@ -78,71 +95,77 @@ def origin(run: dict) -> str:
 
 
 def _own_name(model: str) -> str:
-    """A folder's own name: where it lies is nobody's business; a hub id as it is."""
+    """A hub id, or the name of a folder without its path, which is nobody's business."""
     is_id = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model) and not Path(model).exists()
     return model if is_id else Path(model).name
 
 
 def size_class(side: int | None) -> list[str]:
-    """How page.css knows a model whose pictures have few pixels a side."""
+    """The CSS class of a model whose images have few pixels a side."""
     return ["small"] if side and side <= SMALL_SIDE else []
 
 
-def inline(images) -> str:
-    """Small pictures within the page."""
+def inline(images: Sequence[Image.Image]) -> str:
+    """Small images in a grid, without files of their own."""
     drawn = [f'<img src="{data_uri(image)}" alt="">' for image in images]
     columns = math.ceil(math.sqrt(len(drawn)))
     return f'<div style="grid-template-columns: repeat({columns}, 1fr)">{"".join(drawn)}</div>'
 
 
-def data_uri(image) -> str:
-    """A picture as an address that holds all of it."""
+def data_uri(image: Image.Image) -> str:
+    """A JPEG as a data: URI."""
     content = BytesIO()
     image.save(content, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{b64encode(content.getvalue()).decode()}"
 
 
 def note(text: str, problem: bool = False) -> str:
+    """A paragraph that screen readers announce; a problem, at once."""
     attributes = ' class="problem" role="alert"' if problem else ' role="status"'
     return f"<p{attributes}>{html.escape(text)}</p>"
 
 
 def summary(
-    request: Request, seconds: float | None = None, seed_is_new: bool = False, model: str = ""
+    request: Request,
+    seconds: float | None = None,
+    seed_is_new: bool = False,
+    model: str = "",
+    init_image: str | None = None,
 ) -> str:
-    """What was drawn, in how many seconds if they are known, and a link that draws it again;
-    `model`: as `link_to` has it.
+    """Seed and settings of a drawing, how long it took if known, and a link that draws it again.
 
-    A new seed gets a button, of which KEPT tells, to draw with it once more.
+    A new seed gets a button to keep it (SEED_LOCK). `model`, `init_image`: as `link_to` has them.
     """
     first, last = request.seeds[0], request.seeds[-1]
     seeds = (strings.ONE_SEED if first == last else strings.SEEDS).format(first=first, last=last)
     parts = [
         seeds + KEEP_SEED * seed_is_new,
-        *_start(request),
+        *_start(request, init_image_digest(request, init_image)),
         strings.ONE_STEP_DONE
         if request.steps == 1
         else strings.STEPS_DONE.format(steps=request.steps),
         *([] if seconds is None else [strings.SECONDS.format(seconds=seconds)]),
-        f'<a href="{html.escape(link_to(request, model))}">{strings.LINK}</a>',
+        f'<a href="{html.escape(link_to(request, model, init_image))}">{strings.LINK}</a>',
     ]
     return f'<p role="status">{" · ".join(parts)}</p>'
 
 
-def _start(request: Request) -> list[str]:
-    """What it started from, beside its seed's noise."""
+def _start(request: Request, init_image: str | None) -> list[str]:
+    """What else than the seed's noise and the model as it is."""
     told = []
     if request.variation_strength:
         first, last = request.variation_seeds[0], request.variation_seeds[-1]
         said = strings.ONE_VARIATION if first == last else strings.VARIATIONS
         told.append(said.format(first=first, last=last, strength=request.variation_strength))
-    if request.init_image:
+    if init_image:
         told.append(strings.FROM_PICTURE.format(strength=request.strength))
+    if request.lora_scale != Request.lora_scale:
+        told.append(strings.AT_LORA_SCALE.format(scale=request.lora_scale))
     return told
 
 
-def tokens_read(count: int, most: int, unread: str) -> str:
-    """How much of a prompt the model reads; `unread`: the words beyond that."""
+def tokens_read(count: int, limit: int, unread: str) -> str:
+    """HTML: how much of a prompt the model reads; `unread`: the words beyond its limit."""
     if unread:
         return note(strings.TOKENS_UNREAD.format(unread=unread), problem=True)
-    return f"<p>{strings.TOKENS.format(count=count, most=most)}</p>"
+    return f"<p>{strings.TOKENS.format(count=count, limit=limit)}</p>"

@@ -1,5 +1,25 @@
-// Runs once, when the page has been loaded.
-() => {
+// Runs once, when the page has been loaded. `layout`: an id of the page's functions; `restarted`: what
+// to say where the server has other ones by now, or another password.
+(layout, restarted) => {
+  const { fetch } = window;
+  window.fetch = async (address, options) => {
+    if (!String(address?.url ?? address).includes("/queue/join")) return fetch(address, options);
+    const headers = new Headers(options?.headers);
+    headers.set("X-Page-Layout", layout);
+    const answer = await fetch(address, { ...options, headers });
+    if ([401, 409].includes(answer.status)) reload();
+    return answer;
+  };
+  // page.css hides gradio's message, which goes away by itself.
+  const reload = () => {
+    if (document.querySelector("#restarted")) return;
+    const notice = document.createElement("p"), button = document.createElement("button");
+    Object.assign(notice, { id: "restarted", role: "alert" });
+    [notice.textContent, button.textContent] = restarted;
+    button.addEventListener("click", () => location.reload());
+    notice.append(" ", button);
+    document.querySelector(".gradio-container").append(notice);
+  };
   // Ctrl or Cmd with Enter draws, Esc cancels, and a picture may be dropped anywhere.
   document.addEventListener("keydown", (event) => {
     const press = (which) => {

@@ -1,4 +1,4 @@
-"""Settings in the page's own address: a link that fills the page in."""
+"""Settings in the page's own address: a link that fills them in."""
 
 from __future__ import annotations
 
@@ -14,21 +14,32 @@ from webapp.ui import strings
 
 LINKED = (  # settings that an address may name
     "prompt", "negative_prompt", "seed", "num_images", "steps", "guidance_scale", "width", "height",
-    "scheduler", "prompt_weights", "variation_seed", "variation_strength", "strength",
+    "scheduler", "prompt_weights", "lora_scale", "variation_seed", "variation_strength", "strength",
 )  # fmt: skip
-FRACTIONS = ("guidance_scale", "variation_strength", "strength")
+TEXTS = ("prompt", "negative_prompt", "scheduler")
+FRACTIONS = ("guidance_scale", "lora_scale", "variation_strength", "strength")
+USUAL = {"lora_scale": Request.lora_scale}  # not named: links stay short, and what they were
 
 
-def link_to(request: Request, model: str = "") -> str:
-    """What comes after the page's address, from its question mark on. `model`: which of those that
-    the page offers draws it; empty: the page's own."""
+def link_to(request: Request, model: str = "", init_image: str | None = None) -> str:
+    """The part of the address from its question mark on.
+
+    `model`: the name of another model than the page's own, which draws it. `init_image`: the
+    SHA-256 of what it started from, where the request does not hold the image.
+    """
+    init_image = init_image_digest(request, init_image)
     settings = {name: getattr(request, name) for name in LINKED}
-    for name in ("variation_seed", "variation_strength", "strength"):
-        if name not in request.start:
-            del settings[name]
-    if request.init_image:
-        settings["init_image"] = request.init_image.sha256
-    named = {name: value for name, value in settings.items() if value not in ("", None)}
+    if not request.variation_strength:
+        del settings["variation_seed"], settings["variation_strength"]
+    if init_image:
+        settings["init_image"] = init_image
+    else:
+        del settings["strength"]
+    named = {
+        name: _short(value)
+        for name, value in settings.items()
+        if value not in ("", None) and value != USUAL.get(name)
+    }
     weights = named.pop("prompt_weights")
     if weights != as_drawn(named)["prompt_weights"]:  # what a link without it means
         named["prompt_weights"] = json.dumps(weights)
@@ -38,12 +49,12 @@ def link_to(request: Request, model: str = "") -> str:
 
 
 def linked(query: Mapping[str, str] | str) -> Request | None:
-    """The request that an address asks for; None where it names no setting. Raises UserError.
+    """The request of an address, without its init image; None where it names no setting.
 
-    `query`: its settings, or what `link_to` wrote.
+    `query`: the address's parameters, or what `link_to` wrote. Raises UserError.
     """
-    query = _settings(query)
-    given = {name: _read(name, query[name]) for name in LINKED if name in query}
+    query = _parameters(query)
+    given = {name: _value(name, query[name]) for name in LINKED if name in query}
     if not given:
         return None
     if "prompt" not in given:
@@ -51,24 +62,34 @@ def linked(query: Mapping[str, str] | str) -> Request | None:
     return Request(**as_drawn(given))
 
 
-def init_image_of(query: Mapping[str, str] | str) -> str | None:
-    """The SHA-256 of the picture that a linked drawing started from; None where it had none."""
-    digest = _settings(query).get("init_image", "")
+def linked_init_image(query: Mapping[str, str] | str) -> str | None:
+    """The SHA-256 of the image that a linked drawing started from, if any."""
+    digest = _parameters(query).get("init_image", "")
     return digest if re.fullmatch("[0-9a-f]{64}", digest) else None
 
 
-def model_of(query: Mapping[str, str] | str) -> str:
-    """By its name on the page what draws a link; empty: the page's own."""
-    return _settings(query).get("model", "")
+def linked_model(query: Mapping[str, str] | str) -> str:
+    """The name of the model of a link; empty for the page's own."""
+    return _parameters(query).get("model", "")
 
 
-def _settings(query: Mapping[str, str] | str) -> Mapping[str, str]:
+def init_image_digest(request: Request, known: str | None = None) -> str | None:
+    """The SHA-256 of a request's init image; `known`: where the request does not hold it."""
+    return request.init_image.sha256 if request.init_image else known
+
+
+def _short(value: object) -> object:
+    """5 for 5.0: sliders send either, and a drawing has one link."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _parameters(query: Mapping[str, str] | str) -> Mapping[str, str]:
     return dict(parse_qsl(query.removeprefix("?"))) if isinstance(query, str) else query
 
 
-def _read(name: str, text: str) -> object:
-    """A setting as an address writes it; what is no number is left to Request to judge."""
-    if name in ("prompt", "negative_prompt", "scheduler"):
+def _value(name: str, text: str) -> object:
+    """A setting as an address writes it; a malformed number is left for Request to refuse."""
+    if name in TEXTS:
         return text
     if name == "prompt_weights":
         return {"true": True, "false": False}.get(text, text)

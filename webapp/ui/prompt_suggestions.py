@@ -1,4 +1,4 @@
-"""What the model has learned, as the page proposes it: prompts, words, and words it never saw."""
+"""Prompts and words to try, from the captions a model learned, and words it has never seen."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sampling.request import MAX_PROMPT_CHARACTERS, Request
 from webapp.ui import strings
 from webapp.ui.messages import note
 
-PROPOSED = 6  # prompts
-SHORT = 160  # characters of one, where there are such
-OFFERED = 8  # words
-NAMED = 12  # words that the model never saw
-# In the component's own script: tells the page which word was chosen.
+MAX_PROMPTS = 6
+SHORT_PROMPT = 160  # characters; longer ones only where there are no shorter
+MAX_COMPLETIONS = 8  # words
+MAX_UNKNOWN = 12  # words that are named
+# A component's own script: a click on a word becomes a click event with that word.
 CHOOSE = """element.addEventListener("click", (event) => {
   const chosen = event.target.closest("button");
   if (chosen) trigger("click", { word: chosen.dataset.word });
@@ -24,14 +24,14 @@ CHOOSE = """element.addEventListener("click", (event) => {
 
 
 def proposals(generator) -> tuple[str, ...]:
-    """Prompts for a model to be tried with, at least one: those of the pictures that it brings
-    along, then captions like those that it learned from."""
+    """Prompts to try a model with, at least one: those of its examples, then captions like those
+    that it learned."""
     known = getattr(generator, "captions", None)
-    brought = [each.request.prompt for each in getattr(generator, "examples", ())]
-    # What is in brackets in a caption has no more weight than the rest.
-    told = [escaped(each) for each in (known.examples if known else ()) if _can_be_drawn(each)]
-    short = [each for each in told if len(each) <= SHORT]
-    return tuple(dict.fromkeys([*brought, *(short or told)]))[:PROPOSED] or strings.ANYTHING
+    examples = [each.request.prompt for each in getattr(generator, "examples", ())]
+    # Brackets in a caption are words, not weights.
+    captions = [escaped(each) for each in (known.examples if known else ()) if _can_be_drawn(each)]
+    short = [each for each in captions if len(each) <= SHORT_PROMPT]
+    return tuple(dict.fromkeys([*examples, *(short or captions)]))[:MAX_PROMPTS] or strings.ANYTHING
 
 
 def _can_be_drawn(caption: str) -> bool:
@@ -43,16 +43,16 @@ def _can_be_drawn(caption: str) -> bool:
 
 
 def about_words(known: Captions | None, prompt: str) -> str:
-    """HTML: words of a prompt that the model never saw, and learned ones to go on with."""
+    """HTML: words of a prompt that the model has never seen, and learned ones to complete it."""
     if known is None or len(prompt) > MAX_PROMPT_CHARACTERS:
         return ""
     unknown = known.unknown(prompt)
-    more = [*unknown[:NAMED], *(["..."] if len(unknown) > NAMED else [])]
-    told = note(strings.NEVER_SEEN.format(unknown=", ".join(more))) if unknown else ""
-    return told + _offered(known.completions(prompt, OFFERED))
+    named = [*unknown[:MAX_UNKNOWN], *(["..."] if len(unknown) > MAX_UNKNOWN else [])]
+    told = note(strings.NEVER_SEEN.format(unknown=", ".join(named))) if unknown else ""
+    return told + _word_buttons(known.completions(prompt, MAX_COMPLETIONS))
 
 
-def _offered(found: Sequence[str]) -> str:
+def _word_buttons(found: Sequence[str]) -> str:
     buttons = "".join(
         f'<button type="button" data-word="{escape(word)}">{escape(word)}</button>'
         for word in found
@@ -61,7 +61,7 @@ def _offered(found: Sequence[str]) -> str:
 
 
 def with_word(prompt: object, word: object) -> str | None:
-    """The prompt with a chosen word; None for what is none, as anybody can make it up."""
+    """The prompt, completed with a word; None where either is no text, or the whole is too long."""
     if not isinstance(prompt, str) or not isinstance(word, str):
         return None
     whole = completed(prompt, word)

@@ -1,16 +1,15 @@
-"""Several drawings of one visitor, one after another: none waits in line before its turn."""
+"""Several jobs of one visitor that are queued one after another and cancelled as one."""
 
 import secrets
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from sampling.image import Picture
 from sampling.request import SEEDS, Cancelled, Request
 from webapp.client_address import client_of
-from webapp.ui import strings
-from webapp.ui.messages import ProgressText, note
+from webapp.ui.messages import ProgressText, note, notice
 from webapp.worker import Job, NotSaved, PromptTruncated, Worker
 
 if TYPE_CHECKING:
@@ -18,20 +17,20 @@ if TYPE_CHECKING:
 
 
 class SequentialDraws:
-    """What one click of a visitor asks for, which can be called off as one."""
+    """The jobs of one click: the next is queued when the last is done."""
 
     def __init__(self, worker: Worker, visitor: gr.Request, kept: bool = True):
-        """`kept`: its pictures are the owner's, where those are kept."""
+        """`kept`: save its images to the gallery folder, if there is one."""
         self._worker, self._kept = worker, kept
         self._client = client_of(visitor, visitor.session_hash)
         self._job: Job | None = None
         self._cancelled = False
-        self._unsaid: dict[str, None] = {}  # sentences in order, each once
+        self._notices: dict[str, None] = {}  # sentences in order, each once
 
     @property
-    def unsaid(self) -> str:
-        """HTML: the ends of prompts that no model has read, and why pictures were not kept."""
-        return "".join(note(sentence, problem=True) for sentence in self._unsaid)
+    def notices(self) -> str:
+        """HTML: the ends of prompts that were not read, and why images were not saved."""
+        return "".join(note(sentence, problem=True) for sentence in self._notices)
 
     def cancel(self) -> None:
         """Harmless when all is over."""
@@ -40,27 +39,28 @@ class SequentialDraws:
             job.cancel()
 
     def draw(self, requests: Sequence[Request], generator: "Generator") -> Iterator[str | Picture]:
-        """One job: how it goes on, as HTML, and the pictures as they come.
+        """Queue a job; its progress as HTML, and its images as they come.
 
         Raises Cancelled after `cancel`, and UserError when it cannot be drawn.
         """
         self._job = job = self._worker.submit(requests, self._client, generator, self._kept)
         pace = ProgressText()
         try:
-            if self._cancelled:  # before this job was there to be told
+            if self._cancelled:  # before there was this job to cancel
                 raise Cancelled
             for event in job:
-                if isinstance(event, PromptTruncated):
-                    self._unsaid[strings.PROMPT_UNREAD.format(unread=event.words)] = None
-                elif isinstance(event, NotSaved):
-                    self._unsaid[event.sentence] = None
-                else:
-                    yield event if isinstance(event, Picture) else pace.told(event)
+                match event:
+                    case PromptTruncated() | NotSaved():
+                        self._notices[notice(event)] = None
+                    case Picture():
+                        yield event
+                    case _:
+                        yield pace.text(event)
         finally:
             job.cancel()
             self._job = None
 
 
-def seed_of(given: object) -> object:
-    """The seed in a field, a new one where it is empty; Request judges what is no whole number."""
+def seed_or_new(given: Any) -> Any:
+    """The value of a seed field, or a random seed where it is empty; Request checks the value."""
     return secrets.randbelow(SEEDS) if given is None else given

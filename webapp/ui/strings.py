@@ -49,6 +49,8 @@ NO_PREVIEW = "This model brings no pictures along."
 PICK_MODEL = "Model"
 NO_SUCH_MODEL = "There is no such model to choose. Choose one of the list."
 MODEL_NOT_HERE = "It was drawn by {model}, which is not here. Choose another model, and Generate."
+LORA_SCALE = "Strength of the LoRA"
+LORA_SCALE_INFO = "0 is the base model alone, 1 is what was learned, 2 is twice as much."
 
 # Settings
 PRESET = "How"
@@ -77,7 +79,7 @@ START_CHOOSE = "Choose a picture"
 START_PEN, START_WIDTH = "Pen", "Width"
 START_UNDO, START_REMOVE = "Undo", "Remove"
 STRENGTH = "Strength"
-STRENGTH_INFO = "How much is drawn anew: a little keeps the picture, much only its large shapes."
+STRENGTH_INFO = "How much is redrawn: a little keeps the picture, a lot only its large shapes."
 START_PICTURE, START_SKETCH = "your picture", "your sketch"
 START_UNSHOWN = "This browser cannot show it. It is sent as it is."
 START_UNREADABLE = "This browser cannot read it. Choose a PNG, JPEG or WebP file."
@@ -95,6 +97,10 @@ PACE = "{each:.1f} s a step · {left} s left"
 CANCELLED = "Cancelled."
 NOT_KEPT = "The picture could not be kept ({reason}). Tell whoever runs this page."
 
+# A page that was open while the app was started again
+RESTARTED = "The app has been started again since this page was opened."
+RELOAD = "Reload the page"
+
 # What has been drawn
 ONE_SEED = "Seed {first}"
 SEEDS = "Seeds {first} to {last}"
@@ -102,6 +108,7 @@ KEEP_SEED, SEED_KEPT = "keep it", "kept"
 ONE_VARIATION = "variation {first}, strength {strength:g}"
 VARIATIONS = "variations {first} to {last}, strength {strength:g}"
 FROM_PICTURE = "from your picture, strength {strength:g}"
+AT_LORA_SCALE = "LoRA strength {scale:g}"
 ONE_STEP_DONE, STEPS_DONE = "1 step", "{steps} steps"
 SECONDS = "{seconds:.1f} s"
 LINK = "link to it"
@@ -110,8 +117,8 @@ SETTINGS_BACK = "The settings of that picture are back, with seed {seed}."
 LINK_WITHOUT_PROMPT = "The link names no prompt."
 
 # How much of a prompt is read
-TOKENS = "{count} of {most} tokens"
-CHARACTERS = "{count:,} of {most:,} characters"
+TOKENS = "{count} of {limit} tokens"
+CHARACTERS = "{count:,} of {limit:,} characters"
 TOKENS_UNREAD = "Not read: “{unread}”"
 PROMPT_UNREAD = "The prompt is too long; not read: “{unread}”."
 
@@ -126,7 +133,7 @@ NEWER, OLDER = "Newer", "Older"
 GALLERY_EMPTY = "What you draw appears here."
 GALLERY_PAGE = "Page {number} · pictures in all: {total:,}"
 NONE_FOUND = "No picture has these words."
-SEARCHED = "Only the newest {most:,} are searched."
+SEARCHED = "Only the newest {limit:,} are searched."
 DRAW_AGAIN, DRAW_AGAIN_OF = "Settings", "Settings of: {prompt}"
 DELETE, DELETE_SURE = "Delete", "Really delete"
 DELETE_SURE_OF = "Really delete: {prompt}"
@@ -166,16 +173,16 @@ TIES_LEFT_OUT = (
 PERCENT = "{number}\N{NO-BREAK SPACE}%"
 
 # Grid
-GRID_PROMPTS = "Rows: a prompt on each line, {most} at most"
-GRID_COLUMNS = "Columns: {most} at most"
+GRID_PROMPTS = "Rows: a prompt on each line, {limit} at most"
+GRID_COLUMNS = "Columns: {limit} at most"
 GRID_DRAW = "Draw all"
 GRID_TABLE = "Pictures, prompts by models"
 BASE, FINAL = "base", "final"  # the first and the last column
 COLUMN_OF = "{name}, column {number} of {count}"
 GRID_DRAWN = "Seed {seed} · {steps} steps · pictures: {pictures}"
-TOO_MANY_PROMPTS = "{count} prompts are too many. Write {most}."
+TOO_MANY_PROMPTS = "{count} prompts are too many. Write {limit}."
 NO_COLUMN = "No column is chosen. Tick at least one."
-TOO_MANY_COLUMNS = "{count} columns are too many. Tick {most}."
+TOO_MANY_COLUMNS = "{count} columns are too many. Tick {limit}."
 
 # Scores
 HEAD_SCORE = "CLIP score {score:.1f} by {scorer}, prompts: {prompts}"
@@ -192,7 +199,19 @@ DISTANCES = {
     "kid": "distance to its training pictures (KID; less is nearer)",
     "cmmd": "the same with another kernel (CMMD)",
 }
+CSD_STYLE = "likeness to its training pictures (CSD)"
+LIKENESSES = {
+    "clip_i": "likeness to its subject (CLIP-I)",
+    "dino": "likeness to its subject (DINO)",
+}
+JUDGE_DISTANCES = {
+    "csd": "distance to its training pictures (KID by CSD)",
+    "dinov2": "distance to its training pictures (KID by DINOv2)",
+}
+FID = "distance to its training pictures (FID)"
+DINOV2_FRECHET = "distance to its training pictures (Fréchet by DINOv2)"
 COPIES = "copies of training pictures"
+SSCD_COPIES = "copies of training pictures (SSCD)"
 BINDING = "two colours on the right things"
 COLOURS_SEEN = "the colour that the prompt names"
 SCORED_BY = "Scored by {scorer}."

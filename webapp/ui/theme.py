@@ -1,4 +1,4 @@
-"""How the page looks: warm paper by day, ink by night, one accent, the system's own fonts."""
+"""The page's Gradio theme: warm paper by day, ink by night, one accent colour, system fonts."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Pictures of a model beside its base's, as its folder has them: of the same words and seeds."""
+"""Images of a model beside its base's, at the same prompts and seeds, from the model folder."""
 
 from __future__ import annotations
 
@@ -21,70 +21,70 @@ from webapp.ui.examples import Example, example_of
 from webapp.ui.messages import data_uri
 from webapp.ui.run_scores import number
 
-MAX_FILES = 20_000  # in the folder of validation pictures that are looked at
+MAX_FILES = 20_000  # of the folder of validation images; others are not seen
 MAX_PAIRS = 6
 MAX_BYTES, MAX_SIDE = 16 * 2**20, 4096  # of samples.png, and of either of its sides
 SHOWN_SIDE = 1344  # pixels of its longer side
 CAPTION = 160  # characters
-VALIDATION, LOOK = "validation", re.compile(r"step-(\d{6,12})-(\d{1,6})\.png", re.ASCII)
+VALIDATION, FILE_NAME = "validation", re.compile(r"step-(\d{6,12})-(\d{1,6})\.png", re.ASCII)
 SAMPLES = "samples.png"
 DESCRIBED = re.compile(r"!\[([^\[\]]{1,300})\]\(samples\.png\)")  # in the model's card
 
 
 @dataclass(frozen=True)
-class SideBySide:
-    """What the base drew at the first look and the model at its last, of one request."""
+class ImagePair:
+    """One request as the base drew it before training, and the model after it."""
 
     base: Example
     model: Example
 
 
-def pictures_beside(folder: Path | None, run: dict, base: str) -> str:
-    """HTML: pairs of the validation pictures, or else the samples; "" where there are neither."""
+def validation_images(folder: Path | None, run: dict, base: str) -> str:
+    """HTML: pairs of validation images, or else samples.png; empty where there are neither."""
     if folder is None:
         return ""
     pairs = list(islice(pairs_of(folder, run), MAX_PAIRS))
     return _pairs(pairs, base) if pairs else _samples(folder)
 
 
-def pairs_of(folder: Path, run: dict) -> Iterator[SideBySide]:
-    """The first picture of each validation prompt, by the base and by the model of this run."""
-    looks = _looks(folder)
-    ends = [step for step in looks if step <= (number(run, "steps") or step)]
-    if 0 not in ends or max(ends) == 0:
+def pairs_of(folder: Path, run: dict) -> Iterator[ImagePair]:
+    """The first image of each validation prompt, by the base and by the model of this run."""
+    numbers = _numbers_by_step(folder)
+    steps = [step for step in numbers if step <= (number(run, "steps") or step)]
+    if 0 not in steps or max(steps) == 0:
         return
-    each = int(number(run, "options", "num_validation_images") or 1)
-    for place in sorted(looks[0] & looks[max(ends)]):
-        if place % max(each, 1):
+    per_prompt = max(1, int(number(run, "options", "num_validation_images") or 1))
+    for place in sorted(numbers[0] & numbers[max(steps)]):
+        if place % per_prompt:
             continue
-        pair = [_validation(folder, step, place) for step in (0, max(ends))]
-        if None not in pair and pair[0].request == pair[1].request:
-            yield SideBySide(*pair)
+        base, model = (_image(folder, step, place) for step in (0, max(steps)))
+        if base and model and base.request == model.request:
+            yield ImagePair(base, model)
 
 
-def _looks(folder: Path) -> dict[int, set[int]]:
-    """Steps with the numbers of their validation pictures."""
-    found = {}
+def _numbers_by_step(folder: Path) -> dict[int, set[int]]:
+    """The numbers of the validation images of each step."""
+    found: dict[int, set[int]] = {}
     try:
         with scandir(folder / VALIDATION) as entries:
             names = [entry.name for entry in islice(entries, MAX_FILES)]
     except OSError:  # there is no such folder
         return {}
     for name in names:
-        if parts := LOOK.fullmatch(name):
+        if parts := FILE_NAME.fullmatch(name):
             found.setdefault(int(parts[1]), set()).add(int(parts[2]))
     return found
 
 
-def _validation(folder: Path, step: int, place: int) -> Example | None:
-    """None for what is no picture with its settings."""
+def _image(folder: Path, step: int, place: int) -> Example | None:
+    """None for a file that is no image with settings."""
     try:
         return example_of(read_own(folder, f"{VALIDATION}/step-{step:06}-{place}.png", MAX_BYTES))
     except (OSError, UserError):
         return None
 
 
-def _pairs(pairs: list[SideBySide], base: str) -> str:
+def _pairs(pairs: list[ImagePair], base: str) -> str:
     shown = []
     for pair in pairs:
         prompt = printable(pair.base.request.prompt, CAPTION)
@@ -100,7 +100,7 @@ def _pairs(pairs: list[SideBySide], base: str) -> str:
 
 
 def _samples(folder: Path) -> str:
-    """What the folder's own card shows and describes."""
+    """samples.png, where the model card shows and describes it."""
     try:
         image = samples_of(folder)
         card = read_own(folder, "README.md", CARD_BYTES).decode(errors="replace")
@@ -117,7 +117,7 @@ def _samples(folder: Path) -> str:
 
 
 def samples_of(folder: Path) -> Image.Image | None:
-    """The folder's samples.png: RGB, no larger than is shown. None where it is no PNG. Raises
+    """The folder's samples.png as RGB, reduced to the size shown; None where it is no PNG. Raises
     OSError where there is none."""
     content = read_own(folder, SAMPLES, MAX_BYTES)
     try:

@@ -1,16 +1,19 @@
-// The sheet to start from: the script of the component that shows it. The browser keeps the picture;
-// `window.startFrom` sends it and returns what a drawing starts from. The server hands over
-// `props.value`: {taken}, the name of the picture that was sent last, or the start of a drawing.
+// The canvas to start from: the script of the component that shows it. The browser keeps the image;
+// `window.startFrom` uploads it and returns what a drawing starts from. The server sends `props.value`:
+// {taken}, the SHA-256 of the image that was uploaded last, or what another drawing started from.
 
 const find = (selector) => element.querySelector(selector);
 const given = JSON.parse(find("details").dataset.given), words = given.words;
 const canvas = find("canvas"), sheet = canvas.getContext("2d", { willReadFrequently: true });
 const range = find("input[type=range]");
-const MOST_UNDONE = 10, MOST_TAKEN = 8;
-let file = null, sketched = false, undone = []; // the picture as it came; what was before a stroke
-let last = null, taken = new Map(); // what was sent, by SHA-256
-let variation = {};
-let clears = 0, taking = null; // a picture that is still looked at when the sheet is cleared is none
+const MAX_UNDONE = 10, MAX_SENT = 8;
+let file = null, sketched = false, undone = []; // the image as it came; the canvas before each stroke
+let last = null, sent = new Map(); // uploaded images, by SHA-256
+let variation = {}, fills = 0;
+let clears = 0, taking = null; // an image that is still being read when the canvas is cleared is none
+
+// For history.js, which stores it.
+window.sentInitImage = (digest) => sent.get(digest);
 
 function say(text, problem = false) {
   const said = find(".said");
@@ -44,11 +47,11 @@ function clear() {
 // The file goes as it is; where it is too large, what the sheet shows of it goes.
 function take(chosen) {
   clear();
-  taking = look(chosen, clears);
+  taking = read(chosen, clears);
   return taking;
 }
 
-async function look(chosen, began) {
+async function read(chosen, began) {
   let image = null;
   try {
     image = await createImageBitmap(chosen);
@@ -56,10 +59,10 @@ async function look(chosen, began) {
     if (began === clears) say(words.START_UNSHOWN);
   }
   if (began !== clears) return;
-  const small = chosen.size <= given.mostBytes && (image?.width ?? 0) * (image?.height ?? 0) <= given.mostPixels;
+  const small = chosen.size <= given.maxBytes && (image?.width ?? 0) * (image?.height ?? 0) <= given.maxPixels;
   if (!image && !small) return say(words.START_UNREADABLE, true);
   if (image) {
-    const scale = Math.min(1, given.mostSide / Math.max(image.width, image.height));
+    const scale = Math.min(1, given.maxSide / Math.max(image.width, image.height));
     canvas.width = Math.max(1, Math.round(image.width * scale));
     canvas.height = Math.max(1, Math.round(image.height * scale));
     sheet.fillStyle = "#fff";
@@ -67,9 +70,9 @@ async function look(chosen, began) {
     sheet.imageSmoothingQuality = "high";
     sheet.drawImage(image, 0, 0, canvas.width, canvas.height);
   }
-  const sent = small ? chosen : await onSheet();
+  const taken = small ? chosen : await onSheet();
   if (began !== clears) return;
-  file = sent;
+  file = taken;
   show();
 }
 
@@ -86,7 +89,7 @@ function place(event) {
 canvas.addEventListener("pointerdown", (event) => {
   if (event.button) return;
   undone = [...undone, [sheet.getImageData(0, 0, canvas.width, canvas.height), sketched]];
-  undone = undone.slice(-MOST_UNDONE);
+  undone = undone.slice(-MAX_UNDONE);
   sheet.strokeStyle = find("input[type=color]").value;
   // As wide on every sheet.
   sheet.lineWidth = find("select").value * Math.max(canvas.width, canvas.height) / given.side;
@@ -156,22 +159,28 @@ window.startFrom = async () => {
   return start;
 };
 
-watch("value", async () => {
-  const value = props.value;
-  if (typeof value !== "object" || !value) return;
-  if (value.taken) {
-    taken.set(value.taken, last);
-    while (taken.size > MOST_TAKEN) taken.delete(taken.keys().next().value);
-    return;
-  }
+async function fill(value, number, began) {
   range.value = value.strength;
   const { variation_seed, variation_strength } = value;
   variation = variation_strength ? { variation_seed, variation_strength } : {};
-  const picture = taken.get(value.needed);
+  const picture = value.needed
+    && (sent.get(value.needed) ?? await window.storedInitImage?.(value.needed));
+  if (number !== fills || began !== clears) return; // another one was restored or chosen meanwhile
   if (picture) await take(picture);
   else clear();
   if (value.needed && !picture) say(words.START_NEEDED.replace("{digest}", value.needed.slice(0, 8)), true);
   if (value.needed || variation_strength) find("details").open = true;
   show();
+}
+
+watch("value", () => {
+  const value = props.value;
+  if (typeof value !== "object" || !value) return;
+  if (!value.taken) {
+    taking = fill(value, ++fills, clears);
+    return;
+  }
+  sent.set(value.taken, last);
+  while (sent.size > MAX_SENT) sent.delete(sent.keys().next().value);
 });
 clear();

@@ -1,5 +1,4 @@
-"""What a drawing starts from beside its seed's noise: a picture of the visitor's, or the noise of a
-variation."""
+"""Image-to-image input: an image or sketch of the visitor's, its strength, or a variation seed."""
 
 from __future__ import annotations
 
@@ -14,27 +13,30 @@ from sampling.request import BOUNDS, Request
 from webapp.ui import strings
 from webapp.uploads import Uploads
 
-SIDE = 512  # pixels of an empty sheet
-MAX_SIDE = BOUNDS["width"][1]  # of a sheet with a picture on it: no drawing is larger
+SIDE = 512  # pixels of an empty canvas
+MAX_SIDE = BOUNDS["width"][1]  # of a canvas with an image on it: no drawing is larger
 PENS = (4, 12, 32)  # pixels wide
-# As the `js` of an event whose first input is the component: sends the picture first.
+# As the `js` of an event whose first input is the component: uploads the image first.
 SEND = "async (...values) => [await window.startFrom?.() ?? values[0], ...values.slice(1)]"
 
 
 class InitImageInput:
-    """Laid out where it is made. The browser keeps the picture and sends it with each drawing."""
+    """The browser keeps the image, and uploads it with each drawing.
+
+    Components are created in the current Blocks context.
+    """
 
     def __init__(self, uploads: Uploads):
         self._uploads = uploads
-        script = Path(__file__).with_name("start_from.js").read_text(encoding="utf-8")
+        script = Path(__file__).with_name("init_image_input.js").read_text(encoding="utf-8")
         self.component = gr.HTML(
             html_template=_template(), js_on_load=script, apply_default_css=False, elem_id="start"
         )
 
     def read(self, sent: object) -> dict:
-        """What the browser sent with a drawing, as fields of Request. Raises UserError."""
+        """Fields of Request from what the browser sent. Raises UserError."""
         if not isinstance(sent, dict):
-            return {}  # the page is not laid out yet, or somebody made it up
+            return {}  # the page is still loading, or did not send this
         names = ("variation_seed", "variation_strength", "strength")
         given = {name: sent[name] for name in names if sent.get(name) is not None}
         if upload := sent.get("upload"):
@@ -42,21 +44,22 @@ class InitImageInput:
         return given
 
     def taken(self, request: Request) -> dict:
-        """The update that tells what the picture of a drawing is called in its settings."""
+        """The update that tells the browser the SHA-256 of the image that it has just sent."""
         if not request.init_image:
             return {}
         return {self.component: gr.HTML({"taken": request.init_image.sha256})}
 
     def filled(self, request: Request, init_image: str | None) -> dict:
-        """A request, as an update; the browser has the picture `init_image`, or asks for it."""
-        start = request.start | {"strength": request.strength, "needed": init_image}
-        return {self.component: gr.HTML(start)}
+        """The update that fills a request in. `init_image`: the SHA-256 of an image that the
+        browser finds again, or asks the visitor for."""
+        value = request.start | {"strength": request.strength, "needed": init_image}
+        return {self.component: gr.HTML(value)}
 
 
 def _template() -> str:
     said = {name: getattr(strings, name) for name in dir(strings) if name.startswith("START_")}
-    data = {"words": said, "side": SIDE, "mostSide": MAX_SIDE, "mostBytes": MAX_INIT_BYTES,
-            "mostPixels": MAX_INIT_PIXELS}  # fmt: skip
+    data = {"words": said, "side": SIDE, "maxSide": MAX_SIDE, "maxBytes": MAX_INIT_BYTES,
+            "maxPixels": MAX_INIT_PIXELS}  # fmt: skip
     low, high = BOUNDS["strength"]
     pens = "".join(
         f'<option value="{each}"{" selected" * (each == PENS[1])}>{each}</option>' for each in PENS

@@ -1,0 +1,126 @@
+"""The images of the last drawing: gallery, preview while it is drawn, status line, actions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from sampling.request import Request
+from webapp.ui import strings
+from webapp.ui.image_actions import ImageActions
+from webapp.ui.messages import SEED_LOCK, inline, summary
+from webapp.ui.settings import Settings
+
+HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+@dataclass(frozen=True)
+class GalleryState:
+    """What the gallery shows: words and numbers only, since one is held for every visitor."""
+
+    seed: int  # of the first image
+    status: str  # HTML, about all images
+    images: tuple[tuple[int, str, str], ...]  # seed, and status HTML for a new and a kept seed
+
+    @classmethod
+    def of(
+        cls, request: Request, singles: Sequence[Request], status: str,
+        model: str = "", init_image: str | None = None,
+    ) -> GalleryState:  # fmt: skip
+        """`singles`: one request per image, in order; `model`, `init_image`: as `link_to` has
+        them."""
+        link: dict[str, Any] = {"model": model, "init_image": init_image}
+        images = (
+            (single.seed, summary(single, seed_is_new=True, **link), summary(single, **link))
+            for single in singles
+        )
+        return cls(request.seed, status, tuple(images))
+
+
+class ImageGallery:
+    """A column: gallery, actions and status line.
+
+    Components are created in the current Blocks context. Call `connect` once the settings exist.
+    """
+
+    def __init__(self, can_compare: bool):
+        gr.HTML(strings.NO_PICTURE, elem_id="place")
+        self.preview = gr.HTML(elem_id="expected")
+        self.gallery = gr.Gallery(
+            format="png",  # webp, the default, would drop the settings in the pictures
+            show_label=False,
+            object_fit="contain",
+            buttons=["fullscreen"],
+            interactive=False,
+            elem_id="gallery",  # page.css hides it while it is empty
+        )
+        self.actions = ImageActions(can_compare)
+        self.status = gr.HTML(
+            js_on_load=SEED_LOCK, apply_default_css=False, elem_id="status", elem_classes="told"
+        )
+        self.state = gr.State()  # a GalleryState, or None
+
+    def connect(self, settings: Settings) -> None:
+        """Tell about one image while it is open in the gallery, and fill in its seed."""
+        self._seed = settings.fields["seed"]
+        inputs, outputs = [self.state, settings.new_seed], [self.status, self._seed]
+        self.gallery.select(self._describe_one, inputs, outputs, **HIDDEN)
+        self.gallery.preview_close(self._describe_all, inputs, outputs, **HIDDEN)
+        self.status.click(None, None, settings.new_seed, js="() => false", **HIDDEN)
+
+    @property
+    def outputs(self) -> list:
+        """The components that a drawing updates."""
+        return [self.status, self.preview, self.gallery, self.actions.download, self.state]
+
+    def preview_of(self, images: Sequence[Image.Image]) -> dict:
+        """The update that shows what the images are going to be."""
+        return {self.preview: inline(images)} if images else {}
+
+    def filled(self, images: list, status: str, state: GalleryState | None) -> dict:
+        """The update that shows images: (path, caption) pairs."""
+        return {
+            self.gallery: gr.Gallery(images, columns=columns(len(images))),
+            self.preview: "",
+            self.status: status,
+            self.state: state,
+        }
+
+    def restored(self, state: GalleryState) -> dict:
+        """The update for images that the browser itself puts into the gallery."""
+        count = len(state.images)
+        return {
+            self.gallery: gr.Gallery(columns=columns(count), selected_index=None),
+            self.preview: "",
+            self.status: state.status,
+            self.state: state,
+            self.actions.download: gr.DownloadButton(self.actions.download_label(count)),
+        }
+
+    def _describe_one(
+        self, state: GalleryState | None, new_seed: bool, opened: gr.SelectData
+    ) -> dict:
+        place = opened.index
+        if state is None or not isinstance(place, int) or place not in range(len(state.images)):
+            return {self.status: gr.skip()}  # an event that no gallery sent
+        seed, for_new_seed, for_kept_seed = state.images[place]
+        return self._described(for_new_seed if new_seed is True else for_kept_seed, seed, new_seed)
+
+    def _describe_all(self, state: GalleryState | None, new_seed: bool) -> dict:
+        if state is None:
+            return {self.status: gr.skip()}
+        return self._described(state.status, state.seed, new_seed)
+
+    def _described(self, status: str, seed: int, new_seed: bool) -> dict:
+        """A seed that the visitor keeps is left as it is."""
+        return {self.status: status, self._seed: seed if new_seed is True else gr.skip()}
+
+
+def columns(count: int) -> int:
+    """Of a gallery that is about square."""
+    return math.ceil(math.sqrt(count or 1))
