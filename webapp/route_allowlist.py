@@ -38,12 +38,14 @@ from webapp.limits import (
     UPLOAD_SECONDS,
 )
 from webapp.named_endpoint import NAME
+from webapp.ui import strings
 
 if TYPE_CHECKING:
     import gradio
     from gradio.block_function import BlockFunction
 
 PREFIX = "/gradio_api/"
+LAYOUT_HEADER = "X-Page-Layout"  # page.js sends it
 CLOSED = re.compile(r"/(login|logout|monitoring)(/.*)?")  # beside the prefix
 UNUSED_KEYS = {"deep_link", "page"}  # of a query: another page, or the state of another visitor
 STREAMS = re.compile(r"heartbeat/.*|queue/data")  # answers that go on and on
@@ -149,6 +151,9 @@ class RouteAllowList:
 
     async def _read_call(self, request: HttpRequest) -> bytes:
         call = await read_json(request, read_large)
+        layout = request.headers.get(LAYOUT_HEADER)  # of our page; other programs send none
+        if layout not in (None, self._page.layout_id):
+            raise Refusal(409, f"{strings.RESTARTED} {strings.RELOAD}.")
         if extra := call.keys() - CALL_KEYS:
             raise Refusal(400, f"A call has no {min(extra)!r:.40}. Leave it out.")
         _check_call(call, "trigger_id")
