@@ -218,6 +218,16 @@ def drawn(page, generator) -> Request:
     return generator.requests[-1]
 
 
+def from_mine(page, generator) -> Request:
+    """Draw from PICTURE; what the generator was asked for."""
+    unfold(page)
+    choose(page, PICTURE)
+    given(page, "your picture")
+    set_strength(page, 0.6)
+    page.fill("#prompt textarea", "from mine")
+    return drawn(page, generator)
+
+
 @in_browser
 def test_a_chosen_picture_is_started_from_as_it_is_and_again_until_it_is_removed(page, generator):
     unfold(page)
@@ -334,13 +344,7 @@ def test_a_picture_that_could_not_be_sent_is_never_left_out_silently(page, gener
 def test_settings_bring_the_picture_back_that_the_browser_has_and_ask_for_one_it_has_not(
     blank, url, generator
 ):
-    page = blank
-    unfold(page)
-    choose(page, PICTURE)
-    given(page, "your picture")
-    set_strength(page, 0.6)
-    page.fill("#prompt textarea", "from mine")
-    first = drawn(page, generator)
+    page, first = blank, from_mine(blank, generator)
     drawings(page, 1)
     page.click("#start [data-does=remove]")
     page.fill("#prompt textarea", "from nothing")
@@ -365,13 +369,7 @@ def test_settings_bring_the_picture_back_that_the_browser_has_and_ask_for_one_it
 def test_a_restored_drawing_from_a_picture_goes_on_as_before_also_in_a_new_page(
     blank, url, generator
 ):
-    page = blank
-    unfold(page)
-    choose(page, PICTURE)
-    given(page, "your picture")
-    set_strength(page, 0.6)
-    page.fill("#prompt textarea", "from mine")
-    first = drawn(page, generator)
+    page, first = blank, from_mine(blank, generator)
     status(page, "from your picture, strength 0.6")
     link = page.locator("#status a").get_attribute("href")
     assert DIGEST in link
