@@ -18,8 +18,7 @@ from sampling.init_image import InitImage
 from sampling.output_paths import OutputPaths
 from sampling.pipeline import DTYPES
 from sampling.prompt_rows import KEYS, wanted_of
-from sampling.request import BOUNDS, SCHEDULERS, Request, with_seeds
-from sampling.sizes import size_note
+from sampling.request import BOUNDS, SCHEDULERS, Request, size_note, with_seeds
 
 COMMON_OPTIONS = (  # of all requests, by their names in Request
     "negative_prompt", "num_images", "steps", "guidance_scale", "width", "height", "scheduler",

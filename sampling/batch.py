@@ -21,7 +21,7 @@ from core.terminal import complain, say, shown
 from sampling.image import PROBLEMS, Picture
 from sampling.manifest import Manifest, sha256_of
 from sampling.prompt_rows import PromptRow, complain_of
-from sampling.sizes import size_note
+from sampling.request import size_note
 from sampling.trained_weights import sha256_of_weights
 
 if TYPE_CHECKING:

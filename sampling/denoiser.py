@@ -15,7 +15,7 @@ import diffusers
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from sampling.prompt_weights import Part, weigh, words_of
+from sampling.prompt import Part, weigh, words_of
 from sampling.request import SCHEDULERS, Request
 
 if TYPE_CHECKING:

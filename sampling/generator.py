@@ -18,7 +18,7 @@ from sampling.image import Picture
 from sampling.lora import FusedLora, fused_lora
 from sampling.pipeline import model_name, open_pipeline, read_run
 from sampling.preview import Preview
-from sampling.prompt_tokens import PromptTokens
+from sampling.prompt import PromptTokens
 from sampling.request import Cancelled, Request
 
 if TYPE_CHECKING:

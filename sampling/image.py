@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from core.errors import UserError
 from core.files import replaced
-from sampling.prompt_weights import escaped
+from sampling.prompt import escaped
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -9,7 +9,7 @@ from io import BytesIO
 from core.bounded_json import JSONFault, loads
 from core.errors import UserError
 from sampling.png_text import NotPNG, TextTooLong, texts
-from sampling.prompt_weights import has_marks
+from sampling.prompt import has_marks
 from sampling.request import MAX_PROMPT_CHARACTERS, SCHEDULERS, Request
 
 NONE = "This picture carries no settings. Drop a PNG file that was drawn here."

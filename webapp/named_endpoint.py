@@ -12,8 +12,7 @@ from anyio import CapacityLimiter, to_thread
 
 from core.errors import UserError
 from sampling.image import PROBLEMS, Picture
-from sampling.request import Cancelled, Request
-from sampling.sizes import size_note
+from sampling.request import Cancelled, Request, size_note
 from webapp.client_address import client_of
 from webapp.openapi import DESCRIPTIONS
 from webapp.rest_api import KEYS, LOOKERS, asked
