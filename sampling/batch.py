@@ -20,9 +20,9 @@ from core.signals import DeferredSignals
 from core.terminal import complain, say, shown
 from sampling.image import PROBLEMS, Picture
 from sampling.manifest import Manifest, sha256_of
+from sampling.pipeline import sha256_of_weights
 from sampling.prompt_rows import PromptRow, complain_of
 from sampling.request import size_note
-from sampling.trained_weights import sha256_of_weights
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -170,8 +170,8 @@ class Denoiser:
             drawing.advance(part)
 
     @torch.no_grad()
-    def look(self, drawing: Drawing) -> torch.Tensor:
-        """What there is so far, noise and all: float32 N,3,H,W in 0..1, on the CPU."""
+    def decode_current(self, drawing: Drawing) -> torch.Tensor:
+        """The current latents decoded, noise included: float32 N,3,H,W in 0..1, on the CPU."""
         latents = drawing.inputs()[: len(drawing.latents)]
         return self._images(self._decode(latents), [False] * len(latents))
 

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 from PIL import Image
 
+from sampling.generator import AppGenerator, OnPreview, OnStep
 from sampling.image import Picture
 from sampling.request import Cancelled, Request
 
 
-class FakeGenerator:
+class FakeGenerator(AppGenerator):
     """Draws a plain colour that depends on the prompt and the seed.
 
     `hold(step)` stops it before that step until `release()`; `steps` lists what it has done.
@@ -47,7 +48,11 @@ class FakeGenerator:
         return prompt[100:]
 
     def pictures(
-        self, requests: Sequence[Request], on_step=None, batch_size=8, on_preview=None
+        self,
+        requests: Sequence[Request],
+        on_step: OnStep | None = None,
+        batch_size: int = 8,
+        on_preview: OnPreview | None = None,
     ) -> Iterator[Picture]:
         self.requests += requests
         total = sum(request.steps for request in requests)
@@ -60,13 +65,15 @@ class FakeGenerator:
             self.steps.append(done)
             if self.error:
                 raise self.error
-            if on_step(done, total):
+            if on_step and on_step(done, total):
                 raise Cancelled
         for request in requests:
             for single in request.singles():
                 yield self._picture(single)
 
-    def stages(self, request: Request, count: int, on_step) -> Iterator[Picture]:
+    def stages(
+        self, request: Request, count: int, on_step: OnStep | None = None
+    ) -> Iterator[Picture]:
         (picture,) = self.pictures([request], on_step)
         for place in range(count):
             done = request.steps * place // (count - 1)

@@ -185,13 +185,13 @@ def test_other_weights_are_another_model_and_another_name_is_not(draw, drawn, ti
 
 
 def test_rows_of_equal_shape_are_drawn_at_once_where_that_is_asked_for(draw, tmp_path, monkeypatch):
-    sizes, begin = [], generate.Generator.course
+    sizes, begin = [], generate.Generator.denoising_events
 
     def noted(self, requests, *arguments, **options):
         sizes.append(len(requests))
         return begin(self, requests, *arguments, **options)
 
-    monkeypatch.setattr(generate.Generator, "course", noted)
+    monkeypatch.setattr(generate.Generator, "denoising_events", noted)
     rows = [{"prompt": f"a {n}", "width": 64 if n % 2 else 32} for n in range(7)]
     draw(rows)
     assert sizes == [1] * 7

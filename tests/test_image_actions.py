@@ -17,7 +17,6 @@ import app
 from core.errors import UserError
 from core.layouts import LORA_FILE
 from sampling.request import Request
-from sampling.variants import SlotGenerator
 from webapp.comparison import Variants
 from webapp.ui.image_actions import VARIATIONS, variations_of
 from webapp.ui.model_picker import ModelPicker

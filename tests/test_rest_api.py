@@ -20,6 +20,7 @@ from ports import some_port
 from starlette.datastructures import Headers
 
 import app
+from sampling.lazy_generators import OpeningGenerator
 from sampling.request import BOUNDS, Request
 from webapp import http_security
 from webapp.http_security import Refusal, parse_json, refuse_foreign_origin
@@ -469,7 +470,7 @@ def test_ready_only_when_the_model_is_open(tiny_model):
 
     from webapp.rest_api import routes
 
-    generator = app.OpeningGenerator(tiny_model)
+    generator = OpeningGenerator(tiny_model)
     client = TestClient(Starlette(routes=routes(Worker(generator), lambda: generator.ready)))
     assert client.get("/healthz").status_code == 200
     assert client.get("/readyz").status_code == 503

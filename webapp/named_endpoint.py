@@ -70,7 +70,7 @@ async def _follow(
     job: Job, request: Request, drawings: ImageStore
 ) -> AsyncIterator[tuple[list, dict]]:
     """How far it is, and at the end the files and the settings, with what went wrong in words."""
-    told = size_note(request.width, request.height, getattr(job.generator, "size", None))
+    told = size_note(request.width, request.height, job.generator.size)
     files, settings, notes = [], {}, [told] if told else []
     async for event in _events(job):
         if isinstance(event, Step):

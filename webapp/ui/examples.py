@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 import html
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
 
-from PIL import Image
-
-from core.errors import UserError
-from core.inputs import read_bytes
-from sampling.image_metadata import request_of
-from sampling.request import BOUNDS, Request
+from sampling.examples import Example
 from webapp.ui import strings
 from webapp.ui.messages import data_uri
 
