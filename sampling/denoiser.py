@@ -26,7 +26,7 @@ class Drawing:
     """A batch that is being denoised: pictures of equal steps, guidance, size and scheduler."""
 
     def __init__(self, request: Request, scheduler, embeddings, latents, options: dict):
-        """`request`: one of the batch. `embeddings`: R,77,D; with guidance R = 2N, the unconditional
+        """`request`: one of the batch. `embeddings`: R,77,D; with guidance R = 2N, unconditional
         rows first, else R = N. `latents`: N,C,h,w at the noise level of the first step.
         `options`: further arguments of `scheduler.step`."""
         self.steps = request.denoising_steps
@@ -74,8 +74,8 @@ class Denoiser:
 
     def __init__(self, pipe: StableDiffusionPipeline):
         self.pipe = pipe
-        # `from_config` would replace the values listed as defaults by the defaults of another class,
-        # and lose v-prediction that was set in memory.
+        # `from_config` would replace the values listed there by the defaults of another class, and
+        # lose v-prediction that was set in memory.
         self._scheduler_config = dict(pipe.scheduler.config)
         self._scheduler_config.pop("_use_default_values", None)
 

@@ -66,7 +66,7 @@ def complain_of(sentences: Sequence[str]) -> None:
 
 
 def _request(row: PromptLine, common: dict, seeds_used: Counter[str]) -> Request:
-    """`seeds_used`: pictures that rows without a seed asked for so far, by the values of the row."""
+    """`seeds_used`: pictures of the rows without a seed so far, by the values of the row."""
     values = {name: value for name, value in row.values().items() if value is not None}
     if "prompt" not in values:
         values["prompt"] = values.pop("text")
