@@ -7,6 +7,7 @@ from html import escape
 
 from core.captions import Captions, completed
 from core.errors import UserError
+from sampling.generator import AppGenerator
 from sampling.prompt import escaped
 from sampling.request import MAX_PROMPT_CHARACTERS, Request
 from webapp.ui import strings

@@ -13,7 +13,7 @@ from webapp.ui.messages import ProgressText, note, notice
 from webapp.worker import Job, NotSaved, PromptTruncated, Worker
 
 if TYPE_CHECKING:
-    from sampling.generator import Generator
+    from sampling.generator import PictureGenerator
 
 
 class SequentialDraws:
