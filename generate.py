@@ -12,7 +12,7 @@ from core.errors import UserError, exit_with_sentence
 from core.prompt_files import read_rows
 from core.terminal import complain, shown
 from sampling.batch import draw_rows
-from sampling.generator import DEFAULT_MODEL, Generator
+from sampling.generator import DEFAULT_BATCH_SIZE, DEFAULT_MODEL, Generator
 from sampling.image import PROBLEMS
 from sampling.init_image import InitImage
 from sampling.output_paths import OutputPaths
@@ -117,8 +117,9 @@ def _add_run(add: Callable, usual: Request, bounds: Mapping[str, str]) -> None:
     add(
         "--batch_size",
         type=int,
-        help="pictures drawn at once; several differ in rounding from one alone (8; with --prompts "
-        "1, so that it does not matter which were drawn before)",
+        help="pictures drawn at once; several differ in rounding from one alone "
+        f"({DEFAULT_BATCH_SIZE}; with --prompts 1, so that it does not matter which were drawn "
+        "before)",
     )
 
 
@@ -175,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for note in dict.fromkeys(size_note(r.width, r.height, generator.size) for r in requests):
         if note:
             complain(f"warning: {note}")
-    unsaved = draw_and_save(generator, requests, destination, args.batch_size or 8)
+    unsaved = draw_and_save(generator, requests, destination, args.batch_size or DEFAULT_BATCH_SIZE)
     if unsaved:
         raise UserError(" ".join(unsaved))
 

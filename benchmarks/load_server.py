@@ -21,7 +21,7 @@ from starlette.routing import Route
 import app
 import webapp.ui.image_store
 import webapp.worker
-from sampling.generator import AppGenerator, OnPreview, OnStep
+from sampling.generator import DEFAULT_BATCH_SIZE, AppGenerator, OnPreview, OnStep
 from sampling.image import Picture
 from sampling.request import Cancelled, Request
 from webapp.queue import MAX_COMMON_JOBS, MAX_JOBS_OF_CLIENT, Busy, FairQueue
@@ -73,7 +73,7 @@ class SleepingGenerator(AppGenerator):
         self,
         requests: Sequence[Request],
         on_step: OnStep | None = None,
-        batch_size: int = 8,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         on_preview: OnPreview | None = None,
     ) -> Iterator[Picture]:
         books = self._books

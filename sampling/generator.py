@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sampling.denoiser import Drawing
     from sampling.examples import Example
 
+DEFAULT_BATCH_SIZE = 8
 PREVIEW_SECONDS = 0.25  # minimum interval between previews
 DEFAULT_MODEL = str(Path(__file__).resolve().parent.parent / "sd-pokemon-model")
 
@@ -56,7 +57,7 @@ class PictureGenerator(Protocol):
         self,
         requests: Sequence[Request],
         on_step: OnStep | None = None,
-        batch_size: int = 8,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         on_preview: OnPreview | None = None,
     ) -> Iterator[Picture]:
         """Draw all requests, yielding pictures in order.
@@ -69,7 +70,7 @@ class PictureGenerator(Protocol):
         self,
         requests: Sequence[Request],
         on_step: OnStep | None = None,
-        batch_size: int = 8,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         on_preview: OnPreview | None = None,
     ) -> Iterator[Drawing | Picture]:
         """As `pictures`, but the caller takes the steps, of several of these iterators at once:
@@ -174,7 +175,7 @@ class Generator(AppGenerator):
         self,
         requests: Sequence[Request],
         on_step: OnStep | None = None,
-        batch_size: int = 8,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         on_preview: OnPreview | None = None,
     ) -> Iterator[Picture]:
         """Draw all requests, yielding pictures in order.
@@ -196,7 +197,7 @@ class Generator(AppGenerator):
         self,
         requests: Sequence[Request],
         on_step: OnStep | None = None,
-        batch_size: int = 8,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         on_preview: OnPreview | None = None,
     ) -> Iterator[Drawing | Picture]:
         """See AppGenerator. Events that are interleaved with others' are of one `lora_scale`, as

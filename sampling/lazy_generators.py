@@ -12,7 +12,14 @@ from core.captions import captions_of
 from core.errors import UserError
 from core.inputs import is_folder
 from sampling.examples import examples_of
-from sampling.generator import AppGenerator, Generator, OnPreview, OnStep, PictureGenerator
+from sampling.generator import (
+    DEFAULT_BATCH_SIZE,
+    AppGenerator,
+    Generator,
+    OnPreview,
+    OnStep,
+    PictureGenerator,
+)
 from sampling.image import Picture
 from sampling.model_info import (
     is_model_folder,
@@ -41,7 +48,7 @@ class ForwardingGenerator(PictureGenerator):
         self,
         requests: Sequence[Request],
         on_step: OnStep | None = None,
-        batch_size: int = 8,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         on_preview: OnPreview | None = None,
     ) -> Iterator[Picture]:
         return self.opened().pictures(requests, on_step, batch_size, on_preview)
@@ -79,7 +86,7 @@ class TransientGenerator(LazyGenerator):
         self,
         requests: Sequence[Request],
         on_step: OnStep | None = None,
-        batch_size: int = 8,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         on_preview: OnPreview | None = None,
     ) -> Iterator[Picture]:
         try:
@@ -150,7 +157,7 @@ class OpeningGenerator(ForwardingGenerator, AppGenerator):
         self,
         requests: Sequence[Request],
         on_step: OnStep | None = None,
-        batch_size: int = 8,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         on_preview: OnPreview | None = None,
     ) -> "Iterator[Drawing | Picture]":
         return self.opened().denoising_events(requests, on_step, batch_size, on_preview)

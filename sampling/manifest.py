@@ -87,7 +87,7 @@ class Manifest:
         return entry | {"problem": entry.get("problem") if name is None else None}
 
     def _unread(self, what: str) -> UserError:
-        return UserError(f"{what}. Delete the file to draw all anew, or give another --output.")
+        return UserError(f"{what}. Delete the file to draw all again, or give another --output.")
 
 
 def sha256_of(path: Path) -> str:

@@ -225,7 +225,7 @@ def _opening(model: str, on_hub: bool, offline: bool) -> Iterator[None]:
             ) from error
         raise UserError(
             f"'{model}' cannot be opened as a Stable Diffusion pipeline: {reason_of(error):.200} "
-            "Give another model, or write this one anew."
+            "Give another model, or save it again."
         ) from error
 
 

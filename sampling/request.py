@@ -210,7 +210,7 @@ def _check_text(name: str, text: object, rule: dict) -> None:
     if len(text) > (limit := rule["maxLength"]):
         raise UserError(f"The {name} has {len(text):,} characters. Shorten it to {limit:,}.")
     if re.search(rule["not"]["pattern"], text):
-        raise UserError(f"The {name} holds characters that are no text. Type it anew.")
+        raise UserError(f"The {name} holds characters that are no text. Type it again.")
     if not re.search(rule.get("pattern", ""), text):
         raise UserError(f"The {name} is empty. Say what to draw, for example: a red bicycle.")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from PIL import Image
 
-from sampling.generator import AppGenerator, OnPreview, OnStep
+from sampling.generator import DEFAULT_BATCH_SIZE, AppGenerator, OnPreview, OnStep
 from sampling.image import Picture
 from sampling.request import Cancelled, Request
 
@@ -51,7 +51,7 @@ class FakeGenerator(AppGenerator):
         self,
         requests: Sequence[Request],
         on_step: OnStep | None = None,
-        batch_size: int = 8,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         on_preview: OnPreview | None = None,
     ) -> Iterator[Picture]:
         self.requests += requests

@@ -388,7 +388,7 @@ def test_a_manifest_that_cannot_be_read_is_a_sentence(draw, tmp_path, content, w
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "manifest.jsonl").write_text(content)
     code, _, err = draw(THREE)
-    assert code == 2 and words in err and "Delete the file to draw all anew" in err
+    assert code == 2 and words in err and "Delete the file to draw all again" in err
     assert names(tmp_path / "out") == ["manifest.jsonl"]
 
 

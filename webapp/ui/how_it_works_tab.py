@@ -7,7 +7,13 @@ from html import escape
 
 import gradio as gr
 
-from sampling.generator import AppGenerator, OnPreview, OnStep, PictureGenerator
+from sampling.generator import (
+    DEFAULT_BATCH_SIZE,
+    AppGenerator,
+    OnPreview,
+    OnStep,
+    PictureGenerator,
+)
 from sampling.image import Picture
 from sampling.request import Request
 from webapp.ui import strings
@@ -36,7 +42,7 @@ class StagesGenerator:
         self,
         requests: Sequence[Request],
         on_step: OnStep | None = None,
-        batch_size: int = 8,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         on_preview: OnPreview | None = None,
     ) -> Iterator[Picture]:
         for request in requests:
