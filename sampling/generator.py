@@ -180,12 +180,9 @@ class Generator(AppGenerator):
     ) -> Iterator[Picture]:
         """Draw all requests, yielding pictures in order.
 
-        Neighbours of equal steps, guidance, size, scheduler and LoRA scale share batches, those
-        with an init image where they start as early. The noise of a picture comes from its own seed
-        on the CPU, so batch and device change nothing but rounding.
-        `on_step(done, total)` is called after every denoising step of the whole job; when it
-        returns True, Cancelled is raised. `on_preview(images)` is given small pictures of what the
-        model expects of the batch's pictures by then, a few times a second at most.
+        Consecutive requests share a batch if they are of equal steps, guidance, size, scheduler and
+        LoRA scale, and start at the same step. The noise of a picture comes from its own seed, on
+        the CPU, so that batches and devices change nothing but rounding.
         """
         for event in self.denoising_events(requests, on_step, batch_size, on_preview):
             if isinstance(event, Picture):

@@ -7,13 +7,7 @@ from html import escape
 
 import gradio as gr
 
-from sampling.generator import (
-    DEFAULT_BATCH_SIZE,
-    AppGenerator,
-    OnPreview,
-    OnStep,
-    PictureGenerator,
-)
+from sampling.generator import DEFAULT_BATCH_SIZE, AppGenerator, OnPreview, OnStep, PictureGenerator
 from sampling.image import Picture
 from sampling.request import Request
 from webapp.ui import strings
@@ -22,14 +16,11 @@ from webapp.ui.messages import data_uri
 from webapp.ui.sequential_draws import SequentialDraws
 from webapp.worker import Worker
 
-if TYPE_CHECKING:
-    from sampling.generator import Generator
-
 STAGES = 6  # images from pure noise to the finished one
 SEED = 1
 
 
-class StagesGenerator:
+class StagesGenerator(PictureGenerator):
     """A generator that yields, for each request, the stages of its denoising."""
 
     def __init__(self, generator: AppGenerator):

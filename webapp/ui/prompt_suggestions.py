@@ -24,11 +24,11 @@ CHOOSE = """element.addEventListener("click", (event) => {
 });"""
 
 
-def proposals(generator) -> tuple[str, ...]:
+def proposals(generator: AppGenerator) -> tuple[str, ...]:
     """Prompts to try a model with, at least one: those of its examples, then captions like those
     that it learned."""
-    known = getattr(generator, "captions", None)
-    examples = [each.request.prompt for each in getattr(generator, "examples", ())]
+    known = generator.captions
+    examples = [each.request.prompt for each in generator.examples]
     # Brackets in a caption are words, not weights.
     captions = [escaped(each) for each in (known.examples if known else ()) if _can_be_drawn(each)]
     short = [each for each in captions if len(each) <= SHORT_PROMPT]
