@@ -157,7 +157,7 @@ def test_the_shown_curl_command_works(url, tmp_path):
     command = html.unescape(re.search("<pre>(.*?)</pre>", page, re.S)[1])
     subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True)
     with Image.open(tmp_path / "7.png") as png:
-        assert png.text["parameters"].startswith(proposals(None)[0])
+        assert png.text["parameters"].startswith(proposals(FakeGenerator())[0])
 
 
 def test_a_host_header_is_no_markup(url):
