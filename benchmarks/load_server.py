@@ -12,7 +12,6 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from PIL import Image
 from starlette.responses import JSONResponse
@@ -61,21 +60,10 @@ class SleepingGenerator(AppGenerator):
     def tokens(self, prompt: str) -> tuple[int, int]:
         return len(prompt.split()), 75
 
-    def stages(
-        self, request: Request, count: int, on_step: OnStep | None = None
-    ) -> Iterator[Picture]:
-        (picture,) = self.pictures([request], on_step)
-        for place in range(count):
-            done = request.steps * place // (count - 1)
-            yield replace(picture, settings=picture.settings | {"done": done})
-
     def pictures(
-        self,
-        requests: Sequence[Request],
-        on_step: OnStep | None = None,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        on_preview: OnPreview | None = None,
-    ) -> Iterator[Picture]:
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Picture]:  # fmt: skip
         books = self._books
         books.inside += 1
         books.most_inside = max(books.most_inside, books.inside)

@@ -54,12 +54,9 @@ class PictureGenerator(Protocol):
         """The end of the prompt that is not read; "" if all is read. Thread-safe."""
 
     def pictures(
-        self,
-        requests: Sequence[Request],
-        on_step: OnStep | None = None,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        on_preview: OnPreview | None = None,
-    ) -> Iterator[Picture]:
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Picture]:  # fmt: skip
         """Draw all requests, yielding pictures in order.
 
         `on_step` is called after every denoising step of the whole job; when it returns True,
@@ -67,12 +64,9 @@ class PictureGenerator(Protocol):
         """
 
     def denoising_events(
-        self,
-        requests: Sequence[Request],
-        on_step: OnStep | None = None,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        on_preview: OnPreview | None = None,
-    ) -> Iterator[Drawing | Picture]:
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Drawing | Picture]:  # fmt: skip
         """As `pictures`, but the caller takes the steps, of several of these iterators at once:
         a Drawing is yielded before each of its steps, and `step` must be called for it before the
         iteration goes on. The default has no such step: it takes them all itself."""
@@ -101,7 +95,11 @@ class AppGenerator(PictureGenerator, Protocol):
         self, request: Request, count: int, on_step: OnStep | None = None
     ) -> Iterator[Picture]:
         """`count` pictures of one drawing on its way from noise to the finished picture; their
-        `settings` say in "done" after how many steps."""
+        `settings` say in "done" after how many steps. By default all show the finished one."""
+        (picture,) = self.pictures([request], on_step)
+        for place in range(count):
+            done = request.denoising_steps * place // (count - 1)
+            yield replace(picture, settings=picture.settings | {"done": done})
 
     def step(self, drawings: Sequence[Drawing]) -> None:
         """Take one step of each of these drawings, which are of one `shape`, in one call of the
@@ -172,12 +170,9 @@ class Generator(AppGenerator):
         }
 
     def pictures(
-        self,
-        requests: Sequence[Request],
-        on_step: OnStep | None = None,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        on_preview: OnPreview | None = None,
-    ) -> Iterator[Picture]:
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Picture]:  # fmt: skip
         """Draw all requests, yielding pictures in order.
 
         Consecutive requests share a batch if they are of equal steps, guidance, size, scheduler and
@@ -191,12 +186,9 @@ class Generator(AppGenerator):
                 self.step([event])
 
     def denoising_events(
-        self,
-        requests: Sequence[Request],
-        on_step: OnStep | None = None,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        on_preview: OnPreview | None = None,
-    ) -> Iterator[Drawing | Picture]:
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Drawing | Picture]:  # fmt: skip
         """See AppGenerator. Events that are interleaved with others' are of one `lora_scale`, as
         they share the weights."""
         self._check_lora_scale(requests)

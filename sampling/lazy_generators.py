@@ -45,12 +45,9 @@ class ForwardingGenerator(PictureGenerator):
         return self.opened().dropped_words(prompt)
 
     def pictures(
-        self,
-        requests: Sequence[Request],
-        on_step: OnStep | None = None,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        on_preview: OnPreview | None = None,
-    ) -> Iterator[Picture]:
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Picture]:  # fmt: skip
         return self.opened().pictures(requests, on_step, batch_size, on_preview)
 
 
@@ -83,12 +80,9 @@ class TransientGenerator(LazyGenerator):
     """Closed after each job: of any number of them, memory holds one at a time."""
 
     def pictures(
-        self,
-        requests: Sequence[Request],
-        on_step: OnStep | None = None,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        on_preview: OnPreview | None = None,
-    ) -> Iterator[Picture]:
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Picture]:  # fmt: skip
         try:
             yield from super().pictures(requests, on_step, batch_size, on_preview)
         except Exception as error:
@@ -154,12 +148,9 @@ class OpeningGenerator(ForwardingGenerator, AppGenerator):
         return self._generator
 
     def denoising_events(
-        self,
-        requests: Sequence[Request],
-        on_step: OnStep | None = None,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        on_preview: OnPreview | None = None,
-    ) -> "Iterator[Drawing | Picture]":
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> "Iterator[Drawing | Picture]":  # fmt: skip
         return self.opened().denoising_events(requests, on_step, batch_size, on_preview)
 
     def step(self, drawings: "Sequence[Drawing]") -> None:

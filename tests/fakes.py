@@ -4,7 +4,6 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from PIL import Image
 
@@ -48,12 +47,9 @@ class FakeGenerator(AppGenerator):
         return prompt[100:]
 
     def pictures(
-        self,
-        requests: Sequence[Request],
-        on_step: OnStep | None = None,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        on_preview: OnPreview | None = None,
-    ) -> Iterator[Picture]:
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Picture]:  # fmt: skip
         self.requests += requests
         total = sum(request.steps for request in requests)
         for done in range(1, total + 1):
@@ -70,14 +66,6 @@ class FakeGenerator(AppGenerator):
         for request in requests:
             for single in request.singles():
                 yield self._picture(single)
-
-    def stages(
-        self, request: Request, count: int, on_step: OnStep | None = None
-    ) -> Iterator[Picture]:
-        (picture,) = self.pictures([request], on_step)
-        for place in range(count):
-            done = request.steps * place // (count - 1)
-            yield replace(picture, settings=picture.settings | {"done": done})
 
     def _picture(self, request: Request) -> Picture:
         drawn = f"{request.prompt} {request.seed}{request.start or ''}"

@@ -30,12 +30,9 @@ class StagesGenerator(PictureGenerator):
         return self._generator.dropped_words(prompt)
 
     def pictures(
-        self,
-        requests: Sequence[Request],
-        on_step: OnStep | None = None,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        on_preview: OnPreview | None = None,
-    ) -> Iterator[Picture]:
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Picture]:  # fmt: skip
         for request in requests:
             yield from self._generator.stages(request, STAGES, on_step)
 
