@@ -42,7 +42,7 @@ TOO_SMALL = "below half of that, things are cut off or blur"
 
 # Control characters and lone surrogates, which tokenizers may choke on.
 NO_TEXT = r"[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\ud800-\udfff]"
-# A visible character, as core.printable defines it; spelled out because JSON Schema has no flags.
+# A visible character, as core.printable defines it, spelled out as a pattern for the schema.
 SEEN = (
     "[^\t\n\r \xa0\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
     "\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164"
