@@ -64,5 +64,5 @@ class Picture:
 def file_stem(prompt: str) -> str:
     """The words of a prompt as a file name, for example a-red-creature."""
     words = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60]
-    # File systems allow 255 bytes, and a letter may take four.
-    return words.encode()[:200].decode(errors="ignore").rstrip("-") or "picture"
+    # File systems allow 255 bytes: a letter may take four; a date, seeds and a process are added.
+    return words.encode()[:180].decode(errors="ignore").rstrip("-") or "picture"

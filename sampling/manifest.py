@@ -91,6 +91,7 @@ class Manifest:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file. Raises OSError, also for a named pipe, for which one would wait for ever."""
+    """Digest of a file. Raises OSError, also for a named pipe, which would block for ever."""
     with opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # it has readinto
+    return digest.hexdigest()
