@@ -13,32 +13,19 @@ import ipaddress
 import os
 import socket
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.captions import captions_of
 from core.ending import at_once, end_at_signals, keep_temporary_files_together
 from core.errors import UserError, exit_with_sentence, reason_of
-from core.inputs import is_folder
 from core.terminal import say
-from sampling.generator import DEFAULT_MODEL, Generator
-from sampling.image import Picture
-from sampling.pipeline import (
-    DTYPES,
-    is_model_folder,
-    model_name,
-    picture_size,
-    read_card,
-    read_run,
-    title_of,
-)
-from sampling.variants import SlotGenerator, picks_of
+from sampling.generator import DEFAULT_MODEL, AppGenerator, Generator
+from sampling.lazy_generators import OpeningGenerator, SlotGenerator
+from sampling.pipeline import DTYPES, check_names
+from sampling.variants import picks_of
 from webapp.comparison import Variants, variants_of
-from webapp.ui.examples import examples_of
 
 if TYPE_CHECKING:
     import gradio
@@ -52,60 +39,8 @@ PORTS_TRIED = 100
 SWITCH_SECONDS = 0.0002  # until another thread gets the interpreter; 0.005 is usual
 
 
-class OpeningGenerator:
-    """A Generator on its way: known by name at once, and whoever draws waits until it is open."""
-
-    def __init__(self, model: str):
-        """Raises UserError when `model` is neither a model folder nor can be a hub id."""
-        is_model_folder(model)
-        self._model = model
-        self.name = model_name(model)
-        self.run, self.folder = read_run(model), Path(model) if is_folder(model) else None
-        self.size, self.card = picture_size(model), read_card(model)
-        self.title = title_of(self.card) or self.name
-        self.captions = captions_of(model)
-        self.examples = examples_of(model)
-        self._generator: Generator | None = None
-        self._open = threading.Event()
-
-    @property
-    def ready(self) -> bool:
-        return self._open.is_set()
-
-    def open(self, device: str | None, dtype: str | None) -> None:
-        """Load the model. Raises UserError, as `Generator.load` does."""
-        self._generator = Generator.load(self._model, device=device, dtype=dtype)
-        self._open.set()
-
-    @property
-    def draws_side_by_side(self) -> bool:
-        return self.ready and self._generator.draws_side_by_side
-
-    def opened(self) -> Generator:
-        self._open.wait()
-        return self._generator
-
-    def pictures(self, *job, **more) -> Iterator[Picture]:
-        return self.opened().pictures(*job, **more)
-
-    def stages(self, *job) -> Iterator[Picture]:
-        return self.opened().stages(*job)
-
-    def course(self, *job, **more) -> Iterator:
-        return self.opened().course(*job, **more)
-
-    def step(self, drawings: Sequence) -> None:
-        self.opened().step(drawings)
-
-    def tokens(self, prompt: str) -> tuple[int, int]:
-        return self.opened().tokens(prompt)
-
-    def dropped_words(self, prompt: str) -> str:
-        return self.opened().dropped_words(prompt)
-
-
 def build_app(
-    generator: Generator, limits: "Limits | None" = None, rivals: Variants | None = None,
+    generator: AppGenerator, limits: "Limits | None" = None, rivals: Variants | None = None,
     title: str = "", picks: "Mapping[str, SlotGenerator] | None" = None,
     gallery: "Gallery | None" = None,
 ) -> "gradio.Blocks":  # fmt: skip
@@ -120,8 +55,8 @@ def build_app(
 
     worker = LimitedWorker(generator, limits or Limits(), keep=gallery and gallery.keep)
     app = Page(worker, rivals, title, picks, gallery).blocks
-    beside = routes(worker, lambda: getattr(generator, "ready", True))
-    more = [*report_routes(getattr(generator, "folder", None))]
+    beside = routes(worker, lambda: generator.ready)
+    more = [*report_routes(generator.folder)]
     if gallery:
         more.append(picture_route(gallery))
     app.routes_beside = [*beside, app.uploads.route, app.preview.route, *more]
@@ -349,6 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         check_installed()
     gallery = gallery_of(args, password)
+    check_names(args.device, args.dtype)
     generator = OpeningGenerator(args.model)
     load = partial(Generator.load, device=args.device, dtype=args.dtype)
     rivals = variants_of(args.model, load, args.votes)

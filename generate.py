@@ -4,7 +4,7 @@ python generate.py "a red creature with wings" --seed 7 --output red.png
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,14 +12,13 @@ from core.errors import UserError, exit_with_sentence
 from core.prompt_files import read_rows
 from core.terminal import complain, shown
 from sampling.batch import draw_rows
-from sampling.generator import DEFAULT_MODEL, Generator
+from sampling.generator import DEFAULT_BATCH_SIZE, DEFAULT_MODEL, Generator
 from sampling.image import PROBLEMS
 from sampling.init_image import InitImage
 from sampling.output_paths import OutputPaths
-from sampling.pipeline import DTYPES
+from sampling.pipeline import DTYPES, check_names
 from sampling.prompt_rows import KEYS, wanted_of
-from sampling.request import BOUNDS, SCHEDULERS, Request, with_seeds
-from sampling.sizes import size_note
+from sampling.request import BOUNDS, SCHEDULERS, Request, size_note, with_seeds
 
 COMMON_OPTIONS = (  # of all requests, by their names in Request
     "negative_prompt", "num_images", "steps", "guidance_scale", "width", "height", "scheduler",
@@ -33,13 +32,16 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "(word) 1.1 times, [word] 1.1 times less, as in AUTOMATIC1111; \\( is a bracket.",
         epilog="Every PNG carries its settings; the same settings draw the same picture again.",
     )
-    _add_files(parser.add_argument)
-    _add_request(parser.add_argument, Request("usual"))
-    _add_model(parser.add_argument)
+    usual = Request("usual")
+    bounds = {name: f"{low} to {high}" for name, (low, high) in BOUNDS.items()}
+    _add_usual(parser.add_argument_group("the usual options").add_argument, usual)
+    _add_settings(parser.add_argument_group("settings of a picture").add_argument, usual, bounds)
+    _add_start(parser.add_argument_group("where drawing starts").add_argument, usual, bounds)
+    _add_run(parser.add_argument_group("how the model is run").add_argument, usual, bounds)
     return parser.parse_args(arguments)
 
 
-def _add_files(add: Callable) -> None:
+def _add_usual(add: Callable, usual: Request) -> None:
     add("prompts", nargs="*", metavar="prompt", help="what to draw; quote it")
     add(
         "--prompts",
@@ -47,9 +49,10 @@ def _add_files(add: Callable) -> None:
         metavar="FILE",
         help="draw a file of them instead: a .txt file, one a line, or a .jsonl file, whose rows "
         f"may have settings of their own ({', '.join(KEYS)}). Pictures in --output, then a folder, "
-        "that are what their rows ask for are kept, and those that are not are drawn anew; "
+        "that are what their rows ask for are kept, and those that are not are drawn again; "
         "manifest.jsonl in it says what drew each",
     )
+    add("--model", default=DEFAULT_MODEL, help="folder, file or hub id (the bundled one)")
     add(
         "--output",
         default="outputs",
@@ -57,33 +60,17 @@ def _add_files(add: Callable) -> None:
         help="NAME.png, replaced if it is there (NAME-1.png, NAME-2.png, ... for several "
         "pictures), or a folder, in which nothing is ever replaced (default: %(default)s)",
     )
-
-
-def _add_request(add: Callable, usual: Request) -> None:
-    bounds = {name: f"{low} to {high}" for name, (low, high) in BOUNDS.items()}
+    add("--num_images", type=int, default=usual.num_images, help="per prompt (%(default)s)")
     add(
         "--seed",
         type=int,
         help="of each prompt's first picture; the next has seed + 1 (random; with --prompts 0, and "
         "a row that is there twice goes on where the first ends)",
     )
-    add("--variation_seed", type=int, metavar="SEED", help="a neighbour's; the next has one more")
-    add(
-        "--variation_strength",
-        type=float,
-        default=usual.variation_strength,
-        metavar="SHARE",
-        help="draw neighbours of --seed: how far from its noise to that of --variation_seed, "
-        f"{bounds['variation_strength']} (%(default)s)",
-    )
-    add("--init_image", metavar="FILE", help="a picture to start from, as large as what is drawn")
-    add(
-        "--strength",
-        type=float,
-        metavar="SHARE",
-        help=f"how much of --init_image is drawn anew, {bounds['strength']} ({usual.strength})",
-    )
-    add("--num_images", type=int, default=usual.num_images, help="per prompt (%(default)s)")
+
+
+def _add_settings(add: Callable, usual: Request, bounds: Mapping[str, str]) -> None:
+    add("--negative_prompt", default="", metavar="TEXT", help="what to avoid")
     add("--steps", type=int, default=usual.steps, help=f"{bounds['steps']} (%(default)s)")
     add(
         "--guidance_scale",
@@ -92,30 +79,47 @@ def _add_request(add: Callable, usual: Request) -> None:
         help=f"how closely to follow the prompt, {bounds['guidance_scale']}; 1 switches guidance "
         "and the negative prompt off (%(default)s)",
     )
-    add("--negative_prompt", default="", metavar="TEXT", help="what to avoid")
+    add("--width", type=int, help=f"pixels, a multiple of 8, {bounds['width']} (the model's own)")
+    add("--height", type=int, help="likewise")
     names = ", ".join(SCHEDULERS)
     add("--scheduler", default=usual.scheduler, metavar="NAME", help=f"{names} (%(default)s)")
     add("--no_prompt_weights", action="store_true", help="brackets are words like any others")
-    add("--width", type=int, help=f"pixels, a multiple of 8, {bounds['width']} (the model's own)")
-    add("--height", type=int, help="likewise")
 
 
-def _add_model(add: Callable) -> None:
-    add("--model", default=DEFAULT_MODEL, help="folder, file or hub id (the bundled one)")
-    low, high = BOUNDS["lora_scale"]
+def _add_start(add: Callable, usual: Request, bounds: Mapping[str, str]) -> None:
+    add("--init_image", metavar="FILE", help="a picture to start from, as large as what is drawn")
     add(
-        "--lora_scale",
+        "--strength",
         type=float,
-        default=Request.lora_scale,
-        help=f"how much of a LoRA is added to its base model, {low} to {high} (%(default)s)",
+        metavar="SHARE",
+        help=f"how much of --init_image is redrawn, {bounds['strength']} ({usual.strength})",
     )
+    add(
+        "--variation_strength",
+        type=float,
+        default=usual.variation_strength,
+        metavar="SHARE",
+        help="draw neighbours of --seed: how far from its noise to that of --variation_seed, "
+        f"{bounds['variation_strength']} (%(default)s)",
+    )
+    add("--variation_seed", type=int, metavar="SEED", help="a neighbour's; the next has one more")
+
+
+def _add_run(add: Callable, usual: Request, bounds: Mapping[str, str]) -> None:
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help=f"{', '.join(DTYPES)} (what suits the device and the model)")
     add(
+        "--lora_scale",
+        type=float,
+        default=usual.lora_scale,
+        help=f"how much of a LoRA is added to its base model, {bounds['lora_scale']} (%(default)s)",
+    )
+    add(
         "--batch_size",
         type=int,
-        help="pictures drawn at once; several differ in rounding from one alone (8; with --prompts "
-        "1, so that it does not matter which were drawn before)",
+        help="pictures drawn at once; several differ in rounding from one alone "
+        f"({DEFAULT_BATCH_SIZE}; with --prompts 1, so that it does not matter which were drawn "
+        "before)",
     )
 
 
@@ -126,7 +130,7 @@ def requests_from(args: argparse.Namespace) -> list[Request]:
 
 
 def common_values(args: argparse.Namespace) -> dict:
-    """What the options say of every request; seeds and a strength only where they are given."""
+    """The values that the options give every request; seeds and strength only where given."""
     check_pairs(args)
     values = {name: getattr(args, name) for name in COMMON_OPTIONS}
     given = {name: getattr(args, name) for name in ("seed", "variation_seed", "strength")}
@@ -137,7 +141,7 @@ def common_values(args: argparse.Namespace) -> dict:
 
 
 def check_pairs(args: argparse.Namespace) -> None:
-    """Raises UserError for an option that says nothing without another."""
+    """Raises UserError for an option that has no effect without another."""
     if args.strength is not None and args.init_image is None:
         raise UserError("--strength is for a picture to start from. Add --init_image FILE.")
     if args.variation_seed is not None and not args.variation_strength:
@@ -145,7 +149,7 @@ def check_pairs(args: argparse.Namespace) -> None:
 
 
 def draw_file(args: argparse.Namespace) -> None:
-    """--prompts: a file of prompts into a folder."""
+    """Draw the file of --prompts into a folder."""
     if args.output.lower().endswith(".png"):
         raise UserError(f"--output {args.output}: --prompts draws into a folder. Name one.")
     wanted = wanted_of(read_rows(args.prompts_file), common_values(args))
@@ -156,6 +160,7 @@ def draw_file(args: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
+    check_names(args.device, args.dtype)
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch_size is {args.batch_size}. Give 1 or more.")
     if bool(args.prompts) == (args.prompts_file is not None):
@@ -168,10 +173,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for request in requests:
         if dropped := generator.dropped_words(request.words):
             complain(f"warning: the prompt is too long; not read: '{dropped}'")
-    for told in dict.fromkeys(size_note(r.width, r.height, generator.size) for r in requests):
-        if told:
-            complain(f"warning: {told}")
-    unsaved = draw_and_save(generator, requests, destination, args.batch_size or 8)
+    for note in dict.fromkeys(size_note(r.width, r.height, generator.size) for r in requests):
+        if note:
+            complain(f"warning: {note}")
+    unsaved = draw_and_save(generator, requests, destination, args.batch_size or DEFAULT_BATCH_SIZE)
     if unsaved:
         raise UserError(" ".join(unsaved))
 
@@ -179,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def draw_and_save(
     generator: Generator, requests: Sequence[Request], destination: OutputPaths, batch_size: int
 ) -> list[str]:
-    """Save every sound picture as it comes; return one sentence for each of the others."""
+    """Draw and save pictures one by one; return a sentence for each that is withheld."""
     from tqdm import tqdm
 
     unsaved = []

@@ -61,7 +61,8 @@ from evaluation.scores import (
 )
 from evaluation.verdict import sentences
 from sampling.generator import DEFAULT_MODEL, Generator
-from sampling.pipeline import SMALL_UNET_PARAMETERS, checked_device, read_run
+from sampling.model_info import read_run
+from sampling.pipeline import SMALL_UNET_PARAMETERS, checked_device
 from sampling.request import Request
 
 

@@ -20,6 +20,7 @@ from starlette.routing import Route
 import app
 import webapp.ui.image_store
 import webapp.worker
+from sampling.generator import DEFAULT_BATCH_SIZE, AppGenerator, OnPreview, OnStep
 from sampling.image import Picture
 from sampling.request import Cancelled, Request
 from webapp.queue import MAX_COMMON_JOBS, MAX_JOBS_OF_CLIENT, Busy, FairQueue
@@ -38,15 +39,16 @@ class Books:
     def __init__(self):
         self.inside = self.most_inside = 0  # calls of the generator at once
         self.most_waiting = 0
-        self.outcomes = Counter()  # jobs that met a busy worker: "admitted", "refused"
+        self.outcomes: Counter[str] = (
+            Counter()
+        )  # jobs that met a busy worker: "admitted", "refused"
         self.wrong: list[str] = []  # admissions and refusals against the rules, as sentences
 
 
-class SleepingGenerator:
+class SleepingGenerator(AppGenerator):
     """Sleeps through every step and paints its pictures in the colours of prompt and seed."""
 
     name = "sleeping-model"
-    run = {}  # noqa: RUF012  (a run.json, nobody changes it)
     size = SIDE
 
     def __init__(self, step_seconds: float, books: Books):
@@ -55,9 +57,13 @@ class SleepingGenerator:
     def dropped_words(self, prompt: str) -> str:
         return ""
 
+    def tokens(self, prompt: str) -> tuple[int, int]:
+        return len(prompt.split()), 75
+
     def pictures(
-        self, requests: Sequence[Request], on_step=None, batch_size=8, on_preview=None
-    ) -> Iterator[Picture]:
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Picture]:  # fmt: skip
         books = self._books
         books.inside += 1
         books.most_inside = max(books.most_inside, books.inside)
@@ -65,8 +71,9 @@ class SleepingGenerator:
             total = sum(request.steps for request in requests)
             for done in range(1, total + 1):
                 time.sleep(self._step_seconds)
-                on_preview([Image.new("RGB", (SIDE // 2, SIDE // 2), (done % 256, 80, 80))])
-                if on_step(done, total):
+                if on_preview:
+                    on_preview([Image.new("RGB", (SIDE // 2, SIDE // 2), (done % 256, 80, 80))])
+                if on_step and on_step(done, total):
                     raise Cancelled
             for request in requests:
                 yield from (self._painted(request, seed) for seed in request.seeds)
@@ -120,7 +127,7 @@ def build(step_seconds: float, most_bytes: int):
     """The app over a sleeping generator, with a route to its books."""
     books = Books()
     WatchedQueue.books = books
-    webapp.worker.FairQueue = WatchedQueue
+    webapp.worker.FairQueue = WatchedQueue  # type: ignore[misc]  # watched in its place
     webapp.ui.image_store.MAX_KEPT_BYTES = most_bytes
     demo = app.build_app(SleepingGenerator(step_seconds, books))
     demo.routes_beside.append(Route("/books", lambda _: JSONResponse(vars(books))))

@@ -9,6 +9,7 @@ from core.errors import UserError, reason_of
 from core.hub import find
 from core.inputs import is_folder
 from core.model_files import check_files, picture_side
+from core.tokens import truncated_words
 from data.validate import CountTokens
 
 
@@ -51,8 +52,8 @@ def token_counter(
         encoded = tokenizer(texts, return_offsets_mapping=True, verbose=False)
         counted = []
         for text, ids, places in zip(texts, encoded.input_ids, encoded.offset_mapping, strict=True):
-            lost = text[places[most - 1][0] :].strip() if len(ids) > most else ""
-            counted.append((len(ids), lost))
+            # Without the start and end tokens, which are not in the text.
+            counted.append((len(ids), truncated_words(text, places[1:-1], most - 2)))
         return counted
 
     return count

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from core.errors import UserError
 from core.inputs import is_folder
 from core.terminal import complain
-from sampling.pipeline import is_model_folder, model_name, read_run
-from sampling.trained_weights import is_lora_folder
+from sampling.model_info import is_lora_folder, is_model_folder, model_name, read_run
 
 if TYPE_CHECKING:
     from sampling.generator import Generator

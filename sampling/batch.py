@@ -1,5 +1,5 @@
-"""A file of prompts drawn into a folder: what is there already is kept, and a manifest says what
-everything is."""
+"""Draws the rows of a prompts file into a folder: pictures that exist are kept, a manifest lists
+all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.disk import held
 from core.errors import UserError
@@ -20,17 +20,17 @@ from core.signals import DeferredSignals
 from core.terminal import complain, say, shown
 from sampling.image import PROBLEMS, Picture
 from sampling.manifest import Manifest, sha256_of
+from sampling.pipeline import sha256_of_weights
 from sampling.prompt_rows import PromptRow, complain_of
-from sampling.sizes import size_note
-from sampling.trained_weights import sha256_of_weights
+from sampling.request import Request, size_note
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from sampling.generator import Generator
 
-# What stands beside the settings, settings that change nothing but rounding, and the names of what
-# the weights say themselves.
+# Of a manifest's entry: bookkeeping, settings that change nothing but rounding, and names of a
+# model, which its weights identify better.
 NOT_OF_IDENTITY = {"file", "row", "problem", "seconds", "sha256", "device", "versions", "model",
                    "run_id"}  # fmt: skip
 
@@ -38,9 +38,9 @@ NOT_OF_IDENTITY = {"file", "row", "problem", "seconds", "sha256", "device", "ver
 def draw_rows(
     wanted: Sequence[PromptRow], folder: Path, load: Callable[[], Generator], batch_size: int
 ) -> None:
-    """Draw what the folder does not hold yet. Raises UserError, also for pictures that could be
-    drawn and not be saved."""
-    with _alone_in(folder):
+    """Draw the pictures that the folder lacks. Raises UserError, also where pictures were drawn and
+    withheld."""
+    with _locked(folder):
         manifest = Manifest(folder)
         batch = Batch(load(), manifest, wanted)
         batch.warn()
@@ -51,48 +51,50 @@ def draw_rows(
 
 
 class Batch:
-    """Pictures on their way into the folder of a manifest."""
+    """The wanted pictures of a folder, those that exist and those to be drawn."""
 
     def __init__(self, generator: Generator, manifest: Manifest, wanted: Sequence[PromptRow]):
-        """Keeps what is as it is wanted, under the name that is wanted."""
+        """Keeps existing pictures that are wanted, renamed where their row has moved."""
         self._generator, self._manifest, self._wanted = generator, manifest, wanted
         self._folder = manifest.path.parent
         self._weights = {"weights_sha256": sha256_of_weights(generator.pipe)}
-        self._there: set[str] = set()  # names of pictures that are as they are wanted
-        with DeferredSignals():  # between two names a file belongs to nobody
-            self._keep(self._found())
+        self._there: set[str] = set()  # names of wanted pictures that exist
+        with DeferredSignals():  # while files are renamed, the manifest does not list them
+            self._keep(self._existing())
 
     @property
     def missing(self) -> list[PromptRow]:
         return [each for each in self._wanted if each.name not in self._there]
 
     def warn(self) -> None:
-        """What is kept, and what to expect of the rest."""
-        missing, told = self.missing, []
+        """Say what is kept, and warn of what is to be drawn."""
+        missing, warnings = self.missing, []
         kept, all_ = len(self._there), len(self._wanted)
         say(f"{all_:,} pictures: {kept:,} already there, {len(missing):,} to draw.")
         for each in missing:
             if dropped := self._generator.dropped_words(each.request.words):
-                told.append(f"warning: {each.row}: the prompt is too long; not read: '{dropped}'")
+                warnings.append(
+                    f"warning: {each.row}: the prompt is too long; not read: '{dropped}'"
+                )
             width, height = each.request.width, each.request.height
             if note := size_note(width, height, self._generator.size):
-                told.append(f"warning: {each.row}: {note}")
-        complain_of(list(dict.fromkeys(told)))
+                warnings.append(f"warning: {each.row}: {note}")
+        complain_of(list(dict.fromkeys(warnings)))
 
     def draw(self, batch_size: int) -> None:
-        """Draw what is missing. However it ends, the manifest is true."""
-        parts = list(_alike(self.missing, batch_size))
+        """Draw what is missing. However it ends, the manifest is correct."""
+        parts = list(_batches(self.missing, batch_size))
         try:
             with _bar(sum(part[0].request.denoising_steps for part in parts)) as bar:
                 for part in parts:
                     self._draw(part, batch_size, bar)
         except BaseException:
-            with suppress(NotWritable):  # on a full disk, say: the former is true as well
+            with suppress(NotWritable):  # as on a full disk: the previous one is correct as well
                 self._manifest.write()
             there, all_ = len(self._there), len(self._wanted)
             complain(f"{there:,} of {all_:,} pictures are there; the same command draws the rest.")
             raise
-        self._let_go_of_others()
+        self._forget_others()
 
     def problems(self) -> list[str]:
         """A sentence for each picture that was not saved."""
@@ -104,7 +106,7 @@ class Batch:
         ]
 
     def _keep(self, found: dict[str, str]) -> None:
-        """`found`: by the wanted names, those under which they are there."""
+        """Rename existing pictures. `found`: their present names, by the wanted ones."""
         entries = self._manifest.entries
         kept = {name: entries[former] for name, former in found.items()}
         self._move({found[name]: name for name, entry in kept.items() if entry["file"]})
@@ -116,11 +118,12 @@ class Batch:
                 self._note(each, entry | {"file": file, "row": each.row.number})
         self._manifest.write()
 
-    def _found(self) -> dict[str, str]:
+    def _existing(self) -> dict[str, str]:
+        """The present names of wanted pictures, by the wanted names."""
         entries, found = self._manifest.entries, {}
-        known = defaultdict(list)
-        for name in sorted(entries):
-            known[self._identity(entries[name])].append(name)
+        known: defaultdict[frozenset, list[str]] = defaultdict(list)
+        for present in sorted(entries):
+            known[self._identity(entries[present])].append(present)
         for each in self._wanted:
             settings = self._generator.settings_of(each.request)
             same = known[self._identity(settings)]
@@ -131,13 +134,13 @@ class Batch:
         return found
 
     def _identity(self, settings: dict) -> frozenset:
-        """All that decides what a picture looks like, of its settings or its entry."""
+        """What determines the pixels of a picture, from its settings or its entry."""
         known = self._weights | settings
         names = known.keys() - NOT_OF_IDENTITY
         return frozenset((name, _hashable(known[name])) for name in names)
 
     def _move(self, names: dict[str, str]) -> None:
-        """Give files other names, which may be those of other files."""
+        """Rename files, also where the new names are those of other files."""
         names = {old: new for old, new in names.items() if old != new}
         self._manifest.forget({*names, *names.values()})
         aside = {new: self._folder / f".{new}.{os.getpid()}" for new in names.values()}
@@ -150,7 +153,7 @@ class Batch:
             raise unwritable(self._folder, error) from error
 
     def _draw(self, part: Sequence[PromptRow], batch_size: int, bar: tqdm) -> None:
-        """Pictures that are alike, at once."""
+        """Draw and save pictures that share a batch."""
         started, before, planned = time.monotonic(), bar.n, part[0].request.denoising_steps
 
         def show_step(done: int, total: int) -> bool:
@@ -170,10 +173,13 @@ class Batch:
     def _save(self, wanted: PromptRow, picture: Picture, seconds: float) -> None:
         path = self._folder / wanted.name
         if picture.problem:
-            path.unlink(missing_ok=True)  # of other settings: it would pass for this one
+            path.unlink(missing_ok=True)  # an older picture would be taken for this one
         else:
             picture.save(path)
-        entry = {"file": None if picture.problem else wanted.name, "row": wanted.row.number}
+        entry: dict[str, Any] = {
+            "file": None if picture.problem else wanted.name,
+            "row": wanted.row.number,
+        }
         entry |= picture.settings | self._weights | {"problem": picture.problem}
         entry["seconds"] = round(seconds, 3)
         self._note(wanted, entry | {"sha256": None if picture.problem else sha256_of(path)})
@@ -182,8 +188,8 @@ class Batch:
         self._manifest.entries[wanted.name] = entry
         self._there.add(wanted.name)
 
-    def _let_go_of_others(self) -> None:
-        """When all is there, the manifest is about that alone."""
+    def _forget_others(self) -> None:
+        """Drop the entries of pictures that no row asks for any more; their files stay."""
         entries = self._manifest.entries
         others = entries.keys() - {each.name for each in self._wanted}
         self._manifest.entries = {n: e for n, e in entries.items() if n not in others}
@@ -193,7 +199,7 @@ class Batch:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Raises UserError while another process draws into the folder."""
     with held(folder, wait=False) as free:
         if not free:
@@ -203,10 +209,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def _alike(wanted: Sequence[PromptRow], batch_size: int) -> Iterator[list[PromptRow]]:
-    """Parts of at most `batch_size`, each of pictures that can be drawn together; one by one they
-    keep their order."""
-    groups = defaultdict(list)
+def _batches(wanted: Sequence[PromptRow], batch_size: int) -> Iterator[list[PromptRow]]:
+    """Batches of pictures that can be denoised together; batches of one keep the order of rows."""
+    groups: defaultdict[Request | int, list[PromptRow]] = defaultdict(list)
     for place, each in enumerate(wanted):
         kind = replace(each.request, prompt="any", negative_prompt="", seed=0, variation_seed=0)
         groups[place if batch_size == 1 else kind].append(each)
@@ -216,13 +221,13 @@ def _alike(wanted: Sequence[PromptRow], batch_size: int) -> Iterator[list[Prompt
 
 
 def _bar(steps: int) -> tqdm:
-    """Of all denoising steps, with the time that is left; none where stderr is no terminal."""
+    """A progress bar of denoising steps with the time left; none where stderr is no terminal."""
     from tqdm import tqdm
 
     return tqdm(total=steps, unit="step", leave=False, disable=None)
 
 
 def _hashable(value: object) -> object:
-    """Equal where the values are, also 5 and 5.0."""
+    """A value to compare by: equal where the settings are, as 5 and 5.0."""
     is_number = isinstance(value, int | float)
     return value if is_number else json.dumps(value, sort_keys=True)

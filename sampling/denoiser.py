@@ -1,8 +1,8 @@
-"""From noise to picture, one step at a time: the one place where a UNet is asked what is noise.
+"""Denoising: prompts and seeds -> latents -> step by step -> images. The only place that samples.
 
-Drawings that were begun at different times, with other words, steps, guidance and schedulers, can
-take their next step in one call of the UNet, because it is told the timestep of each row (batching
-by iteration, as Yu et al. 2022 have it for text: "Orca", section 3).
+Drawings of different prompts, steps, guidance and schedulers, begun at different times, can take
+their next step in one call of the UNet, which is given a timestep for each row (iteration-level
+batching, which Yu et al. 2022 introduced for text: "Orca", section 3).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import diffusers
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from sampling.prompt_weights import Part, weigh, words_of
+from sampling.prompt import Part, weigh, words_of
 from sampling.request import SCHEDULERS, Request
 
 if TYPE_CHECKING:
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 class Drawing:
-    """Pictures of equal steps, guidance, size and scheduler, on their way from noise."""
+    """A batch that is being denoised: pictures of equal steps, guidance, size and scheduler."""
 
     def __init__(self, request: Request, scheduler, embeddings, latents, options: dict):
-        """`request`: what they have in common. `embeddings`: R,77,D, rows without words first if
-        there is guidance: then R = 2N, else N. `latents`: N,C,h,w, as noisy as the first of the
-        steps expects. `options`: of the scheduler's steps."""
+        """`request`: one of the batch. `embeddings`: R,77,D; with guidance R = 2N, unconditional
+        rows first, else R = N. `latents`: N,C,h,w at the noise level of the first step.
+        `options`: further arguments of `scheduler.step`."""
         self.steps = request.denoising_steps
         self.done = 0  # steps
-        self.expected = None  # N,C,h,w: what `latents` would be without their noise; None at first
+        self.expected: torch.Tensor | None = None  # N,C,h,w: the denoised latents as predicted
         self.embeddings = embeddings
         self.latents = latents
         self._timesteps = scheduler.timesteps[-self.steps :]
@@ -44,7 +44,7 @@ class Drawing:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """C,h,w: what Drawings must have in common to take a step together."""
+        """C,h,w of the latents: equal for Drawings that take a step together."""
         return tuple(self.latents.shape[1:])
 
     @property
@@ -52,39 +52,40 @@ class Drawing:
         return self._timesteps[self.done]
 
     def inputs(self) -> torch.Tensor:
-        """R,C,h,w: what the UNet sees."""
+        """R,C,h,w: the input of the UNet."""
         scaled = self._scheduler.scale_model_input(self.latents, self.timestep)
         return torch.cat([scaled] * (self.rows // len(scaled)))
 
     def advance(self, output: torch.Tensor) -> None:
-        """Take a step; `output` is R,C,h,w: what the UNet made of `inputs`."""
+        """Take a step. `output`: R,C,h,w, the UNet's for `inputs`."""
         if self.rows > len(self.latents):  # classifier-free guidance (Ho & Salimans 2022, eq. 6)
-            without, with_words = output.chunk(2)
-            output = without + self._guidance_scale * (with_words - without)
+            unconditional, conditional = output.chunk(2)
+            output = unconditional + self._guidance_scale * (conditional - unconditional)
         step = self._scheduler.step(output, self.timestep, self.latents, **self._options)
         self.latents = step.prev_sample
-        # Multistep schedulers keep what they expected; the others return it.
+        # Multistep schedulers store their predictions; the others return them.
         outputs = getattr(self._scheduler, "model_outputs", None)
         self.expected = outputs[-1] if outputs else step.pred_original_sample
         self.done += 1
 
 
 class Denoiser:
-    """Begins Drawings with the parts of a pipeline, lets them take steps, decodes them."""
+    """Denoises with the parts of a pipeline: begins Drawings, steps them, decodes them."""
 
     def __init__(self, pipe: StableDiffusionPipeline):
         self.pipe = pipe
-        # Without the note of which values are defaults, as after saving and loading: else another
-        # class's defaults would take their place, and v-prediction set in memory be lost.
+        # `from_config` would replace the values listed there by the defaults of another class, and
+        # lose v-prediction that was set in memory.
         self._scheduler_config = dict(pipe.scheduler.config)
         self._scheduler_config.pop("_use_default_values", None)
 
     @torch.no_grad()
     def begin(self, batch: Sequence[Request], width: int, height: int) -> Drawing:
-        """Latents for requests of one picture each; they have steps, guidance and scheduler in
-        common, and all have an init image, and its strength, or none has.
+        """Encode the prompts and make the initial latents of requests of one picture each.
 
-        The noise of a picture comes from its own seed, on the CPU. `width`, `height`: pixels.
+        The requests are of equal steps, guidance and scheduler; either all have an init image, at
+        the same strength, or none has. The noise of a picture comes from its own seed, on the CPU.
+        `width`, `height`: pixels.
         """
         pipe, request = self.pipe, batch[0]
         scheduler = self._scheduler(request)
@@ -111,7 +112,7 @@ class Denoiser:
     def _noise(
         self, batch: Sequence[Request], generators: list, shape: tuple, dtype: torch.dtype
     ) -> torch.Tensor:
-        """N,C,h,w: that of each seed, or on the way from there to that of the variation seed."""
+        """N,C,h,w: the noise of each seed, interpolated towards that of its variation seed."""
         noise = randn_tensor(shape, generators, self.pipe.device, dtype)
         for row, request in zip(noise, batch, strict=True):
             if request.variation_strength:
@@ -123,12 +124,13 @@ class Denoiser:
     def _encoded(
         self, batch: Sequence[Request], generators: list, width: int, height: int, dtype
     ) -> torch.Tensor:
-        """N,C,h,w: the init images as the VAE has them, one after another as diffusers does."""
+        """N,C,h,w: the init images encoded by the VAE, one after another as diffusers does."""
         pipe, vae = self.pipe, self.pipe.vae
-        fitted = {each: each.fitted(width, height) for each in {r.init_image for r in batch}}
+        images = [request.init_image for request in batch if request.init_image]
+        fitted = {image: image.fitted(width, height) for image in set(images)}
         latents = []
-        for request, generator in zip(batch, generators, strict=True):
-            pixels = pipe.image_processor.preprocess(fitted[request.init_image])
+        for image, generator in zip(images, generators, strict=True):
+            pixels = pipe.image_processor.preprocess(fitted[image])
             encoded = vae.encode(pixels.to(device=pipe.device, dtype=dtype)).latent_dist
             latents.append(encoded.sample(generator))
         return vae.config.scaling_factor * torch.cat(latents)
@@ -136,16 +138,18 @@ class Denoiser:
     def _embeddings(
         self, prompts: list[list[Part]], negative: list[list[Part]], guided: bool
     ) -> torch.Tensor:
-        """What the text encoder makes of N prompts: R,77,D, as a Drawing takes them."""
-        texts, avoided = (list(map(words_of, each)) for each in (prompts, negative))
-        with_words, without = self.pipe.encode_prompt(texts, self.pipe.device, 1, guided, avoided)
-        with_words = weigh(with_words, prompts, self.pipe.tokenizer)
-        if without is None:
-            return with_words
-        return torch.cat([weigh(without, negative, self.pipe.tokenizer), with_words])
+        """N prompts through the text encoder: R,77,D, as a Drawing takes them."""
+        texts, negative_texts = (list(map(words_of, each)) for each in (prompts, negative))
+        conditional, unconditional = self.pipe.encode_prompt(
+            texts, self.pipe.device, 1, guided, negative_texts
+        )
+        conditional = weigh(conditional, prompts, self.pipe.tokenizer)
+        if unconditional is None:
+            return conditional
+        return torch.cat([weigh(unconditional, negative, self.pipe.tokenizer), conditional])
 
     def _scheduler(self, request: Request):
-        """A new one for each Drawing: it keeps earlier outputs of the model."""
+        """A scheduler of its own for each Drawing: it stores earlier predictions."""
         name, options = SCHEDULERS[request.scheduler]
         scheduler = getattr(diffusers, name).from_config(self._scheduler_config, **options)
         scheduler.set_timesteps(request.steps, device=self.pipe.device)
@@ -155,7 +159,7 @@ class Denoiser:
 
     @torch.no_grad()
     def step(self, drawings: Sequence[Drawing]) -> None:
-        """Let all take their next step, in one call of the UNet. They are of one `shape`."""
+        """Take the next step of all, which are of one `shape`, in one call of the UNet."""
         timestep = drawings[0].timestep
         if len(drawings) > 1:
             timestep = torch.cat([d.timestep.float().expand(d.rows) for d in drawings])
@@ -170,15 +174,15 @@ class Denoiser:
             drawing.advance(part)
 
     @torch.no_grad()
-    def look(self, drawing: Drawing) -> torch.Tensor:
-        """What there is so far, noise and all: float32 N,3,H,W in 0..1, on the CPU."""
+    def decode_current(self, drawing: Drawing) -> torch.Tensor:
+        """The current latents decoded, noise included: float32 N,3,H,W in 0..1, on the CPU."""
         latents = drawing.inputs()[: len(drawing.latents)]
         return self._images(self._decode(latents), [False] * len(latents))
 
     @torch.no_grad()
     def finish(self, drawing: Drawing) -> tuple[torch.Tensor, list[bool], list[bool]]:
-        """Images (float32 N,3,H,W in 0..1, on the CPU), whether each was flagged by the safety
-        checker (and is black), whether each is finite."""
+        """Images (float32 N,3,H,W in 0..1, on the CPU); whether each was flagged by the safety
+        checker, and is black; whether each is finite."""
         decoded, flagged = self.pipe.run_safety_checker(
             self._decode(drawing.latents), self.pipe.device, drawing.embeddings.dtype
         )
@@ -192,22 +196,22 @@ class Denoiser:
         return self.pipe.vae.decode(latents / self.pipe.vae.config.scaling_factor).sample
 
     def _images(self, decoded: torch.Tensor, flagged: list[bool]) -> torch.Tensor:
-        """-1..1 -> 0..1; what the safety checker gave back is in 0..1 already where it flagged."""
-        made = self.pipe.image_processor.postprocess(
+        """-1..1 -> 0..1; flagged images, which the safety checker returns, are in 0..1 already."""
+        images = self.pipe.image_processor.postprocess(
             decoded, output_type="pt", do_denormalize=[not each for each in flagged]
         )
-        return made.float().cpu()
+        return images.float().cpu()
 
 
 def slerp(start: torch.Tensor, end: torch.Tensor, share: float) -> torch.Tensor:
-    """Spherical interpolation (Shoemake 1985): between two noises it is noise, of their length.
+    """Spherical interpolation (Shoemake 1985), which keeps the norm of noise.
 
     `share`: 0 is `start`, 1 is `end`.
     """
-    one, other = start.float(), end.float()
-    cosine = (one * other).sum() / (one.norm() * other.norm())
-    if cosine.abs() > 0.9995:  # nearly on one line, where the sine says nothing
-        return torch.lerp(one, other, share).to(start.dtype)
+    a, b = start.float(), end.float()
+    cosine = (a * b).sum() / (a.norm() * b.norm())
+    if cosine.abs() > 0.9995:  # nearly collinear: the sine vanishes
+        return torch.lerp(a, b, share).to(start.dtype)
     angle = torch.acos(cosine)
-    own, others = (torch.sin(part * angle) / torch.sin(angle) for part in (1 - share, share))
-    return (own * one + others * other).to(start.dtype)
+    of_a, of_b = (torch.sin(part * angle) / torch.sin(angle) for part in (1 - share, share))
+    return (of_a * a + of_b * b).to(start.dtype)

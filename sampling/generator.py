@@ -1,5 +1,10 @@
-"""Draws requests with one pipeline: the sampler behind the command, the page, the scorer and the
-validation images of training, so that a prompt and a seed mean the same picture everywhere."""
+"""What draws requests: the interface of all generators, and Generator, which draws with a pipeline.
+
+The command, the page, the scorer and training's validation images all draw with a Generator, so
+that a prompt and a seed mean the same picture everywhere.
+"""
+
+from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,43 +13,113 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from PIL import Image
 
 from core.errors import UserError
 from core.shortage import OUT, is_out_of_memory
 from sampling.image import Picture
 from sampling.lora import FusedLora, fused_lora
-from sampling.pipeline import model_name, open_pipeline, read_run
+from sampling.model_info import model_name, read_run
+from sampling.pipeline import open_pipeline
 from sampling.preview import Preview
-from sampling.prompt_tokens import PromptTokens
+from sampling.prompt import PromptTokens
 from sampling.request import Cancelled, Request
 
 if TYPE_CHECKING:
     import torch
     from diffusers import StableDiffusionPipeline
 
+    from core.captions import Captions
     from sampling.denoiser import Drawing
+    from sampling.examples import Example
 
-PREVIEW_SECONDS = 0.25  # least, from one preview to the next
+DEFAULT_BATCH_SIZE = 8
+PREVIEW_SECONDS = 0.25  # minimum interval between previews
 DEFAULT_MODEL = str(Path(__file__).resolve().parent.parent / "sd-pokemon-model")
 
+OnStep = Callable[[int, int], bool]  # (steps done, steps in all) -> whether to cancel
+OnPreview = Callable[[list[Image.Image]], None]
 
-class Generator:
-    """Draws requests with one pipeline. Not for two threads at once, but for `tokens` and
-    `dropped_words`."""
+
+class PictureGenerator(Protocol):
+    """Draws requests: what a worker hands a job to."""
+
+    name: str
+    size: int | None = None  # pixels a side of what it draws; None: unknown before it is opened
+
+    def dropped_words(self, prompt: str) -> str:
+        """The end of the prompt that is not read; "" if all is read. Thread-safe."""
+
+    def pictures(
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Picture]:  # fmt: skip
+        """Draw all requests, yielding pictures in order.
+
+        `on_step` is called after every denoising step of the whole job; when it returns True,
+        Cancelled is raised. `on_preview` is given thumbnails of the batch, now and then.
+        """
+
+    def denoising_events(
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Drawing | Picture]:  # fmt: skip
+        """As `pictures`, but the caller takes the steps, of several of these iterators at once:
+        a Drawing is yielded before each of its steps, and `step` must be called for it before the
+        iteration goes on. The default has no such step: it takes them all itself."""
+        return self.pictures(requests, on_step, batch_size, on_preview)
+
+
+class AppGenerator(PictureGenerator, Protocol):
+    """The app's own model: the page describes it, and jobs may share its denoising steps.
+
+    The defaults are those of a model of which nothing more is known, and which draws alone.
+    """
+
+    run: dict[str, Any] = {}  # its run.json  # noqa: RUF012  (never changed in place)
+    title: str = ""
+    card: str = ""  # Markdown
+    folder: Path | None = None  # None: on the hub, or a single file
+    captions: Captions | None = None
+    examples: Sequence[Example] = ()
+    ready: bool = True  # the model is open
+    draws_side_by_side: bool = False  # several drawings a step cost little more than one
+
+    def tokens(self, prompt: str) -> tuple[int, int]:
+        """How many tokens the prompt has, and how many are read at most. Thread-safe."""
+
+    def stages(
+        self, request: Request, count: int, on_step: OnStep | None = None
+    ) -> Iterator[Picture]:
+        """`count` pictures of one drawing on its way from noise to the finished picture; their
+        `settings` say in "done" after how many steps. By default all show the finished one."""
+        (picture,) = self.pictures([request], on_step)
+        for place in range(count):
+            done = request.denoising_steps * place // (count - 1)
+            yield replace(picture, settings=picture.settings | {"done": done})
+
+    def step(self, drawings: Sequence[Drawing]) -> None:
+        """Take one step of each of these drawings, which are of one `shape`, in one call of the
+        UNet."""
+        assert not drawings, "denoising_events yields none"
+
+
+class Generator(AppGenerator):
+    """Draws with one pipeline, for one thread at a time."""
 
     def __init__(
         self,
-        pipe: "StableDiffusionPipeline",
+        pipe: StableDiffusionPipeline,
         *,
         name: str,
         run: dict | None = None,
         lora: FusedLora | None = None,
     ):
-        """`pipe` is on its device, in its dtype, and left as it is but for the weights of its
-        `lora`; `run` is its run.json."""
+        """`pipe` is on its device and in its dtype; nothing of it is changed but the scale of its
+        `lora`. `run` is its run.json."""
         from sampling.denoiser import Denoiser
 
         self.pipe = pipe
@@ -53,10 +128,10 @@ class Generator:
         self.run = run or {}
         self.device = str(pipe.device)
         self.dtype = str(pipe.unet.dtype).removeprefix("torch.")
-        self.size = pipe.unet.config.sample_size * pipe.vae_scale_factor  # pixels a side
+        self.size: int = pipe.unet.config.sample_size * pipe.vae_scale_factor
         # On a GPU one call of the UNet for several drawings costs little more than one for each.
         self.draws_side_by_side = pipe.device.type != "cpu"
-        self._reader = PromptTokens(pipe.tokenizer)
+        self._prompt_tokens = PromptTokens(pipe.tokenizer)
         self._lora = lora
 
     @classmethod
@@ -68,10 +143,10 @@ class Generator:
         dtype: str | None = None,
         name: str | None = None,
         **parts,
-    ) -> "Generator":
-        """Open a model folder or hub id; `parts` of it as `sampling.pipeline.open_pipeline` says.
+    ) -> Generator:
+        """Open a model; `parts` as in `sampling.pipeline.open_pipeline`.
 
-        `name`: what pictures and scores call it; None: what the folder is called.
+        `name`: what pictures and scores call it; None: `model_name`.
         """
         pipe = open_pipeline(model, device, dtype, **parts)
         name, lora = name or model_name(model), fused_lora(pipe)
@@ -82,7 +157,7 @@ class Generator:
 
     @property
     def settings(self) -> dict:
-        """How this generator draws, whatever the request; part of every picture's settings."""
+        """The part of a picture's settings that is the same for every request."""
         import diffusers
         import torch
 
@@ -95,41 +170,31 @@ class Generator:
         }
 
     def pictures(
-        self,
-        requests: Sequence[Request],
-        on_step: Callable[[int, int], bool] | None = None,
-        batch_size: int = 8,
-        on_preview: Callable[[list[Image.Image]], None] | None = None,
-    ) -> Iterator[Picture]:
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Picture]:  # fmt: skip
         """Draw all requests, yielding pictures in order.
 
-        Neighbours of equal steps, guidance, size, scheduler and LoRA scale share batches, those
-        with an init image where they start as early. The noise of a picture comes from its own seed
-        on the CPU, so batch and device change nothing but rounding.
-        `on_step(done, total)` is called after every denoising step of the whole job; when it
-        returns True, Cancelled is raised. `on_preview(images)` is given small pictures of what the
-        model expects of the batch's pictures by then, a few times a second at most.
+        Consecutive requests share a batch if they are of equal steps, guidance, size, scheduler and
+        LoRA scale, and start at the same step. The noise of a picture comes from its own seed, on
+        the CPU, so that batches and devices change nothing but rounding.
         """
-        for event in self.course(requests, on_step, batch_size, on_preview):
+        for event in self.denoising_events(requests, on_step, batch_size, on_preview):
             if isinstance(event, Picture):
                 yield event
             else:
                 self.step([event])
 
-    def course(
-        self,
-        requests: Sequence[Request],
-        on_step: Callable[[int, int], bool] | None = None,
-        batch_size: int = 8,
-        on_preview: Callable[[list[Image.Image]], None] | None = None,
-    ) -> "Iterator[Drawing | Picture]":
-        """As `pictures`, for who takes the steps himself, of several courses in one: yields a
-        Drawing, which must have taken its next `step` when the iteration goes on, or a Picture.
-        Courses side by side are of one `lora_scale`, as they share the weights."""
+    def denoising_events(
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Drawing | Picture]:  # fmt: skip
+        """See AppGenerator. Events that are interleaved with others' are of one `lora_scale`, as
+        they share the weights."""
         self._check_lora_scale(requests)
         batches = list(self._batches(requests, batch_size))
         total = sum(batch[0].denoising_steps for batch in batches)
-        done, shown = 0, time.monotonic()
+        done, previewed = 0, time.monotonic()
         for batch in batches:
             with self._memory_advice():
                 if self._lora:
@@ -138,52 +203,47 @@ class Generator:
             while drawing.done < drawing.steps:
                 yield drawing
                 done += 1
-                if on_preview and time.monotonic() - shown >= PREVIEW_SECONDS:
+                if on_preview and time.monotonic() - previewed >= PREVIEW_SECONDS:
                     on_preview(self.preview.images(drawing.expected))
-                    shown = time.monotonic()
+                    previewed = time.monotonic()
                 if on_step and on_step(done, total):
                     raise Cancelled
             yield from self._finish(batch, drawing)
 
-    def step(self, drawings: "Sequence[Drawing]") -> None:
-        """One step of all, in one call of the UNet; they are of one `shape`.
-
-        Raises UserError where memory does not suffice; a Drawing whose `done` is as before has not
-        taken it.
-        """
+    def step(self, drawings: Sequence[Drawing]) -> None:
+        """See AppGenerator. Raises UserError where memory does not suffice; the `done` of each
+        Drawing says whether it has taken the step."""
         with self._memory_advice():
             self.denoiser.step(drawings)
 
     def stages(
-        self, request: Request, count: int, on_step: Callable[[int, int], bool]
+        self, request: Request, count: int, on_step: OnStep | None = None
     ) -> Iterator[Picture]:
-        """How one picture comes to be: `count` times what the decoder makes of what there is so
-        far, from nothing but noise to the finished picture; `settings` tell the steps "done".
-
-        Where the finished one has a problem, it alone: the safety checker sees no other.
-        """
-        request, last, unfinished = replace(request, num_images=1), count - 1, []
-        shown = {request.denoising_steps * place // last for place in range(last)}
-        for event in self.course([request], on_step):
+        """See AppGenerator. A picture with a problem is yielded alone: the safety checker sees no
+        stage but the last."""
+        request = replace(request, num_images=1)
+        stages: list[Picture] = []
+        shown = {request.denoising_steps * place // (count - 1) for place in range(count - 1)}
+        for event in self.denoising_events([request], on_step):
             if isinstance(event, Picture):
                 event.settings["done"] = request.denoising_steps
-                yield from [event] if event.problem else [*unfinished, event]
+                yield from [event] if event.problem else [*stages, event]
                 continue
             if event.done in shown:
                 with self._memory_advice():
-                    (pixels,) = _pixels(self.denoiser.look(event))
-                unfinished.append(self._picture(request, pixels, None))
-                unfinished[-1].settings["done"] = event.done
+                    (pixels,) = _pixels(self.denoiser.decode_current(event))
+                stages.append(self._picture(request, pixels, None))
+                stages[-1].settings["done"] = event.done
             self.step([event])
 
     @cached_property
     def preview(self) -> Preview:
-        """Turns latents into small pictures; fitted to the VAE when it is first wanted, unless
-        that was saved with the model."""
+        """The map from latents to thumbnails: the one saved with the model, else fitted to the VAE
+        at its first use."""
         return Preview.fitted(self.pipe.vae)
 
     def _batches(self, requests: Sequence[Request], batch_size: int) -> Iterator[list[Request]]:
-        """Requests of one picture each."""
+        """Consecutive requests of one picture each that can be denoised together."""
 
         def kind(one: Request):
             size, starts = self._size_of(one), (one.init_image is None, one.denoising_steps)
@@ -191,14 +251,14 @@ class Generator:
 
         singles = [one for request in requests for one in request.singles()]
         for _, group in groupby(singles, key=kind):
-            group = list(group)
-            for start in range(0, len(group), batch_size):
-                yield group[start : start + batch_size]
+            alike = list(group)
+            for start in range(0, len(alike), batch_size):
+                yield alike[start : start + batch_size]
 
     def _size_of(self, request: Request) -> tuple[int, int]:
         return request.width or self.size, request.height or self.size
 
-    def _finish(self, batch: list[Request], drawing: "Drawing") -> Iterator[Picture]:
+    def _finish(self, batch: list[Request], drawing: Drawing) -> Iterator[Picture]:
         with self._memory_advice():
             images, flagged, finite = self.denoiser.finish(drawing)
         pixels = _pixels(images)
@@ -217,13 +277,13 @@ class Generator:
                 f"{self.device} {OUT}. Draw fewer pictures at once, or smaller ones."
             ) from error
 
-    def _picture(self, request: Request, pixels, problem: str | None) -> Picture:
-        """Of a request of one picture; `pixels` is uint8 H,W,3."""
+    def _picture(self, request: Request, pixels: np.ndarray, problem: str | None) -> Picture:
+        """The picture of a request of one; `pixels`: uint8 H,W,3."""
         settings = self.settings_of(request)
         return Picture(Image.fromarray(pixels), request.prompt, request.seed, problem, settings)
 
     def settings_of(self, request: Request) -> dict:
-        """All that is known of the picture of a request of one before it is drawn."""
+        """The settings of the picture of a request of one: all but the pixels is known before."""
         width, height = self._size_of(request)
         return {
             "prompt": request.prompt,
@@ -245,14 +305,12 @@ class Generator:
             raise UserError(f"{self.name} is no LoRA. Leave out lora_scale.")
 
     def tokens(self, prompt: str) -> tuple[int, int]:
-        """How many tokens the prompt has, and how many of them are read. From any thread."""
-        return self._reader.tokens(prompt)
+        return self._prompt_tokens.tokens(prompt)
 
     def dropped_words(self, prompt: str) -> str:
-        """The end of the prompt that is not read; "" for none. From any thread."""
-        return self._reader.dropped_words(prompt)
+        return self._prompt_tokens.dropped_words(prompt)
 
 
-def _pixels(images: "torch.Tensor"):
+def _pixels(images: torch.Tensor) -> np.ndarray:
     """float N,3,H,W in 0..1 -> uint8 N,H,W,3."""
     return (images.nan_to_num() * 255).round().byte().permute(0, 2, 3, 1).numpy()

@@ -1,29 +1,20 @@
-"""A drawn picture: what can be wrong with it, what it is called, and the PNG it becomes."""
+"""A drawn picture: what may be wrong with it, its file name, and the PNG that it is saved as."""
 
-import json
 import re
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from PIL.PngImagePlugin import PngInfo
-
 from core.errors import UserError
 from core.files import replaced
-from sampling.prompt_weights import escaped
+from sampling.image_metadata import png_chunks
 
 if TYPE_CHECKING:
     from PIL import Image
 
-DARK = 8  # of 255: no pixel of a picture without light is brighter
+DARK = 8  # of 255: the brightest value in a picture that counts as black
 DARK_NOTE = "The picture of seed {seed} is black, and so the model drew it; try other words."
-STARTS = {  # what AUTOMATIC1111 calls the settings of a start from other than a seed's noise
-    "Variation seed": "variation_seed",
-    "Variation seed strength": "variation_strength",
-    "Denoising strength": "strength",
-}
-PROBLEMS = {  # why a picture is not shown, and the way out
+PROBLEMS = {  # why a picture is withheld, and the way out
     "flagged": "The model's safety checker withheld the picture of seed {seed}; try another seed.",
     "non-finite": "The picture of seed {seed} overflowed; use --dtype fp32 or lower the guidance.",
 }
@@ -31,7 +22,7 @@ PROBLEMS = {  # why a picture is not shown, and the way out
 
 @dataclass(frozen=True)
 class Picture:
-    """One drawn picture and everything needed to draw it again."""
+    """A drawn picture and everything needed to draw it again."""
 
     image: "Image.Image"  # RGB
     prompt: str
@@ -40,52 +31,38 @@ class Picture:
     settings: dict
 
     def save(self, target: str | Path | BinaryIO) -> None:
-        """Write a PNG that carries its settings, to a file whole or not at all, or to a stream.
+        """Write a PNG with its settings: to a stream, or to a file, atomically.
 
-        Text chunk "parameters" is in the manner of AUTOMATIC1111, which other tools read;
-        "sd-pokemon" is `settings` as JSON. Raises `core.files.NotWritable`.
+        Raises `core.files.NotWritable`.
         """
-        chunks = PngInfo()
-        chunks.add_text("parameters", self._parameters())
-        chunks.add_text("sd-pokemon", json.dumps(self.settings))
-        is_path = isinstance(target, str | Path)
-        with replaced(Path(target), durable=False) if is_path else nullcontext(target) as place:
-            self.image.save(place, format="PNG", pnginfo=chunks)
+        chunks = png_chunks(self.prompt, self.seed, self.settings)
+        if isinstance(target, str | Path):
+            with replaced(Path(target), durable=False) as staged:
+                self.image.save(staged, format="PNG", pnginfo=chunks)
+        else:
+            self.image.save(target, format="PNG", pnginfo=chunks)
 
     def check(self) -> None:
-        """Raises UserError where it is not to be shown."""
+        """Raises UserError for a picture that is withheld."""
         if self.problem:
             raise UserError(PROBLEMS[self.problem].format(seed=self.seed))
 
     @property
     def is_dark(self) -> bool:
-        """Whether there is nothing to see, though nothing went wrong."""
-        return self.problem is None and max(high for _, high in self.image.getextrema()) <= DARK
+        """Whether it is black without having a problem."""
+        brightest = max(high for _, high in self.image.getextrema())  # type: ignore[misc]  # RGB
+        return self.problem is None and brightest <= DARK
 
     @property
     def file_name(self) -> str:
         """For example a-red-creature-seed-7.png, or a-red-creature-seed-7-variation-3.png."""
-        other = self.settings.get("variation_seed")
-        variation = "" if other is None else f"-variation-{other}"
+        variation_seed = self.settings.get("variation_seed")
+        variation = "" if variation_seed is None else f"-variation-{variation_seed}"
         return f"{file_stem(self.prompt)}-seed-{self.seed}{variation}.png"
-
-    def _parameters(self) -> str:
-        s = self.settings
-        # Others read brackets as weights, whether these were or not.
-        written = str if s.get("prompt_weights", True) else escaped
-        lines = [written(self.prompt)]
-        if s["negative_prompt"]:
-            lines.append(f"Negative prompt: {written(s['negative_prompt'])}")
-        lines.append(
-            f"Steps: {s['steps']}, Sampler: {s['scheduler']}, CFG scale: {s['guidance_scale']}, "
-            f"Seed: {self.seed}, Size: {s['width']}x{s['height']}, Model: {s['model']}"
-            + "".join(f", {theirs}: {s[ours]}" for theirs, ours in STARTS.items() if ours in s)
-        )
-        return "\n".join(lines)
 
 
 def file_stem(prompt: str) -> str:
-    """For example a-red-creature."""
+    """The words of a prompt as a file name, for example a-red-creature."""
     words = re.sub(r"\W+", "-", prompt.lower()).strip("-")[:60]
-    # Names end at 255 bytes, a letter can have four, and a date, seeds and a process come beside.
+    # File systems allow 255 bytes: a letter may take four; a date, seeds and a process are added.
     return words.encode()[:180].decode(errors="ignore").rstrip("-") or "picture"

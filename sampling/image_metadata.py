@@ -1,72 +1,109 @@
-"""The settings that a picture carries, as the request that draws it again."""
+"""The settings that a PNG carries: written with a picture, read back as the request that draws it.
+
+Text chunk "sd-pokemon" holds them as JSON, "parameters" in the format of AUTOMATIC1111, which other
+programs read and write too.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from dataclasses import fields
 from io import BytesIO
+from typing import Any
+
+from PIL.PngImagePlugin import PngInfo
 
 from core.bounded_json import JSONFault, loads
 from core.errors import UserError
 from sampling.png_text import NotPNG, TextTooLong, texts
-from sampling.prompt_weights import has_marks
+from sampling.prompt import escaped, has_marks
 from sampling.request import MAX_PROMPT_CHARACTERS, SCHEDULERS, Request
 
 NONE = "This picture carries no settings. Drop a PNG file that was drawn here."
-# Pictures from before there was a choice of schedulers name the class of the only one.
+# Pictures of versions with a single scheduler name its class.
 FORMER_SCHEDULER, ITS_NAME = "DPMSolverMultistepScheduler", "DPM++ 2M"
-A1111 = {
+A1111: dict[str, tuple[str, Callable[[str], int | float]]] = {
     "Steps": ("steps", int),
     "CFG scale": ("guidance_scale", float),
     "Seed": ("seed", int),
     "Variation seed": ("variation_seed", int),
     "Variation seed strength": ("variation_strength", float),
 }
+A1111_START = {  # written where a picture starts from more than the noise of its seed
+    "Variation seed": "variation_seed",
+    "Variation seed strength": "variation_strength",
+    "Denoising strength": "strength",
+}
+
+
+def png_chunks(prompt: str, seed: int, settings: dict) -> PngInfo:
+    """The text chunks of a picture's PNG file."""
+    chunks = PngInfo()
+    chunks.add_text("parameters", _a1111_text(prompt, seed, settings))
+    chunks.add_text("sd-pokemon", json.dumps(settings))
+    return chunks
+
+
+def _a1111_text(prompt: str, seed: int, settings: dict) -> str:
+    s = settings
+    # Other programs read brackets as weights, whether or not these were.
+    written = str if s.get("prompt_weights", True) else escaped
+    lines = [written(prompt)]
+    if s["negative_prompt"]:
+        lines.append(f"Negative prompt: {written(s['negative_prompt'])}")
+    lines.append(
+        f"Steps: {s['steps']}, Sampler: {s['scheduler']}, CFG scale: {s['guidance_scale']}, "
+        f"Seed: {seed}, Size: {s['width']}x{s['height']}, Model: {s['model']}"
+        + "".join(f", {theirs}: {s[ours]}" for theirs, ours in A1111_START.items() if ours in s)
+    )
+    return "\n".join(lines)
 
 
 def request_of(png: bytes) -> Request:
-    """What drew the picture in a PNG file: one of ours, or of AUTOMATIC1111.
+    """The request that drew a PNG file, one of ours or of AUTOMATIC1111, without its init image,
+    for which see `init_image_of`. The pixels are not decoded.
 
-    Its pixels are not looked at. An init image is not in it: see `init_image_of`. Raises UserError
-    where it is no such file, carries no settings, or some that are out of bounds.
+    Raises UserError for a file that is no PNG or has no settings, or settings out of bounds.
     """
     return request_from(settings_of(png))
 
 
 def settings_of(png: bytes) -> dict:
-    """Likewise, before they are judged."""
+    """The settings in a PNG file, unchecked. Raises UserError where there are none."""
     try:
-        chunks = texts(BytesIO(png), READERS)
+        chunks = texts(BytesIO(png), PARSERS)
     except NotPNG as error:
         raise UserError("This is no PNG picture. Drop one that was drawn here.") from error
     except TextTooLong as error:
         raise UserError(NONE) from error
-    settings = next((read(chunks[name]) for name, read in READERS.items() if name in chunks), None)
-    if settings is None:
-        raise UserError(NONE)
-    return settings
+    for keyword, parse in PARSERS.items():
+        if keyword in chunks:
+            return parse(chunks[keyword])
+    raise UserError(NONE)
 
 
 def request_from(settings: dict) -> Request:
-    """Raises UserError where they are out of bounds."""
+    """Settings as a request. Raises UserError where they are out of bounds."""
     known = {field.name for field in fields(Request)} - {"num_images", "init_image"}
     return Request(**{name: value for name, value in settings.items() if name in known})
 
 
 def as_drawn(settings: dict) -> dict:
-    """Settings from before there were weights in prompts do not say whether to read them: what
-    would be marks of some was words then."""
+    """Settings with `prompt_weights` filled in: versions without weights do not state it, and took
+    brackets literally."""
     prompts = (settings.get(name) for name in ("prompt", "negative_prompt"))
     texts = [text for text in prompts if isinstance(text, str)]
-    # A longer one is refused, and is not worth the time.
+    # A longer one will be refused: it is not worth parsing.
     marked = any(len(text) <= MAX_PROMPT_CHARACTERS and has_marks(text) for text in texts)
     return {"prompt_weights": not marked} | settings
 
 
 def init_image_of(settings: dict) -> str | None:
-    """The SHA-256 of the picture that is needed to draw this again; None where none is."""
-    named = settings.get("init_image")
-    digest = named.get("sha256") if isinstance(named, dict) else None
+    """The SHA-256 of the init image that drew a picture; None where it had none."""
+    described = settings.get("init_image")
+    digest = described.get("sha256") if isinstance(described, dict) else None
     return digest if isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) else None
 
 
@@ -83,20 +120,20 @@ def _json(text: str) -> dict:
 
 
 def _a1111(text: str) -> dict:
-    """Lines of prompt, one of what to avoid, one of settings: "Steps: 20, ..., Size: 512x512"."""
-    words, _, last = text.rpartition("\n")
-    prompt, _, negative_prompt = words.partition("\nNegative prompt: ")
+    """Parse the prompt, the negative prompt, and a last line "Steps: 20, ..., Size: 512x512"."""
+    prompts, _, last = text.rpartition("\n")
+    prompt, _, negative_prompt = prompts.partition("\nNegative prompt: ")
     given = dict(part.strip().partition(": ")[::2] for part in last.split(","))
     if "Steps" not in given or not prompt:
         raise UserError(NONE)
-    settings = {"prompt": prompt, "negative_prompt": negative_prompt}
+    settings: dict[str, Any] = {"prompt": prompt, "negative_prompt": negative_prompt}
     try:
         settings |= {
-            ours: kind(given[name]) for name, (ours, kind) in A1111.items() if name in given
+            ours: number(given[name]) for name, (ours, number) in A1111.items() if name in given
         }
         sampler = f"{given.get('Sampler', '')} {given.get('Schedule type', '')}".strip()
         sampler = sampler.removesuffix(" Automatic")
-        if sampler in SCHEDULERS:  # they have more
+        if sampler in SCHEDULERS:  # AUTOMATIC1111 has more
             settings["scheduler"] = sampler
         if "Size" in given:
             width, height = given["Size"].split("x")
@@ -106,4 +143,4 @@ def _a1111(text: str) -> dict:
     return settings
 
 
-READERS = {"sd-pokemon": _json, "parameters": _a1111}  # by keywords, the best first
+PARSERS = {"sd-pokemon": _json, "parameters": _a1111}  # by keyword, the most complete first

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from core.errors import UserError, reason_of
+from core.layouts import KOHYA_FILE, LORA_FILE
 
 if TYPE_CHECKING:
     import torch
@@ -80,3 +84,35 @@ def attach(pipe: StableDiffusionPipeline, lora: FusedLora) -> None:
 def fused_lora(pipe: StableDiffusionPipeline) -> FusedLora | None:
     """The LoRA that a pipeline was opened with, if any."""
     return getattr(pipe, ATTRIBUTE, None)
+
+
+def lora_file(model: str, checkpoint: str | None) -> Path:
+    """The file with a LoRA's weights: the final ones, or a checkpoint's, of any version of ours."""
+    if checkpoint is None:
+        return Path(model) / LORA_FILE
+    folder = Path(model) / checkpoint
+    places = [path / name for path in (folder / "ema", folder) for name in (KOHYA_FILE, LORA_FILE)]
+    return next((path for path in places if path.is_file()), places[-1])
+
+
+def unstated_strength(weights: Path, checkpoint: str | None, run: dict) -> float:
+    """A LoRA's strength as far as its file does not state it: alpha / rank, by run.json, for a
+    checkpoint in diffusers' layout, which has no field for alpha. Else 1."""
+    options = run.get("options", {})
+    alpha, rank = options.get("lora_alpha"), options.get("rank")
+    known = isinstance(alpha, int | float) and isinstance(rank, int) and rank > 0
+    return alpha / rank if checkpoint and weights.name == LORA_FILE and known else 1.0
+
+
+def fuse_lora(pipe: StableDiffusionPipeline, weights: Path, scale: float) -> None:
+    """Fuse a LoRA file into the weights of its base model, `scale` times."""
+    try:
+        pipe.load_lora_weights(str(weights.parent), weight_name=weights.name)
+    except Exception as error:  # diffusers, peft and safetensors have errors of their own
+        raise UserError(
+            f"{weights} does not fit its base model, or is damaged ({reason_of(error):.100}). "
+            "Train it again, or give another."
+        ) from error
+    lora = FusedLora(pipe, scale)
+    pipe.unload_lora_weights()
+    attach(pipe, lora)

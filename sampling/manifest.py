@@ -1,4 +1,4 @@
-"""What a folder of pictures holds: manifest.jsonl, a JSON line for each with all that drew it."""
+"""manifest.jsonl of a folder of pictures: a JSON line for each, with all settings that drew it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from sampling.image import PROBLEMS
 
 NAME = "manifest.jsonl"
 MAX_BYTES = 2**30
-SHARE_OF_TIME = 50  # a write is due after so many times the time that the last one took
+SHARE_OF_TIME = 50  # a write is due after this many times the duration of the last one
 
 
 class Manifest:
-    """Entries by the names of their files, written whole in the order of the names.
+    """The entries by file name; written atomically, sorted by name.
 
-    An entry has "file", null where the picture has a "problem" and was not saved, and "sha256".
+    An entry has "file" (null for a picture with a "problem", which is not saved) and "sha256".
     """
 
     def __init__(self, folder: Path):
-        """Raises UserError where there is one that cannot be read."""
+        """Reads the manifest of the folder, if any. Raises UserError for a damaged one."""
         self.path = folder / NAME
         self.entries: dict[str, dict] = {}
         self._due = 0.0
@@ -37,7 +37,7 @@ class Manifest:
                     self.entries[entry["file"] or f"line {number}"] = entry
 
     def write(self) -> None:
-        """Raises `core.files.NotWritable`; then the former stays."""
+        """Raises `core.files.NotWritable`, and then leaves the previous manifest in place."""
         started = time.monotonic()
         lines = [f"{json.dumps(self.entries[name])}\n" for name in sorted(self.entries)]
         with replaced(self.path) as staged:
@@ -46,19 +46,19 @@ class Manifest:
         self._due = now + SHARE_OF_TIME * (now - started)
 
     def write_if_due(self) -> None:
-        """So often that little is lost, and so seldom that it costs little."""
+        """Write if the last one is long ago: little is lost, and little time spent on it."""
         if time.monotonic() >= self._due:
             self.write()
 
     def forget(self, names: Collection[str]) -> None:
-        """No entry may speak of a file that is about to change."""
+        """Remove the entries of files that are about to change, on the disk as well."""
         if known := [name for name in names if name in self.entries]:
             for name in known:
                 del self.entries[name]
             self.write()
 
     def holds(self, entry: dict) -> bool:
-        """Whether the file of an entry is there, and as it was written."""
+        """Whether the file of an entry exists with the content that was written."""
         try:
             return sha256_of(self.path.with_name(entry["file"])) == entry.get("sha256")
         except OSError:
@@ -76,8 +76,10 @@ class Manifest:
             entry = loads(line)
         except JSONFault as error:
             raise self._unread(f"{self.path}, row {number} {error}") from error
-        name = entry.get("file", "") if isinstance(entry, dict) else ""
-        # A name, and not a path to a file elsewhere.
+        if not isinstance(entry, dict):
+            entry = {}
+        name = entry.get("file", "")
+        # A bare name, not a path that leads elsewhere.
         if name is not None and (not isinstance(name, str) or not name or Path(name).name != name):
             raise self._unread(f"{self.path}, row {number} names no picture of its folder")
         if name is None and entry.get("problem") not in PROBLEMS:
@@ -85,10 +87,11 @@ class Manifest:
         return entry | {"problem": entry.get("problem") if name is None else None}
 
     def _unread(self, what: str) -> UserError:
-        return UserError(f"{what}. Delete the file to draw all anew, or give another --output.")
+        return UserError(f"{what}. Delete the file to draw all again, or give another --output.")
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file. Raises OSError, also for a named pipe, for which one would wait for ever."""
+    """Digest of a file. Raises OSError, also for a named pipe, which would block for ever."""
     with opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # it has readinto
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Where the pictures of a command go."""
+"""The paths that generate.py writes pictures to."""
 
 from itertools import chain, count
 from pathlib import Path
@@ -10,10 +10,10 @@ from sampling.image import Picture
 
 
 class OutputPaths:
-    """The one place that decides on names."""
+    """Names pictures after --output: a file, or a folder in which nothing is replaced."""
 
     def __init__(self, output: str, pictures: int):
-        """Makes the folder, so that a bad path is found before anything is drawn."""
+        """Creates the folder, so that a bad path is refused before anything is drawn."""
         self._path = Path(output)
         self._pictures = pictures
         is_file = self._path.suffix.lower() == ".png" and not is_folder(self._path)
@@ -38,6 +38,6 @@ class OutputPaths:
 
 
 def free_path(path: Path) -> Path:
-    """`path`, or the first of path-2, path-3, ... that is not taken."""
+    """`path`, or the first of path-2, path-3, ... that does not exist."""
     numbered = (path.with_stem(f"{path.stem}-{n}") for n in count(2))
     return next(p for p in chain([path], numbered) if not p.exists())

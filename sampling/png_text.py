@@ -1,6 +1,6 @@
 """The text chunks of a PNG file (W3C PNG 11.3.3), read without its pixels and within bounds.
 
-Pillow reads them as well, but takes any number of them, and what one unfolds to before it looks.
+Pillow reads them too, but any number of them, and inflates each before it checks the size.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
 MAX_CHUNKS = 1000  # of a PNG file before its pixels
-MAX_TEXT_BYTES = 256 * 1024  # of one text in it, unfolded
+MAX_TEXT_BYTES = 256 * 1024  # of one text, inflated
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PIECE_BYTES = 64 * 1024
 KINDS = (b"tEXt", b"zTXt", b"iTXt")
 
 
 class NotPNG(ValueError):
-    """This is no PNG file, or a damaged one."""
+    """Not a PNG file, or a damaged one."""
 
 
 class TextTooLong(ValueError):
-    """More chunks, or a longer text, than is read."""
+    """More chunks, or a longer text, than the bounds allow."""
 
 
 def texts(file: BinaryIO, keywords: Collection[str]) -> dict[str, str]:
-    """What stands before the pixels under these keywords; of several texts the first.
+    """The texts before the pixels, by these keywords; the first of several with the same keyword.
 
-    Raises NoPNG and TooMuch.
+    Raises NotPNG and TextTooLong.
     """
     if file.read(len(SIGNATURE)) != SIGNATURE:
         raise NotPNG
-    found = {}
+    found: dict[str, str] = {}
     for kind, content in _chunks(file):
         name, _, rest = content.partition(b"\0")
         keyword = name.decode("latin-1")
@@ -42,7 +42,7 @@ def texts(file: BinaryIO, keywords: Collection[str]) -> dict[str, str]:
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of each chunk up to the first with pixels."""
+    """Type and content of each chunk before the pixels."""
     for number in range(MAX_CHUNKS):
         head = file.read(8)
         if len(head) < 8:
@@ -61,7 +61,7 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _read(file: BinaryIO, length: int) -> bytes:
-    """What is there of so many bytes: a file that is asked for 4 GiB at once reserves them."""
+    """At most `length` bytes, piecewise: read(4 GiB) would allocate them, however short a file."""
     parts, left = [], length
     while left and (part := file.read(min(left, PIECE_BYTES))):
         parts.append(part)
@@ -70,27 +70,28 @@ def _read(file: BinaryIO, length: int) -> bytes:
 
 
 def _text(kind: bytes, content: bytes) -> str:
-    """The text after its keyword."""
+    """The text of a chunk, from what follows its keyword."""
     if kind == b"tEXt":
         return _bounded(content).decode("latin-1")
     if kind == b"zTXt":
-        return _unfolded(content[1:]).decode("latin-1")
-    is_folded, (_, _, text) = content[:1] == b"\1", _split_international(content[2:])
+        return _inflated(content[1:]).decode("latin-1")
+    is_compressed, text = content[:1] == b"\1", _international_text(content[2:])
     try:
-        return (_unfolded(text) if is_folded else _bounded(text)).decode()
+        return (_inflated(text) if is_compressed else _bounded(text)).decode()
     except UnicodeDecodeError as error:
         raise NotPNG from error
 
 
-def _split_international(content: bytes) -> tuple[bytes, bytes, bytes]:
-    """Language, translated keyword and text of an iTXt chunk, after its two flags."""
-    parts = content.split(b"\0", 2)
-    if len(parts) < 3:
-        raise NotPNG
-    return tuple(parts)
+def _international_text(content: bytes) -> bytes:
+    """The text of an iTXt chunk, after its language and its translated keyword."""
+    try:
+        _, _, text = content.split(b"\0", 2)
+    except ValueError as error:
+        raise NotPNG from error
+    return text
 
 
-def _unfolded(packed: bytes) -> bytes:
+def _inflated(packed: bytes) -> bytes:
     try:
         return _bounded(zlib.decompressobj().decompress(packed, MAX_TEXT_BYTES + 1))
     except zlib.error as error:

@@ -1,4 +1,4 @@
-"""What a picture is going to be, while it is drawn: latents to colours by one small matrix."""
+"""Previews while a picture is drawn: a linear map from latents to RGB, without the VAE."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from core.files import replaced
 if TYPE_CHECKING:
     import torch
 
-PATCHES, SIDE = 16, 128  # pictures that the matrix is fitted to, and their pixels a side
+PATCHES, SIDE = 16, 128  # images that the map is fitted to, and their pixels a side
 SHOWN = 256  # pixels of a preview's longer side
-FILE = "latent_rgb.json"  # in a model's folder
+FILE = "latent_rgb.json"  # in a model folder
 
 
 class Preview:
-    """A linear map from latents to RGB, fitted to one VAE. It shows colours and shapes, blurred."""
+    """A linear map from latents to RGB, fitted to one VAE: blurred shapes in the right colours."""
 
     def __init__(self, weights: torch.Tensor):
-        """`weights`: float32 C+1,3; the last row is added."""
+        """`weights`: float32 C+1,3; the last row is the bias."""
         self.weights = weights
 
     @classmethod
     def fitted(cls, vae) -> Preview:
-        """Least squares between smooth colours and what the VAE makes of them."""
+        """Fit the map by least squares to smooth random images and their latents."""
         import torch
 
         random = torch.Generator().manual_seed(0)
@@ -43,26 +43,26 @@ class Preview:
 
     @classmethod
     def read(cls, folder: str | Path, channels: int) -> Preview | None:
-        """What `save` left in a model's folder; None where there is nothing that fits a VAE of so
-        many latent channels."""
+        """The map that `save` wrote into a model folder; None where there is none, or none that
+        fits a VAE of so many latent channels."""
         import torch
 
         try:
             rows = read(Path(folder) / FILE)
             weights = torch.tensor(rows, dtype=torch.float32)
-        except (OSError, ValueError, TypeError, RuntimeError):
+        except (OSError, ValueError, TypeError, RuntimeError):  # of JSON that is no matrix
             return None
         fits = weights.shape == (channels + 1, 3) and weights.isfinite().all()
         return cls(weights) if fits else None
 
     def save(self, folder: str | Path) -> None:
-        """Write the matrix into a model's folder, so that it need not be fitted again."""
+        """Write the map into a model folder, so that it need not be fitted again."""
         rows = ",\n".join(json.dumps(row) for row in self.weights.tolist())
         with replaced(Path(folder) / FILE) as staged:
             staged.write_text(f"[{rows}]\n", encoding="utf-8")
 
     def images(self, latents: torch.Tensor) -> list[Image.Image]:
-        """Of latents N,C,h,w, as the UNet has them: N small RGB pictures."""
+        """Latents N,C,h,w, scaled as for the UNet -> N small RGB images."""
         colours = _with_one(latents.detach().float().cpu().movedim(1, -1)) @ self.weights
         pixels = (colours.clamp(0, 1) * 255).round().byte().numpy()  # N,h,w,3
         scale = SHOWN / max(pixels.shape[1:3])

@@ -1,5 +1,4 @@
-"""Rows of a file of prompts as requests: each with what it says itself, else what all have in
-common."""
+"""Rows of a prompts file as requests: each with its own values, else with the common ones."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from sampling.image import file_stem
 from sampling.request import SEEDS, Request
 
 KEYS = [field.name for field in fields(Request) if field.name != "init_image"]
-MAX_TOLD = 20  # sentences of a kind
+MAX_SENTENCES = 20  # printed of a kind
 
 
 @dataclass(frozen=True)
@@ -23,21 +22,23 @@ class PromptRow:
     """One picture of a row."""
 
     row: PromptLine
-    name: str  # of its file: those of a folder sort as the rows do
+    name: str  # of its file; file names sort as the rows do
     request: Request  # of one picture
 
 
 def wanted_of(rows: Sequence[PromptLine], common: dict) -> list[PromptRow]:
     """The pictures of all rows, in order. `common`: values of a Request for rows without their own.
 
-    A row without a seed has the common one; where it says what an earlier row says, the seeds go on
-    after those of that row. Every row that cannot be drawn is named on stderr. Raises UserError.
+    A row without a seed has the common one; a repeated row continues with the seeds after those of
+    its predecessor. Every faulty row is named on stderr. Raises UserError.
     """
-    Request(**{"prompt": "each in its turn"} | common)  # else every row would be at fault
-    found, faults, taken = [], [], Counter()
+    Request(**{"prompt": "of each row"} | common)  # a fault of the options is not one of every row
+    wanted: list[PromptRow] = []
+    faults: list[str] = []
+    seeds_used: Counter[str] = Counter()
     for row in rows:
         try:
-            found += _pictures(row, _request(row, common, taken))
+            wanted += _pictures(row, _request(row, common, seeds_used))
         except UserError as error:
             faults.append(str(error))
     if len(faults) == 1:
@@ -48,24 +49,24 @@ def wanted_of(rows: Sequence[PromptLine], common: dict) -> list[PromptRow]:
             f"{len(faults):,} rows of {rows[0].path} cannot be drawn, so nothing was. Mend or "
             "delete them."
         )
-    if len(found) > MAX_PICTURES:
+    if len(wanted) > MAX_PICTURES:
         raise UserError(
-            f"{rows[0].path} asks for {len(found):,} pictures. Split it: at most "
+            f"{rows[0].path} asks for {len(wanted):,} pictures. Split it: at most "
             f"{MAX_PICTURES:,} are drawn into a folder."
         )
-    return found
+    return wanted
 
 
 def complain_of(sentences: Sequence[str]) -> None:
-    """Each on a line of stderr, the first of them if they are many."""
-    for sentence in sentences[:MAX_TOLD]:
+    """Print sentences on stderr, one a line; of many only the first."""
+    for sentence in sentences[:MAX_SENTENCES]:
         complain(sentence)
-    if (more := len(sentences) - MAX_TOLD) > 0:
+    if (more := len(sentences) - MAX_SENTENCES) > 0:
         complain(f"... and {more:,} more.")
 
 
-def _request(row: PromptLine, common: dict, taken: Counter) -> Request:
-    """`taken`: how many pictures of the same were asked for by rows without a seed."""
+def _request(row: PromptLine, common: dict, seeds_used: Counter[str]) -> Request:
+    """`seeds_used`: pictures of the rows without a seed so far, by the values of the row."""
     values = {name: value for name, value in row.values().items() if value is not None}
     if "prompt" not in values:
         values["prompt"] = values.pop("text")
@@ -77,9 +78,10 @@ def _request(row: PromptLine, common: dict, taken: Counter) -> Request:
         raise UserError(f"{row}: {error}") from error
     if "seed" in values:
         return request
-    said = json.dumps({n: v for n, v in values.items() if n != "num_images"}, sort_keys=True)
-    taken[said] += request.num_images
-    return replace(request, seed=(request.seed + taken[said] - request.num_images) % SEEDS)
+    key = json.dumps({n: v for n, v in values.items() if n != "num_images"}, sort_keys=True)
+    seed = (request.seed + seeds_used[key]) % SEEDS
+    seeds_used[key] += request.num_images
+    return replace(request, seed=seed)
 
 
 def _pictures(row: PromptLine, request: Request) -> list[PromptRow]:

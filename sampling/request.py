@@ -1,17 +1,18 @@
-"""The one request type: the command, the page and the scorer ask for pictures with it."""
+"""Request: what to draw, checked. The one type that the command, page, APIs and scorer use."""
 
 import re
 import secrets
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from core.errors import UserError
 from sampling.init_image import MAX_INIT_CHARACTERS, InitImage
-from sampling.prompt_weights import Part, parts_of, words_of
+from sampling.prompt import Part, parts_of, words_of
 
 SEEDS = 2**32
 MAX_PROMPT_CHARACTERS = 2000
 PIXELS_STEP = 8
-BOUNDS = {  # inclusive; the page's sliders and the command's help show the same numbers
+BOUNDS = {  # inclusive; also those of the page's sliders and in the help of generate.py
     "seed": (0, SEEDS - 1),
     "num_images": (1, 16),
     "steps": (1, 150),
@@ -23,7 +24,8 @@ BOUNDS = {  # inclusive; the page's sliders and the command's help show the same
     "strength": (0, 1),
     "lora_scale": (0, 2),
 }
-SCHEDULERS = {  # by the names that other tools have for them: class of diffusers, options
+# By the names that other tools give them: class in diffusers, options.
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "DPM++ 2M": ("DPMSolverMultistepScheduler", {}),
     "DPM++ 2M Karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
     "DPM++ 2M SDE": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
@@ -33,11 +35,14 @@ SCHEDULERS = {  # by the names that other tools have for them: class of diffuser
     "DDIM": ("DDIMScheduler", {}),
     "DDPM": ("DDPMScheduler", {}),
 }
+LARGEST, SMALLEST = 2, 1 / 2  # sides that a model draws well, relative to its training pictures
+SIZE_NOTE = "The model learned from pictures of {side} x {side} pixels: {what}."
+TOO_LARGE = "beyond twice that, things repeat within a picture"
+TOO_SMALL = "below half of that, things are cut off or blur"
 
-
-# Control characters and lone surrogates: no tokenizer can be trusted with them.
+# Control characters and lone surrogates, which tokenizers may choke on.
 NO_TEXT = r"[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\ud800-\udfff]"
-# A character that can be seen, as core.printable has it; written out, as a schema needs it.
+# A visible character, as core.printable defines it, spelled out as a pattern for the schema.
 SEEN = (
     "[^\t\n\r \xa0\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
     "\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164"
@@ -53,7 +58,8 @@ def _number(name: str, kind: str) -> dict:
 
 
 TEXT = {"type": "string", "maxLength": MAX_PROMPT_CHARACTERS, "not": {"pattern": NO_TEXT}}
-RULES = {  # of a request's fields, as JSON Schema: what is checked here, and what the API describes
+# Of each field, as JSON Schema: what is checked here is what the API publishes.
+RULES: dict[str, dict[str, Any]] = {
     "prompt": TEXT | {"pattern": SEEN},
     "negative_prompt": TEXT,
     "seed": _number("seed", "integer"),
@@ -74,21 +80,20 @@ RULES = {  # of a request's fields, as JSON Schema: what is checked here, and wh
     "strength": _number("strength", "number"),
     "lora_scale": _number("lora_scale", "number"),
 }
-NEEDLESS = ("width", "height", "init_image")  # a request may have none
+OPTIONAL = ("width", "height", "init_image")  # may be None
 
 
 class Cancelled(Exception):
-    """Whoever asked for pictures called them off. The generator can be used again at once."""
+    """Drawing was cancelled from its step callback. The generator can be used again at once."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to draw: the one request type of the command, the page and the scorer.
+    """What to draw: prompt, seed and settings. A Request that exists is valid.
 
-    Picture i of a request has seed `seed + i`. With a `variation_strength` all have `seed`, and
-    picture i is drawn from its noise on the way to that of `variation_seed + i` (as AUTOMATIC1111
-    has it). Raises UserError for a value against `RULES`, so that a Request that exists can be
-    drawn.
+    Picture i of a request has seed `seed + i`. With a `variation_strength` all pictures have
+    `seed`, and the noise that picture i starts from is interpolated towards that of
+    `variation_seed + i`, as in AUTOMATIC1111. Raises UserError for a value that violates `RULES`.
     """
 
     prompt: str
@@ -96,22 +101,21 @@ class Request:
     seed: int = 0
     num_images: int = 1
     steps: int = 20
-    guidance_scale: float = 5.0  # 1 = no classifier-free guidance (Ho & Salimans 2022)
+    guidance_scale: float = 5.0  # classifier-free (Ho & Salimans 2022); 1 = none
     width: int | None = None  # pixels, a multiple of 8; None = the model's own size
     height: int | None = None
     scheduler: str = "DPM++ 2M"  # a key of SCHEDULERS
-    # Whether brackets in the prompts are weights: people mean them so, captions as they stand.
-    prompt_weights: bool = True
+    prompt_weights: bool = True  # parse brackets as weights; off for captions, which are literal
     variation_seed: int = 0
     variation_strength: float = 0.0  # 0 = the noise of `seed`, 1 = that of `variation_seed`
-    init_image: InitImage | None = None  # to start from, instead of noise alone
-    strength: float = 0.8  # how much of `init_image` becomes noise, and of the steps are taken
+    init_image: InitImage | None = None  # image-to-image
+    strength: float = 0.8  # share of the noise schedule that `init_image` is put through
     lora_scale: float = 1.0  # how much of a LoRA is added to its base; models without one take 1
 
     def __post_init__(self):
         for name, rule in RULES.items():
             value = getattr(self, name)
-            if value is None and name in NEEDLESS:
+            if value is None and name in OPTIONAL:
                 continue
             if name == "init_image":
                 _check_init_image(value)
@@ -135,39 +139,40 @@ class Request:
 
     @property
     def variation_seeds(self) -> list[int]:
-        """Likewise; of no account without a `variation_strength`."""
+        """One variation seed per picture; unused without a `variation_strength`."""
         return [(self.variation_seed + i) % SEEDS for i in range(self.num_images)]
 
     @property
     def denoising_steps(self) -> int:
-        """How many of `steps` are taken; with an `init_image` only the last, but at least one."""
+        """How many of `steps` are taken: with an `init_image` only the last ones, at least one."""
         return max(1, int(self.steps * self.strength)) if self.init_image else self.steps
 
     @property
     def start(self) -> dict:
-        """What it starts from, as JSON has it, where that is not the noise of its seed alone; the
-        init image by its digest."""
+        """The settings of its starting point, for JSON: variation and init image (as its digest).
+        Empty where it starts from the noise of its seed alone."""
         names = ("variation_seed", "variation_strength") if self.variation_strength else ()
-        found = {name: getattr(self, name) for name in names}
+        settings = {name: getattr(self, name) for name in names}
         if self.init_image:
-            found |= {"init_image": {"sha256": self.init_image.sha256}, "strength": self.strength}
-        return found
+            digest = {"sha256": self.init_image.sha256}
+            settings |= {"init_image": digest, "strength": self.strength}
+        return settings
 
     @property
     def settings(self) -> dict:
-        """Its fields as JSON has them, without an init image."""
+        """All fields, for JSON; an init image only as its digest."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return named | {"init_image": None} | self.start
 
     def singles(self) -> "list[Request]":
         """One request per picture, in order."""
         return [
-            replace(self, num_images=1, seed=seed, variation_seed=other)
-            for seed, other in zip(self.seeds, self.variation_seeds, strict=True)
+            replace(self, num_images=1, seed=seed, variation_seed=variation_seed)
+            for seed, variation_seed in zip(self.seeds, self.variation_seeds, strict=True)
         ]
 
     def parts_of(self, text: str) -> list[Part]:
-        """Its prompt, or what to avoid, in parts of equal weight."""
+        """The prompt or the negative prompt, in parts of equal weight."""
         return parts_of(text) if self.prompt_weights else [(text, 1.0)]
 
     @property
@@ -177,25 +182,41 @@ class Request:
 
 
 def with_seeds(values: dict) -> dict:
-    """A request's values, with random seeds where seeds are wanted and none are given."""
-    new = {"seed": secrets.randbelow(SEEDS)}
-    new["variation_seed"] = secrets.randbelow(SEEDS) if values.get("variation_strength") else 0
-    return values | {name: seed for name, seed in new.items() if values.get(name) is None}
+    """The values of a request, with random seeds in place of missing ones."""
+    seeds = {"seed": secrets.randbelow(SEEDS)}
+    seeds["variation_seed"] = secrets.randbelow(SEEDS) if values.get("variation_strength") else 0
+    return values | {name: seed for name, seed in seeds.items() if values.get(name) is None}
+
+
+def size_note(width: int | None, height: int | None, side: int | None) -> str:
+    """What to expect of pictures of this size, as a sentence; "" for a usual size.
+
+    None: the model's own size. `side`: pixels a side of the pictures that the model learned from;
+    None where that is unknown.
+    """
+    if side is None:
+        return ""
+    sides = width or side, height or side
+    if max(sides) > LARGEST * side:
+        return SIZE_NOTE.format(side=side, what=TOO_LARGE)
+    if min(sides) < SMALLEST * side:
+        return SIZE_NOTE.format(side=side, what=TOO_SMALL)
+    return ""
 
 
 def _check_text(name: str, text: object, rule: dict) -> None:
     if not isinstance(text, str):
         raise UserError(f"The {name} is of type {type(text).__name__}. Give text.")
-    if len(text) > (most := rule["maxLength"]):
-        raise UserError(f"The {name} has {len(text):,} characters. Shorten it to {most:,}.")
+    if len(text) > (limit := rule["maxLength"]):
+        raise UserError(f"The {name} has {len(text):,} characters. Shorten it to {limit:,}.")
     if re.search(rule["not"]["pattern"], text):
-        raise UserError(f"The {name} holds characters that are no text. Type it anew.")
+        raise UserError(f"The {name} holds characters that are no text. Type it again.")
     if not re.search(rule.get("pattern", ""), text):
         raise UserError(f"The {name} is empty. Say what to draw, for example: a red bicycle.")
 
 
-def _checked_number(name: str, given: object, rule: dict) -> int | float:
-    """The number; a whole one is an int, also where JSON or a slider writes 20.0."""
+def _checked_number(name: str, given: Any, rule: dict) -> int | float:
+    """The number, as an int where the rule asks for a whole one: JSON and sliders may say 20.0."""
     whole, (low, high) = rule["type"] == "integer", (rule["minimum"], rule["maximum"])
     value = int(given) if whole and isinstance(given, float) and given.is_integer() else given
     types = (int,) if whole else (int, float)

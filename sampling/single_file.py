@@ -1,11 +1,10 @@
-"""A whole model in one file, .safetensors or .ckpt, in the layout of the first Stable Diffusion.
+"""A whole model in one file, .safetensors or .ckpt, in the original (CompVis) layout of weights.
 
-The file holds weights only; its configs and its tokenizer come from a model folder of its kind.
+The file holds weights only; configs and tokenizer come from a model folder of the same kind.
 
-A .ckpt is a pickle: a program that is run to read it. Three things keep a stranger's program from
-running: its instructions are looked through first, without following them; then PyTorch reads it
-with an unpickler of its own that knows no others (`weights_only`); and of what comes out, only
-tensors that the file has room for are taken.
+A .ckpt is a pickle, which is a program. Three things keep a stranger's program from running: its
+instructions are checked before any is executed; PyTorch then reads it with its restricted unpickler
+(`weights_only`); and of the result only tensors that fit in the file are taken.
 """
 
 import io
@@ -13,8 +12,9 @@ import pickletools
 import warnings
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from core.errors import UserError, reason_of
 from core.inputs import is_file
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     import torch
 
 SUFFIXES = (".safetensors", ".ckpt")
-# How the names of each part's weights begin.
+# The prefix of the names of each part's weights.
 PARTS = {
     "unet": "model.diffusion_model.",
     "vae": "first_stage_model.",
     "text_encoder": "cond_stage_model.",
 }
-KINDS = ("v1", "v2")  # of the kinds that diffusers tells apart
+KINDS = ("v1", "v2")  # of the model types that diffusers infers
 
 NUMBERS = "BFloat16 Bool Byte Char Double Float Half Int Long Short"
 HARMLESS_NAMES = {
@@ -38,8 +38,8 @@ HARMLESS_NAMES = {
     "torch._utils._rebuild_tensor_v2",
     *(f"torch.{kind}Storage" for kind in NUMBERS.split()),
 }
-# FRAME, MEMOIZE, SHORT_BINUNICODE and STACK_GLOBAL are of newer protocols, which are refused at the
-# end: followed until then, so that what such a pickle wants to call can be named.
+# FRAME, MEMOIZE, SHORT_BINUNICODE and STACK_GLOBAL belong to newer protocols, which are refused at
+# the end: they are simulated until then, so that the refusal can name what the pickle would call.
 INSTRUCTIONS = (
     "APPEND APPENDS BINFLOAT BINGET BININT BININT1 BININT2 BINPERSID BINPUT BINUNICODE BUILD "
     "EMPTY_DICT EMPTY_LIST EMPTY_TUPLE FRAME GLOBAL LONG1 LONG_BINGET LONG_BINPUT MARK MEMOIZE "
@@ -47,40 +47,31 @@ INSTRUCTIONS = (
     "TUPLE1 TUPLE2 TUPLE3"
 )
 HARMLESS_INSTRUCTIONS = set(INSTRUCTIONS.split())
-PROTOCOL = 2  # of torch.save, and the one that PyTorch reads as weights alone
-MAX_PICKLED_BYTES = 2**23  # without the tensors; 171 kB in a Stable Diffusion 1
-# Python follows every branch of a tuple that becomes a key: deep ones crash it, and tuples of twice
-# the same tuple, and so on, keep it busy for ever. Those of a tensor unfold to some 20.
+PROTOCOL = 2  # of torch.save, and the only one that `weights_only` reads
+MAX_PICKLED_BYTES = 2**23  # without the tensors; 171 kB in Stable Diffusion 1
+# Python hashes a tuple that becomes a key by visiting every branch: deep ones overflow the stack,
+# and tuples that repeat a tuple that repeats ... never end. Those of a tensor have some 20 items.
 MAX_IN_A_TUPLE = 1000
-PICKLES_BEFORE_PYTORCH_1_6 = 5  # one after the other, and then the tensors
+PICKLES_BEFORE_PYTORCH_1_6 = 5  # in sequence, followed by the tensors
 
 
 def is_single_file(model: str) -> bool:
-    """Whether `model` is a file here that may hold a whole model, by its name."""
+    """Whether `model` is a file on this machine with the suffix of a whole model."""
     return Path(model).suffix.lower() in SUFFIXES and is_file(model)
 
 
 def layout_beside(file: str) -> Path:
-    """Where a folder with the configs of `file` may be: beside it, called the same."""
+    """Where the folder with the configs of `file` is expected: beside it, of the same name."""
     return Path(file).with_suffix("")
 
 
 def read_weights(file: str) -> dict[str, "torch.Tensor"]:
-    """The tensors of a file by their names, on the CPU, read from the disk when they are used.
+    """The tensors of a file by name, on the CPU, memory-mapped.
 
     Raises UserError for a file that is damaged, holds anything but weights, or is not a whole
     Stable Diffusion 1 or 2.
     """
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            weights = _read(Path(file))
-    except UserError:
-        raise
-    except Exception as error:  # zipfile, pickletools, torch and safetensors have their own
-        reason = reason_of(error).partition(". ")[0]
-        raise UserError(
-            f"'{file}' cannot be read as weights ({reason:.100}). Get it anew, or give another."
-        ) from error
+    weights = _read(Path(file))
     missing = [
         part for part, start in PARTS.items() if not any(n.startswith(start) for n in weights)
     ]
@@ -93,7 +84,7 @@ def read_weights(file: str) -> dict[str, "torch.Tensor"]:
 
 
 def layout_on_hub(weights: dict[str, "torch.Tensor"], file: str) -> str:
-    """The hub id of a model with the configs that fit. Raises UserError for another kind."""
+    """The hub id of a model with fitting configs. Raises UserError for another kind of model."""
     from diffusers.loaders import single_file_utils
 
     kind = single_file_utils.infer_diffusers_model_type(weights)
@@ -103,34 +94,32 @@ def layout_on_hub(weights: dict[str, "torch.Tensor"], file: str) -> str:
 
 
 def parts_of(weights: dict[str, "torch.Tensor"], layout: str, file: str) -> dict:
-    """What a pipeline needs besides what the folder `layout` has, in float32: the parts with
-    weights, and no safety checker, since there is none in such a file.
+    """The parts of a pipeline that come from the file, in float32, with the configs in the folder
+    `layout`; no safety checker, which such files do not have.
 
-    Raises UserError where weights and configs do not fit each other.
+    Raises UserError where weights and configs do not match.
     """
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
     from transformers import CLIPTextModel
 
-    how = {"config": layout, "torch_dtype": torch.float32, "local_files_only": True}
+    options = {"config": layout, "torch_dtype": torch.float32, "local_files_only": True}
     try:
         parts = {
-            "unet": UNet2DConditionModel.from_single_file(weights, subfolder="unet", **how),
-            "vae": AutoencoderKL.from_single_file(weights, subfolder="vae", **how),
+            "unet": UNet2DConditionModel.from_single_file(weights, subfolder="unet", **options),
+            "vae": AutoencoderKL.from_single_file(weights, subfolder="vae", **options),
             "text_encoder": create_diffusers_clip_model_from_ldm(
-                CLIPTextModel, weights, subfolder="text_encoder", **how
+                CLIPTextModel, weights, subfolder="text_encoder", **options
             ),
         }
-        for name, part in parts.items():
-            # diffusers leaves without memory what the file does not have.
-            if lacking := [key for key, tensor in part.state_dict().items() if tensor.is_meta]:
-                raise ValueError(f"the {name} lacks {len(lacking)} tensors, such as {lacking[0]}")
     except Exception as error:  # diffusers and transformers have errors of their own
-        raise UserError(
-            f"'{file}' does not fit the configs in '{layout}' ({reason_of(error):.200}). Give the "
-            "configs of the model that it was made from, or get the file anew."
-        ) from error
+        raise _misfit(file, layout, reason_of(error)) from error
+    for name, part in parts.items():
+        # diffusers leaves what the file lacks on the meta device.
+        if lacking := [key for key, tensor in part.state_dict().items() if tensor.is_meta]:
+            reason = f"the {name} lacks {len(lacking)} tensors, such as {lacking[0]}"
+            raise _misfit(file, layout, reason)
     return parts | {
         "safety_checker": None,
         "feature_extractor": None,
@@ -138,19 +127,51 @@ def parts_of(weights: dict[str, "torch.Tensor"], layout: str, file: str) -> dict
     }
 
 
+def _misfit(file: str, layout: str, reason: str) -> UserError:
+    return UserError(
+        f"'{file}' does not fit the configs in '{layout}' ({reason:.200}). Give the configs of the "
+        "model that it was made from, or get the file again."
+    )
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Around what reads a file: the errors that a damaged one causes become a sentence."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, pickletools, torch and safetensors have their own
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = reason_of(error).partition(". ")[0]
+    return UserError(
+        f"'{path}' cannot be read as weights ({reason:.100}). Get it again, or give another."
+    )
+
+
 def _read(path: Path) -> dict[str, "torch.Tensor"]:
     import torch
     from safetensors.torch import load_file
 
-    with path.open("rb") as file:
-        start = file.read(9)
-    if path.suffix.lower() == ".safetensors" or start.endswith(b"{"):  # after eight bytes of length
-        return load_file(path)
-    is_zip = start.startswith(b"PK\x03\x04")
-    for pickled in _zipped(path) if is_zip else _in_a_row(path):
+    with _reading(path):
+        with path.open("rb") as file:
+            start = file.read(9)
+        is_safetensors = start.endswith(b"{")  # after eight bytes of length
+        if path.suffix.lower() == ".safetensors" or is_safetensors:
+            return load_file(path)
+        is_zip = start.startswith(b"PK\x03\x04")
+        pickles = list(_zipped(path) if is_zip else _in_sequence(path))
+    for pickled in pickles:
         check_pickle(pickled, str(path))
-    content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=is_zip)
-    return _tensors(content.get("state_dict", content), path)
+    with _reading(path):
+        content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=is_zip)
+        if not isinstance(weights := dict(content).get("state_dict", content), dict):
+            raise ValueError("it is no dictionary of tensors")
+    return _tensors(weights, path)
 
 
 def _tensors(content: dict, path: Path) -> dict[str, "torch.Tensor"]:
@@ -162,21 +183,21 @@ def _tensors(content: dict, path: Path) -> dict[str, "torch.Tensor"]:
         if isinstance(name, str) and isinstance(value, torch.Tensor)
     }
     for name, tensor in tensors.items():
-        # One number can stand for a million, and would be written out when it is copied.
+        # An expanded tensor: one stored number may stand for a million, until it is copied.
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise UserError(f"'{path}': {name!r:.80} is larger than its data. Give another model.")
     return tensors
 
 
 def _zipped(path: Path) -> Iterator[io.BytesIO]:
-    """The one pickle of a file as torch.save writes it today."""
+    """The one pickle of a file of torch.save since PyTorch 1.6."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise UserError(
                 f"'{path}' is compressed, and could unfold to any size. Unpack it, or give another."
             )
-        # In any case, because PyTorch looks names up that way.
+        # In upper or lower case, as PyTorch looks names up.
         pickles = [entry for entry in entries if entry.filename.lower().endswith(".pkl")]
         if len(pickles) != 1:
             raise UserError(
@@ -186,15 +207,15 @@ def _zipped(path: Path) -> Iterator[io.BytesIO]:
             yield _limited(file, path)
 
 
-def _in_a_row(path: Path) -> Iterator[io.BytesIO]:
-    """The pickles that a file as of PyTorch before 1.6 begins with, one after the other."""
+def _in_sequence(path: Path) -> Iterator[io.BytesIO]:
+    """The pickles at the start of a file of torch.save before PyTorch 1.6."""
     with path.open("rb") as file:
         pickles = io.BytesIO(file.read(MAX_PICKLED_BYTES))
     for _ in range(PICKLES_BEFORE_PYTORCH_1_6):
         yield pickles
 
 
-def _limited(file: io.BufferedIOBase, path: Path) -> io.BytesIO:
+def _limited(file: IO[bytes], path: Path) -> io.BytesIO:
     content = file.read(MAX_PICKLED_BYTES + 1)
     if len(content) > MAX_PICKLED_BYTES:
         raise UserError(
@@ -205,20 +226,23 @@ def _limited(file: io.BufferedIOBase, path: Path) -> io.BytesIO:
 
 
 def check_pickle(pickled: io.BytesIO, file: str) -> None:
-    """Look through a pickle up to its end without running it.
+    """Check a pickle to its end without executing it.
 
-    Raises UserError where it has an instruction, or names a function or a class, that weights do
-    not need.
+    Raises UserError for a damaged one, and for one with an instruction, function or class that
+    weights do not need.
     """
-    stack, marks, memo, protocol = [], [], {}, 0
-    for instruction, argument, _ in pickletools.genops(pickled):
-        named = _named(instruction.name, argument, stack)
+    stack, protocol = SimulatedStack(), 0
+    for instruction, argument in _instructions(pickled, file):
+        named = _named(instruction.name, argument, stack.items)
         if named and named not in HARMLESS_NAMES:
             raise _refusal(file, f"names {named!r:.80}")
         if instruction.name not in HARMLESS_INSTRUCTIONS:
             raise _refusal(file, f"has the instruction {instruction.name}")
-        _follow(instruction, argument, stack, marks, memo)
-        if instruction.name.startswith("TUPLE") and stack[-1] > MAX_IN_A_TUPLE:
+        try:
+            stack.execute(instruction, argument)
+        except ValueError as error:
+            raise _unreadable(Path(file), error) from error
+        if instruction.name.startswith("TUPLE") and stack.items[-1] == MAX_IN_A_TUPLE + 1:
             raise _refusal(file, f"has a tuple of more than {MAX_IN_A_TUPLE} things")
         if instruction.name == "PROTO":
             protocol = argument
@@ -226,8 +250,16 @@ def check_pickle(pickled: io.BytesIO, file: str) -> None:
         raise _refusal(file, f"has protocol {protocol}")
 
 
-def _named(instruction: str, argument: str, stack: list[str | int]) -> str | None:
-    """The function or class that the instruction fetches."""
+def _instructions(pickled: io.BytesIO, file: str) -> Iterator[tuple]:
+    try:
+        for instruction, argument, _ in pickletools.genops(pickled):
+            yield instruction, argument
+    except Exception as error:  # pickletools': those of the caller are not raised in here
+        raise _unreadable(Path(file), error) from error
+
+
+def _named(instruction: str, argument: Any, stack: list[str | int]) -> str | None:
+    """The function or class that the instruction looks up."""
     if instruction in ("GLOBAL", "INST"):
         return argument.replace(" ", ".")
     if instruction == "STACK_GLOBAL":
@@ -235,36 +267,49 @@ def _named(instruction: str, argument: str, stack: list[str | int]) -> str | Non
     return None
 
 
-def _follow(
-    instruction: pickletools.OpcodeInfo,
-    argument: object,
-    stack: list[str | int],
-    marks: list[int],
-    memo: dict[int, str | int],
-) -> None:
-    """Do to `stack` what the instruction would do to the unpickler's, with a string for a string,
-    and for everything else the number of things that it unfolds to, or that they are too many."""
-    if instruction.name == "MARK":
-        marks.append(len(stack))
-    elif instruction.name in ("BINPUT", "LONG_BINPUT"):
-        memo[argument] = stack[-1]
-    elif instruction.name == "MEMOIZE":
-        memo[len(memo)] = stack[-1]
-    elif instruction.name in ("BINGET", "LONG_BINGET"):
-        stack.append(memo[argument])
-    else:
-        takes = instruction.stack_before
-        if pickletools.markobject in takes:
-            first = marks.pop() - takes.index(pickletools.markobject)
+class SimulatedStack:
+    """The unpickler's stack: a string for a string, and for anything else the number of items that
+    it unfolds to, capped at one more than MAX_IN_A_TUPLE."""
+
+    def __init__(self) -> None:
+        self.items: list[str | int] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, str | int] = {}
+
+    def execute(self, instruction: pickletools.OpcodeInfo, argument: Any) -> None:
+        """Raises ValueError for an instruction that finds no operand, as in a damaged file."""
+        if instruction.name == "MARK":
+            self._marks.append(len(self.items))
+        elif instruction.name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            key = len(self._memo) if instruction.name == "MEMOIZE" else argument
+            self._memo[key] = self._operands(1)[0]
+        elif instruction.name in ("BINGET", "LONG_BINGET"):
+            if argument not in self._memo:
+                raise ValueError("its pickle recalls what it has not stored")
+            self.items.append(self._memo[argument])
         else:
-            first = len(stack) - len(takes)
-        if first < 0:
-            raise ValueError("its pickle takes more than there is")
-        things = 1 + sum(1 if isinstance(taken, str) else taken for taken in stack[first:])
-        del stack[first:]
+            self._replace_operands(instruction, argument)
+
+    def _replace_operands(self, instruction: pickletools.OpcodeInfo, argument: Any) -> None:
+        taken = self._operands(self._operand_count(instruction.stack_before))
+        del self.items[len(self.items) - len(taken) :]
         if instruction.stack_after:
+            count = 1 + sum(1 if isinstance(item, str) else item for item in taken)
             is_text = isinstance(argument, str)
-            stack.append(argument if is_text else min(things, MAX_IN_A_TUPLE + 1))
+            self.items.append(argument if is_text else min(count, MAX_IN_A_TUPLE + 1))
+
+    def _operand_count(self, takes: list) -> int:
+        if pickletools.markobject not in takes:
+            return len(takes)
+        if not self._marks:
+            raise ValueError("its pickle takes more than there is")
+        return len(self.items) - self._marks.pop() + takes.index(pickletools.markobject)
+
+    def _operands(self, count: int) -> list[str | int]:
+        """The topmost items."""
+        if not 0 <= count <= len(self.items):
+            raise ValueError("its pickle takes more than there is")
+        return self.items[len(self.items) - count :]
 
 
 def _refusal(file: str, found: str) -> UserError:

@@ -3,95 +3,25 @@
 Each is opened when it first draws: in the worker's thread, like all drawing.
 """
 
-import gc
-import logging
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from core.errors import UserError
 from core.inputs import is_folder
-from sampling.pipeline import is_model_folder, model_name, read_run
+from sampling.generator import PictureGenerator
+from sampling.lazy_generators import LazyGenerator, SlotGenerator, TransientGenerator
+from sampling.model_info import is_lora_folder, is_model_folder, model_name, read_run
 from sampling.single_file import is_single_file
-from sampling.trained_weights import is_lora_folder
-
-if TYPE_CHECKING:
-    from sampling.generator import Generator
-    from sampling.image import Picture
 
 ROOT = Path(__file__).resolve().parent.parent
-MAX_MODELS = 100  # below a folder, to choose from
-MAX_CHECKPOINTS = 12  # to choose from; of more, the first, the last and some between
-USUAL_CHECKPOINTS = 3  # chosen until the visitor chooses
+MAX_MODELS = 100  # offered of a folder of models
+MAX_CHECKPOINTS = 12  # offered; of more, the first, the last and some between
+USUAL_CHECKPOINTS = 3  # of them that are selected at first
 STRENGTHS = {0.2: False, 0.4: True, 0.7: True, 0.85: False, 1.15: False, 1.3: True, 1.6: False,
-             2.0: False}  # of a LoRA, whether it is chosen until the visitor chooses  # fmt: skip
-Load = Callable[..., "Generator"]  # `Generator.load`, with device and dtype
-
-
-class LazyGenerator:
-    """A Generator that is opened when it first draws, and stays open."""
-
-    def __init__(self, name: str, load: "Callable[[], Generator]"):
-        self.name = name
-        self._load = load
-        self._generator: Generator | None = None
-
-    def dropped_words(self, prompt: str) -> str:
-        return self._opened().dropped_words(prompt)
-
-    def pictures(self, *job, **more) -> "Iterator[Picture]":
-        return self._opened().pictures(*job, **more)
-
-    def _opened(self) -> "Generator":
-        try:
-            self._generator = self._generator or self._load()
-        except UserError as error:  # its words are for whoever started the app: they hold paths
-            logging.getLogger(__name__).warning("%s", error)
-            raise UserError(
-                f"{self.name} cannot be opened; the app's terminal says why. Leave it out."
-            ) from None
-        return self._generator
-
-
-class TransientGenerator(LazyGenerator):
-    """One that is closed after each job: however many there are, memory holds one at a time."""
-
-    def pictures(self, *job, **more) -> "Iterator[Picture]":
-        try:
-            yield from super().pictures(*job, **more)
-        except Exception as error:
-            # Else the model would live for as long as somebody keeps the error.
-            traceback.clear_frames(error.__traceback__)
-            raise
-        finally:
-            self._generator = None
-            gc.collect()
-
-
-class SlotGenerator(LazyGenerator):
-    """One that stays open until another of its `slot` is opened: memory holds one of them."""
-
-    def __init__(
-        self,
-        name: str,
-        load: "Callable[[], Generator]",
-        slot: "list[SlotGenerator]",
-        is_lora: bool = False,
-    ):
-        """`is_lora`: it draws requests of any `lora_scale`."""
-        super().__init__(name, load)
-        self._slot, self.is_lora = slot, is_lora
-
-    def _opened(self) -> "Generator":
-        if self._slot and self._slot[0] is not self:
-            self._slot.pop()._generator = None
-            gc.collect()
-        generator = super()._opened()
-        self._slot[:] = [self]
-        return generator
+             2.0: False}  # of a LoRA: whether it is selected at first  # fmt: skip
+Load = Callable[..., PictureGenerator]  # `Generator.load`, with device and dtype
 
 
 @dataclass(frozen=True)
@@ -99,28 +29,30 @@ class Variant:
     """A state of the app's model that it can be compared with."""
 
     name: str
-    generator: "Generator"
+    generator: PictureGenerator
     strength: float = 1.0  # 0: the base, 1: all that was learned
-    usual: bool = True  # chosen until the visitor chooses
+    usual: bool = True  # selected at first
 
 
-def picks_of(model: str, load: Load, folder: str | None = None) -> "dict[str, SlotGenerator]":
+def picks_of(model: str, load: Load, folder: str | None = None) -> dict[str, SlotGenerator]:
     """What else can draw instead of the app's model, by name: its base, its checkpoints, and the
     models right below `folder`. Nothing is opened yet.
 
     Raises UserError where there is no such folder, or no model in it.
     """
     slot: list[SlotGenerator] = []
-    found: dict[str, SlotGenerator] = {}
+    picks: dict[str, SlotGenerator] = {}
     if base := base_of(read_run(model), load):
-        found[base.name] = SlotGenerator(base.name, base._load, slot)
-    for each in checkpoints_of(model, load):
-        opened, lora = each.generator._load, is_lora_folder(model)
-        found.setdefault(each.name, SlotGenerator(each.generator.name, opened, slot, lora))
+        picks[base.name] = SlotGenerator(base.name, base.load, slot)
+    for name, load_checkpoint in _checkpoint_loads(model, load).items():
+        is_lora = is_lora_folder(model)
+        picks.setdefault(name, SlotGenerator(name, load_checkpoint, slot, is_lora))
     for place in _below(folder, model):
-        name, opened = model_name(place), partial(load, place)
-        found.setdefault(name, SlotGenerator(name, opened, slot, is_lora_folder(place)))
-    return found
+        name = model_name(place)
+        picks.setdefault(
+            name, SlotGenerator(name, partial(load, place), slot, is_lora_folder(place))
+        )
+    return picks
 
 
 def _below(folder: str | None, model: str) -> Iterator[str]:
@@ -138,7 +70,7 @@ def _below(folder: str | None, model: str) -> Iterator[str]:
 
 
 def _is_model(place: Path) -> bool:
-    """Whether it can be opened, by its name and what lies in it: a pipeline, a LoRA, one file."""
+    """Whether it looks like a model: a pipeline, a LoRA, or a single file."""
     if place.name.startswith("."):
         return False
     if place.is_dir():
@@ -147,7 +79,7 @@ def _is_model(place: Path) -> bool:
 
 
 def base_of(run: dict, load: Load) -> LazyGenerator | None:
-    """The model that run.json says this one was tuned from; None where it is not here."""
+    """The base model that run.json names; None where it is not here and can be no hub id."""
     named = run.get("base_model")
     if not named:
         return None
@@ -162,38 +94,46 @@ def base_of(run: dict, load: Load) -> LazyGenerator | None:
 
 def checkpoints_of(model: str, load: Load) -> list[Variant]:
     """The checkpoints in a model folder, in the order of their steps, and its best/."""
+    loads = _checkpoint_loads(model, load)
+    usual = {*spread([name for name in loads if name != "best"], USUAL_CHECKPOINTS), "best"}
+    return [
+        Variant(name, TransientGenerator(name, load_one), usual=name in usual)
+        for name, load_one in loads.items()
+    ]
+
+
+def _checkpoint_loads(model: str, load: Load) -> dict[str, Callable[[], PictureGenerator]]:
+    """What opens each checkpoint of a model folder, and its best/, by name."""
     name, folder = model_name(model), Path(model)
-    places = (
-        place.name for place in folder.glob("checkpoint-*")
-        if place.is_dir() and place.name[11:].isdecimal()
-    )  # fmt: skip
-    places = spread(sorted(places, key=lambda place: int(place[11:])), MAX_CHECKPOINTS)
-    usual = spread(places, USUAL_CHECKPOINTS)
-    found = []
-    for place in places:
-        opened = partial(load, model, name=f"{name}/{place}", checkpoint=place)
-        found.append(Variant(place, TransientGenerator(place, opened), usual=place in usual))
+    checkpoints = [
+        path.name for path in folder.glob("checkpoint-*")
+        if path.is_dir() and path.name[11:].isdecimal()
+    ]  # fmt: skip
+    checkpoints.sort(key=lambda checkpoint: int(checkpoint[11:]))
+    loads: dict[str, Callable[[], PictureGenerator]] = {
+        checkpoint: partial(load, model, name=f"{name}/{checkpoint}", checkpoint=checkpoint)
+        for checkpoint in spread(checkpoints, MAX_CHECKPOINTS)
+    }
     if (folder / "best").is_dir():
-        opened = partial(load, str(folder / "best"), name=f"{name}/best")
-        found.append(Variant("best", TransientGenerator("best", opened)))
-    return found
+        loads["best"] = partial(load, str(folder / "best"), name=f"{name}/best")
+    return loads
 
 
 def strengths_of(model: str, load: Load) -> list[Variant]:
-    """A LoRA at other strengths than its own; none of what is no LoRA."""
+    """A LoRA at other strengths than its own; none for other models."""
     if not is_lora_folder(model):
         return []
-    found = []
+    variants = []
     for strength, usual in STRENGTHS.items():
         name = f"at {strength:.0%}".replace("%", " %")
-        drawn_by = f"{model_name(model)} x {strength:g}"
-        opened = partial(load, model, name=drawn_by, lora_scale=strength)
-        found.append(Variant(name, TransientGenerator(name, opened), strength, usual))
-    return found
+        recorded_name = f"{model_name(model)} x {strength:g}"
+        load_one = partial(load, model, name=recorded_name, lora_scale=strength)
+        variants.append(Variant(name, TransientGenerator(name, load_one), strength, usual))
+    return variants
 
 
-def spread(values: list, most: int) -> list:
-    """The first, the last and some between: `most` (at least 2) of them, or all if they are few."""
-    if len(values) <= most:
+def spread(values: list, limit: int) -> list:
+    """At most `limit` (at least 2) of the values: the first, the last and some evenly between."""
+    if len(values) <= limit:
         return values
-    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+    return [values[round(i * (len(values) - 1) / (limit - 1))] for i in range(limit)]

@@ -4,15 +4,15 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from PIL import Image
 
+from sampling.generator import DEFAULT_BATCH_SIZE, AppGenerator, OnPreview, OnStep
 from sampling.image import Picture
 from sampling.request import Cancelled, Request
 
 
-class FakeGenerator:
+class FakeGenerator(AppGenerator):
     """Draws a plain colour that depends on the prompt and the seed.
 
     `hold(step)` stops it before that step until `release()`; `steps` lists what it has done.
@@ -47,8 +47,9 @@ class FakeGenerator:
         return prompt[100:]
 
     def pictures(
-        self, requests: Sequence[Request], on_step=None, batch_size=8, on_preview=None
-    ) -> Iterator[Picture]:
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Picture]:  # fmt: skip
         self.requests += requests
         total = sum(request.steps for request in requests)
         for done in range(1, total + 1):
@@ -60,17 +61,11 @@ class FakeGenerator:
             self.steps.append(done)
             if self.error:
                 raise self.error
-            if on_step(done, total):
+            if on_step and on_step(done, total):
                 raise Cancelled
         for request in requests:
             for single in request.singles():
                 yield self._picture(single)
-
-    def stages(self, request: Request, count: int, on_step) -> Iterator[Picture]:
-        (picture,) = self.pictures([request], on_step)
-        for place in range(count):
-            done = request.steps * place // (count - 1)
-            yield replace(picture, settings=picture.settings | {"done": done})
 
     def _picture(self, request: Request) -> Picture:
         drawn = f"{request.prompt} {request.seed}{request.start or ''}"

@@ -67,7 +67,7 @@ def of_model(folder: Path, content: bytes, name: str) -> None:
     """Everything that is read of a model folder before its weights are."""
     from core.model_files import check_files
     from data.caption_tokens import resolution_of
-    from sampling.pipeline import picture_size, read_card, read_run
+    from sampling.model_info import picture_size, read_card, read_run
     from sampling.preview import Preview
     from sampling.variants import base_of
     from webapp.ui.messages import head

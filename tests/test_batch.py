@@ -185,13 +185,13 @@ def test_other_weights_are_another_model_and_another_name_is_not(draw, drawn, ti
 
 
 def test_rows_of_equal_shape_are_drawn_at_once_where_that_is_asked_for(draw, tmp_path, monkeypatch):
-    sizes, begin = [], generate.Generator.course
+    sizes, begin = [], generate.Generator.denoising_events
 
     def noted(self, requests, *arguments, **options):
         sizes.append(len(requests))
         return begin(self, requests, *arguments, **options)
 
-    monkeypatch.setattr(generate.Generator, "course", noted)
+    monkeypatch.setattr(generate.Generator, "denoising_events", noted)
     rows = [{"prompt": f"a {n}", "width": 64 if n % 2 else 32} for n in range(7)]
     draw(rows)
     assert sizes == [1] * 7
@@ -388,7 +388,7 @@ def test_a_manifest_that_cannot_be_read_is_a_sentence(draw, tmp_path, content, w
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "manifest.jsonl").write_text(content)
     code, _, err = draw(THREE)
-    assert code == 2 and words in err and "Delete the file to draw all anew" in err
+    assert code == 2 and words in err and "Delete the file to draw all again" in err
     assert names(tmp_path / "out") == ["manifest.jsonl"]
 
 

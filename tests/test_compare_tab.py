@@ -15,8 +15,9 @@ from test_app import in_browser, open_page
 from test_ui import contrast
 
 import app
+from sampling.lazy_generators import TransientGenerator
 from sampling.request import Request
-from sampling.variants import TransientGenerator, Variant
+from sampling.variants import Variant
 from webapp.comparison import Variants
 from webapp.limits import PUBLIC
 from webapp.ui.grid import table

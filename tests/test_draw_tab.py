@@ -16,8 +16,8 @@ from test_app import page as page
 from test_app import url as url
 
 import app
+from sampling.examples import examples_of
 from sampling.request import Request
-from webapp.ui.examples import examples_of
 
 
 @pytest.fixture(scope="module")

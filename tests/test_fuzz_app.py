@@ -21,14 +21,14 @@ from test_fuzz_data import CARD, FUZZ, HOSTILE, RUN, VOTE, altered, odd_json
 
 from core import hub, inputs
 from core.errors import UserError
+from sampling.examples import examples_of
 from sampling.image_metadata import request_of
 from sampling.init_image import InitImage
-from sampling.pipeline import picture_size, read_card, read_run
+from sampling.model_info import picture_size, read_card, read_run
 from sampling.request import Request
 from webapp import limits
 from webapp.http_security import parse_json
 from webapp.rest_api import request_of as request_of_json
-from webapp.ui.examples import examples_of
 from webapp.ui.messages import head
 from webapp.ui.permalink import link_to, linked
 from webapp.ui.scores_tab import scores_page

@@ -90,7 +90,7 @@ MIXED = [
 
 def side_by_side(generator: Generator, requests, late: int) -> dict[int, list]:
     """The pictures of each request, all drawn together; the last joins `late` steps later."""
-    courses = {place: generator.course([request]) for place, request in enumerate(requests)}
+    courses = {i: generator.denoising_events([request]) for i, request in enumerate(requests)}
     pictures, wanting, rounds = {place: [] for place in courses}, {}, 0
     while courses or wanting:
         for place in list(courses):

@@ -16,8 +16,8 @@ from test_rest_api import until
 import app
 from core.errors import UserError
 from core.layouts import LORA_FILE
+from sampling.lazy_generators import SlotGenerator
 from sampling.request import Request
-from sampling.variants import SlotGenerator
 from webapp.comparison import Variants
 from webapp.ui.image_actions import VARIATIONS, variations_of
 from webapp.ui.model_picker import ModelPicker

@@ -12,12 +12,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from core.errors import UserError
+from sampling.examples import examples_of
 from sampling.generator import DEFAULT_MODEL
 from sampling.image import Picture
 from sampling.image_metadata import init_image_of, request_from, request_of, settings_of
 from sampling.request import Request
 from webapp.limits import MAX_CHUNKS, MAX_TEXT_BYTES
-from webapp.ui.examples import examples_of
 
 SETTINGS = {"prompt": "a red creature, with wings", "negative_prompt": "blur\nnoise", "seed": 7,
             "steps": 12, "guidance_scale": 6.5, "width": 64, "height": 96,

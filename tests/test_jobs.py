@@ -7,7 +7,7 @@ from fakes import FakeGenerator
 
 from core.errors import UserError
 from sampling.image import Picture
-from sampling.pipeline import read_card
+from sampling.model_info import read_card
 from sampling.request import Cancelled, Request
 from webapp.queue import MAX_WAITING_JOBS
 from webapp.worker import PromptTruncated, Step, Worker

@@ -13,10 +13,10 @@ from test_app import browser as browser  # a fixture
 from test_app import in_browser, open_page, status
 
 import app
+from sampling.examples import example_of
 from sampling.request import Request
 from webapp.allowed_hosts import AllowedHosts, hosts_of
 from webapp.ui import strings
-from webapp.ui.examples import example_of
 from webapp.ui.link_preview import HEIGHT, WIDTH, LinkPreview
 from webapp.ui.permalink import link_to
 

@@ -11,12 +11,12 @@ from test_app import browser as browser  # a fixture
 from test_scores_tab import log, of, validate
 
 import app
+from sampling.examples import examples_of
 from sampling.request import Request
 from sampling.variants import Variant
 from webapp.comparison import Variants
 from webapp.gallery_folder import Gallery
 from webapp.ui import strings
-from webapp.ui.examples import examples_of
 
 WIDE, NARROW = {"width": 1200, "height": 900}, {"width": 375, "height": 800}
 SHIFTS = """window.shifted = 0;

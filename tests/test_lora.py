@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save_file
 from core.errors import UserError
 from core.layouts import KOHYA_FILE, LORA_FILE, kohya_layer
 from sampling.generator import Generator
-from sampling.pipeline import open_pipeline
+from sampling.pipeline import open_pipeline, sha256_of_weights
 from sampling.request import Request
-from sampling.trained_weights import sha256_of_weights
 from training import checkpoint
 from training.loop import train
 

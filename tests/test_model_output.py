@@ -15,10 +15,10 @@ from runs import config_for, fresh_run, prepared, write_metadata
 
 import train_text_to_image
 from core.errors import UserError
+from sampling.examples import examples_of
 from sampling.generator import Generator
 from sampling.preview import Preview
 from training.model_output import hard_pictures, keep_examples
-from webapp.ui.examples import examples_of
 
 
 class Hub:

@@ -17,7 +17,8 @@ import metrics
 import train_text_to_image
 from core.captions import NOTHING, Captions, captions_of, words_of
 from evaluation.prompts import CREATURES
-from sampling.pipeline import title_of
+from sampling.lazy_generators import OpeningGenerator
+from sampling.model_info import title_of
 from sampling.request import MAX_PROMPT_CHARACTERS
 from webapp.ui import strings
 from webapp.ui.messages import head
@@ -46,7 +47,7 @@ def trained(tiny_model, tmp_path_factory):
 
 
 def test_a_model_of_other_things_shows_no_creature_on_its_page_nor_in_its_scores(trained):
-    generator = app.OpeningGenerator(str(trained))
+    generator = OpeningGenerator(str(trained))
     demo = app.build_app(generator)
     shown = json.dumps(demo.get_config_file(), default=str)
     ours = {word for text in CREATURES for word in words_of(text)}

@@ -18,7 +18,7 @@ from evaluation.prompts import can_be_drawn
 from evaluation.validation_prompts import asked_for
 from sampling.generator import Generator
 from sampling.image_metadata import request_of
-from sampling.prompt_weights import escaped, has_marks, parts_of, words_of
+from sampling.prompt import escaped, has_marks, parts_of, words_of
 from sampling.request import Request
 from webapp.ui.permalink import link_to, linked
 

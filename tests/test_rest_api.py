@@ -20,6 +20,7 @@ from ports import some_port
 from starlette.datastructures import Headers
 
 import app
+from sampling.lazy_generators import OpeningGenerator
 from sampling.request import BOUNDS, Request
 from webapp import http_security
 from webapp.http_security import Refusal, parse_json, refuse_foreign_origin
@@ -156,7 +157,7 @@ def test_the_shown_curl_command_works(url, tmp_path):
     command = html.unescape(re.search("<pre>(.*?)</pre>", page, re.S)[1])
     subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True)
     with Image.open(tmp_path / "7.png") as png:
-        assert png.text["parameters"].startswith(proposals(None)[0])
+        assert png.text["parameters"].startswith(proposals(FakeGenerator())[0])
 
 
 def test_a_host_header_is_no_markup(url):
@@ -469,7 +470,7 @@ def test_ready_only_when_the_model_is_open(tiny_model):
 
     from webapp.rest_api import routes
 
-    generator = app.OpeningGenerator(tiny_model)
+    generator = OpeningGenerator(tiny_model)
     client = TestClient(Starlette(routes=routes(Worker(generator), lambda: generator.ready)))
     assert client.get("/healthz").status_code == 200
     assert client.get("/readyz").status_code == 503

@@ -7,7 +7,7 @@ from test_app import generate, in_browser, open_page, open_settings, status
 from test_app import url as url
 from test_rest_api import until
 
-from sampling.sizes import size_note
+from sampling.request import size_note
 
 SIDE = 128  # pixels of what the model says that it learned from
 

@@ -24,10 +24,10 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import metrics
-from app import OpeningGenerator
 from core.errors import UserError
 from sampling import single_file
 from sampling.generator import Generator
+from sampling.lazy_generators import OpeningGenerator
 from sampling.pipeline import open_pipeline
 from sampling.request import Request
 from sampling.single_file import read_weights

@@ -10,16 +10,9 @@ from fakes import FakeGenerator
 from core.errors import UserError
 from core.layouts import LORA_FILE
 from sampling.generator import Generator
+from sampling.lazy_generators import LazyGenerator, SlotGenerator, TransientGenerator
 from sampling.request import Cancelled, Request
-from sampling.variants import (
-    LazyGenerator,
-    SlotGenerator,
-    TransientGenerator,
-    checkpoints_of,
-    picks_of,
-    spread,
-    strengths_of,
-)
+from sampling.variants import checkpoints_of, picks_of, spread, strengths_of
 from webapp.comparison import variants_of
 from webapp.worker import Worker
 

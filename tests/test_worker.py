@@ -414,13 +414,13 @@ def test_a_job_that_is_over_keeps_nothing_of_the_model(shared, ends):
 
 def test_a_client_with_many_jobs_side_by_side_delays_another_by_at_most_two(shared):
     worker, started = Worker(shared), []
-    course = shared.course
+    course = shared.denoising_events
 
     def noted(requests, *job, **more):
         started.append(requests[0].prompt)
         return course(requests, *job, **more)
 
-    shared.course = noted
+    shared.denoising_events = noted
     greedy = [worker.submit([Request("greedy", steps=3)], Client("greedy")) for _ in range(8)]
     wait = [worker.submit([Request("greedy", steps=3)], Client("greedy")) for _ in range(4)]
     modest = worker.submit([Request("modest", steps=3)], Client("modest"))

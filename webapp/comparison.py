@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.errors import UserError
-from sampling.pipeline import model_name, read_run
+from sampling.model_info import model_name, read_run
 from sampling.variants import Load, Variant, base_of, checkpoints_of, strengths_of
 from webapp.votes import Votes
 
 if TYPE_CHECKING:
-    from sampling.generator import Generator
+    from sampling.generator import PictureGenerator
 
 
 @dataclass(frozen=True)
 class Variants:
     """What the app's model is compared with; false where there is nothing."""
 
-    base: Generator | None = None
+    base: PictureGenerator | None = None
     variants: tuple[Variant, ...] = ()
     votes: Votes = field(default_factory=Votes)
 

@@ -8,7 +8,7 @@ from core.errors import UserError
 from core.limits import Limit
 from sampling.init_image import MAX_INIT_BYTES, MAX_INIT_PIXELS, MAX_LOOKED_AT
 from sampling.png_text import MAX_CHUNKS, MAX_TEXT_BYTES
-from sampling.prompt_weights import MAX_WEIGHT
+from sampling.prompt import MAX_WEIGHT
 from sampling.request import BOUNDS, MAX_PROMPT_CHARACTERS, Request
 from webapp import queue
 from webapp.worker import Job, Worker

@@ -12,8 +12,7 @@ from anyio import CapacityLimiter, to_thread
 
 from core.errors import UserError
 from sampling.image import PROBLEMS, Picture
-from sampling.request import Cancelled, Request
-from sampling.sizes import size_note
+from sampling.request import Cancelled, Request, size_note
 from webapp.client_address import client_of
 from webapp.openapi import DESCRIPTIONS
 from webapp.rest_api import KEYS, LOOKERS, asked
@@ -71,7 +70,7 @@ async def _follow(
     job: Job, request: Request, drawings: ImageStore
 ) -> AsyncIterator[tuple[list, dict]]:
     """How far it is, and at the end the files and the settings, with what went wrong in words."""
-    told = size_note(request.width, request.height, getattr(job.generator, "size", None))
+    told = size_note(request.width, request.height, job.generator.size)
     files, settings, notes = [], {}, [told] if told else []
     async for event in _events(job):
         if isinstance(event, Step):

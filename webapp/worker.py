@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from sampling.denoiser import Drawing
-    from sampling.generator import Generator
+    from sampling.generator import AppGenerator, PictureGenerator
 
 NOBODY = Client()  # in particular
 TOGETHER = 8  # jobs, and pictures of the model's own size, that take their steps together
@@ -77,7 +77,7 @@ class Job:
         requests: Sequence[Request],
         client: Client,
         leave: "Callable[[Job], None]",
-        generator: "Generator",
+        generator: "PictureGenerator",
         side_by_side: bool = False,
         keep: Callable[[Picture], None] | None = None,
     ):
@@ -192,7 +192,7 @@ class Job:
         for request in self.requests:
             if words := generator.dropped_words(request.words):
                 self.tell(PromptTruncated(words))
-        draw = generator.course if self.side_by_side else generator.pictures
+        draw = generator.denoising_events if self.side_by_side else generator.pictures
         yield from draw(self.requests, self._on_step, on_preview=self._on_preview)
 
     def _on_step(self, done: int, total: int) -> bool:
@@ -208,14 +208,14 @@ class Worker:
     """Draws one job at a time, or several side by side where the generator does; which one is next,
     the line says. A job once begun is finished."""
 
-    def __init__(self, generator: "Generator", keep: Callable[[Picture], None] | None = None):
+    def __init__(self, generator: "AppGenerator", keep: Callable[[Picture], None] | None = None):
         """`keep` is given each picture, in the worker's thread; it may raise UserError."""
         self.generator = generator
         self._keep = keep
         self.counts = Counter()  # jobs "done", "failed", "cancelled", "refused"; "pictures"
         self.drawing_seconds = 0.0
         self._drawn: list[Job] = []  # now
-        self._side = getattr(generator, "size", None) or USUAL_SIDE
+        self._side = generator.size or USUAL_SIDE
         self._room = TOGETHER * self._side**2  # pixels
         self._line = FairQueue()
         self._changed = threading.Condition()
@@ -231,7 +231,7 @@ class Worker:
         self,
         requests: Sequence[Request],
         client: Client = NOBODY,
-        generator: "Generator | None" = None,
+        generator: "PictureGenerator | None" = None,
         kept: bool = True,
     ) -> Job:
         """Queue a job. Jobs of different clients take turns.
@@ -241,7 +241,7 @@ class Worker:
         already, or too much of this client's.
         """
         generator = generator or self.generator
-        shares = generator is self.generator and getattr(generator, "draws_side_by_side", False)
+        shares = generator is self.generator and self.generator.draws_side_by_side
         # Drawings side by side share the weights, which hold a LoRA at one scale.
         shares = shares and all(request.lora_scale == 1 for request in requests)
         job = Job(requests, client, self._leave, generator, shares, self._keep if kept else None)

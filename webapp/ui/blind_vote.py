@@ -23,7 +23,7 @@ from webapp.votes import CHOICES, SIDES, Tally, VotePair, Votes, win_rate
 from webapp.worker import Worker
 
 if TYPE_CHECKING:
-    from sampling.generator import Generator
+    from sampling.generator import PictureGenerator
 
 BUTTONS = dict(zip(CHOICES, (strings.LEFT, strings.SAME, strings.RIGHT), strict=True))
 
@@ -32,7 +32,7 @@ class BlindVote:
     """Components are created in the current Blocks context."""
 
     def __init__(
-        self, worker: Worker, base: Generator, votes: Votes, image_store: ImageStore,
+        self, worker: Worker, base: PictureGenerator, votes: Votes, image_store: ImageStore,
         examples: Sequence[str],
     ):  # fmt: skip
         self._worker, self._base, self._votes = worker, base, votes

@@ -22,7 +22,7 @@ from webapp.ui.sequential_draws import SequentialDraws, seed_or_new
 from webapp.worker import Worker
 
 if TYPE_CHECKING:
-    from sampling.generator import Generator
+    from sampling.generator import PictureGenerator
 
 SLIDER = "slider"  # id of its tab
 
@@ -51,9 +51,11 @@ class CompareTab:
 class Slider:
     """The model's image over its base's, of the same prompt and seed."""
 
-    def __init__(self, worker: Worker, base: Generator, image_store: ImageStore, example: str):
+    def __init__(
+        self, worker: Worker, base: PictureGenerator, image_store: ImageStore, example: str
+    ):
         self._worker, self._base, self._image_store = worker, base, image_store
-        size = getattr(worker.generator, "size", None)
+        size = worker.generator.size
         with gr.Row(elem_id="compare", elem_classes=size_class(size)):
             with gr.Column():
                 self._lay_out_inputs(example)

@@ -15,8 +15,8 @@ import gradio as gr
 from core.errors import UserError
 from sampling import image_metadata
 from sampling.image import DARK_NOTE, PROBLEMS, Picture, file_stem
+from sampling.model_info import is_lora_folder
 from sampling.request import Request
-from sampling.trained_weights import is_lora_folder
 from webapp.client_address import client_of
 from webapp.limits import Limits
 from webapp.queue import Client
@@ -67,9 +67,9 @@ class DrawTab:
         """`can_compare`: `offer_comparison` will be called; `models`: others than the app's own."""
         self._worker, self._image_store, self._uploads = worker, image_store, uploads
         generator = worker.generator
-        self._examples = getattr(generator, "examples", ())
+        self._examples = generator.examples
         self._proposals = proposals(generator)
-        self._size = getattr(generator, "size", None)
+        self._size = generator.size
         # A grid: page.css puts `show` beside the others, or between them.
         with gr.Row(elem_id="sheet", elem_classes=size_class(self._size)):
             with gr.Column(elem_id="ask"):
@@ -96,7 +96,7 @@ class DrawTab:
             gr.Examples(prompts, self._form.prompt, label=strings.TRY, elem_id="try")
         init_image = InitImageInput(self._uploads)
         generator = self._worker.generator
-        folder = getattr(generator, "folder", None)
+        folder = generator.folder
         is_lora = folder is not None and is_lora_folder(str(folder))
         self._picker = ModelPicker(generator.name, models, is_lora)
         with gr.Accordion(strings.SETTINGS, open=False, elem_id="settings"):

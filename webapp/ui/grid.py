@@ -21,7 +21,7 @@ from webapp.ui.sequential_draws import SequentialDraws, seed_or_new
 from webapp.worker import Worker
 
 if TYPE_CHECKING:
-    from sampling.generator import Generator
+    from sampling.generator import PictureGenerator
 
 MAX_PROMPTS = 6
 MAX_COLUMNS = 8
@@ -122,7 +122,7 @@ class Grid:
         return columns
 
 
-def columns_of(own: Generator, variants: Variants) -> list[Variant]:
+def columns_of(own: PictureGenerator, variants: Variants) -> list[Variant]:
     """In the order of their strength: the base, variants, the final model, stronger variants."""
     base = [Variant(strings.BASE, variants.base, 0.0)] if variants.base else []
     columns = [*base, *variants.variants, Variant(strings.FINAL, own)]

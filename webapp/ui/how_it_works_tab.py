@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from sampling.generator import DEFAULT_BATCH_SIZE, AppGenerator, OnPreview, OnStep, PictureGenerator
 from sampling.image import Picture
 from sampling.request import Request
 from webapp.ui import strings
@@ -16,23 +16,23 @@ from webapp.ui.messages import data_uri
 from webapp.ui.sequential_draws import SequentialDraws
 from webapp.worker import Worker
 
-if TYPE_CHECKING:
-    from sampling.generator import Generator
-
 STAGES = 6  # images from pure noise to the finished one
 SEED = 1
 
 
-class StagesGenerator:
+class StagesGenerator(PictureGenerator):
     """A generator that yields, for each request, the stages of its denoising."""
 
-    def __init__(self, generator: Generator):
+    def __init__(self, generator: AppGenerator):
         self.name, self._generator = generator.name, generator
 
     def dropped_words(self, prompt: str) -> str:
         return self._generator.dropped_words(prompt)
 
-    def pictures(self, requests: Sequence[Request], on_step, on_preview=None) -> Iterator[Picture]:
+    def pictures(
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Picture]:  # fmt: skip
         for request in requests:
             yield from self._generator.stages(request, STAGES, on_step)
 

@@ -25,7 +25,7 @@ from webapp.ui import strings
 from webapp.ui.validation_images import samples_of
 
 if TYPE_CHECKING:
-    from webapp.ui.examples import Example
+    from sampling.examples import Example
 
 ICON = Path(__file__).with_name("favicon.svg")
 PICTURE = "preview.jpg"

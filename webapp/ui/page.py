@@ -53,7 +53,7 @@ class Page:
         mend_gradio()
         self._worker, self._image_store = worker, ImageStore()
         self._variants, self._models, self._gallery = variants, models, gallery
-        own = getattr(worker.generator, "title", "") or worker.generator.name
+        own = worker.generator.title or worker.generator.name
         self._title = title or own
         self.blocks = gr.Blocks(
             title=self._title, analytics_enabled=False, delete_cache=CACHED_SECONDS
@@ -61,8 +61,8 @@ class Page:
         self.blocks.uploads = Uploads()
         generator = worker.generator
         self.blocks.preview = LinkPreview(
-            self._title, origin(generator.run), getattr(generator, "examples", ()),
-            getattr(generator, "folder", None),
+            self._title, origin(generator.run), generator.examples,
+            generator.folder,
         )  # fmt: skip
         with self.blocks:
             self._lay_out()
@@ -80,8 +80,8 @@ class Page:
                 with gr.Tab(strings.GALLERY) as tab:
                     GalleryTab(self._gallery, tab)
             with gr.Tab(strings.SCORES) as tab:
-                ScoresTab(generator.run, getattr(generator, "folder", None), tab)
-            if card := getattr(generator, "card", ""):
+                ScoresTab(generator.run, generator.folder, tab)
+            if card := generator.card:
                 with gr.Tab(strings.MODEL):
                     gr.Markdown(card, elem_classes="text")
             with gr.Tab(strings.HOW) as tab:

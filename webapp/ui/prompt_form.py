@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from core.errors import UserError
-from sampling.prompt_weights import parts_of, words_of
+from sampling.prompt import parts_of, words_of
 from sampling.request import MAX_PROMPT_CHARACTERS
 from webapp.ui import strings
 from webapp.ui.generate_button import GenerateButton
@@ -15,7 +15,7 @@ from webapp.ui.messages import event_value, note, tokens_read
 from webapp.ui.prompt_suggestions import CHOOSE, about_words, with_word
 
 if TYPE_CHECKING:
-    from sampling.generator import Generator
+    from sampling.generator import AppGenerator
 
 HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
 
@@ -26,9 +26,9 @@ class PromptForm:
     Components are created in the current Blocks context. Call `connect` once the settings exist.
     """
 
-    def __init__(self, generator: Generator, placeholder: str):
+    def __init__(self, generator: AppGenerator, placeholder: str):
         self._generator = generator
-        self._captions = getattr(generator, "captions", None)
+        self._captions = generator.captions
         self.prompt = gr.Textbox(
             "",
             label=strings.PROMPT,
@@ -73,7 +73,7 @@ class PromptForm:
 
     @property
     def _is_open(self) -> bool:
-        return getattr(self._generator, "ready", True)
+        return self._generator.ready
 
     def _describe(self, prompt: str, prompt_weights: bool) -> tuple[str, str]:
         return self._token_count(prompt, prompt_weights), about_words(self._captions, prompt)

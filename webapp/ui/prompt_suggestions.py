@@ -7,7 +7,8 @@ from html import escape
 
 from core.captions import Captions, completed
 from core.errors import UserError
-from sampling.prompt_weights import escaped
+from sampling.generator import AppGenerator
+from sampling.prompt import escaped
 from sampling.request import MAX_PROMPT_CHARACTERS, Request
 from webapp.ui import strings
 from webapp.ui.messages import note
@@ -23,11 +24,11 @@ CHOOSE = """element.addEventListener("click", (event) => {
 });"""
 
 
-def proposals(generator) -> tuple[str, ...]:
+def proposals(generator: AppGenerator) -> tuple[str, ...]:
     """Prompts to try a model with, at least one: those of its examples, then captions like those
     that it learned."""
-    known = getattr(generator, "captions", None)
-    examples = [each.request.prompt for each in getattr(generator, "examples", ())]
+    known = generator.captions
+    examples = [each.request.prompt for each in generator.examples]
     # Brackets in a caption are words, not weights.
     captions = [escaped(each) for each in (known.examples if known else ()) if _can_be_drawn(each)]
     short = [each for each in captions if len(each) <= SHORT_PROMPT]

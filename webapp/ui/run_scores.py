@@ -13,7 +13,7 @@ from pathlib import Path
 from core.errors import UserError
 from core.inputs import read_own
 from core.run_log import FILE, of_run, records_in
-from sampling.pipeline import read_run
+from sampling.model_info import read_run
 from sampling.variants import spread
 from webapp.report_routes import reports_in
 

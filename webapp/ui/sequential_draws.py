@@ -13,7 +13,7 @@ from webapp.ui.messages import ProgressText, note, notice
 from webapp.worker import Job, NotSaved, PromptTruncated, Worker
 
 if TYPE_CHECKING:
-    from sampling.generator import Generator
+    from sampling.generator import PictureGenerator
 
 
 class SequentialDraws:
@@ -38,7 +38,9 @@ class SequentialDraws:
         if job := self._job:
             job.cancel()
 
-    def draw(self, requests: Sequence[Request], generator: "Generator") -> Iterator[str | Picture]:
+    def draw(
+        self, requests: Sequence[Request], generator: "PictureGenerator"
+    ) -> Iterator[str | Picture]:
         """Queue a job; its progress as HTML, and its images as they come.
 
         Raises Cancelled after `cancel`, and UserError when it cannot be drawn.

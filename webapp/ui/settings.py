@@ -10,8 +10,7 @@ import gradio as gr
 from gradio.components import Component
 
 from core.errors import UserError
-from sampling.request import BOUNDS, SCHEDULERS, SEEDS, Request
-from sampling.sizes import size_note
+from sampling.request import BOUNDS, SCHEDULERS, SEEDS, Request, size_note
 from webapp.limits import Limits
 from webapp.ui import strings
 from webapp.ui.image_actions import VARIATION_STRENGTH

@@ -16,8 +16,8 @@ from PIL import Image
 from core.errors import UserError
 from core.inputs import CARD_BYTES, read_own
 from core.printable import printable
+from sampling.examples import Example, example_of
 from webapp.ui import strings
-from webapp.ui.examples import Example, example_of
 from webapp.ui.messages import data_uri
 from webapp.ui.run_scores import number
 

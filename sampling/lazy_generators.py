@@ -1,0 +1,165 @@
+"""Generators whose model is opened later: when it first draws, or while the page is already up."""
+
+import gc
+import logging
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.captions import captions_of
+from core.errors import UserError
+from core.inputs import is_folder
+from sampling.examples import examples_of
+from sampling.generator import (
+    DEFAULT_BATCH_SIZE,
+    AppGenerator,
+    Generator,
+    OnPreview,
+    OnStep,
+    PictureGenerator,
+)
+from sampling.image import Picture
+from sampling.model_info import (
+    is_model_folder,
+    model_name,
+    picture_size,
+    read_card,
+    read_run,
+    title_of,
+)
+from sampling.request import Request
+
+if TYPE_CHECKING:
+    from sampling.denoiser import Drawing
+
+
+class ForwardingGenerator(PictureGenerator):
+    """Draws with another generator, which `opened` provides."""
+
+    def opened(self) -> PictureGenerator:
+        raise NotImplementedError
+
+    def dropped_words(self, prompt: str) -> str:
+        return self.opened().dropped_words(prompt)
+
+    def pictures(
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Picture]:  # fmt: skip
+        return self.opened().pictures(requests, on_step, batch_size, on_preview)
+
+
+class LazyGenerator(ForwardingGenerator):
+    """Opens its model when it first draws, and keeps it open."""
+
+    def __init__(self, name: str, load: Callable[[], PictureGenerator]):
+        self.name = name
+        self.load = load
+        self._generator: PictureGenerator | None = None
+
+    def opened(self) -> PictureGenerator:
+        if self._generator is None:
+            try:
+                self._generator = self.load()
+            except UserError as error:  # meant for the app's owner: it may name paths
+                logging.getLogger(__name__).warning("%s", error)
+                raise UserError(
+                    f"{self.name} cannot be opened; the app's terminal says why. Leave it out."
+                ) from None
+        return self._generator
+
+    def close(self) -> None:
+        """Free the model's memory; the next drawing opens it again."""
+        self._generator = None
+        gc.collect()
+
+
+class TransientGenerator(LazyGenerator):
+    """Closed after each job: of any number of them, memory holds one at a time."""
+
+    def pictures(
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Picture]:  # fmt: skip
+        try:
+            yield from super().pictures(requests, on_step, batch_size, on_preview)
+        except Exception as error:
+            # The frames of its traceback would keep the model alive as long as the error is kept.
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            self.close()
+
+
+class SlotGenerator(LazyGenerator):
+    """Stays open until another generator of its `slot` is opened: memory holds one of them."""
+
+    def __init__(
+        self,
+        name: str,
+        load: Callable[[], PictureGenerator],
+        slot: "list[SlotGenerator]",
+        is_lora: bool = False,
+    ):
+        """`slot`: shared by the generators, holds the open one. `is_lora`: its requests may have
+        any `lora_scale`."""
+        super().__init__(name, load)
+        self._slot, self.is_lora = slot, is_lora
+
+    def opened(self) -> PictureGenerator:
+        if self._slot and self._slot[0] is not self:
+            self._slot.pop().close()
+        generator = super().opened()
+        self._slot[:] = [self]
+        return generator
+
+
+class OpeningGenerator(ForwardingGenerator, AppGenerator):
+    """The app's model while it is being opened: described at once; drawing waits until it is open.
+
+    `open` and the methods that draw are called from different threads.
+    """
+
+    def __init__(self, model: str):
+        """Raises UserError where `model` is neither a model folder nor can be a hub id."""
+        is_model_folder(model)
+        self._model = model
+        self.name = model_name(model)
+        self.run, self.folder = read_run(model), Path(model) if is_folder(model) else None
+        self.size, self.card = picture_size(model), read_card(model)
+        self.title = title_of(self.card) or self.name
+        self.captions = captions_of(model)
+        self.examples = examples_of(model)
+        self.ready = False
+        self._generator: AppGenerator | None = None
+        self._opened = threading.Event()
+
+    def open(self, device: str | None, dtype: str | None) -> None:
+        """Load the model. Raises UserError, as `Generator.load` does."""
+        self._generator = Generator.load(self._model, device=device, dtype=dtype)
+        self.draws_side_by_side, self.ready = self._generator.draws_side_by_side, True
+        self._opened.set()
+
+    def opened(self) -> AppGenerator:
+        self._opened.wait()
+        assert self._generator is not None
+        return self._generator
+
+    def denoising_events(
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> "Iterator[Drawing | Picture]":  # fmt: skip
+        return self.opened().denoising_events(requests, on_step, batch_size, on_preview)
+
+    def step(self, drawings: "Sequence[Drawing]") -> None:
+        self.opened().step(drawings)
+
+    def stages(
+        self, request: Request, count: int, on_step: OnStep | None = None
+    ) -> Iterator[Picture]:
+        return self.opened().stages(request, count, on_step)
+
+    def tokens(self, prompt: str) -> tuple[int, int]:
+        return self.opened().tokens(prompt)
