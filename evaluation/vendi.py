@@ -50,18 +50,15 @@ def vendi(features: ndarray) -> float:
 
 def variety(made: ndarray, reference: ndarray) -> Variety | None:
     """Compare pictures of different prompts with training pictures by their features, float N,D and
-    M,D; None with fewer than MIN_PROMPTS pictures, or fewer than twice as many training pictures.
-
-    Cosines are taken around the training pictures' mean: what all of them share is no variety.
-    """
+    M,D of length 1; None with fewer than MIN_PROMPTS pictures, or fewer than twice as many training
+    pictures."""
     import numpy as np
 
     random = np.random.default_rng(0)
     count = min(len(made), len(reference) // 2, MAX_PICTURES)
     if count < MIN_PROMPTS:
         return None
-    centre = reference.mean(0, dtype="float64")
-    made, reference = (_directions(each - centre) for each in (made, reference))
+    made, reference = made.astype("float64"), reference.astype("float64")
 
     def draws(features: ndarray, times: int) -> ndarray:
         return np.array([vendi(random.choice(features, count, False)) for _ in range(times)])
@@ -72,13 +69,6 @@ def variety(made: ndarray, reference: ndarray) -> Variety | None:
     reach = Z * scores.std(ddof=1) / np.sqrt(1 - count / len(reference))
     mean = float(scores.mean())
     return Variety(float(value), count, mean, (mean - float(reach), mean + float(reach)))
-
-
-def _directions(features: ndarray) -> ndarray:
-    """Rows of length 1; of one at the centre, 0."""
-    import numpy as np
-
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
 def _compute(sample: Sample) -> Variety | None:
