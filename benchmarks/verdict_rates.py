@@ -21,7 +21,7 @@ from evaluation.comparison import AgainstBase, Comparison, against, compare
 from evaluation.mmd import KERNELS, difference, repeats
 from evaluation.results import Result, best_of
 from evaluation.scores import ModelScores, PromptScore, ScoredImage
-from webapp.votes import Tally, VotePair, Votes, win_rate
+from webapp.votes import Tally, VotePair, Votes, preference_rate
 
 PROMPTS = (16, 64, 256)
 MANY = 256  # prompts
@@ -260,7 +260,7 @@ def said_to_repeat(few: int | None, count: int, training: int, random: Generator
 @cache
 def decided(tally: Tally) -> str | None:
     """What the page's interval says at this tally: the model "wins", "loses", or nothing yet."""
-    _, low, high = win_rate(tally)
+    _, low, high = preference_rate(tally)
     if low > 0.5:
         return "wins"
     return "loses" if high < 0.5 else None

@@ -235,14 +235,14 @@ def _open(name: str, model_name: str, **options) -> tuple:
     """(model, preprocess, tokenizer). Raises UserError for whatever open_clip cannot open."""
     import open_clip
 
-    try:
-        with silent_log(), hub.bounded_downloads():
+    with silent_log(), hub.bounded_downloads():
+        try:
             # Unlike `create_model`, this raises if weights are missing.
             model, preprocess = open_clip.create_model_from_pretrained(model_name, **options)
             return model, preprocess, open_clip.get_tokenizer(model_name)
-    except Exception as error:  # a damaged file can make open_clip raise anything
-        reason = reason_of(error).rstrip(".: ")
-        raise UserError(f"Cannot open scorer {name}: {reason}.") from error
+        except Exception as error:  # a damaged file can make open_clip raise anything
+            reason = reason_of(error).rstrip(".: ")
+            raise UserError(f"Cannot open scorer {name}: {reason}.") from error
 
 
 def _portable(name: str) -> str:

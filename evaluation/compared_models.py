@@ -55,6 +55,8 @@ def compared_models(
         if lora_scales and not is_lora_folder(model):
             raise UserError(f"--lora_scale is for LoRA folders; {model} is none. Leave it out.")
     found: list[ComparedModel] = []
+    if base not in (None, "", "none"):
+        is_model_folder(str(base))
     if generator := _base(first, base, load):
         found.append(ComparedModel(generator.name, lambda: generator, opened=True, role="base"))
     for number, model in enumerate([*others, first]):

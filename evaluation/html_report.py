@@ -122,15 +122,14 @@ def _curves(results: Sequence[Result], best: Result | None) -> Iterator[str]:
     """Curves over the checkpoints of the model, if there are at least 3."""
     model = results[-1].model
     own = (r for r in results if r.model == model or r.model.startswith(f"{model}/"))
-    steps = {r.step: r for r in own if r.step is not None}
-    if len(steps) < 3:
+    course = sorted(((r.step, r) for r in own if r.step is not None), key=lambda pair: pair[0])
+    if len(course) < 3:
         return
     marked = best.step if best else None
     yield '<h2>Over the checkpoints</h2>\n<div class="plots">\n'
     for name, value in CURVES.items():
-        points = [
-            (step, found) for step in sorted(steps) if (found := value(steps[step])) is not None
-        ]
+        values = [(step, value(each)) for step, each in course]
+        points = [(step, known) for step, known in values if known is not None]
         if len(points) > 1:
             yield curve(name, points, marked)
     yield "</div>\n"

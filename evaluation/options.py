@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from evaluation.clip_score import VIT_B_16, check_name
 from evaluation.judges import options as judge_options
 from evaluation.prompts import SEED_STRIDE, SETS
 from sampling.generator import DEFAULT_MODEL
+from sampling.pipeline import read_run
 from sampling.request import Request
 
 DRAWING = (  # options that mean nothing beside --pictures
@@ -130,11 +132,23 @@ def _check_destinations(options: argparse.Namespace) -> None:
     if len({*places.values()}) < len(places):
         raise UserError("--output and --report are the same file. Give two names.")
     if options.write_run:
+        rewritable_run(options.model[0])
         places["write_run"] = Path(options.model[0]) / "run.json"
     for name, path in places.items():
         rehearse(f"--{name} {path}", path)
     if options.save_images:
         rehearse(f"--save_images {options.save_images}", Path(options.save_images, "picture.png"))
+
+
+def rewritable_run(model: str) -> dict:
+    """The model's run.json. Raises UserError if it holds what JSON cannot: NaN or Infinity."""
+    run = read_run(model)
+    try:
+        json.dumps(run, allow_nan=False)
+    except ValueError as error:
+        path = Path(model) / "run.json"
+        raise UserError(f"{path} holds numbers that are not finite. Mend or delete it.") from error
+    return run
 
 
 def _refuse_drawing_options(options: argparse.Namespace) -> None:

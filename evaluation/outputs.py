@@ -9,6 +9,7 @@ from pathlib import Path
 from core.terminal import say
 from evaluation.evaluate import Evaluation
 from evaluation.html_report import write_page_of
+from evaluation.options import rewritable_run
 from evaluation.report import (
     against_as_json,
     as_json,
@@ -19,7 +20,6 @@ from evaluation.report import (
     write_json,
 )
 from evaluation.verdict import sentences
-from sampling.pipeline import read_run
 
 
 def verdict_of(evaluation: Evaluation, options: argparse.Namespace) -> list[str]:
@@ -74,7 +74,7 @@ def _content(evaluation: Evaluation, verdict: Sequence[str]) -> dict:
 
 def _add_to_run(model: str, evaluation: Evaluation, verdict: Sequence[str]) -> None:
     """Add the scores to run.json, in the place of those on the same prompts."""
-    run, result = read_run(model), evaluation.results[-1]
+    run, result = rewritable_run(model), evaluation.results[-1]
     comparison = evaluation.comparisons[-1] if evaluation.comparisons else None
     entry = summary(result, comparison) | {"verdict": list(verdict)}
     scores = run.get("scores", {}) | {result.following.identity["prompts"]: entry}

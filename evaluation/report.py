@@ -8,7 +8,6 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from core.errors import UserError
 from core.files import replaced
 from evaluation.comparison import AgainstBase, Comparison
 from evaluation.likeness import likeness_key
@@ -218,10 +217,7 @@ def _scores(scores: ModelScores) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict) -> None:
     """Write JSON atomically: run.json must survive an interruption."""
-    try:
-        text = json.dumps(content, indent=2, allow_nan=False)
-    except ValueError as error:  # in what run.json held before
-        raise UserError(f"{path} holds numbers that are not finite. Mend or delete it.") from error
+    text = json.dumps(content, indent=2, allow_nan=False)
     with replaced(path) as staged:
         staged.write_text(text + "\n")
 

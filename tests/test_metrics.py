@@ -238,11 +238,11 @@ def test_a_model_is_asked_for_captions_of_its_own_before_fixed_prompts(monkeypat
 
 
 def test_processes_that_rehearse_at_once_do_not_stumble_over_each_other(tmp_path):
-    def rehearse(_):
+    def one(_):
         rehearse("--output", tmp_path / "new" / "two.json")
 
     with ThreadPoolExecutor(8) as several:
-        list(several.map(rehearse, range(400)))
+        list(several.map(one, range(400)))
     assert list((tmp_path / "new").iterdir()) == []
 
 

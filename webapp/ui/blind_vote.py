@@ -17,7 +17,7 @@ from webapp.ui.generate_button import GenerateButton
 from webapp.ui.image_store import ImageStore
 from webapp.ui.messages import note
 from webapp.ui.sequential_draws import SequentialDraws
-from webapp.votes import CHOICES, SIDES, Tally, VotePair, win_rate
+from webapp.votes import CHOICES, SIDES, Tally, VotePair, preference_rate
 from webapp.worker import Worker
 
 BUTTONS = dict(zip(CHOICES, (strings.LEFT, strings.SAME, strings.RIGHT), strict=True))
@@ -159,7 +159,7 @@ def shown(picture: Picture) -> Image.Image:
 
 def standing(whose: str, tally: Tally) -> str:
     """How votes stand, in words."""
-    rate = win_rate(tally)
+    rate = preference_rate(tally)
     if rate is None:
         return strings.NONE_DECIDES.format(whose=whose, ties=tally.ties)
     share, low, high = map(percent, rate)

@@ -20,6 +20,8 @@ COMMAND = "<code>python metrics.py --model FOLDER --write_run</code>"
 CONFIDENCE = 0.95  # of the intervals in run.json
 MAX_SENTENCES = 20
 MAX_NAME = 80  # characters
+MAX_METRICS = 40  # that are shown
+OWN_ROWS = "style", "distances.kid", "distances.cmmd", "binding", "colours_seen", "memorisation"
 Row = tuple[str, str, str, str]  # of what, base, model, difference: HTML
 
 
@@ -92,6 +94,20 @@ def _rows(entry: dict) -> Iterator[Row]:
     ):
         if share(entry, key, hits):
             yield label, _share(entry.get("base"), key, hits), _share(entry, key, hits), ""
+    yield from _other_metrics(entry)
+
+
+def _other_metrics(entry: dict) -> Iterator[Row]:
+    """Metrics without a row of their own above, as metrics.py names and prints them."""
+    table = entry.get("table")
+    for key in list(table if isinstance(table, dict) else ())[:MAX_METRICS]:
+        name, value = text(entry, "table", key, "name"), text(entry, "table", key, "text")
+        if key not in OWN_ROWS and name and value:
+            base = text(entry, "base", "table", key, "text")
+            label, theirs, ours = (
+                escape(printable(each, MAX_NAME)) for each in (name, base, value)
+            )
+            yield label, theirs, ours, ""
 
 
 def _score(label: str, entry: dict, *compared: str) -> Row:
