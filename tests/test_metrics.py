@@ -19,6 +19,7 @@ from evaluation.clip_score import BUNDLED, Scorer
 from evaluation.evaluate import scores_of
 from evaluation.evaluation_job import EvaluationJob
 from evaluation.image_scorer import ImageScorer
+from evaluation.options import rehearse
 from evaluation.prompts import CREATURES, PromptSet
 from evaluation.reference_images import CaptionedImage, reference
 from sampling.generator import Generator
