@@ -29,8 +29,8 @@ MEANINGS = {
     "keeping": "CLIP score on prompts of what its base knew",
 } | {metric.column: metric.meaning for metric in METRICS}
 STYLE = f"""{PAGE_STYLE}
-.told {{ margin-top: 1rem; max-width: 46rem }}
-.told p {{ color: var(--ink); font-size: 1rem; margin: 0.5rem 0 }}
+.verdict {{ margin-top: 1rem; max-width: 46rem }}
+.verdict p {{ color: var(--ink); font-size: 1rem; margin: 0.5rem 0 }}
 .wide {{ overflow-x: auto }}
 .wide th {{ color: var(--ink); white-space: normal }}
 .wide th small {{ display: block; margin: 0; max-width: 20rem }}
@@ -85,7 +85,7 @@ def _page(
     base = f" against {against[-1].base.model}" if against else ""
     yield page_head(f"{model}{base}", STYLE)
     paragraphs = "".join(f"<p>{escape(one)}</p>\n" for one in verdict)
-    yield f'<div class="told">\n{paragraphs.replace(" %", "&nbsp;%")}</div>\n'
+    yield f'<div class="verdict">\n{paragraphs.replace(" %", "&nbsp;%")}</div>\n'
     yield from _numbers(results)
     yield from _curves(results, best)
     yield from _prompts("What it was tuned for", [each.following for each in results])

@@ -356,6 +356,24 @@ def test_the_command_refuses_an_empty_prompt_file_without_a_traceback(tiny_model
     assert done.stderr == f"error: {tmp_path / 'empty.txt'} holds no prompt. Write one a line.\n"
 
 
+@pytest.mark.parametrize(
+    "option",
+    ["--scorer=foo", "--scorer=Foo/bar", "--judge=csd=nowhere", "--judge=dino=nowhere",
+     "--inception=nowhere", "--prompts=animals", "--base=nowhere", "--model=nowhere",
+     "--batch_size=0", "--lora_scale=nan", "--output=tests"],
+)  # fmt: skip
+def test_a_refused_option_does_not_wait_for_torch(option):
+    code = (
+        "import sys, metrics\n"
+        "try: metrics.main(sys.argv[1:])\n"
+        "except Exception as error: print(type(error).__name__)\n"
+        "sys.exit('torch' in sys.modules or 'open_clip' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, option]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "UserError\n"), done.stderr
+
+
 def test_help_does_not_wait_for_torch():
     code = "import sys, metrics; sys.exit('torch' in sys.modules or 'open_clip' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -53,8 +53,8 @@ def outcome_of(model_side: str, choice: str) -> str:
 
 
 def preference_rate(tally: Tally) -> tuple[float, float, float] | None:
-    """The share of decided votes that the model won, 0..1, and its 95 % interval, valid however often
-    one looks. None without a decided vote.
+    """The share of decided votes that the model won, 0..1, and its 95 % interval, which is valid
+    however often one looks. None without a decided vote.
 
     Ties are left out, since the interval needs votes of two outcomes; they are half a win in
     `core.statistics.win_rate`.
