@@ -53,12 +53,12 @@ def draw(pipe, prompt: str, seeds: list[int]) -> list:
 
 def asked_at_looks(config: Config, images) -> list:
     """What is drawn at every look, as `evaluation.validation_prompts.ValidationPrompts`."""
-    from evaluation.validation_prompts import asked_for
+    from evaluation.validation_prompts import validation_sets
 
     texts = (
         (several[0] for several in each.captions) for each in (images, images.held_out) if each
     )
-    return asked_for(config, *texts)
+    return validation_sets(config, *texts)
 
 
 def previewer(config: Config, run, asked: list) -> Callable | None:
@@ -105,10 +105,10 @@ def check_scorer(config: Config) -> None:
     before anything is read."""
     if config.validation_scorer is not None:
         from evaluation.clip_score import check_name
-        from evaluation.validation_prompts import asked_for
+        from evaluation.validation_prompts import validation_sets
 
         check_name(config.validation_scorer)
-        asked_for(config)
+        validation_sets(config)
 
 
 def scorer(config: Config, run, images, asked: list) -> Callable | None:

@@ -17,9 +17,11 @@ from PIL import Image, ImageDraw
 from bundled.canvas import PALETTE, SIZE
 from bundled.creatures import HELD_OUT_SEEDS, Creature, Drawing, draw, rng_of
 from evaluation.clip_score import BUNDLED, Scorer
+from evaluation.comparison import against
+from evaluation.image_scorer import ImageScorer
 from evaluation.reference_images import CaptionedImage, ReferenceImages, reference
-from evaluation.results import ImageScorer, against, result
-from evaluation.scores import ModelScores, PromptScore, Result
+from evaluation.results import Result, result
+from evaluation.scores import ModelScores, PromptScore
 from evaluation.verdict import sentences
 
 OTHERS = HELD_OUT_SEEDS[100_000:]
@@ -170,7 +172,7 @@ class Stage:
     """Captions, training pictures and a scorer; each set is looked at once."""
 
     def __init__(self, count: int, training: int = TRAINING):
-        self.eyes = ImageScorer(Scorer.load(BUNDLED))
+        self.image_scorer = ImageScorer(Scorer.load(BUNDLED))
         self.drawings = [draw("pokemon", seed) for seed in HELD_OUT_SEEDS[:count]]
         self.reference = self._reference(training)
 
@@ -180,13 +182,13 @@ class Stage:
             CaptionedImage(f"{i}.png", each.captions[0], partial(getattr, each, "image"))
             for i, each in enumerate(drawings)
         ]
-        return reference("drawings", pictures, self.eyes.scorer)
+        return reference("drawings", pictures, self.image_scorer.scorer)
 
     def seen(self, name: str, paint: Callable) -> Result:
         """A set as metrics.py would have looked at it."""
         captions = [each.captions[0] for each in self.drawings]
         scored = tuple(
-            PromptScore(caption, (self.eyes.look(image, caption, 0),))
+            PromptScore(caption, (self.image_scorer.score(image, caption, 0),))
             for caption, image in zip(captions, paint(self.drawings), strict=True)
         )
         return result(ModelScores(name, None, {}, scored), None, self.reference)

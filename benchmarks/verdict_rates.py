@@ -17,20 +17,11 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from benchmarks.verdict_laws import MEANS_ALONE, SCORES, kinds_of, source, sphere, unit
+from evaluation.comparison import AgainstBase, Comparison, against, compare
 from evaluation.mmd import KERNELS, difference, repeats
-from evaluation.results import against
-from evaluation.scores import (
-    AgainstBase,
-    Comparison,
-    ModelScores,
-    PromptScore,
-    Result,
-    ScoredImage,
-    best_of,
-    compare,
-    half_of,
-)
-from webapp.votes import Tally, VotePair, Votes, win_rate
+from evaluation.results import Result, best_of
+from evaluation.scores import ModelScores, PromptScore, ScoredImage
+from webapp.votes import Tally, VotePair, Votes, preference_rate
 
 PROMPTS = (16, 64, 256)
 MANY = 256  # prompts
@@ -176,7 +167,7 @@ def best(trials: int, random: Generator) -> Iterator[dict]:
         for _ in fewer(trials, count):
             base, *models = equals(CHECKPOINTS + 1, count, random)
             chosen = best_of([base, *models])
-            other = compare(*(half_of(each.following, 1) for each in (chosen, base)))
+            other = compare(*(each.following.half(1) for each in (chosen, base)))
             told.append(other.verdict == "better")
         yield {"checkpoints": CHECKPOINTS, "prompts": count, "best called better": rate(told)}
 
@@ -269,7 +260,7 @@ def said_to_repeat(few: int | None, count: int, training: int, random: Generator
 @cache
 def decided(tally: Tally) -> str | None:
     """What the page's interval says at this tally: the model "wins", "loses", or nothing yet."""
-    _, low, high = win_rate(tally)
+    _, low, high = preference_rate(tally)
     if low > 0.5:
         return "wins"
     return "loses" if high < 0.5 else None

@@ -40,6 +40,14 @@ def rgb_of(content: bytes, formats: Sequence[str], most_pixels: int) -> Image.Im
         return upright_rgb(decoded(content, formats=formats, most_pixels=most_pixels)[0])
 
 
+def perceptual_hash(image: Image.Image) -> int:
+    """64 bits (unsigned) of low frequencies, few of which change with size and compression: the
+    Hamming distance of two hashes, `(a ^ b).bit_count()`, is small for the same picture."""
+    import imagehash
+
+    return int(str(imagehash.phash(image)), 16)
+
+
 @contextmanager
 def reading() -> Iterator[None]:
     """Within it, whatever a picture makes Pillow raise is `Unreadable`."""

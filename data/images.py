@@ -13,7 +13,7 @@ from PIL import Image
 
 from core.errors import UserError, reason_of
 from core.image_formats import Unreadable
-from core.images import ORIENTATION, TURNS, decoded, reading, upright_rgb
+from core.images import ORIENTATION, TURNS, decoded, perceptual_hash, reading, upright_rgb
 
 SUFFIXES = {"jpeg": ".jpg", "webp": ".webp", "png": ".png"}
 FORMATS = ("keep", *SUFFIXES)  # keep: as it comes; what is none of the three becomes PNG
@@ -141,12 +141,10 @@ def small(image: Image.Image) -> Image.Image:
     return image.reduce(max(1, min(image.size) // 128))
 
 
-def perceptual_hash(image: Image.Image) -> int:
-    """64 bits, signed, that hardly change with size and compression; equal ones look alike."""
-    import imagehash
-
-    bits = imagehash.phash(image).hash
-    return int.from_bytes(np.packbits(bits).tobytes(), "big", signed=True)
+def signed_hash(image: Image.Image) -> int:
+    """`perceptual_hash` as SQLite stores integers: signed."""
+    unsigned = perceptual_hash(image)
+    return unsigned - 2**64 if unsigned >= 2**63 else unsigned
 
 
 def mean_colour(image: Image.Image) -> int:

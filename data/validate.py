@@ -24,7 +24,7 @@ from data.images import (
     encoded,
     mean_colour,
     opened,
-    perceptual_hash,
+    signed_hash,
     small,
 )
 from data.index import Finding, RowFacts, RowIndex
@@ -185,7 +185,7 @@ def _looked_at(
         facts,
         content=digest,
         caption=hashlib.sha256(repr(row.caption).encode()).digest(),
-        look=perceptual_hash(reduced),
+        look=signed_hash(reduced),
         tint=mean_colour(reduced),
         bytes_after=len(picture.file.content) if picture.file else 0,
     )

@@ -1,16 +1,24 @@
-"""Does the model give each thing its own colour? "a red creature with blue wings" against the same
-words with the colours swapped, on the same picture."""
+"""Attribute binding: whether each thing in a picture has its own colour. The scorer compares "a red
+creature with blue wings" with the same words and swapped colours."""
 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+from core.wording import amount
+from evaluation.metric import Metric, percent
+
+if TYPE_CHECKING:
+    from evaluation.results import Result
+    from evaluation.scores import Share
 
 COLOURS = (
     "red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink", "brown", "gray",
     "grey", "black", "white", "golden", "silver", "beige",
 )  # fmt: skip
 WORD = re.compile(rf"\b({'|'.join(COLOURS)})\b", re.IGNORECASE)
-# What leads to a second thing, and goes with it: ", a", "and two", "in front of the".
+# Words between the two things that belong to the second: ", a", "and two", "in front of the".
 LEAD = re.compile(
     r"[\s,;]+(?:(with|and|or|on|in|at|under|behind|beside|before|above|below|near|over|by|holding|"
     r"wearing|next to|in front of|on top of)\s+)?"
@@ -21,12 +29,12 @@ NOUN = re.compile(r"\s+[\w-]+")
 
 
 def swapped(caption: str) -> str | None:
-    """The caption with its two colours in each other's place; None where it does not name exactly
-    two different ones, each once."""
-    found = list(WORD.finditer(caption))
-    if len(found) != 2 or found[0][0].lower() == found[1][0].lower():
+    """The caption with its two colours exchanged; None unless it names exactly two different
+    colours, each once, of two things."""
+    colours = list(WORD.finditer(caption))
+    if len(colours) != 2 or colours[0][0].lower() == colours[1][0].lower():
         return None
-    first, second = found
+    first, second = colours
     middle = caption[first.end() : second.start()]
     if middle.strip() in ("and", "or", "-"):  # one thing has both
         return None
@@ -34,8 +42,8 @@ def swapped(caption: str) -> str | None:
 
 
 def without_second(caption: str) -> str | None:
-    """The caption without the second of the two things that `swapped` gives each other's colour,
-    so that a picture can be asked whether that is there; None where it is not clear."""
+    """A caption that `swapped` accepts, without its second thing: a picture that fits this no worse
+    does not show that thing. None if the words cannot be separated."""
     second = list(WORD.finditer(caption))[1]
     lead = LEAD.search(caption[: second.start()])
     noun = NOUN.match(caption, second.end())
@@ -48,6 +56,44 @@ def without_second(caption: str) -> str | None:
 
 
 def first_colour(caption: str) -> str | None:
-    """The first colour that a caption names: in the bundled captions, that of the body."""
+    """The first colour in a caption: in the bundled captions, that of the body."""
     found = WORD.search(caption)
     return found[0].lower() if found else None
+
+
+def _sentence(result: Result, share: Share) -> str:
+    low, high = share.interval
+    return (
+        f"By its scorer, {result.model} gives two colours to the right things in {share.hits} of "
+        f"{amount(share.count, 'picture')} that show both ({percent(low)} to "
+        f"{percent(high)}; guessing: 50 %)."
+    )
+
+
+def _json(share: Share) -> dict:
+    return {
+        "right": share.hits,
+        "pictures": share.count,
+        "interval_95": share.interval,
+    }
+
+
+BINDING = Metric(
+    "binding",
+    "colours right",
+    "of pictures with both coloured things, those that fit swapped colours less",
+    lambda sample: sample.following.binding,
+    lambda share: share.text,
+    _json,
+    sentence=_sentence,
+    needs_reference=False,
+)
+COLOURS_SEEN = Metric(
+    "colours_seen",
+    "colours seen",
+    "the colour that the prompt names is that of the body, read from pixels",
+    lambda sample: sample.following.coloured,
+    lambda share: share.text,
+    _json,
+    needs_reference=False,
+)

@@ -1,8 +1,10 @@
-"""How well a picture shows what a caption says: CLIPScore with any CLIP."""
+"""CLIPScore with any CLIP: how well a picture fits a caption."""
 
 import hashlib
 import math
+import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,8 @@ from core.errors import UserError, reason_of
 from core.inputs import is_file, is_folder
 from core.model_files import check_files
 from core.silence import silent_log
-from evaluation import transformers_clip
+from evaluation.transformers_models import CONFIG_FILE as TRANSFORMERS_CONFIG_FILE
+from evaluation.transformers_models import check_clip, open_clip_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +28,7 @@ LOCAL_DIR = "local-dir:"
 BUNDLED = f"{LOCAL_DIR}{ROOT / 'bundled' / 'clip'}"
 VIT_B_16 = "ViT-B-16/openai"
 CONFIG_FILE = "open_clip_config.json"
-WEIGHTS_FILE = "open_clip_model.safetensors"  # the only kind read: it cannot run code
+WEIGHTS_FILE = "open_clip_model.safetensors"  # the only kind that is read: pickles run code
 
 
 class Scorer:
@@ -41,13 +44,13 @@ class Scorer:
         self.tokenizer = tokenizer
         self._features, self._inputs = _Features(model.eval()), _Inputs(preprocess, tokenizer)
         adapter = self._features, self._inputs
-        # Each process scores for itself: waiting for the others at every picture would never end.
+        # Each process scores its own share: a sync per picture would deadlock.
         metric = CLIPScore(model_name_or_path=lambda: adapter, sync_on_compute=False)
         self._metric = metric.to(device)
 
     @property
     def identity(self) -> dict:
-        """What decides a score here: model, weights and libraries."""
+        """What decides a score: model, weights and libraries."""
         libraries = {name: version(name) for name in ("open_clip_torch", "torchmetrics")}
         return {"scorer": self.name, "scorer_sha256": self.sha256, "versions": libraries}
 
@@ -58,8 +61,8 @@ class Scorer:
         A folder holds open_clip_config.json, open_clip_model.safetensors and, if the config
         names `hf_tokenizer_name`, the tokenizer's files; or the files of a CLIP of transformers:
         config.json, model.safetensors, tokenizer, preprocessor_config.json. Raises UserError for
-        a scorer that is unknown, incomplete, unreadable, or neither in the cache nor to be
-        downloaded.
+        a scorer that is unknown, incomplete or unreadable, and for one that is neither in the
+        cache nor can be downloaded.
         """
         if name.startswith(LOCAL_DIR):
             parts = _open_folder(Path(name.removeprefix(LOCAL_DIR)))
@@ -79,24 +82,24 @@ class Scorer:
             return self._finite(float(self._metric.compute()))
 
     def features(self, images: "Sequence[Image.Image]") -> "ndarray":
-        """What the model sees in RGB pictures: float32 N,D, each of length 1."""
+        """Image features of RGB pictures: float32 N,D, each of length 1."""
         import torch
 
         with torch.inference_mode():
             pixels = torch.stack([self._inputs.preprocess(image) for image in images])
-            seen = self._features.get_image_features(pixels.to(self.device)).float()
-            self._finite(float(seen.sum()))
-            return torch.nn.functional.normalize(seen, dim=-1).cpu().numpy()
+            features = self._features.get_image_features(pixels.to(self.device)).float()
+            self._finite(float(features.sum()))
+            return torch.nn.functional.normalize(features, dim=-1).cpu().numpy()
 
     def text_features(self, captions: "Sequence[str]") -> "ndarray":
-        """What the model reads in captions: float32 N,D, each of length 1."""
+        """Text features of captions: float32 N,D, each of length 1."""
         import torch
 
         with torch.inference_mode():
             ids = self._inputs.tokenizer(list(captions)).to(self.device)
-            read = self._features.model.encode_text(ids).float()
-            self._finite(float(read.sum()))
-            return torch.nn.functional.normalize(read, dim=-1).cpu().numpy()
+            features = self._features.model.encode_text(ids).float()
+            self._finite(float(features.sum()))
+            return torch.nn.functional.normalize(features, dim=-1).cpu().numpy()
 
     def _finite(self, number: float) -> float:
         if not math.isfinite(number):
@@ -104,17 +107,17 @@ class Scorer:
         return number
 
     def truncates(self, caption: str) -> bool:
-        """Whether the end of the caption is beyond what the model reads."""
+        """Whether the caption is longer than the model's context."""
         length = self.tokenizer.context_length
-        kept = self.tokenizer(caption)
-        # With room for one token more, a cut caption ends later; a whole one is only padded.
-        return bool((self.tokenizer(caption, context_length=length + 1)[:, :length] != kept).any())
+        ids = self.tokenizer(caption)
+        # With room for one more token, a truncated caption ends later; a whole one is only padded.
+        return bool((self.tokenizer(caption, context_length=length + 1)[:, :length] != ids).any())
 
 
 class _Features:
-    """An open_clip model as torchmetrics wants it: with the method names of transformers."""
+    """Adapter: an open_clip model with the method names that torchmetrics calls."""
 
-    config = None  # no `text_config`: the tokenizer has already cut captions to length
+    config = None  # no `text_config`: the tokenizer truncates captions already
 
     def __init__(self, model: "torch.nn.Module"):
         self.model = model
@@ -127,11 +130,11 @@ class _Features:
         return self.model.encode_image(pixel_values)  # float N,3,H,W -> N,D
 
     def get_text_features(self, input_ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
-        return self.model.encode_text(input_ids)  # int N,L -> float N,D; it masks by itself
+        return self.model.encode_text(input_ids)  # int N,L -> float N,D; it masks padding itself
 
 
 class _Inputs:
-    """open_clip's own preprocessing and tokenizer behind the call of a transformers processor."""
+    """Adapter: open_clip's preprocessing and tokenizer, called like a transformers processor."""
 
     def __init__(self, preprocess, tokenizer):
         self.preprocess = preprocess
@@ -158,7 +161,7 @@ def weights_sha256(model: "torch.nn.Module") -> str:
 
 
 def check_name(name: str) -> None:
-    """Raise UserError for a scorer that is not there or unknown, before anything is opened."""
+    """Raise UserError for a missing or unknown scorer, before anything is loaded."""
     if name.startswith(LOCAL_DIR):
         _check_folder(Path(name.removeprefix(LOCAL_DIR)))
     else:
@@ -168,7 +171,7 @@ def check_name(name: str) -> None:
 def _open_folder(folder: Path) -> tuple:
     _check_folder(folder)
     if _is_of_transformers(folder):
-        return transformers_clip.open_folder(folder)
+        return open_clip_folder(folder)
     check_files(folder)
     return _open(f"{LOCAL_DIR}{folder}", f"{LOCAL_DIR}{folder}")
 
@@ -177,21 +180,19 @@ def _check_folder(folder: Path) -> None:
     if not is_folder(folder):
         raise UserError(f"Scorer folder {folder} is not there. Try --scorer {VIT_B_16}.")
     if _is_of_transformers(folder):
-        return transformers_clip.check_folder(folder)
+        return check_clip(folder)
     for file in (CONFIG_FILE, WEIGHTS_FILE):
         if not is_file(folder / file):
             raise UserError(f"Scorer folder {folder} has no {file}. Add it or try another folder.")
 
 
 def _is_of_transformers(folder: Path) -> bool:
-    return is_file(folder / transformers_clip.CONFIG_FILE) and not is_file(folder / CONFIG_FILE)
+    return is_file(folder / TRANSFORMERS_CONFIG_FILE) and not is_file(folder / CONFIG_FILE)
 
 
 def _check_published(name: str) -> None:
-    import open_clip
-
     architecture, _, weights = name.partition("/")
-    known = open_clip.list_pretrained_tags_by_model(architecture)
+    known = _weights_of(architecture)
     if not known:
         raise UserError(
             f"Unknown scorer '{name}'. Write local-dir:FOLDER, or ARCHITECTURE/WEIGHTS "
@@ -199,6 +200,22 @@ def _check_published(name: str) -> None:
         )
     if weights not in known:
         raise UserError(f"Unknown weights '{name}'. {architecture} has: {', '.join(known)}.")
+
+
+def _weights_of(architecture: str) -> list[str]:
+    """Names of the weights that open_clip knows; empty for an unknown architecture."""
+    if "open_clip" not in sys.modules and architecture not in _architectures():
+        return []  # before an import that takes seconds
+    import open_clip
+
+    return open_clip.list_pretrained_tags_by_model(architecture)
+
+
+def _architectures() -> set[str]:
+    """Names of open_clip's architectures, each of which is a file of the package."""
+    package = find_spec("open_clip")
+    folders = (package.submodule_search_locations if package else None) or ()
+    return {path.stem for each in folders for path in Path(each, "model_configs").glob("*.json")}
 
 
 def _open_published(name: str) -> tuple:
@@ -215,21 +232,21 @@ def _open_published(name: str) -> tuple:
 
 
 def _open(name: str, model_name: str, **options) -> tuple:
-    """(model, preprocess, tokenizer); a UserError for whatever open_clip cannot open."""
+    """(model, preprocess, tokenizer). Raises UserError for whatever open_clip cannot open."""
     import open_clip
 
-    try:
-        with silent_log(), hub.bounded_downloads():
-            # Unlike `create_model` this raises where weights are missing.
+    with silent_log(), hub.bounded_downloads():
+        try:
+            # Unlike `create_model`, this raises if weights are missing.
             model, preprocess = open_clip.create_model_from_pretrained(model_name, **options)
             return model, preprocess, open_clip.get_tokenizer(model_name)
-    except Exception as error:  # open_clip and what it calls raise every kind
-        reason = reason_of(error).rstrip(".: ")
-        raise UserError(f"Cannot open scorer {name}: {reason}.") from error
+        except Exception as error:  # a damaged file can make open_clip raise anything
+            reason = reason_of(error).rstrip(".: ")
+            raise UserError(f"Cannot open scorer {name}: {reason}.") from error
 
 
 def _portable(name: str) -> str:
-    """The name without this machine's paths where the folder is one of the repository's."""
+    """The name, without this machine's paths for a folder of the repository."""
     folder = Path(name.removeprefix(LOCAL_DIR)).resolve()
     if name.startswith(LOCAL_DIR) and folder.is_relative_to(ROOT):
         return f"{LOCAL_DIR}{folder.relative_to(ROOT).as_posix()}"

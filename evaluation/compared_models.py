@@ -1,4 +1,4 @@
-"""The models that are compared: a base, models, their checkpoints, LoRAs at several strengths."""
+"""The models of an evaluation: a base, models, their checkpoints, LoRAs at several strengths."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from sampling.generator import Generator
 
 ROOT = Path(__file__).resolve().parent.parent
-LORA_SCALES = 10
+MAX_LORA_SCALE = 10
 Load = Callable[..., "Generator"]  # `Generator.load`, with device and dtype
 
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """A model, a checkpoint of one or a LoRA at some strength; `load` opens it."""
+    """A model, a checkpoint or a LoRA at some strength, opened on demand."""
 
     name: str
     load: Callable[[], Generator]
@@ -32,7 +32,7 @@ class ComparedModel:
     role: str = ""  # its folder in --save_images
 
 
-def contenders_of(
+def compared_models(
     models: list[str],
     load: Load,
     *,
@@ -42,18 +42,20 @@ def contenders_of(
 ) -> list[ComparedModel]:
     """The base first, if there is one; the first of `models` last, after its checkpoints.
 
-    `base`: what to compare with; "none"; None: what the first model's run.json names. Raises
-    UserError for a model that is not there, or has no checkpoints or no LoRA where they are wanted.
+    `base`: a model, "none", or None for the one that the first model's run.json names. Raises
+    UserError for a missing model, and for one without the checkpoints or the LoRA that were chosen.
     """
     first, *others = models
     for scale in lora_scales or ():
-        if not -LORA_SCALES <= scale <= LORA_SCALES:  # nor is it where it is no number
-            raise UserError(f"--lora_scale is {scale}. Give -{LORA_SCALES} to {LORA_SCALES}.")
+        if not -MAX_LORA_SCALE <= scale <= MAX_LORA_SCALE:  # false for NaN, too
+            raise UserError(f"--lora_scale is {scale}. Give -{MAX_LORA_SCALE} to {MAX_LORA_SCALE}.")
     for model in models:
-        is_model_folder(model)  # all must be there before one is drawn
+        is_model_folder(model)  # raises for a missing model, before any is drawn
         if lora_scales and not is_lora_folder(model):
             raise UserError(f"--lora_scale is for LoRA folders; {model} is none. Leave it out.")
-    found = []
+    found: list[ComparedModel] = []
+    if base not in (None, "", "none"):
+        is_model_folder(str(base))
     if generator := _base(first, base, load):
         found.append(ComparedModel(generator.name, lambda: generator, opened=True, role="base"))
     for number, model in enumerate([*others, first]):
@@ -67,7 +69,7 @@ def contenders_of(
 def _models(
     model: str, role: str, load: Load, scales: list[float] | None
 ) -> Iterator[ComparedModel]:
-    """A model, opened now; a LoRA at each of its strengths, each opened in its turn."""
+    """A model, opened now; or a LoRA at each of its strengths, opened in turn."""
     if not scales:
         generator = load(model)
         yield ComparedModel(
@@ -80,7 +82,7 @@ def _models(
 
 
 def _checkpoints(model: str, role: str, load: Load) -> Iterator[ComparedModel]:
-    """A model's checkpoints, in the order of their steps, and its best/."""
+    """A model's checkpoints by step, then its best/."""
     folder, name = Path(model), model_name(model)
     found = {
         int(place.name[11:]): place.name
@@ -100,7 +102,7 @@ def _checkpoints(model: str, role: str, load: Load) -> Iterator[ComparedModel]:
 
 
 def _base(model: str, base: str | None, load: Load) -> Generator | None:
-    """The model to compare with, opened now."""
+    """The base model, opened now."""
     if base:
         return None if base == "none" else load(base)
     named = read_run(model).get("base_model")

@@ -1,4 +1,4 @@
-"""The processes that `accelerate launch` started: each scores a share, the first one reports."""
+"""Processes of `accelerate launch`: each scores a share of the prompts, the first one reports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from core.errors import UserError
 
 
 class Processes:
-    """All of them; one alone where nobody launched more."""
+    """The group of processes; a single one without `accelerate launch`."""
 
     def __init__(self):
         self.count = int(os.environ.get("WORLD_SIZE", 1))
@@ -28,19 +28,20 @@ class Processes:
         return self.index == 0
 
     def device(self, wanted: str | None) -> str | None:
-        """The device of this process: with several on GPUs, each has its own."""
-        import torch
+        """The device of this process: several on GPUs have one each."""
+        if self.count > 1 and wanted in (None, "cuda"):
+            import torch
 
-        if self.count > 1 and wanted in (None, "cuda") and torch.cuda.is_available():
-            return f"cuda:{self.local_index % torch.cuda.device_count()}"
+            if torch.cuda.is_available():
+                return f"cuda:{self.local_index % torch.cuda.device_count()}"
         return wanted
 
     def gathered(self, mine: dict) -> dict:
-        """What all of them have, in all; no two have the same keys."""
+        """The union of all processes' dicts, whose keys are disjoint."""
         if self.count == 1:
             return mine
         import torch
 
-        parts = [None] * self.count
+        parts: list[dict] = [{}] * self.count
         torch.distributed.all_gather_object(parts, mine, group=self._group)
         return {key: value for part in parts for key, value in part.items()}

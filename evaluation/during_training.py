@@ -1,7 +1,7 @@
-"""The verdict of metrics.py along the way: on what a training run draws at its looks.
+"""The verdict of metrics.py during training: on the validation pictures of a run.
 
-Nothing is kept between looks but pictures: what the base model drew lies in the run's own folder,
-so that a resumed run compares with it, too.
+The only state between validations are pictures: those of the base model are in the run's folder, so
+that a resumed run compares with them, too.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError
 from data.images import read_again
-from evaluation import reference_images, results
 from evaluation.clip_score import Scorer
+from evaluation.comparison import against
+from evaluation.image_scorer import ImageScorer
+from evaluation.memorisation import MEMORISATION
 from evaluation.prompts import TRAINING_CAPTIONS, PromptSet
-from evaluation.scores import ModelScores, PromptScore, Result
+from evaluation.reference_images import CaptionedImage, ReferenceImages, reference
+from evaluation.results import Result, result
+from evaluation.scores import ModelScores, PromptScore
 from evaluation.validation_prompts import COPIES, HELD_OUT, KEPT, VALIDATION, ValidationPrompts
 from evaluation.verdict import sentences
 
@@ -32,23 +36,24 @@ NO_BASE = (
 
 
 class ValidationVerdict:
-    """What the scorer says of the pictures of each look, against those of the base model."""
+    """Scores the pictures of each validation, and compares them with those of the base model."""
 
     def __init__(
-        self, scorer: Scorer, asked: Sequence[ValidationPrompts], folder: Path, base: str,
-        looks: int, training: Callable[[], Sequence[reference_images.CaptionedImage]],
+        self, scorer: Scorer, prompts: Sequence[ValidationPrompts], folder: Path, base: str,
+        validations: int, training: Callable[[], Sequence[CaptionedImage]],
     ):  # fmt: skip
-        """`folder`: where the pictures of looks lie; `looks`: how many there will be after the
-        first, each of which makes claims; `training`: the training pictures."""
-        self.scorer, self.asked, self.folder, self.looks = scorer, asked, folder, looks
-        self.base_name, self._training = base, training
-        self._eyes, self._base = results.ImageScorer(scorer), None
+        """`folder`: of validation pictures; `validations`: their number after the first, each of
+        which makes claims; `training`: the training pictures."""
+        self.scorer, self.prompts, self.folder = scorer, prompts, folder
+        self.base_name, self.validations, self._training = base, validations, training
+        self._image_scorer = ImageScorer(scorer)
+        self._base: Result | None = None
 
-    def __call__(self, step: int, drawn: Sequence[tuple[str, object]]) -> dict:
-        """What is to be logged of the pictures drawn after `step`, each with its place."""
+    def __call__(self, step: int, drawn: Sequence[tuple[str, Any]]) -> dict:
+        """What to log of the pictures drawn after `step`, each with its place."""
         by_place = {
-            asked.place: [picture for place, picture in drawn if place == asked.place]
-            for asked in self.asked
+            prompts.place: [picture for place, picture in drawn if place == prompts.place]
+            for prompts in self.prompts
         }
         name = f"step {step:,}" if step else self.base_name
         found = self._result(name, by_place, None if step == 0 else self._reference)
@@ -56,66 +61,70 @@ class ValidationVerdict:
             self._base = found
         record = self._record(found)
         if step:
-            base = self._base or self._base_again()
+            base = self._base or self._saved_base()
             record["verdict"] = self._verdict(found, base) if base else [NO_BASE]
         return record
 
     def _verdict(self, found: Result, base: Result) -> list[str]:
-        against = results.against(found, base, self._reference, max(1, self.looks))
-        return sentences([base, found], [against], None)
+        comparison = against(found, base, self._reference, max(1, self.validations))
+        return sentences([base, found], [comparison], None)
 
     def _record(self, found: Result) -> dict:
-        shown = [prompt.score for prompt in found.following.prompts]
-        record = {
-            "clip_score": found.following.score, "clip_scores": shown,
+        scores = [prompt.score for prompt in found.following.prompts]
+        record: dict[str, Any] = {
+            "clip_score": found.following.score, "clip_scores": scores,
             "kept_score": found.keeping.score if found.keeping else None,
         }  # fmt: skip
-        if memory := found.memorisation:
+        if memory := found.get(MEMORISATION):
             record["copies"] = {"copies": memory.copies, "pictures": len(memory.nearest)}
         return {name: value for name, value in record.items() if value is not None}
 
     @cached_property
-    def _reference(self) -> reference_images.ReferenceImages | None:
-        """The training pictures as the scorer sees them, where copies of them are sought."""
-        if not any(asked.place == COPIES for asked in self.asked):
+    def _reference(self) -> ReferenceImages | None:
+        """The encoded training pictures, if copies of them are searched."""
+        if not any(prompts.place == COPIES for prompts in self.prompts):
             return None
-        return reference_images.reference("the training pictures", self._training(), self.scorer)
+        return reference("the training pictures", self._training(), self.scorer)
 
-    def _result(self, name: str, pictures: dict[str, list], reference) -> Result:
+    def _result(
+        self, name: str, pictures: dict[str, list], training: ReferenceImages | None
+    ) -> Result:
         scores = {
-            asked.place: tuple(self._scored(asked, pictures[asked.place])) for asked in self.asked
+            prompts.place: tuple(self._scored(prompts, pictures[prompts.place]))
+            for prompts in self.prompts
         }
         following = scores[VALIDATION] + scores.get(HELD_OUT, ())
-        several = partial(self._scores, name)
-        return results.result(
-            several("validation prompts", following),
-            several("kept", scores[KEPT]) if KEPT in scores else None,
-            reference,
-            recalling=several(TRAINING_CAPTIONS, scores[COPIES]) if COPIES in scores else None,
+        model_scores = partial(self._scores, name)
+        return result(
+            model_scores("validation prompts", following),
+            model_scores("kept", scores[KEPT]) if KEPT in scores else None,
+            training,
+            recalling=model_scores(TRAINING_CAPTIONS, scores[COPIES]) if COPIES in scores else None,
         )
 
     def _scores(self, name: str, kind: str, scored: tuple[PromptScore, ...]) -> ModelScores:
         made = PromptSet(kind, tuple(each.prompt for each in scored)).identity
         return ModelScores(name, None, self.scorer.identity | made, scored)
 
-    def _scored(self, asked: ValidationPrompts, pictures: list) -> Iterator[PromptScore]:
-        for number, prompt in enumerate(asked.prompts):
-            several = pictures[number * asked.images : (number + 1) * asked.images]
-            looks = (
-                self._eyes.look(each.image, prompt, each.seed, each.problem) for each in several
+    def _scored(self, prompts: ValidationPrompts, pictures: list) -> Iterator[PromptScore]:
+        for number, prompt in enumerate(prompts.prompts):
+            drawn = pictures[number * prompts.images : (number + 1) * prompts.images]
+            scored = (
+                self._image_scorer.score(each.image, prompt, each.seed, each.problem)
+                for each in drawn
             )
-            yield PromptScore(prompt, tuple(looks))
+            yield PromptScore(prompt, tuple(scored))
 
-    def _base_again(self) -> Result | None:
-        """What the base model drew when the run began; None where it is not there any more."""
-        found = {}
-        for asked in self.asked:
+    def _saved_base(self) -> Result | None:
+        """The base model's pictures from the start of the run; None if they were deleted."""
+        found: dict[str, list] = {}
+        for prompts in self.prompts:
             paths = [
-                self.folder / asked.place / f"step-{0:06}-{number}.png"
-                for number in range(len(asked.prompts) * asked.images)
+                self.folder / prompts.place / f"step-{0:06}-{number}.png"
+                for number in range(len(prompts.prompts) * prompts.images)
             ]
             try:
-                found[asked.place] = [
+                found[prompts.place] = [
                     _EarlierImage(read_again(str(p), p.read_bytes)) for p in paths
                 ]
             except UserError:
@@ -126,7 +135,7 @@ class ValidationVerdict:
 
 @dataclass(frozen=True)
 class _EarlierImage:
-    """A picture of an earlier look."""
+    """A saved validation picture."""
 
     image: Image.Image
     seed: int | None = None

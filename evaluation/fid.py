@@ -1,61 +1,47 @@
-"""FID (Heusel et al. 2017) in the features of an Inception v3 whose weights the user gives."""
+"""FID (Heusel et al. 2017), and the Frechet distance in DINOv2's features (Stein et al. 2023)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evaluation.judge import FileEncoder, pixels_of
+from evaluation.judges import DINOV2, INCEPTION
+from evaluation.metric import Metric, Sample
 
 if TYPE_CHECKING:
-    import torch
     from numpy import ndarray
-    from PIL import Image
-
-    from core.strict_weights import Shapes
-
-SIDE = 299  # pixels of what it sees
-FEATURES = 2048
-HALVES = (0.5,) * 3, (0.5,) * 3
-
-
-class Inception(FileEncoder):
-    """torchvision's Inception v3 up to its last pooling. FID by the weights of the TensorFlow
-    original, in which papers give it, is another number."""
-
-    option = "--inception "
-    holds = "torchvision's inception_v3 as safetensors"
-    way_out = "Convert its weights, or leave it out."
-
-    @classmethod
-    def network(cls, shapes: Shapes) -> torch.nn.Module:
-        from torchvision.models import inception_v3
-
-        aux = any(name.startswith("AuxLogits.") for name in shapes)
-        return inception_v3(weights=None, aux_logits=aux, init_weights=False)
-
-    @classmethod
-    def open(cls, path: str) -> torch.nn.Module:
-        import torch
-
-        model = super().open(path)
-        model.fc = torch.nn.Identity()
-        return model
-
-    def preprocess(self, image: Image.Image) -> torch.Tensor:
-        return pixels_of(image.resize((SIDE, SIDE)), HALVES)
 
 
 def fid(made: ndarray, reference: ndarray) -> float:
     """The Frechet distance of two sets of features, float N,D and M,D, at least 2 of each.
 
-    It falls with the number of pictures: only FIDs of as many pictures compare.
+    It falls with the number of pictures: only values for as many pictures compare.
     """
     import torch
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    already = torch.nn.Identity()  # these are features
-    already.num_features = made.shape[1]
-    metric = FrechetInceptionDistance(feature=already, sync_on_compute=False)
+    identity = torch.nn.Identity()  # the inputs are features already
+    identity.num_features = made.shape[1]
+    metric = FrechetInceptionDistance(feature=identity, sync_on_compute=False)
     metric.update(torch.from_numpy(reference), real=True)
     metric.update(torch.from_numpy(made), real=False)
     return float(metric.compute())
+
+
+def _between(sample: Sample, judge: str) -> float | None:
+    if judge not in sample.training.judged or not sample.is_large:
+        return None
+    return fid(sample.features(judge), sample.training.judged[judge])
+
+
+FID = Metric(
+    "fid",
+    "FID",
+    "Frechet distance in the features of the given Inception",
+    lambda sample: _between(sample, INCEPTION),
+)
+FD_DINOV2 = Metric(
+    f"judges.{DINOV2}.frechet_distance",
+    "FD (DINOv2)",
+    "Frechet distance in what DINOv2 sees; of as many pictures alone comparable",
+    lambda sample: _between(sample, DINOV2),
+)

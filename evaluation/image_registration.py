@@ -1,8 +1,8 @@
-"""Image registration: a picture laid on the training picture that it may have been made of.
+"""Image registration: align a picture with the training picture that it may be a copy of.
 
-A model that learned its pictures by heart gives them back mirrored, cropped or moved, because that
-is how training showed them. So every picture is moved and scaled until it lies on a training
-picture, first roughly against all of them, then by Gauss and Newton against the best.
+A memorising model gives its pictures back mirrored, cropped or shifted, the way training augmented
+them. So every picture is moved and scaled until it coincides with a training picture: by a coarse
+search over all of them, then by Gauss-Newton on the best candidates.
 """
 
 from __future__ import annotations
@@ -12,30 +12,28 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy import ndarray
     from PIL import Image
     from torch import Tensor
 
-SIDE = 64  # pixels of a picture that is compared
-SCALES = 0.9, 0.95, 1.0  # at which a picture is tried: a crop shows less of the same
-SHIFTS = -2, -1, 0, 1, 2  # steps of 1/32 of the side
-MAX_SCALE, MAX_SHIFT = 0.15, 0.25  # that a picture may be off; of the half side
-CANDIDATES = 2  # training pictures that a picture is laid on
-ROUNDS = 5  # of Gauss and Newton
-PART = 64  # pairs at once
-BLANK = 8  # difference of the colours of a blank picture, 0..255
-WEAK = 0.02  # edges below count less than those above, which count the same
+SIDE = 64  # pixels of a reduced picture
+SCALES = 0.9, 0.95, 1.0  # of the coarse search: a crop shows less of the same
+SHIFTS = -2, -1, 0, 1, 2  # of the coarse search, in steps of 1/32 of the side
+MAX_SCALE, MAX_SHIFT = 0.15, 0.25  # bounds of the pose; the shift in half sides
+CANDIDATES = 2  # training pictures with which a picture is aligned
+ROUNDS = 5  # of Gauss-Newton
+BATCH = 64  # pairs at once
+BLANK = 8  # largest range of a channel of a blank picture, 0..255
+WEAK = 0.02  # gradient magnitude below which an edge has less weight
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """How alike a picture and a training picture are where they lie on each other."""
+    """Similarity of a picture and a training picture after registration."""
 
     number: int  # of the training picture
     likeness: float  # correlation of the pixels' gradients, -1..1
-    outlines: float  # of the directions of edges alone, whatever the colours, -1..1
+    outlines: float  # correlation of edge directions, whatever the colours, -1..1
 
 
 def reduced(image: Image.Image) -> ndarray:
@@ -47,47 +45,47 @@ def reduced(image: Image.Image) -> ndarray:
 
 
 def is_blank(picture: ndarray) -> bool:
-    """Whether a reduced picture (uint8 SIDE,SIDE,3) shows a single colour, or nearly."""
+    """Whether a reduced picture (uint8 SIDE,SIDE,3) has a single colour, or nearly."""
     return int((picture.max((0, 1)) - picture.min((0, 1))).max()) <= BLANK
 
 
 class Registration:
-    """Training pictures on which others are laid."""
+    """Aligns pictures with training pictures."""
 
     def __init__(self, training: ndarray):
         """`training`: uint8 M,SIDE,SIDE,3."""
         import torch
 
         self.training = training
-        maps = [_map(_floats(training[i : i + PART])) for i in range(0, len(training), PART)]
+        maps = [_edge_map(_floats(training[i : i + BATCH])) for i in range(0, len(training), BATCH)]
         self.maps = _unit(torch.cat(maps))  # M,2048
 
-    def laid(
-        self, pictures: ndarray, others: Sequence[int] = (), apart: bool = False
+    def aligned(
+        self, pictures: ndarray, others: ndarray, exclude: bool = False
     ) -> list[list[Alignment]]:
-        """Of each picture (uint8 N,SIDE,SIDE,3) the training pictures that it is laid on, the
-        likest first. `others`: of each one training picture more to try. `apart`: `others` are
-        the pictures themselves, which are not tried."""
+        """Alignments of each picture (uint8 N,SIDE,SIDE,3), the most similar first. `others`, int
+        N: a further candidate of each picture; with `exclude`, the picture's own number, which is
+        no candidate."""
         pairs = []
         for number, picture in enumerate(_floats(pictures)):
-            other = int(others[number]) if len(others) else None
-            pairs += [(number, *start) for start in self._starts(picture, other, apart)]
-        found = [[] for _ in pictures]
-        for first in range(0, len(pairs), PART):
-            part = pairs[first : first + PART]
-            for (number, *_), laid in zip(part, self._register(pictures, part), strict=True):
-                found[number].append(laid)
-        return [sorted(each, key=lambda laid: -max(laid.likeness, 0)) for each in found]
+            starts = self._starts(picture, int(others[number]), exclude)
+            pairs += [(number, *start) for start in starts]
+        found: list[list[Alignment]] = [[] for _ in pictures]
+        for first in range(0, len(pairs), BATCH):
+            batch = pairs[first : first + BATCH]
+            for (number, *_), each in zip(batch, self._register(pictures, batch), strict=True):
+                found[number].append(each)
+        return [sorted(several, key=lambda each: -max(each.likeness, 0)) for several in found]
 
-    def _starts(self, picture: Tensor, other: int | None, apart: bool) -> list[tuple]:
-        """(training picture, mirrored, scale, shift x, shift y) of the likeliest."""
+    def _starts(self, picture: Tensor, other: int, exclude: bool) -> list[tuple]:
+        """(training picture, mirrored, scale, shift x, shift y) by the coarse search."""
         poses = list(product((False, True), SCALES, SHIFTS, SHIFTS))
         best = (_unit(_moved_maps(picture)) @ self.maps.T).max(0)
         values = best.values
-        if apart:
+        if exclude:
             values[other] = -2.0
-        numbers = values.topk(min(CANDIDATES, len(values) - apart)).indices.tolist()
-        if other is not None and not apart and other not in numbers:
+        numbers = values.topk(min(CANDIDATES, len(values) - exclude)).indices.tolist()
+        if not exclude and other not in numbers:
             numbers.append(other)
         found = []
         for number in numbers:
@@ -105,21 +103,22 @@ class Registration:
         theirs = _floats(self.training[numbers])
         start = torch.tensor([pair[3:] for pair in pairs], dtype=torch.float32)
         moved = _gauss_newton(ours, theirs, start)
-        # The start where that went astray.
-        alike = torch.maximum(_likeness(ours, theirs, start), _likeness(ours, theirs, moved))
+        # The start if Gauss-Newton diverged.
+        similarity = torch.maximum(_likeness(ours, theirs, start), _likeness(ours, theirs, moved))
         return [
-            Alignment(number, *row) for number, row in zip(numbers, alike.tolist(), strict=True)
+            Alignment(number, *row)
+            for number, row in zip(numbers, similarity.tolist(), strict=True)
         ]
 
 
 def _moved_maps(picture: Tensor) -> Tensor:
-    """Maps of a picture (3,SIDE,SIDE) in all poses, mirrored or not, scaled and shifted."""
+    """Edge maps of a picture (3,SIDE,SIDE) in all poses: mirrored or not, scaled and shifted."""
     import torch
 
     poses = list(product((False, True), SCALES))
     both = torch.stack([picture.flip(-1) if mirrored else picture for mirrored, _ in poses])
     scales = torch.tensor([1 / scale for _, scale in poses])
-    maps = _map(_warped(both, torch.stack([scales, scales * 0, scales * 0], 1)))
+    maps = _edge_map(_warped(both, torch.stack([scales, scales * 0, scales * 0], 1)))
     maps = maps.unflatten(1, (2, SIDE // 2, SIDE // 2))
     shifted = [maps.roll((down, right), (2, 3)) for down, right in product(SHIFTS, SHIFTS)]
     return torch.stack(shifted, 1).flatten(2).flatten(0, 1)
@@ -150,17 +149,16 @@ def _gauss_newton(ours: Tensor, theirs: Tensor, pose: Tensor) -> Tensor:
 
 
 def _likeness(ours: Tensor, theirs: Tensor, pose: Tensor) -> Tensor:
-    """N,2: correlation of gradients, and of the directions of edges, where both have pixels."""
+    """N,2: correlation of gradients and of edge directions, where both have pixels."""
     import torch
 
     inside = _inside(pose)
     inside[..., [0, 1, -2, -1], :] = inside[..., [0, 1, -2, -1]] = 0
     both = _blurred(ours, 0.8), _blurred(_warped(theirs, pose), 0.8)
     one, other = (torch.cat(_gradients(each), 1) for each in both)
-    outlines = (_edges(each, WEAK) for each in both)
-    return torch.stack(
-        [_correlation(one, other, inside), _correlation(*outlines, inside)], 1
-    ).nan_to_num(-1.0)
+    gradients = _correlation(one, other, inside)
+    outlines = _correlation(_edges(both[0], WEAK), _edges(both[1], WEAK), inside)
+    return torch.stack([gradients, outlines], 1).nan_to_num(-1.0)
 
 
 def _correlation(one: Tensor, other: Tensor, inside: Tensor) -> Tensor:
@@ -175,15 +173,15 @@ def _floats(pictures: ndarray) -> Tensor:
     return torch.tensor(pictures.copy()).permute(0, 3, 1, 2).float() / 255
 
 
-def _map(pictures: Tensor) -> Tensor:
-    """Directions of edges on a coarse grid: float N,2048."""
+def _edge_map(pictures: Tensor) -> Tensor:
+    """Edge directions on a coarse grid: float N,2048."""
     import torch.nn.functional as F
 
     return _edges(F.avg_pool2d(_blurred(pictures, 1.5), 2), WEAK / 4).flatten(1)
 
 
 def _edges(pictures: Tensor, weak: float) -> Tensor:
-    """N,2,H,W: the doubled angle of the gradient, the same whichever side is brighter."""
+    """N,2,H,W: the doubled angle of the gradient, which is the same whichever side is brighter."""
     import torch
 
     right, down = _gradients(pictures)
@@ -192,7 +190,7 @@ def _edges(pictures: Tensor, weak: float) -> Tensor:
 
 
 def _gradients(pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """To the right and down, of the same size."""
+    """Central differences to the right and down, of the picture's size."""
     import torch.nn.functional as F
 
     around = F.pad(pictures, (1, 1, 1, 1), mode="replicate")
@@ -201,7 +199,7 @@ def _gradients(pictures: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _blurred(pictures: Tensor, sigma: float) -> Tensor:
-    """By a Gaussian."""
+    """Gaussian blur."""
     import torch
     import torch.nn.functional as F
 
@@ -213,7 +211,7 @@ def _blurred(pictures: Tensor, sigma: float) -> Tensor:
 
 
 def _warped(pictures: Tensor, pose: Tensor) -> Tensor:
-    """What a picture shows at scale x + shift, x in -1..1."""
+    """Pictures sampled at scale * x + shift, x in -1..1."""
     import torch
     import torch.nn.functional as F
 
@@ -225,7 +223,7 @@ def _warped(pictures: Tensor, pose: Tensor) -> Tensor:
 
 
 def _inside(pose: Tensor) -> Tensor:
-    """N,1,SIDE,SIDE: 1 where the other picture has pixels, else 0."""
+    """N,1,SIDE,SIDE: 1 where the warped picture has pixels, else 0."""
     xs, ys = _places()
     scale, right, down = (each[:, None, None] for each in pose.T)
     across = ((scale * xs + right).abs() < 0.97) & ((scale * ys + down).abs() < 0.97)
@@ -233,7 +231,7 @@ def _inside(pose: Tensor) -> Tensor:
 
 
 def _places() -> tuple[Tensor, Tensor]:
-    """x and y of the pixels, in -1..1."""
+    """x and y of the pixel centres, in -1..1."""
     import torch
 
     line = (torch.arange(SIDE) * 2 + 1) / SIDE - 1
@@ -242,7 +240,7 @@ def _places() -> tuple[Tensor, Tensor]:
 
 
 def _centred(pictures: Tensor, inside: Tensor) -> Tensor:
-    """Less their mean over what is inside."""
+    """Minus their mean over the pixels inside."""
     count = inside.sum((2, 3), keepdim=True).clamp(min=1)
     return pictures - (pictures * inside).sum((2, 3), keepdim=True) / count
 

@@ -1,67 +1,81 @@
-"""Where results go: everything that could fail is tried before anything is drawn."""
+"""Verdict and results: to the terminal, --output, --report and the model's run.json."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from core.errors import UserError
-from core.files import replaced
-from core.inputs import is_folder
+from core.terminal import say
+from evaluation.evaluate import Evaluation
+from evaluation.html_report import write_page_of
+from evaluation.options import rewritable_run
+from evaluation.report import (
+    against_as_json,
+    as_json,
+    comparison_table,
+    results_table,
+    score_table,
+    summary,
+    write_json,
+)
+from evaluation.verdict import sentences
 
-DRAWING = (  # options that say what is drawn, and how
-    "model", "checkpoints", "lora_scale", "prompts", "keep_prompts", "images_per_prompt", "seed",
-    "steps", "guidance_scale", "batch_size", "dtype", "save_images", "write_run",
-)  # fmt: skip
+
+def verdict_of(evaluation: Evaluation, options: argparse.Namespace) -> list[str]:
+    """The verdict in sentences, and what would make it say more."""
+    verdict = sentences(evaluation.results, evaluation.comparisons, evaluation.best)
+    if evaluation.reference is None and options.data != "none":
+        verdict.append(
+            "Without its training pictures nothing is known of style, distances and memorisation; "
+            "--data FOLDER names them."
+        )
+    return verdict
 
 
-def check_destinations(options: argparse.Namespace, usual: argparse.Namespace) -> None:
-    """Raise a UserError for what could not be written after the pictures are drawn, and for options
-    that mean nothing together."""
-    if options.pictures:
-        _refuse_drawing_options(options, usual)
-    if options.write_run and not is_folder(options.model[0]):
-        raise UserError(f"--write_run needs a model folder; '{options.model[0]}' is none.")
-    if options.write_run and options.lora_scale:
-        raise UserError("--write_run keeps the scores of a whole LoRA. Leave out --lora_scale.")
-    places = {name: getattr(options, name) for name in ("output", "report")}
-    places = {name: Path(place).resolve() for name, place in places.items() if place}
-    if len({*places.values()}) < len(places):
-        raise UserError("--output and --report are the same file. Give two names.")
+def print_results(evaluation: Evaluation, verdict: Sequence[str]) -> None:
+    """Scores per prompt of the model, a row of metrics per model, and the verdict."""
+    model = evaluation.results[-1]
+    if evaluation.comparisons:
+        last = evaluation.comparisons[-1]
+        table = comparison_table(model.following, last.base.following, last.following)
+    else:
+        table = score_table(model.following)
+    say(table, end="\n\n")
+    say(results_table(evaluation.results), end="\n\n")
+    say("\n".join(verdict))
+
+
+def save_results(
+    options: argparse.Namespace, evaluation: Evaluation, verdict: Sequence[str]
+) -> None:
+    """Write --output, --report and, with --write_run, the model's run.json."""
+    if options.output:
+        write_json(Path(options.output), _content(evaluation, verdict))
+    if options.report:
+        write_page_of(
+            Path(options.report), evaluation.results, evaluation.comparisons,
+            evaluation.reference, verdict, evaluation.best,
+        )  # fmt: skip
     if options.write_run:
-        places["write_run"] = Path(options.model[0]) / "run.json"
-    for name, path in places.items():
-        _rehearse(f"--{name} {path}", path)
-    if options.save_images:
-        _rehearse(f"--save_images {options.save_images}", Path(options.save_images, "picture.png"))
+        _add_to_run(options.model[0], evaluation, verdict)
 
 
-def _refuse_drawing_options(options: argparse.Namespace, usual: argparse.Namespace) -> None:
-    """Raise a UserError for options of drawing beside --pictures, where nothing is drawn."""
-    for name in DRAWING:
-        if getattr(options, name) != getattr(usual, name):
-            raise UserError(f"--pictures draws nothing: leave out --{name}.")
+def _content(evaluation: Evaluation, verdict: Sequence[str]) -> dict:
+    return {
+        "models": [as_json(result) for result in evaluation.results],
+        "comparisons": [
+            {"model": each.model.model} | against_as_json(each) for each in evaluation.comparisons
+        ],
+        "best": evaluation.best.model if evaluation.best else None,
+        "verdict": list(verdict),
+    }
 
 
-def _rehearse(what: str, path: Path) -> None:
-    """Write a file beside `path` and delete it again; raise a UserError where that fails. Its name
-    is its own: several processes rehearse at once."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if is_folder(path):
-            raise UserError(f"{what} is a folder. Give a file name.")
-        tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()
-    except OSError as error:
-        raise UserError(f"{what} cannot be written: {error.strerror}. Choose another.") from error
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Whole or not at all: run.json must survive an interruption."""
-    try:
-        text = json.dumps(content, indent=2, allow_nan=False)
-    except ValueError as error:  # of an earlier content, which was not written here
-        raise UserError(f"{path} holds numbers that are not finite. Mend or delete it.") from error
-    with replaced(path) as staged:
-        staged.write_text(text + "\n")
+def _add_to_run(model: str, evaluation: Evaluation, verdict: Sequence[str]) -> None:
+    """Add the scores to run.json, in the place of those on the same prompts."""
+    run, result = rewritable_run(model), evaluation.results[-1]
+    comparison = evaluation.comparisons[-1] if evaluation.comparisons else None
+    entry = summary(result, comparison) | {"verdict": list(verdict)}
+    scores = run.get("scores", {}) | {result.following.identity["prompts"]: entry}
+    write_json(Path(model) / "run.json", run | {"scores": scores})

@@ -1,4 +1,4 @@
-"""What the models are asked to draw: two fixed sets, captions never trained on, or a file."""
+"""Prompt sets: fixed ones, held-out captions of the bundled model, or a file."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from core.modules import module_if_here
 from core.prompt_files import is_prompt_file, read_rows
 from sampling.request import Request
 
-# For the bundled model: all its colours, shapes and parts, words in the manner of its captions.
+# For the bundled model: all its colours, shapes and parts, in the style of its captions.
 CREATURES = (
     "a drawing of a round red creature with blue wings",
     "a drawing of a tall orange pokemon with a flame tail",
@@ -41,7 +41,7 @@ ORIGINAL = (
     "A small cabin on top of a snowy mountain in the style of Disney, artstation",
 )
 
-# What a model of full size knows before it is fine-tuned: one prompt of each kind.
+# What a model of full size knows before fine-tuning: one prompt of each kind.
 GENERAL = (
     "a photo of a red bus in a city street",
     "a bowl of fruit on a wooden table, oil painting",
@@ -61,15 +61,15 @@ GENERAL = (
     "a map of an island drawn in ink",
 )
 
-SEED_STRIDE = 16  # most pictures per prompt; asking for more keeps the seeds of the first ones
+SEED_STRIDE = 16  # most pictures per prompt; more of them keep the seeds of the first ones
 HELD_OUT_PROMPTS = 64  # enough to see a difference of a third of the spread between prompts
 TRAINING_CAPTIONS = "training captions"
-RECALLED_PROMPTS = 16  # captions of training pictures, at most, that are drawn to seek copies
+RECALLED_PROMPTS = 16  # most training captions that are drawn in search of copies
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts in a fixed order: a prompt's place decides its seeds."""
+    """Prompts in a fixed order: a prompt's position decides its seeds."""
 
     name: str
     prompts: tuple[str, ...]
@@ -98,7 +98,7 @@ def read_prompts(source: str) -> PromptSet:
 
 
 def drawable(prompts: PromptSet) -> PromptSet:
-    """The prompts, all of which can be drawn. Raises a UserError that names one that cannot."""
+    """The same prompts. Raises a UserError that names one that cannot be drawn."""
     for number, prompt in enumerate(prompts.prompts, 1):
         try:
             Request(prompt, prompt_weights=False)
@@ -107,10 +107,10 @@ def drawable(prompts: PromptSet) -> PromptSet:
     return prompts
 
 
-def some_captions(name: str, captions: Iterable[str], most: int) -> PromptSet | None:
-    """So many of those that can be drawn, evenly chosen; None where none can."""
+def some_captions(name: str, captions: Iterable[str], limit: int) -> PromptSet | None:
+    """At most `limit` of the captions that can be drawn, evenly chosen; None if none can."""
     known = [each for each in dict.fromkeys(captions) if can_be_drawn(each)]
-    count = min(len(known), most)
+    count = min(len(known), limit)
     chosen = (known[place * len(known) // count] for place in range(count))
     return PromptSet(name, tuple(chosen)) if known else None
 
@@ -133,7 +133,7 @@ def _held_out() -> tuple[str, ...]:
 
 
 def _things() -> tuple[str, ...]:
-    """What the bundled base model knows beside creatures: every second kind of thing."""
+    """What the bundled base model knows besides creatures: every second kind of thing."""
     if not (objects := module_if_here("bundled.objects")):
         raise UserError(
             "The prompts 'things' come from bundled/objects.py, which is not here. Restore "

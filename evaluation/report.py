@@ -1,18 +1,24 @@
-"""Scores as tables for people and as JSON for programs."""
+"""Results as tables for people and as JSON for programs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
-from evaluation.judge_report import judged_as_json, judged_measures, judged_summary, likeness_key
-from evaluation.memorisation import Memorisation
+from core.files import replaced
+from evaluation.comparison import AgainstBase, Comparison
+from evaluation.likeness import likeness_key
+from evaluation.metric import number
+from evaluation.metrics_table import METRICS
 from evaluation.mmd import Distance
-from evaluation.number_format import distance_with_interval, if_known, interval_as_json, number
-from evaluation.scores import AgainstBase, Comparison, ModelScores, Result, Share, mean
+from evaluation.results import Result
+from evaluation.scores import ModelScores, mean
 
 PROMPT_WIDTH = 70  # characters; longer prompts are shortened in tables, never in JSON
-CLOSEST = 20  # pairs of a picture and its nearest training picture that JSON names
+NESTED = "distances", "judges"  # in JSON always there, empty if nothing is known
 
 
 def score_table(scores: ModelScores) -> str:
@@ -32,7 +38,7 @@ def comparison_table(model: ModelScores, base: ModelScores, comparison: Comparis
             model.prompts, base.prompts, comparison.differences, strict=True
         )
     ]
-    # Over the prompts that both have, so that the row's difference is its difference.
+    # Over the prompts that both have, so that the means differ by the mean difference.
     both = [i for i, difference in enumerate(comparison.differences) if difference is not None]
     footer = [
         (
@@ -48,8 +54,9 @@ def comparison_table(model: ModelScores, base: ModelScores, comparison: Comparis
 
 
 def results_table(results: Sequence[Result]) -> str:
-    """One row per model: the three numbers, and what else was measured."""
-    columns = measures(results)
+    """One row per model: its scores, and the metrics that fit a terminal."""
+    unprinted = {metric.column for metric in METRICS if not metric.printed}
+    columns = {name: each for name, each in measures(results).items() if name not in unprinted}
     rows = [
         (result.model, *(cells[i] for cells in columns.values()))
         for i, result in enumerate(results)
@@ -58,80 +65,73 @@ def results_table(results: Sequence[Result]) -> str:
 
 
 def measures(results: Sequence[Result]) -> dict[str, list[str]]:
-    """By what it measures, a text for each model; what none of them has is left out."""
+    """By name of the measure, a text per model; without what is known of none."""
     found = {
         "following": [number(each.following.score) for each in results],
         "keeping": [number(each.keeping.score) if each.keeping else "" for each in results],
-        "style": [if_known(each.style) for each in results],
-        "KID": [distance_with_interval(each.distances.get("kid")) for each in results],
-        "CMMD": [distance_with_interval(each.distances.get("cmmd")) for each in results],
-        "FID": [if_known(each.fid) for each in results],
-        "copies": [
-            f"{each.memorisation.copies} of {len(each.memorisation.nearest)}"
-            if each.memorisation else "" for each in results
-        ],
-        **judged_measures([each.judged for each in results]),
-        "colours right": [
-            f"{share.hits} of {share.count}" if (share := each.following.binding) else ""
-            for each in results
-        ],
-        "colours seen": [
-            f"{share.hits} of {share.count}" if (share := each.following.coloured) else ""
-            for each in results
-        ],
-    }  # fmt: skip
+    }
+    for metric in METRICS:
+        if metric.column:
+            values = [result.get(metric) for result in results]
+            found[metric.column] = ["" if value is None else metric.text(value) for value in values]
     return {name: texts for name, texts in found.items() if any(texts)}
 
 
 def as_json(result: Result) -> dict:
-    """Everything about one model, ready for `json.dumps`."""
+    """Everything about one model, for `json.dumps`."""
     return {
         "model": result.model,
         "run_id": result.following.run_id,
         "step": result.step,
         "following": _scores(result.following),
         "training_pictures_score": result.ceiling,
-        "training_captions_told_apart": result.told_apart,
-        "keeping": _scores(result.keeping),
-        "style": result.style,
-        "distances": {name: interval_as_json(each) for name, each in result.distances.items()},
-        "fid": result.fid,
-        "memorisation": _memorisation(result.memorisation),
-        "binding": _share(result.following.binding),
-        "colours_seen": _share(result.following.coloured),
-        "judges": judged_as_json(result.judged),
+        "training_captions_told_apart": result.caption_accuracy,
+        "keeping": _scores(result.keeping) if result.keeping else None,
+        **_metrics_as_json(result),
     }
 
 
-def summary(result: Result, against: AgainstBase | None = None) -> dict:
-    """What run.json keeps: the numbers and how they were made, without a row per prompt; `against`
-    its base also that one's numbers, and how sure their difference is."""
+def _metrics_as_json(result: Result, summarised: bool = False) -> dict[str, Any]:
+    """Values of the metrics, at the place that their keys name; None for what is not known."""
+    found: dict[str, Any] = {name: {} for name in NESTED}
+    for metric in METRICS:
+        *folders, name = metric.key.split(".")
+        value = result.get(metric)
+        if value is None:
+            if not folders:
+                found[name] = None
+            continue
+        place = found
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        short = summarised and metric.summary
+        place[name] = (short or metric.to_json)(value)
+    return found
+
+
+def summary(result: Result, comparison: AgainstBase | None = None) -> dict:
+    """What run.json keeps: the numbers and how they were made, without a row per prompt; with a
+    comparison also the base's numbers and the differences."""
     beside = {}
-    if against:
-        beside = {"comparison": against_as_json(against), "base": _numbers(against.base)}
+    if comparison:
+        beside = {"comparison": against_as_json(comparison), "base": _numbers(comparison.base)}
     return _numbers(result) | {"identity": result.following.identity} | beside
 
 
 def _numbers(result: Result) -> dict:
-    """What is known of one model, on how many prompts, and its scorer's scale: the scores of its
-    pictures with the captions exchanged, and of training pictures with their own."""
-    everything = as_json(result)
-    found = {
-        name: everything[name]
-        for name in (
-            "training_pictures_score", "style", "distances", "fid", "binding", "colours_seen",
-        )
-    }  # fmt: skip
-    found |= {"captions_exchanged": result.following.floor, "judges": judged_summary(result.judged)}
+    """What is known of one model: number of prompts, metrics, and the scale of its score, which are
+    the scores with exchanged captions and those of training pictures."""
+    found = _metrics_as_json(result, summarised=True) | {
+        "training_pictures_score": result.ceiling,
+        "captions_exchanged": result.following.floor,
+        "table": _table_of_page(result),
+    }
     if result.keeping:
         found["keeping"] = {
             "clip_score": result.keeping.score,
             "captions_exchanged": result.keeping.floor,
             "prompts": result.keeping.identity["prompts"],
         }
-    if result.memorisation:
-        copies = everything["memorisation"]
-        found["memorisation"] = {name: copies[name] for name in ("copies", "pictures")}
     return {
         "clip_score": result.following.score,
         "prompts": sum(prompt.score is not None for prompt in result.following.prompts),
@@ -139,7 +139,17 @@ def _numbers(result: Result) -> dict:
     }
 
 
+def _table_of_page(result: Result) -> dict[str, dict[str, str]]:
+    """By metric, its name and value as text: the page shows those for which it has no own row."""
+    return {
+        metric.key: {"name": metric.column, "text": metric.text(value)}
+        for metric in METRICS
+        if metric.column and (value := result.get(metric)) is not None
+    }
+
+
 def against_as_json(against: AgainstBase) -> dict:
+    """The comparison with the base, for `json.dumps`."""
     following = {
         "base": against.base.model,
         "base_run_id": against.base.following.run_id,
@@ -148,7 +158,7 @@ def against_as_json(against: AgainstBase) -> dict:
     }
     others = {"keeping": against.keeping, "style": against.style}
     compared = {name: _comparison(each) for name, each in others.items() if each}
-    if against.style:  # judged by the distances of sets, which a picture's mean cosine is not
+    if against.style:  # the verdict is that of set distances, not of the mean cosine
         compared["style"] |= {"verdict": against.nearness, "repeats": against.repeats}
     judges = {
         judge: _differences(distances) | {"verdict": against.nearness_by(distances)}
@@ -156,7 +166,7 @@ def against_as_json(against: AgainstBase) -> dict:
     }
     likeness = {likeness_key(name): _comparison(each) for name, each in against.likeness.items()}
     for each in likeness.values():
-        del each["verdict"]  # a mean cosine, by which nothing is better
+        del each["verdict"]  # a mean cosine decides nothing
     more = {"judges": judges, "likeness": likeness}
     return (
         following
@@ -166,11 +176,11 @@ def against_as_json(against: AgainstBase) -> dict:
     )
 
 
-def _differences(distances: dict[str, Distance]) -> dict:
-    return {f"{name}_difference": interval_as_json(each) for name, each in distances.items()}
+def _differences(distances: Mapping[str, Distance]) -> dict[str, Any]:
+    return {f"{name}_difference": each.json for name, each in distances.items()}
 
 
-def _comparison(comparison: Comparison) -> dict:
+def _comparison(comparison: Comparison) -> dict[str, Any]:
     return {
         "mean_difference": comparison.mean,
         "interval_95": comparison.interval,
@@ -180,14 +190,12 @@ def _comparison(comparison: Comparison) -> dict:
     }
 
 
-def _scores(scores: ModelScores | None) -> dict | None:
-    if scores is None:
-        return None
+def _scores(scores: ModelScores) -> dict[str, Any]:
     rows = [
         {
             "prompt": prompt.prompt,
             "score": prompt.score,
-            "seeds": [each.seed for each in prompt.shown],
+            "seeds": [each.seed for each in prompt.images],
             "pictures": list(prompt.pictures),
             "problems": list(prompt.problems),
         }
@@ -207,38 +215,11 @@ def _scores(scores: ModelScores | None) -> dict | None:
     }
 
 
-def _share(share: Share | None) -> dict | None:
-    if share is None:
-        return None
-    return {"right": share.hits, "pictures": share.count, "interval_95": share.interval}
-
-
-def _memorisation(memory: Memorisation | None) -> dict | None:
-    if memory is None:
-        return None
-    closest = [
-        {
-            "picture": number,
-            "training_picture": memory.nearest[number].number,
-            "distance": memory.nearest[number].distance,
-            "bits": memory.nearest[number].bits,
-            "likeness": memory.nearest[number].likeness,
-            "outlines": memory.nearest[number].outlines,
-            "copy": memory.nearest[number].copy,
-        }
-        for number in memory.closest[:CLOSEST]
-    ]
-    return {
-        "copies": memory.copies,
-        "pictures": len(memory.nearest),
-        "near_distance": memory.near_distance,
-        "near_bits": memory.near_bits,
-        "near_likeness": memory.near_likeness,
-        "near_outlines": memory.near_outlines,
-        "by_chance": memory.by_chance,
-        "repeated": memory.repeated,
-        "closest": closest,
-    }
+def write_json(path: Path, content: dict) -> None:
+    """Write JSON atomically: run.json must survive an interruption."""
+    text = json.dumps(content, indent=2, allow_nan=False)
+    with replaced(path) as staged:
+        staged.write_text(text + "\n")
 
 
 def _table(head: tuple, rows: list[tuple], footer: list[tuple]) -> list[str]:
@@ -253,13 +234,13 @@ def _table(head: tuple, rows: list[tuple], footer: list[tuple]) -> list[str]:
     return [line(head), rule, *map(line, cells), *([rule] if footer else []), *map(line, footer)]
 
 
-def _mean_over(known: int, asked: int) -> str:
-    count = f"{known} prompt" + ("" if known == 1 else "s")
-    return f"mean over {count}" + (f" of {asked}" if known < asked else "")
+def _mean_over(known: int, count: int) -> str:
+    prompts = f"{known} prompt" + ("" if known == 1 else "s")
+    return f"mean over {prompts}" + (f" of {count}" if known < count else "")
 
 
 def _making(identity: dict) -> str:
-    """How the scores were made; pictures that were there already have no seeds and steps."""
+    """How the scores were made; pictures that existed already have no seeds and steps."""
     words = "by {scorer}, prompts: {prompts}, pictures per prompt: {images_per_prompt}"
     if "steps" in identity:
         words += ",\nfrom seed {seed}, {steps} steps, guidance {guidance_scale}, {width} px"

@@ -1,4 +1,4 @@
-"""What the numbers say, in plain words, and no more than they say."""
+"""The verdict: what the numbers say, in plain words, and no more than they say."""
 
 from __future__ import annotations
 
@@ -7,57 +7,56 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from core.statistics import CANNOT_TELL, MIN_DIFFERENT, MIN_PROMPTS, prompts_to_tell
 from core.wording import amount
-from evaluation.judge_options import CSD, DINOV2
-from evaluation.memorisation import Memorisation
-from evaluation.mmd import MIN_PROMPTS as FEWEST
+from evaluation.comparison import AgainstBase, Comparison, compare
+from evaluation.judges import CSD, DINOV2
+from evaluation.metric import MIN_SAMPLES, percent, signed
+from evaluation.metrics_table import METRICS
 from evaluation.mmd import Distance
-from evaluation.number_format import signed
 from evaluation.prompts import TRAINING_CAPTIONS
-from evaluation.scores import AgainstBase, Comparison, Result, comparable, compare, half_of
-from evaluation.sscd import LIMIT, Replication
+from evaluation.results import Result, comparable
+from evaluation.scores import ModelScores
 
-UNLIKELY = 0.001  # so seldom chance alone makes as many copies
-KNOWS = 0.75  # of real pictures, that a scorer tells by their captions; guessing: 0.5
-MAX_PROMPTS = 10_000  # that anybody would draw to tell a difference
+MIN_ACCURACY = 0.75  # of a scorer that knows the training pictures; chance: 0.5
+MAX_PROMPTS = 10_000  # that anybody would draw
 NO_BEST = "None is called the best: of none it is sure that it follows its prompts."
 
 
 def sentences(
     results: Sequence[Result], against: Sequence[AgainstBase], best: Result | None
 ) -> list[str]:
-    """Sentences on each model, what matters most first."""
-    told = [sentence for each in against for sentence in _against(each)]
+    """The verdict on each model, the most important sentences first."""
+    verdict = [sentence for each in against for sentence in _against(each)]
     bases = [each.base for each in against]
     for result in results:
         if not any(result is base for base in bases):
-            told += _alone(result)
-        told += _left_out(result)
-    told += _blind(results[-1])
+            verdict += _alone(result)
+        verdict += _left_out(result)
+    verdict += _unsuitable_scorer(results[-1])
     if len(results) > 2 and (best or comparable(results)):
-        told.append(_best(best, results) if best else NO_BEST)
-    return told
+        verdict.append(_best(best, results) if best else NO_BEST)
+    return verdict
 
 
 def _best(best: Result, results: Sequence[Result]) -> str:
-    """Chosen on one half of the prompts and told by the other, which does not flatter it."""
-    first = half_of(best.following, 0)
+    """Chosen on one half of the prompts and judged on the other, free of selection bias."""
+    first = best.following.half(0)
     chosen = f"The best is {best.model}: on {amount(len(first.prompts), 'prompt')} it follows best."
-    rival = results[0]
-    if best is rival:
+    first_model = results[0]
+    if best is first_model:
         return chosen
-    other = compare(half_of(best.following, 1), half_of(rival.following, 1))
+    other = compare(best.following.half(1), first_model.following.half(1))
     words = {"better": "better than", "worse": "worse than"}
-    told = words.get(other.verdict, "in a way that they cannot tell from")
-    return f"{chosen} On the others it follows {told} {rival.model} ({numbers(other)})."
+    how = words.get(other.verdict, "in a way that they cannot tell from")
+    return f"{chosen} On the others it follows {how} {first_model.model} ({numbers(other)})."
 
 
-def _judged(comparison: Comparison, words: dict[str, str], unknown: str) -> str:
-    told = words.get(comparison.verdict, unknown)
-    return f"{told} ({numbers(comparison)}).{_needed(comparison)}"
+def _with_numbers(comparison: Comparison, words: dict[str, str], unknown: str) -> str:
+    said = words.get(comparison.verdict, unknown)
+    return f"{said} ({numbers(comparison)}).{_needed(comparison)}"
 
 
 def _needed(comparison: Comparison) -> str:
-    """What not being able to tell is not, and what would."""
+    """That no verdict is not equality, and how many prompts would give one."""
     if comparison.is_no_following:
         return (
             " Its scores are higher, but its pictures fit other prompts as well as their own: that "
@@ -84,10 +83,11 @@ def numbers(comparison: Comparison) -> str:
         return f"{count} cannot give an interval, it takes {MIN_PROMPTS}"
     if not any(comparison.known):
         return f"the same score for each of {count}"
-    low, high = comparison.claimed
+    low, high = comparison.claimed or comparison.interval
+    mean, wins = comparison.mean or 0.0, comparison.win_rate or 0.0
     return (
-        f"{signed(comparison.mean)}, {100 * comparison.confidence:.3g} % interval "
-        f"{signed(low)} to {signed(high)}, higher for {_percent(comparison.win_rate)} of {count}"
+        f"{signed(mean)}, {100 * comparison.confidence:.3g} % interval "
+        f"{signed(low)} to {signed(high)}, higher for {percent(wins)} of {count}"
     )
 
 
@@ -99,14 +99,15 @@ def _against(each: AgainstBase) -> Iterator[str]:
         "worse": f"{ours} follows {prompts} worse than {base}",
     }
     unknown = f"These prompts cannot tell {ours} from {base}"
-    yield _judged(each.following, words, unknown)
-    if each.keeping:
+    yield _with_numbers(each.following, words, unknown)
+    if each.keeping and each.model.keeping and each.base.keeping:
         words = {
             "better": "It got better at what its base knew, too",
             "worse": "It has forgotten some of what its base knew",
         }
         unknown = "Whether it forgot what its base knew, these prompts cannot tell"
-        yield _judged(each.keeping, words, unknown) + _kept(each)
+        kept = _kept(each.model.keeping, each.base.keeping)
+        yield _with_numbers(each.keeping, words, unknown) + kept
     if each.style:
         yield _style(each)
         yield from _by_judges(each)
@@ -115,7 +116,7 @@ def _against(each: AgainstBase) -> Iterator[str]:
 
 
 def _prompts_of(result: Result) -> str:
-    """What it was asked: prompts of what it was tuned for, or others."""
+    """Whose prompts these are."""
     name = result.following.identity.get("prompts")
     if name == TRAINING_CAPTIONS:
         return "the captions that it was trained on"
@@ -124,10 +125,9 @@ def _prompts_of(result: Result) -> str:
     return "its prompts"
 
 
-def _kept(each: AgainstBase) -> str:
-    """What is left of what the base knew, on a scale that has an end."""
-    base, ours = each.base.keeping, each.model.keeping
-    if None in (base.score, ours.score, ours.floor):
+def _kept(ours: ModelScores, base: ModelScores) -> str:
+    """What is left of what the base knew, on a scale with a floor."""
+    if base.score is None or ours.score is None or ours.floor is None:
         return ""
     return (
         f" {base.score:.2f} became {ours.score:.2f}; with the captions exchanged its "
@@ -136,7 +136,7 @@ def _kept(each: AgainstBase) -> str:
 
 
 def _style(each: AgainstBase) -> str:
-    """Of sets of pictures: noise, white paper and one picture for all have a mean cosine, too."""
+    """By set distances: noise, white paper and one picture for all can have a high mean cosine."""
     if each.repeats and each.nearness != "worse":
         return (
             "Its pictures of different prompts are more alike than its training pictures are: of "
@@ -165,114 +165,64 @@ BY_JUDGE = {
 
 
 def _by_judges(each: AgainstBase) -> Iterator[str]:
-    """Of sets of pictures, too; nothing where these say nothing, which was told already."""
+    """By set distances, too; nothing where pictures repeat each other, which `_style` says."""
     for judge, distances in each.judged.items():
         nearness = each.nearness_by(distances)
         if nearness == "worse" or not each.repeats:
-            yield f"{BY_JUDGE[judge][nearness]} ({_told(distances, each.following.confidence)})."
+            intervals = _with_intervals(distances, each.following.confidence)
+            yield f"{BY_JUDGE[judge][nearness]} ({intervals})."
 
 
 def _distances(each: AgainstBase) -> str:
     if not each.distances:
-        return f"a distance needs {FEWEST} prompts and as many training pictures"
-    return _told(each.distances, each.following.confidence)
+        return f"a distance needs {MIN_SAMPLES} prompts and as many training pictures"
+    return _with_intervals(each.distances, each.following.confidence)
 
 
-def _told(distances: Mapping[str, Distance], confidence: float) -> str:
-    told = []
+def _with_intervals(distances: Mapping[str, Distance], confidence: float) -> str:
+    said = []
     for name, distance in distances.items():
         low, high = distance.at(confidence).interval
-        told.append(f"{name.upper()} {signed(distance.value)}, {signed(low)} to {signed(high)}")
-    return f"{', '.join(told)}, {100 * confidence:.3g} % intervals"
+        said.append(f"{name.upper()} {signed(distance.value)}, {signed(low)} to {signed(high)}")
+    return f"{', '.join(said)}, {100 * confidence:.3g} % intervals"
 
 
 def _alone(result: Result) -> Iterator[str]:
-    name, memory, binding = result.model, result.memorisation, result.following.binding
     if result.following.score is None:
-        yield f"No picture of {name} could be scored."
+        yield f"No picture of {result.model} could be scored."
     elif result.following.floor is not None:
         yield _scale(result)
-    if memory:
-        yield _memorised(result, memory)
-    if found := result.judged.replication:
-        yield _replicated(result, found)
-    for measure in result.judged.likeness:
-        yield _likeness(result, measure)
-    if binding:
-        low, high = binding.interval
-        yield (
-            f"By its scorer, {name} gives two colours to the right things in {binding.hits} of "
-            f"{amount(binding.count, 'picture')} that show both ({_percent(low)} to "
-            f"{_percent(high)}; guessing: 50 %)."
-        )
+    for metric in METRICS:
+        value = result.get(metric)
+        if metric.sentence and value is not None and (said := metric.sentence(result, value)):
+            yield said
 
 
-def _blind(result: Result) -> Iterator[str]:
-    """That the scorer does not know what these pictures show, where it does not."""
-    if result.told_apart is not None and result.told_apart < KNOWS:
+def _unsuitable_scorer(result: Result) -> Iterator[str]:
+    """A warning if the scorer does not know what the training pictures show."""
+    accuracy = result.caption_accuracy
+    if accuracy is not None and accuracy < MIN_ACCURACY:
         yield (
             "Of the training pictures themselves, this scorer tells their own caption from another "
-            f"one's in {_percent(result.told_apart)} of cases (guessing: 50 %): what it says of "
+            f"one's in {percent(accuracy)} of cases (guessing: 50 %): what it says of "
             "following means little for such pictures. Choose another --scorer."
         )
 
 
 def _scale(result: Result) -> str:
-    """Between which scores the model's stands."""
+    """The model's score between its floor and its ceiling."""
     scores = result.following
-    told = (
+    said = (
         f"{result.model} scores {scores.score:.2f}; with the captions exchanged its pictures "
         f"score {scores.floor:.2f}"
     )
     if result.ceiling is None:
-        return f"{told}."
-    return f"{told}, and training pictures with their own {result.ceiling:.2f}."
-
-
-def _memorised(result: Result, memory: Memorisation) -> str:
-    count = f"{amount(len(memory.nearest), 'picture')} of {result.model}"
-    if result.recalling:
-        prompts = amount(len(result.recalling.shown), "picture")
-        count += f" ({prompts} of training captions, where copies are likeliest)"
-    exact = f" {memory.exact} of them are training pictures themselves." if memory.exact else ""
-    if not memory.can_be_told:
-        return (
-            f"Whether {count} are copies cannot be told: {memory.repeated:.0%} of the training "
-            f"pictures repeat another one, as a new picture may.{exact} Look at the closest pairs."
-        )
-    if not memory.copies:
-        return f"None of {count} looks like a copy of a training picture."
-    copied = f"{memory.copies} of {count} look like copies of training pictures"
-    if memory.by_chance < UNLIKELY:
-        advice = " Train for fewer steps, or with more pictures."
-        return f"{copied}: it has memorised.{exact}{advice}"
-    return f"{copied}, which is no more than chance. Look at the closest pairs."
-
-
-def _likeness(result: Result, measure: str) -> str:
-    found = result.judged.likeness[measure]
-    told = f"By {measure} pictures of {result.model} are as like its subject as {found.value:.2f}"
-    if found.interval:
-        told += f" (95 % interval {found.interval[0]:.2f} to {found.interval[1]:.2f})"
-    real = (
-        "" if found.real is None else f", its own pictures are so to each other as {found.real:.2f}"
-    )
-    return f"{told}; the same picture is as 100{real}."
-
-
-def _replicated(result: Result, found: Replication) -> str:
-    """Beside what was found by laying pictures on each other; no verdict, since training pictures
-    of one kind are above the limit with each other, too."""
-    return (
-        f"By SSCD {found.above} of {amount(len(found.nearest), 'picture')} of {result.model} are "
-        f"more than {LIMIT} like a training picture, the published limit for a copy; of "
-        f"{amount(len(found.among), 'training picture')} {found.above_among} are so with another "
-        "one."
-    )
+        return f"{said}."
+    return f"{said}, and training pictures with their own {result.ceiling:.2f}."
 
 
 def _left_out(result: Result) -> Iterator[str]:
-    """What was drawn and not scored, by the reason."""
+    """How many pictures were drawn and not scored, by reason."""
     kinds = Counter(
         kind
         for scores in (result.following, result.keeping, result.recalling) if scores
@@ -282,7 +232,3 @@ def _left_out(result: Result) -> Iterator[str]:
         reasons = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         left = amount(kinds.total(), "picture")
         yield f"{result.model}: {left} left out and not scored ({reasons})."
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}".replace("%", " %")

@@ -7,16 +7,9 @@ import pytest
 
 from core.statistics import CANNOT_TELL
 from evaluation.caption_match import exchanged, fit_any, margins
-from evaluation.results import against
-from evaluation.scores import (
-    Comparison,
-    ModelScores,
-    PromptScore,
-    Result,
-    ScoredImage,
-    best_of,
-    compare,
-)
+from evaluation.comparison import Comparison, against, compare
+from evaluation.results import Result, best_of
+from evaluation.scores import ModelScores, PromptScore, ScoredImage
 from evaluation.verdict import NO_BEST, sentences
 
 COUNT = 32
@@ -53,7 +46,7 @@ def test_a_margin_is_the_mean_over_all_pairs():
 
 def test_a_prompt_of_the_same_words_is_no_other_prompt():
     prompts = model("m", 50.0, TEXTS).prompts
-    twice = (*prompts, replace(prompts[0], shown=prompts[0].shown * 2))
+    twice = (*prompts, replace(prompts[0], images=prompts[0].images * 2))
     assert margins(twice)[0] == pytest.approx(margins(prompts)[0], abs=1e-4)
     assert margins(prompts[:1] * 20) == ()
 
@@ -123,7 +116,9 @@ def test_a_score_is_told_between_its_floor_and_its_ceiling():
     ("share", "said"), [(0.54, True), (0.74, True), (0.75, False), (None, False)]
 )
 def test_a_scorer_that_does_not_know_the_training_pictures_is_named(share, said):
-    told = sentences([Result(BASE, told_apart=0.5), Result(BASE, told_apart=share)], [], None)
+    told = sentences(
+        [Result(BASE, caption_accuracy=0.5), Result(BASE, caption_accuracy=share)], [], None
+    )
     found = [each for each in told if each.endswith("Choose another --scorer.")]
     assert bool(found) == said
     assert not said or f"in {100 * share:.0f} % of cases (guessing: 50 %)" in found[0]

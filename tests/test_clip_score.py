@@ -21,7 +21,9 @@ from transformers import (
 import metrics
 from core.errors import UserError
 from evaluation import clip_score as scorer_module
+from evaluation import evaluate
 from evaluation.clip_score import CONFIG_FILE, WEIGHTS_FILE, Scorer
+from sampling.generator import Generator
 
 CAPTIONS = ("a red creature", "a blue creature with wings", "A  Pokemon!", "houses", "")
 
@@ -141,15 +143,15 @@ def test_a_scorer_that_cannot_be_had_is_refused_before_anything_is_opened(name, 
     def open_nothing(*_, **__):
         raise AssertionError("a model was opened first")
 
-    monkeypatch.setattr(metrics.Generator, "load", open_nothing)
-    monkeypatch.setattr(metrics.reference_images, "read_pictures", open_nothing)
+    monkeypatch.setattr(Generator, "load", open_nothing)
+    monkeypatch.setattr(evaluate, "read_pictures", open_nothing)
     for more in ([], ["--pictures", "somewhere"]):
         with pytest.raises(UserError, match=r"Unknown (scorer|weights)|is not there"):
             metrics.main(["--scorer", name, *more])
 
 
 def test_an_inception_that_is_not_there_is_refused_before_anything_is_opened(monkeypatch):
-    monkeypatch.setattr(metrics.Generator, "load", None)
+    monkeypatch.setattr(Generator, "load", None)
     with pytest.raises(UserError, match="--inception nowhere does not hold"):
         metrics.main(["--inception", "nowhere"])
 

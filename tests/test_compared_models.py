@@ -14,6 +14,7 @@ from scorers import tiny_scorer as tiny_scorer  # a fixture
 
 import metrics
 import train_text_to_image
+from core.errors import UserError
 from evaluation.prompts import RECALLED_PROMPTS
 
 ROOT = Path(metrics.__file__).parent
@@ -105,23 +106,23 @@ def test_several_models_are_compared_with_one_base(trained, scored, tiny_model):
 
 
 def test_what_is_not_there_is_one_sentence(trained, scored, tiny_model, tmp_path):
-    with pytest.raises(metrics.UserError, match=r"--checkpoints: .* has no checkpoint-STEP"):
+    with pytest.raises(UserError, match=r"--checkpoints: .* has no checkpoint-STEP"):
         scored("--model", tiny_model, "--checkpoints")
-    with pytest.raises(metrics.UserError, match="--lora_scale is for LoRA folders"):
+    with pytest.raises(UserError, match="--lora_scale is for LoRA folders"):
         scored("--model", tiny_model, "--lora_scale", 0.5)
-    with pytest.raises(metrics.UserError, match="no model folder 'nowhere'"):
+    with pytest.raises(UserError, match="no model folder 'nowhere'"):
         scored("--model", tiny_model, "nowhere")
     model = trained("full")
     for path in model.glob("checkpoint-2/unet*/*.safetensors"):
         path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(metrics.UserError, match="checkpoint-2 does not fit"):
+    with pytest.raises(UserError, match="checkpoint-2 does not fit"):
         scored("--model", model, "--checkpoints")
     for path in model.glob("checkpoint-2/unet*/*.safetensors"):
         path.unlink()
-    with pytest.raises(metrics.UserError, match="checkpoint-2 does not fit"):
+    with pytest.raises(UserError, match="checkpoint-2 does not fit"):
         scored("--model", model, "--checkpoints")
     (model / "run.json").write_text('{"options": 3}')
-    with pytest.raises(metrics.UserError, match="options is 3"):
+    with pytest.raises(UserError, match="options is 3"):
         scored("--model", model)
 
 

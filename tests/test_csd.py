@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from core import strict_weights
 from core.errors import UserError
-from evaluation.csd import Csd
+from evaluation.judges.csd import Csd
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from core.errors import UserError
-from evaluation.dino import Dino, Dinov2
+from evaluation.judges.dino import Dino, Dinov2
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

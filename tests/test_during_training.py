@@ -20,7 +20,7 @@ from evaluation import validation_prompts
 from evaluation.clip_score import Scorer
 from evaluation.during_training import NO_BASE, ValidationVerdict
 from evaluation.reference_images import CaptionedImage
-from evaluation.validation_prompts import ValidationPrompts, asked_for
+from evaluation.validation_prompts import ValidationPrompts, validation_sets
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +111,7 @@ def test_copies_are_found_at_the_look_that_shows_them(tiny_scorer, tmp_path):
         ValidationPrompts(validation_prompts.COPIES, ("thing 1", "thing 2")),
     ]
     verdict = ValidationVerdict(
-        Scorer.load(tiny_scorer), wanted, tmp_path, "base", looks=1, training=lambda: training
+        Scorer.load(tiny_scorer), wanted, tmp_path, "base", validations=1, training=lambda: training
     )
     new = [Image.radial_gradient("L"), Image.linear_gradient("L")]
     drawn = [("", picture_of(image.convert("RGB"))) for image in new]
@@ -132,8 +132,8 @@ def picture_of(image: Image.Image) -> SimpleNamespace:
 
 def test_without_a_scorer_nothing_but_the_validation_prompts_is_drawn(config):
     plain = replace(config, validation_scorer=None)
-    assert asked_for(plain, ["a"], ["b"]) == [ValidationPrompts("", ("x", "y"), 2)]
-    assert asked_for(replace(config, validation_prompts=()), ["a"], ["b"]) == []
+    assert validation_sets(plain, ["a"], ["b"]) == [ValidationPrompts("", ("x", "y"), 2)]
+    assert validation_sets(replace(config, validation_prompts=()), ["a"], ["b"]) == []
 
 
 def test_other_pictures_than_validation_ones_have_seeds_of_their_own():

@@ -23,7 +23,7 @@ from core.errors import UserError, exit_with_sentence
 from core.files import mend
 from core.html import write_page
 from data import index
-from evaluation.outputs import write_json
+from evaluation.report import write_json
 from sampling.request import Request
 
 FORK = multiprocessing.get_context("fork")

@@ -1,5 +1,6 @@
 import json
 
+from evaluation.comparison import against, compare
 from evaluation.memorisation import Memorisation, NearestImage
 from evaluation.mmd import Distance
 from evaluation.report import (
@@ -10,8 +11,8 @@ from evaluation.report import (
     score_table,
     summary,
 )
-from evaluation.results import against
-from evaluation.scores import ModelScores, PromptScore, Result, ScoredImage, compare
+from evaluation.results import Result
+from evaluation.scores import ModelScores, PromptScore, ScoredImage
 
 MADE = {
     "scorer": "local-dir:clip",
@@ -69,11 +70,13 @@ def test_nothing_is_left_to_compare_when_every_prompt_failed():
 FULL = Result(
     scores("new", 30.0, None),
     scores("new", 8.0),
-    style=40.0,
-    distances={"kid": Distance(0.5, (0.4, 0.6))},
-    memorisation=Memorisation(
-        (NearestImage(7, 0.1, 20, False), NearestImage(3, 0.0, 0, True, 1.0, 1.0)), 0.01, 2
-    ),
+    {
+        "style": 40.0,
+        "distances.kid": Distance(0.5, (0.4, 0.6)),
+        "memorisation": Memorisation(
+            (NearestImage(7, 0.1, 20, False), NearestImage(3, 0.0, 0, True, 1.0, 1.0)), 0.01, 2
+        ),
+    },
     step=500,
 )
 

@@ -9,7 +9,8 @@ from scipy.linalg import sqrtm
 from torchvision.models import inception_v3
 
 from core.errors import UserError
-from evaluation.fid import Inception, fid
+from evaluation.fid import fid
+from evaluation.judges.inception import Inception
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,9 @@ from scorers import tiny_scorer as tiny_scorer  # a fixture
 
 import metrics
 from core.errors import UserError
-from evaluation import judge_options
+from evaluation.judges import options as judge_options
+from evaluation.options import parse_options
+from sampling.generator import Generator
 
 KNOWN = "with one of: csd, dino, dinov2, sscd"
 
@@ -23,7 +25,7 @@ def refused(arguments: list[str], sentence: str, monkeypatch) -> None:
     def open_nothing(*_, **__):
         raise AssertionError("a model was opened first")
 
-    monkeypatch.setattr(metrics.Generator, "load", open_nothing)
+    monkeypatch.setattr(Generator, "load", open_nothing)
     with pytest.raises(UserError, match=sentence) as told:
         metrics.main(arguments)
     assert "\n" not in str(told.value)
@@ -40,7 +42,7 @@ def test_a_judge_that_is_there_twice_is_refused(monkeypatch):
 
 def test_judges_may_be_given_together_or_one_by_one_and_a_path_may_have_an_equals_sign():
     given = ["--judge", "csd=a=b", "dino=c", "--judge", "sscd=d", "--inception", "e"]
-    options = metrics.parse_options(given)
+    options = parse_options(given)
     assert judge_options.chosen(options.judge, options.inception) == {
         "csd": "a=b", "dino": "c", "sscd": "d", "inception": "e"
     }  # fmt: skip
@@ -114,9 +116,9 @@ def score(taught, tiny_model, tiny_scorer, tmp_path):
 def test_all_judges_are_asked_and_tell_the_same_everywhere(
     score, taught, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("evaluation.sscd.SIDE", 64)  # pixels: quicker
+    monkeypatch.setattr("evaluation.judges.sscd.SIDE", 64)  # pixels: quicker
     # Pictures of random weights are alike, of which judges would say nothing.
-    monkeypatch.setattr("evaluation.results.repeats", lambda *_: False)
+    monkeypatch.setattr("evaluation.comparison.repeats", lambda *_: False)
     paths = {"csd": csd_file(tmp_path), "dino": dino_folder(tmp_path), "sscd": sscd_file(tmp_path),
              "dinov2": dinov2_folder(tmp_path)}  # fmt: skip
     asked = [f"{name}={path}" for name, path in paths.items()]

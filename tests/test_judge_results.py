@@ -11,18 +11,22 @@ from judge_files import csd_file, dinov2_folder
 
 from benchmarks import verdict_adversaries as adversaries
 from bundled.creatures import HELD_OUT_SEEDS, draw
-from evaluation.csd import Csd
-from evaluation.dino import Dinov2
-from evaluation.fid import fid
+from evaluation.comparison import against
+from evaluation.fid import FD_DINOV2, fid
 from evaluation.html_report import write_page_of
-from evaluation.mmd import distance
+from evaluation.judges.csd import Csd
+from evaluation.judges.dino import Dinov2
+from evaluation.likeness import CLIP_I, DINO_LIKENESS, STYLE_CSD
+from evaluation.mmd import KID_DINOV2, distance
 from evaluation.reference_images import ReferenceImages
+from evaluation.replication import REPLICATION
 from evaluation.report import against_as_json, as_json, measures, summary
-from evaluation.results import against, result
-from evaluation.scores import ModelScores, PromptScore, Result, ScoredImage
+from evaluation.results import Result, result
+from evaluation.scores import ModelScores, PromptScore, ScoredImage
 from evaluation.verdict import sentences
 
 PROMPTS, TRAINING = 20, 12
+LIKENESS = {"CLIP-I": CLIP_I, "DINO": DINO_LIKENESS}
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -42,7 +46,7 @@ def scores(name: str, features: np.ndarray, **judges: np.ndarray) -> ModelScores
             (
                 ScoredImage(
                     i, 50.0, features=row, text=row, hash=i * 2**20, reduced=reduced + i,
-                    seen={judge: each[i] for judge, each in judges.items()},
+                    judged={judge: each[i] for judge, each in judges.items()},
                 ),
             ),
         )
@@ -66,7 +70,7 @@ def measured(middles):
     training = ReferenceImages(
         "data", (), around(near, TRAINING, 1), tuple(range(TRAINING)),
         np.random.default_rng(0).integers(0, 256, (TRAINING, 64, 64, 3), np.uint8),
-        seen=seen, is_subject=True,
+        judged=seen, is_subject=True,
     )  # fmt: skip
 
     def model(name: str, middle: np.ndarray, seed: int) -> ModelScores:
@@ -85,25 +89,28 @@ def measured(middles):
 
 def test_distances_of_judges_are_those_of_the_scorers_kernels_and_of_fid(measured):
     _, ours, training = measured
-    made = np.stack([each.seen["dinov2"] for each in ours.following.shown])
-    real = training.seen["dinov2"]
+    made = np.stack([each.judged["dinov2"] for each in ours.following.scored])
+    real = training.judged["dinov2"]
     expected = distance("kid", unit(made), np.arange(PROMPTS), unit(real))
-    found = ours.judged.distances["dinov2"]["kid"]
+    found = ours.get(KID_DINOV2)
     assert found.value == pytest.approx(expected.value, abs=1e-6)
     assert found.interval == pytest.approx(expected.interval, abs=1e-6)
-    assert ours.judged.frechet == pytest.approx(fid(made, real))
-    assert set(ours.judged.distances) == {"csd", "dinov2"}
-    assert set(ours.judged.distances["csd"]) == {"kid", "cmmd"}
+    assert ours.get(FD_DINOV2) == pytest.approx(fid(made, real))
+    judged = {key for key in ours.measured if key.endswith(("kid", "cmmd"))}
+    assert {key.removeprefix("judges.") for key in judged} == {
+        "csd.distances.kid", "csd.distances.cmmd", "dinov2.distances.kid", "dinov2.distances.cmmd",
+        "distances.kid", "distances.cmmd",
+    }  # fmt: skip
 
 
 def test_a_likeness_is_the_mean_cosine_of_all_pairs_with_an_interval_over_prompts(measured):
     _, ours, training = measured
     for name, real, of in (
         ("CLIP-I", training.features, lambda each: each.features),
-        ("DINO", training.seen["dino"], lambda each: each.seen["dino"]),
+        ("DINO", training.judged["dino"], lambda each: each.judged["dino"]),
     ):
-        found = ours.judged.likeness[name]
-        pairs = [np.dot(of(each), row) for each in ours.following.shown for row in real]
+        found = ours.get(LIKENESS[name])
+        pairs = [np.dot(of(each), row) for each in ours.following.scored for row in real]
         own = [np.dot(*pair) for pair in combinations(real, 2)]
         assert found.value == pytest.approx(100 * np.mean(pairs), abs=1e-3)
         assert found.real == pytest.approx(100 * np.mean(own), abs=1e-3)
@@ -113,7 +120,7 @@ def test_a_likeness_is_the_mean_cosine_of_all_pairs_with_an_interval_over_prompt
 def test_a_likeness_is_told_only_of_a_subject(measured):
     base, ours, training = measured
     style = replace(training, is_subject=False)
-    assert result(ours.following, None, style).judged.likeness == {}
+    assert not any("likeness" in key for key in result(ours.following, None, style).measured)
     assert against(ours, base, style).likeness == {}
 
 
@@ -123,10 +130,10 @@ def test_the_verdict_names_every_judge_and_what_it_measured(measured):
     told = "\n".join(sentences([base, ours], [each], None))
     assert "\nBy CSD its pictures are nearer to the style of its training pictures (KID -" in told
     assert "\nBy DINOv2 its pictures, as a set, are nearer to its training pictures (KID -" in told
-    above = ours.judged.replication.above
+    above = ours.get(REPLICATION).above
     assert above >= 3 and f"\nBy SSCD {above} of 20 pictures of new are more than 0.5 like" in told
     for name in ("CLIP-I", "DINO"):
-        value = ours.judged.likeness[name].value
+        value = ours.get(LIKENESS[name]).value
         assert f"\nBy {name} pictures of new are as like its subject as {value:.2f} (95 %" in told
         assert f"\nIts likeness to its subject by {name}, against old: +" in told
     turned = "\n".join(sentences([ours, base], [against(base, ours, training)], None))
@@ -140,8 +147,10 @@ def test_table_json_summary_and_page_hold_what_the_judges_said(measured, tmp_pat
     each = against(ours, base, training)
     columns = measures([base, ours])
     content, compared = json.loads(json.dumps([as_json(ours), against_as_json(each)]))
-    judged, found = content["judges"], ours.judged
-    assert columns["style (CSD)"][1] == f"{found.style:.2f}" == f"{judged['csd']['style']:.2f}"
+    judged = content["judges"]
+    assert (
+        columns["style (CSD)"][1] == f"{ours.get(STYLE_CSD):.2f}" == f"{judged['csd']['style']:.2f}"
+    )
     assert columns["FD (DINOv2)"][1] == f"{judged['dinov2']['frechet_distance']:.2f}"
     assert columns["SSCD"][1] == f"{judged['sscd']['above']} of 20"
     assert columns["DINO"][1] == f"{judged['likeness']['dino']['value']:.2f}"
@@ -155,7 +164,7 @@ def test_table_json_summary_and_page_hold_what_the_judges_said(measured, tmp_pat
     assert "verdict" not in compared["likeness"]["clip_i"]
     kept = summary(ours)["judges"]
     assert "closest" not in kept["sscd"] and kept["sscd"]["above"] == judged["sscd"]["above"]
-    bare = replace(training, seen={}, is_subject=False)
+    bare = replace(training, judged={}, is_subject=False)
     assert "judges" not in summary(result(ours.following, None, bare))
     write_page_of(tmp_path / "page.html", [base, ours], [each], None, ["told"], None)
     page = (tmp_path / "page.html").read_text()
@@ -165,7 +174,7 @@ def test_table_json_summary_and_page_hold_what_the_judges_said(measured, tmp_pat
 def test_pictures_that_are_all_alike_get_no_word_of_a_judge(measured):
     base, _, training = measured
     same = {
-        name: unit(each.mean(0))[None].repeat(PROMPTS, 0) for name, each in training.seen.items()
+        name: unit(each.mean(0))[None].repeat(PROMPTS, 0) for name, each in training.judged.items()
     }
     alike = scores("one", around(training.features.mean(0), 1, 0).repeat(PROMPTS, 0), **same)
     each = against(result(alike, None, training), base, training)
@@ -180,7 +189,7 @@ def test_noise_and_white_paper_get_no_good_word_of_csd_or_dinov2_and_drawings_do
     drawings = [draw("pokemon", seed) for seed in HELD_OUT_SEEDS[:16]]
     training = [draw("pokemon", seed).image for seed in range(24)]
     seen = {name: judge.features(training) for name, judge in judges.items()}
-    reference = ReferenceImages("data", (), seen["csd"], (), np.empty(0), seen=seen)
+    reference = ReferenceImages("data", (), seen["csd"], (), np.empty(0), judged=seen)
 
     def drawn(name: str, paint) -> Result:
         found = {judge: each.features(paint(drawings)) for judge, each in judges.items()}

@@ -11,6 +11,7 @@ from PIL import Image
 
 import metrics
 from bundled.creatures import HELD_OUT_SEEDS, draw
+from core.errors import UserError
 from evaluation.clip_score import BUNDLED
 
 SEEDS = HELD_OUT_SEEDS[:24]
@@ -134,7 +135,7 @@ def test_black_pictures_are_left_out_and_said_so(told, folders, tmp_path):
 
 def test_pictures_with_other_captions_are_refused(told, folders, tmp_path):
     other = write(tmp_path / "other", [draw("pokemon", SEEDS[0]).image], ["a red creature"])
-    with pytest.raises(metrics.UserError, match=r"cannot be compared: .*right has 1 picture of 'a"):
+    with pytest.raises(UserError, match=r"cannot be compared: .*right has 1 picture of 'a"):
         told("--pictures", folders["right"], "--base", other)
 
 

@@ -14,11 +14,15 @@ from scorers import tiny_scorer as tiny_scorer  # a fixture
 
 import metrics
 from core.errors import exit_with_sentence
-from evaluation.clip_score import Scorer
-from evaluation.outputs import _rehearse
-from evaluation.prompts import CREATURES
+from evaluation import defaults
+from evaluation.clip_score import BUNDLED, Scorer
+from evaluation.evaluate import scores_of
+from evaluation.evaluation_job import EvaluationJob
+from evaluation.image_scorer import ImageScorer
+from evaluation.options import rehearse
+from evaluation.prompts import CREATURES, PromptSet
 from evaluation.reference_images import CaptionedImage, reference
-from evaluation.results import ImageScorer
+from sampling.generator import Generator
 from sampling.image import Picture
 
 ROOT = Path(metrics.__file__).parent
@@ -88,7 +92,7 @@ class FakeGenerator:
 
 @pytest.fixture
 def fake_generator(monkeypatch):
-    monkeypatch.setattr(metrics.Generator, "load", lambda *_, **__: FakeGenerator())
+    monkeypatch.setattr(Generator, "load", lambda *_, **__: FakeGenerator())
 
 
 def test_the_scores_agree_with_cosine_similarity_by_hand(score, tiny_scorer, tmp_path):
@@ -163,7 +167,7 @@ def test_models_that_draw_in_other_sizes_are_refused_before_drawing(
     pipe = tiny_pipeline()
     pipe.unet.register_to_config(sample_size=8)
     pipe.save_pretrained(tmp_path / "large")
-    monkeypatch.setattr(metrics.EvaluationJob, "scores", lambda *_: pytest.fail("it was drawn"))
+    monkeypatch.setattr(EvaluationJob, "scores", lambda *_: pytest.fail("it was drawn"))
     code, sentence = failure(lambda: score("--base", str(tmp_path / "large")), capsys)
     assert code == 2
     assert "height is 32 for the model and 64 for the base" in sentence
@@ -205,16 +209,16 @@ def test_a_small_model_is_scored_on_creatures(tiny_model, tiny_scorer, capsys):
 @pytest.mark.parametrize(
     ("prompts", "small", "scorer"),
     [
-        ("creatures", False, metrics.BUNDLED),
-        ("held-out", False, metrics.BUNDLED),
+        ("creatures", False, BUNDLED),
+        ("held-out", False, BUNDLED),
         ("original", True, "ViT-B-16/openai"),
-        ("mine.txt", True, metrics.BUNDLED),
+        ("mine.txt", True, BUNDLED),
         ("mine.txt", False, "ViT-B-16/openai"),
     ],
 )
 def test_the_default_scorer_is_one_that_knows_the_prompts(prompts, small, scorer, monkeypatch):
-    monkeypatch.setattr(metrics, "is_small", lambda generator: small)
-    assert metrics.default_scorer(metrics.PromptSet(prompts, ()), generator=None) == scorer
+    monkeypatch.setattr(defaults, "is_small", lambda generator: small)
+    assert defaults.scorer(PromptSet(prompts, ()), generator=None) == scorer
 
 
 def test_a_model_is_asked_for_captions_of_its_own_before_fixed_prompts(monkeypatch):
@@ -222,46 +226,45 @@ def test_a_model_is_asked_for_captions_of_its_own_before_fixed_prompts(monkeypat
         return [CaptionedImage("", caption, Image.new) for caption in captions]
 
     generator = FakeGenerator()
-    monkeypatch.setattr(metrics, "is_small", lambda generator: False)
+    monkeypatch.setattr(defaults, "is_small", lambda generator: False)
     seen, new = pictures("a cat", "a dog", "a cat", "x" * 9999), pictures("a fox")
     asked = [
-        metrics.default_prompts(generator, *known, None)
-        for known in ((new, seen), ([], seen), ([], []))
+        defaults.prompts(generator, *known, None) for known in ((new, seen), ([], seen), ([], []))
     ]
     assert [(one.name, len(one.prompts)) for one in asked] == [
         ("held-out captions", 1), ("training captions", 2), ("original", 6)
     ]  # fmt: skip
-    many = metrics.default_prompts(generator, [], pictures(*map(str, range(1000))), None)
+    many = defaults.prompts(generator, [], pictures(*map(str, range(1000))), None)
     assert 60 <= len(many.prompts) <= 64 and many.prompts[-1] > "900"
 
 
 def test_processes_that_rehearse_at_once_do_not_stumble_over_each_other(tmp_path):
-    def rehearse(_):
-        _rehearse("--output", tmp_path / "new" / "two.json")
+    def one(_):
+        rehearse("--output", tmp_path / "new" / "two.json")
 
     with ThreadPoolExecutor(8) as several:
-        list(several.map(rehearse, range(400)))
+        list(several.map(one, range(400)))
     assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_floor_and_ceiling_are_those_computed_by_hand(tiny_scorer):
-    eyes, random = ImageScorer(Scorer.load(tiny_scorer)), np.random.default_rng(0)
+    image_scorer, random = ImageScorer(Scorer.load(tiny_scorer)), np.random.default_rng(0)
     images = [Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)) for _ in range(4)]
     pictures = [CaptionedImage("", text, lambda i=i: images[i]) for i, text in enumerate("abcd")]
-    found = metrics.scores_of("m", pictures, eyes)
+    found = scores_of("m", pictures, image_scorer)
     crossed = [[score_by_hand(tiny_scorer, image, text) for text in "abcd"] for image in images]
     own = [crossed[i][i] for i in range(4)]
     others = [crossed[i][j] for i in range(4) for j in range(4) if i != j]
     assert any(own) and any(others), "all are clamped to zero: nothing is compared"
     assert found.floor == pytest.approx(np.mean(others), abs=1e-3)
-    real = reference("data", pictures, eyes.scorer)
+    real = reference("data", pictures, image_scorer.scorer)
     assert real.ceiling == pytest.approx(np.mean(own), abs=1e-3)
-    fits = eyes.scorer.features(images) @ eyes.scorer.text_features(list("abcd")).T
+    fits = image_scorer.scorer.features(images) @ image_scorer.scorer.text_features(list("abcd")).T
     right = [fits[i, i] > fits[i, j] for i in range(4) for j in range(4) if i != j]
-    assert real.told_apart == pytest.approx(np.mean(right)) and 0 < real.told_apart < 1
+    assert real.caption_accuracy == pytest.approx(np.mean(right)) and 0 < real.caption_accuracy < 1
     alike = [replace(each, caption="a") for each in pictures]
-    assert reference("data", alike, eyes.scorer).told_apart is None
-    assert metrics.scores_of("m", pictures[:1], eyes).floor is None
+    assert reference("data", alike, image_scorer.scorer).caption_accuracy is None
+    assert scores_of("m", pictures[:1], image_scorer).floor is None
 
 
 def test_run_json_is_written_only_when_asked_for(score, tmp_path):
@@ -351,6 +354,24 @@ def test_the_command_refuses_an_empty_prompt_file_without_a_traceback(tiny_model
     )
     assert done.returncode == 2
     assert done.stderr == f"error: {tmp_path / 'empty.txt'} holds no prompt. Write one a line.\n"
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--scorer=foo", "--scorer=Foo/bar", "--judge=csd=nowhere", "--judge=dino=nowhere",
+     "--inception=nowhere", "--prompts=animals", "--base=nowhere", "--model=nowhere",
+     "--batch_size=0", "--lora_scale=nan", "--output=tests"],
+)  # fmt: skip
+def test_a_refused_option_does_not_wait_for_torch(option):
+    code = (
+        "import sys, metrics\n"
+        "try: metrics.main(sys.argv[1:])\n"
+        "except Exception as error: print(type(error).__name__)\n"
+        "sys.exit('torch' in sys.modules or 'open_clip' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, option]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "UserError\n"), done.stderr
 
 
 def test_help_does_not_wait_for_torch():

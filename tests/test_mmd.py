@@ -7,6 +7,7 @@ from scipy import stats
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from core.statistics import CANNOT_TELL
+from evaluation import features as features_module
 from evaluation import mmd
 from evaluation.mmd import KERNELS, Distance, difference, distance, nearness, repeats
 
@@ -216,8 +217,8 @@ def test_pictures_that_all_point_away_from_each_other_are_compared_as_others_are
 def test_training_pictures_compared_in_parts_have_the_neighbours_that_they_have(monkeypatch, part):
     reference = features(20, seed=1)
     cosines = np.where(np.eye(20, dtype=bool), -1.0, reference @ reference.T)
-    monkeypatch.setattr(mmd, "PART", part)
-    assert mmd._nearest_others(reference) == pytest.approx(cosines.max(axis=1), abs=1e-6)
+    monkeypatch.setattr(features_module, "BLOCK", part)
+    assert mmd._nearest_distinct(reference) == pytest.approx(cosines.max(axis=1), abs=1e-6)
 
 
 def test_pictures_of_one_prompt_may_be_alike():

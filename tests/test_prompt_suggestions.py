@@ -13,9 +13,9 @@ from test_app import browser as browser  # fixtures
 from test_app import in_browser, open_page
 
 import app
-import metrics
 import train_text_to_image
 from core.captions import NOTHING, Captions, captions_of, words_of
+from evaluation import defaults
 from evaluation.prompts import CREATURES
 from sampling.lazy_generators import OpeningGenerator
 from sampling.model_info import title_of
@@ -68,7 +68,7 @@ def test_a_model_of_other_things_shows_no_creature_on_its_page_nor_in_its_scores
     assert all(prompt in shown for prompt in proposals(generator))
     assert set(proposals(generator)) <= set(known.held_out)
     opened = SimpleNamespace(run=generator.run)
-    asked = metrics.default_prompts(opened, [], [], known)  # the pictures are gone
+    asked = defaults.prompts(opened, [], [], known)  # the pictures are gone
     assert asked.name == "held-out captions" and set(asked.prompts) == set(known.held_out)
     assert captions_of(trained / "best") in (known, None)  # none where no look beat the base
 

@@ -11,11 +11,11 @@ from conftest import tiny_pipeline
 from PIL import Image
 from runs import config_for
 
-import metrics
 import train_text_to_image
 from core.errors import UserError
+from evaluation.options import common_request, parse_options
 from evaluation.prompts import can_be_drawn
-from evaluation.validation_prompts import asked_for
+from evaluation.validation_prompts import validation_sets
 from sampling.generator import Generator
 from sampling.image_metadata import request_of
 from sampling.prompt import escaped, has_marks, parts_of, words_of
@@ -211,8 +211,8 @@ def test_the_switch_is_true_or_false(value):
 
 
 def test_captions_are_asked_as_they_stand(tiny_model, tmp_path, monkeypatch):
-    options = metrics.parse_options(["--model", "any"])
-    assert not metrics.common_request(options).prompt_weights
+    options = parse_options(["--model", "any"])
+    assert not common_request(options).prompt_weights
     assert can_be_drawn("a (cat:99)")  # no weight, but a caption
     asked = []
 
@@ -228,6 +228,6 @@ def test_captions_are_asked_as_they_stand(tiny_model, tmp_path, monkeypatch):
     train_text_to_image.draw(None, "a (cat:99)", [1, 2])
     config = config_for(tiny_model, tmp_path, validation_prompts=("a (cat:99)",))
     run = type("Run", (), {"id": "any"})
-    looked_at = asked_for(config)
+    looked_at = validation_sets(config)
     list(train_text_to_image.previewer(config, run, looked_at)(None, lambda: False))
     assert [request.words for request in asked] == ["a (cat:99)"] * 3

@@ -6,18 +6,9 @@ from scipy import stats
 
 from core.errors import UserError
 from core.statistics import prompts_to_tell
-from evaluation.results import against
-from evaluation.scores import (
-    Comparison,
-    ModelScores,
-    PromptScore,
-    Result,
-    ScoredImage,
-    Share,
-    best_of,
-    compare,
-    half_of,
-)
+from evaluation.comparison import Comparison, against, compare
+from evaluation.results import Result, best_of
+from evaluation.scores import ModelScores, PromptScore, ScoredImage, Share
 from evaluation.verdict import sentences
 
 MADE = {"steps": 20, "scorer": "a", "versions": {"torch": "2"}}
@@ -162,9 +153,9 @@ def test_the_best_of_10_equals_is_called_better_in_at_most_5_of_100_cases():
     for _ in range(200):
         models = [follower(str(i), random.normal(50, 10, 64)) for i in range(11)]
         best = best_of(models[1:])
-        other = compare(half_of(best.following, 1), half_of(models[0].following, 1))
+        other = compare(best.following.half(1), models[0].following.half(1))
         better += t_low(other) > 0
-        flattered += t_low(compare(half_of(best.following, 0), half_of(models[0].following, 0))) > 0
+        flattered += t_low(compare(best.following.half(0), models[0].following.half(0))) > 0
     assert better <= 10 < flattered
 
 

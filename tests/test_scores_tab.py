@@ -77,6 +77,16 @@ def test_the_base_stands_beside_the_model_with_the_difference_and_its_interval()
     assert "on the right things 3 of 10 10 % to 60 % 28 of 30 87 % to 99 %" in told
 
 
+def test_a_metric_that_the_page_does_not_know_has_a_row_as_metrics_py_prints_it():
+    table = {"variety": {"name": "variety", "text": "3.1 <b>"}, "style": {"name": "x", "text": "y"}}
+    base = {"variety": {"name": "variety", "text": "2.5"}}
+    shown = scores_page(of(table=table, base={"table": base}))
+    assert '<th scope="row">variety</th>' in shown and "<td>3.1 &lt;b&gt;</td>" in shown
+    assert "<td>2.5</td>" in shown and '<th scope="row">x</th>' not in shown
+    for broken in ({"a": 1}, [], {"a": {"name": "a"}}, None):
+        assert scores_page(of(table=broken)) == scores_page(of())
+
+
 def test_a_base_whose_numbers_were_not_kept_follows_from_the_difference():
     told = plain(scores_page(of(base=None)))
     assert "CLIP score \N{ALMOST EQUAL TO} 42.00 60.00 +18.00" in told

@@ -23,8 +23,8 @@ from ldm import ldm_weights
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-import metrics
 from core.errors import UserError
+from evaluation.compared_models import compared_models
 from sampling import single_file
 from sampling.generator import Generator
 from sampling.lazy_generators import OpeningGenerator
@@ -122,8 +122,8 @@ def test_half_precision_is_opened_in_full_as_a_folder_is(files):
 def test_a_single_file_is_a_model_to_every_command(files, tiny_model):
     opening = OpeningGenerator(str(files / "tiny.ckpt"))
     assert (opening.name, opening.size, opening.run, opening.card) == ("tiny", 32, {}, "")
-    load = metrics.Generator.load
-    found = metrics.contenders_of([str(files / "tiny.ckpt")], load, base=tiny_model)
+    load = Generator.load
+    found = compared_models([str(files / "tiny.ckpt")], load, base=tiny_model)
     assert [contender.name for contender in found] == ["tiny", "tiny"]
 
 

@@ -8,7 +8,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from evaluation.sscd import Sscd, replication
+from evaluation.judges.sscd import Sscd
+from evaluation.replication import replication
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -82,7 +83,7 @@ def test_more_pictures_than_are_compared_at_once_are_all_compared(monkeypatch):
     made, training = random.normal(size=(2, 7, 4))
     made, training = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (made, training))
     whole = replication(made, training)
-    monkeypatch.setattr("evaluation.sscd.PART", 3)
+    monkeypatch.setattr("evaluation.features.BLOCK", 3)
     parts = replication(made, training)
     assert [n for n, _ in parts.nearest] == [n for n, _ in whole.nearest]
     assert parts.among == pytest.approx(whole.among)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from core.errors import UserError
-from webapp.votes import Tally, VotePair, Votes, outcome_of, win_rate
+from webapp.votes import Tally, VotePair, Votes, outcome_of, preference_rate
 
 
 def log_beta(a: float, b: float) -> float:
@@ -23,7 +23,7 @@ def log_beta(a: float, b: float) -> float:
     ("wins", "losses"), [(1, 0), (0, 1), (3, 1), (7, 7), (0, 20), (62, 38), (999, 1)]
 )
 def test_at_the_ends_of_the_interval_votes_are_20_times_likelier_under_all_shares(wins, losses):
-    share, low, high = win_rate(Tally(wins, losses, ties=5))
+    share, low, high = preference_rate(Tally(wins, losses, ties=5))
     assert low <= share == wins / (wins + losses) <= high
     for end in {low, high} - {0.0, 1.0}:
         likelihood = wins * math.log(end) + losses * math.log(1 - end)
@@ -38,7 +38,7 @@ def decided_at(share: float, votes: int, trials: int) -> list[int | None]:
         for count, won in enumerate(random.random(votes) < share, start=1):
             wins += int(won)
             if (wins, count) not in known:
-                _, low, high = win_rate(Tally(wins, count - wins))
+                _, low, high = preference_rate(Tally(wins, count - wins))
                 known[wins, count] = low > 0.5 or high < 0.5
             if known[wins, count]:
                 decided = count
@@ -58,7 +58,7 @@ def test_votes_for_the_better_model_decide():
 
 
 def test_there_is_no_rate_where_nobody_has_decided():
-    assert win_rate(Tally(ties=3)) is None
+    assert preference_rate(Tally(ties=3)) is None
 
 
 @pytest.mark.parametrize(

@@ -52,11 +52,12 @@ def outcome_of(model_side: str, choice: str) -> str:
     return "wins" if choice == model_side else "losses"
 
 
-def win_rate(tally: Tally) -> tuple[float, float, float] | None:
-    """The share of votes that the model won, 0..1, and where it lies with 95 % confidence however
-    often one looks.
+def preference_rate(tally: Tally) -> tuple[float, float, float] | None:
+    """The share of decided votes that the model won, 0..1, and its 95 % interval, which is valid
+    however often one looks. None without a decided vote.
 
-    Ties are left out, so that what is left are yes or no. None where nobody has decided.
+    Ties are left out, since the interval needs votes of two outcomes; they are half a win in
+    `core.statistics.win_rate`.
     """
     count = tally.wins + tally.losses
     return (tally.wins / count, *confidence_sequence(tally.wins, tally.losses)) if count else None

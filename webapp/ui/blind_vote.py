@@ -19,7 +19,7 @@ from webapp.ui.generate_button import GenerateButton
 from webapp.ui.image_store import ImageStore
 from webapp.ui.messages import note
 from webapp.ui.sequential_draws import SequentialDraws
-from webapp.votes import CHOICES, SIDES, Tally, VotePair, Votes, win_rate
+from webapp.votes import CHOICES, SIDES, Tally, VotePair, Votes, preference_rate
 from webapp.worker import Worker
 
 if TYPE_CHECKING:
@@ -164,8 +164,8 @@ def anonymous(picture: Picture) -> Image.Image:
 
 
 def standing(whose: str, tally: Tally) -> str:
-    """Votes and win rate in a sentence."""
-    rate = win_rate(tally)
+    """How votes stand, in words."""
+    rate = preference_rate(tally)
     if rate is None:
         return strings.NONE_DECIDES.format(whose=whose, ties=tally.ties)
     share, low, high = map(percent, rate)

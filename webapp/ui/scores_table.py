@@ -13,6 +13,13 @@ from webapp.ui.run_scores import interval, number, share, text
 
 CONFIDENCE = 0.95  # of the intervals in run.json
 WIDTH, HEIGHT, LEFT, RIGHT, MIDDLE = 360, 52, 4, 356, 26  # of the scale, its line in the middle
+MAX_METRICS = 40  # that are shown
+OWN_ROWS = {  # keys of metrics with rows of their own
+    "style", "distances.kid", "distances.cmmd", "fid", "memorisation", "binding", "colours_seen",
+    "judges.csd.style", "judges.csd.distances.kid", "judges.dinov2.distances.kid",
+    "judges.dinov2.frechet_distance", "judges.sscd", "judges.likeness.clip_i",
+    "judges.likeness.dino",
+}  # fmt: skip
 Row = tuple[str, str, str, str]  # HTML: measure, base, model, difference
 SHARES = (  # label, and where the number of images is
     (strings.BINDING, "binding", "right"),
@@ -62,6 +69,18 @@ def _rows(entry: dict) -> Iterator[Row]:
     for label, *hits in SHARES:
         if share(entry, *hits):
             yield label, _share(entry.get("base"), *hits), _share(entry, *hits), ""
+    yield from _other_metrics(entry)
+
+
+def _other_metrics(entry: dict) -> Iterator[Row]:
+    """Metrics without a row of their own above, as metrics.py names and prints them."""
+    printed = entry.get("table")
+    for key in list(printed if isinstance(printed, dict) else ())[:MAX_METRICS]:
+        name, value = text(entry, "table", key, "name"), text(entry, "table", key, "text")
+        if key not in OWN_ROWS and name and value:
+            base = text(entry, "base", "table", key, "text")
+            label, theirs, ours = (escape(printable(t, MAX_NAME)) for t in (name, base, value))
+            yield label, theirs, ours, ""
 
 
 def _subject_likeness(entry: dict) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""A network of others that looks at pictures, by weights that the user has (docs/judges.md)."""
+"""Base classes of judges: image encoders whose weights the user provides (docs/judges.md)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from numpy import ndarray
     from PIL import Image
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of red, green, blue
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation per channel
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-PART = 16  # pictures that it sees at once
+BATCH = 16  # pictures per forward pass
 
 
 class ImageEncoder(ABC):
-    """What `model` sees: it takes float N,3,H,W and gives N,D."""
+    """A frozen network that turns pictures into features: float N,3,H,W -> N,D."""
 
-    option: ClassVar[str]  # that names the weights, up to the path
-    holds: ClassVar[str]  # what is to be at the path
+    option: ClassVar[str]  # command-line option that names the weights, up to the path
+    holds: ClassVar[str]  # what the path must hold, for error messages
     way_out: ClassVar[str] = "Convert its weights as docs/judges.md says, or leave it out."
 
     def __init__(self, model: torch.nn.Module, device: str = "cpu"):
@@ -33,7 +33,7 @@ class ImageEncoder(ABC):
 
     @classmethod
     def check(cls, path: str) -> None:
-        """Raise UserError for what does not hold such weights, without reading their numbers."""
+        """Raise UserError if the path holds other weights; only headers are read."""
         try:
             cls.examine(path)
         except (OSError, ValueError) as error:
@@ -41,40 +41,39 @@ class ImageEncoder(ABC):
 
     @classmethod
     def load(cls, path: str, device: str = "cpu") -> ImageEncoder:
-        """Open the weights. Raises UserError where they are not those of this network, whole."""
-        cls.check(path)  # a library would wait for ever for a pipe
+        """Load the weights. Raises UserError unless they are exactly those of this network."""
+        cls.check(path)  # transformers would block for ever on a named pipe
         try:
-            return cls(cls.open(path), device)
-        except UserError:
-            raise
-        except Exception as error:  # transformers and what it calls raise every kind
+            model = cls.open(path)
+        except (OSError, ValueError) as error:
             raise cls._unfit(path, error) from error
+        return cls(model, device)
 
     @classmethod
     @abstractmethod
     def examine(cls, path: str) -> None:
-        """Raise OSError or ValueError, with what a sentence says of it, for what does not fit."""
+        """Raise OSError or ValueError, with the reason, if the path does not hold the weights."""
 
     @classmethod
     @abstractmethod
     def open(cls, path: str) -> torch.nn.Module:
-        """The network with its weights; likewise."""
+        """The network with its weights. Raises like `examine`."""
 
     @abstractmethod
     def preprocess(self, image: Image.Image) -> torch.Tensor:
-        """An RGB picture as the network wants it: float 3,H,W, the same size for all."""
+        """Network input of an RGB picture: float 3,H,W, of one size for all pictures."""
 
     def features(self, images: Sequence[Image.Image]) -> ndarray:
-        """Of RGB pictures: float32 N,D."""
+        """Features of RGB pictures: float32 N,D."""
         import numpy as np
         import torch
 
-        found = []
+        batches = []
         with torch.inference_mode():
-            for first in range(0, len(images), PART):
-                part = [self.preprocess(image) for image in images[first : first + PART]]
-                found.append(self.model(torch.stack(part).to(self.device)).float().cpu().numpy())
-        features = np.concatenate(found)
+            for first in range(0, len(images), BATCH):
+                batch = [self.preprocess(image) for image in images[first : first + BATCH]]
+                batches.append(self.model(torch.stack(batch).to(self.device)).float().cpu().numpy())
+        features = np.concatenate(batches)
         if not np.isfinite(features).all():
             raise UserError(f"{self.option.strip(' =')} gives no number: its weights are damaged.")
         return features
@@ -94,13 +93,13 @@ class ImageEncoder(ABC):
 
 
 class FileEncoder(ImageEncoder):
-    """One whose weights are a single .safetensors file."""
+    """An encoder whose weights are a single .safetensors file."""
 
     @classmethod
     @abstractmethod
     def network(cls, shapes: strict_weights.Shapes) -> torch.nn.Module:
-        """The network that tensors of these names and shapes should belong to, without weights.
-        Raises ValueError where there is none."""
+        """The network that tensors of these names and shapes belong to, without weights.
+        Raises ValueError if there is none."""
 
     @classmethod
     def examine(cls, path: str) -> None:
@@ -115,13 +114,12 @@ class FileEncoder(ImageEncoder):
     def _bare(cls, shapes: strict_weights.Shapes) -> torch.nn.Module:
         import torch
 
-        with torch.device("meta"):  # nothing is made at random, and no memory taken
+        with torch.device("meta"):  # no random initialisation, no memory
             return cls.network(shapes)
 
 
 def pixels_of(image: Image.Image, scale: tuple[Sequence[float], Sequence[float]]) -> torch.Tensor:
-    """float 3,H,W with a mean of 0 and a deviation of 1 where an RGB picture has those of
-    `scale`."""
+    """RGB picture -> float 3,H,W, normalised by (mean, standard deviation) per channel."""
     import numpy as np
     import torch
 
@@ -130,8 +128,8 @@ def pixels_of(image: Image.Image, scale: tuple[Sequence[float], Sequence[float]]
     return (pixels / 255 - mean) / deviation
 
 
-def middle_of(image: Image.Image, shorter: int, side: int) -> Image.Image:
-    """The middle square of a picture whose shorter side has become `shorter` pixels, bicubic."""
+def center_square(image: Image.Image, shorter: int, side: int) -> Image.Image:
+    """Center crop of `side` pixels after a bicubic resize of the shorter side to `shorter`."""
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.functional import center_crop, resize
 

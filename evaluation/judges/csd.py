@@ -1,5 +1,5 @@
-"""Style that is not content: CSD (Somepalli et al. 2024, "Measuring Style Similarity in Diffusion
-Models"), the vision tower of a CLIP of OpenAI with a linear layer for style and one for content."""
+"""CSD, a style encoder (Somepalli et al. 2024, "Measuring Style Similarity in Diffusion Models"):
+OpenAI's CLIP vision tower with one linear layer for style and one for content."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from evaluation.judge import CLIP, FileEncoder, middle_of, pixels_of
+from evaluation.judges.encoder import CLIP, FileEncoder, center_square, pixels_of
 
 if TYPE_CHECKING:
     import torch
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from core.strict_weights import Shapes
 
-HEAD = 64  # numbers of an attention head, in every CLIP of OpenAI
+HEAD = 64  # width of an attention head in every CLIP of OpenAI
 BLOCK = re.compile(r"backbone\.transformer\.resblocks\.(\d+)\.")
 
 
 class Csd(FileEncoder):
-    """The style of pictures: features of length 1. Its sizes are read off the tensors, as those of
-    ViT-L/14 and of ViT-B/16 differ in nothing else."""
+    """Style features of length 1. The tensors' shapes tell ViT-L/14 from ViT-B/16, which differ in
+    nothing else."""
 
     option = "--judge csd="
     holds = "CSD's vision transformer as safetensors"
@@ -52,15 +52,15 @@ class Csd(FileEncoder):
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         side = self.model.backbone.image_size[0]
-        return pixels_of(middle_of(image, side, side), CLIP)
+        return pixels_of(center_square(image, side, side), CLIP)
 
 
 def _sizes(shapes: Shapes) -> tuple[dict[str, int], int]:
-    """Of the tower, and the length of what its layer for style gives."""
-    first = _of(shapes, "backbone.conv1.weight", 4)
+    """Arguments of the vision tower, and the number of style features."""
+    convolution = _of(shapes, "backbone.conv1.weight", 4)
     tokens, _ = _of(shapes, "backbone.positional_embedding", 2)
     _, outputs = _of(shapes, "last_layer_style", 2)
-    width, _, _, patch = first
+    width, _, _, patch = convolution
     side = math.isqrt(max(tokens - 1, 0))
     blocks = {int(found[1]) for name in shapes if (found := BLOCK.match(name))}
     if not all((width, patch, side, blocks)) or width % HEAD or side**2 != tokens - 1:

@@ -1,6 +1,6 @@
-"""DINO (Caron et al. 2021), by which DreamBooth (Ruiz et al. 2023, table 1) tells how like pictures
-are to a subject, and DINOv2 (Oquab et al. 2023), in whose features distances of sets agree best
-with people (Stein et al. 2023, "Exposing flaws of generative model evaluation metrics")."""
+"""DINO (Caron et al. 2021), DreamBooth's measure of subject fidelity (Ruiz et al. 2023, table 1),
+and DINOv2 (Oquab et al. 2023), whose features give the set distances that agree best with people
+(Stein et al. 2023, "Exposing flaws of generative model evaluation metrics")."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 from core import strict_weights
 from core.inputs import is_folder
 from core.model_files import check_files
-from evaluation.judge import IMAGENET, ImageEncoder, middle_of, pixels_of
-from evaluation.transformers_folder import WEIGHTS, check_kind, open_whole
+from evaluation.features import unit
+from evaluation.judges.encoder import IMAGENET, ImageEncoder, center_square, pixels_of
+from evaluation.transformers_models import WEIGHTS, check_kind, open_whole
 
 if TYPE_CHECKING:
     import torch
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
     from PIL import Image
     from transformers import PreTrainedModel
 
-SIDE = 224  # pixels that DINOv2 is shown; Stein et al. squeeze pictures into this square
-SHORTER = 256 / 224  # of what DINO is shown, the middle of a picture that is larger by so much
+SIDE = 224  # pixels of DINOv2's input, into which Stein et al. squeeze pictures
+SHORTER = 256 / 224  # DINO's input is a center crop; its resize is larger by this factor
 
 
-class _FolderJudge(ImageEncoder):
-    """A vision transformer in a folder of transformers; features are its class token, after the
-    last layer norm."""
+class _VisionTransformer(ImageEncoder):
+    """A vision transformer saved by transformers; its features are the class token after the last
+    layer norm."""
 
-    kind: ClassVar[str]  # `model_type` of its config
+    kind: ClassVar[str]  # `model_type` in config.json
 
     @classmethod
     def examine(cls, path: str) -> None:
@@ -58,8 +59,8 @@ class _FolderJudge(ImageEncoder):
         return ClassToken()
 
 
-class Dino(_FolderJudge):
-    """What pictures are of: features of length 1."""
+class Dino(_VisionTransformer):
+    """Content features of length 1."""
 
     option = "--judge dino="
     holds = "a ViTModel of transformers, such as DINO's ViT-S/16"
@@ -69,23 +70,20 @@ class Dino(_FolderJudge):
     def open(cls, path: str) -> torch.nn.Module:
         from transformers import ViTModel
 
-        # What stands above the class token is of no use here, and often there.
+        # Published folders often hold a pooler, which the class token does not need.
         vit = open_whole(ViTModel, Path(path), spare=("pooler.",), add_pooling_layer=False)
         return cls._class_token(vit)
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         side = self.model.model.config.image_size
-        return pixels_of(middle_of(image, round(side * SHORTER), side), IMAGENET)
+        return pixels_of(center_square(image, round(side * SHORTER), side), IMAGENET)
 
     def features(self, images: Sequence[Image.Image]) -> ndarray:
-        import numpy as np
-
-        found = super().features(images)
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
+        return unit(super().features(images))
 
 
-class Dinov2(_FolderJudge):
-    """What pictures are like, in features of any length, as their Frechet distance wants them."""
+class Dinov2(_VisionTransformer):
+    """Content features, not normalised: the Frechet distance needs their length."""
 
     option = "--judge dinov2="
     holds = "a Dinov2Model of transformers, such as DINOv2's ViT-L/14"
