@@ -145,8 +145,7 @@ def serve(
 
     from webapp.allowed_hosts import AllowedHosts, HostCheck
     from webapp.auth import PasswordMiddleware
-    from webapp.connections import bound_connections
-    from webapp.gradio_patches import SESSIONS
+    from webapp.gradio_patches import SESSIONS, wrap_outermost
     from webapp.http_security import SameOrigin, SecurityHeaders
     from webapp.limits import MAX_UPLOADED
     from webapp.route_allowlist import RouteAllowList
@@ -157,7 +156,6 @@ def serve(
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
     inside = [Middleware(RouteAllowList, page=app)]
     door = [Middleware(PasswordMiddleware, password=password)] if password else []
-    bound_connections()
     with launching(host, port):
         server, _, _ = app.launch(
             server_name=host,
@@ -180,34 +178,28 @@ def serve(
     if password:
         password.gradio_is_starting = False
     if mcp:
-        from webapp.mcp_tool import mend
+        from webapp.mcp_tool import set_up_mcp
 
-        mend(app, password)
+        set_up_mcp(app, password)
     server.state.has_password = password is not None
     server.state.hosts = names = None if password else hosts or AllowedHosts(host)
     server.state.head = app.preview.tags
-    # Around all, because gradio puts its own middleware before that of `app_kwargs`.
-    server.middleware_stack = SecurityHeaders(HostCheck(SameOrigin(server.middleware_stack), names))
+    wrap_outermost(server, lambda inner: SecurityHeaders(HostCheck(SameOrigin(inner), names)))
 
 
 @contextmanager
 def launching(host: str, port: int) -> Iterator[None]:
-    """gradio asks its own server over HTTP whether it is there: not by way of a proxy.
+    """Raises UserError where gradio does not reach its own server, as when somebody else has just
+    taken the port."""
+    from webapp.gradio_patches import without_proxy
 
-    Raises UserError where it is not, as when somebody else has just taken the port.
-    """
-    earlier = os.environ.get("no_proxy")
-    os.environ["no_proxy"] = "*"
     try:
-        yield
+        with without_proxy():
+            yield
     except (OSError, ValueError) as error:
         raise UserError(
             f"The page does not answer at {host}, port {port} ({reason_of(error):.100}). Try again."
         ) from error
-    finally:
-        del os.environ["no_proxy"]
-        if earlier is not None:
-            os.environ["no_proxy"] = earlier
 
 
 def free_port(host: str, port: int) -> int:

@@ -21,7 +21,7 @@ from sampling.init_image import InitImage
 from sampling.request import Request
 from webapp.auth import PasswordCheck
 from webapp.comparison import Variants
-from webapp.mcp_tool import _each, check_installed
+from webapp.mcp_tool import _flatten, check_installed
 from webapp.queue import Client
 from webapp.rest_api import KEYS
 
@@ -113,7 +113,7 @@ def test_whatever_it_gives_beside_pictures_is_json(url, generator):
     assert settings["seed"] == 7 and len(settings["notes"]) == 2
     assert settings["prompt"] == values["prompt"]
     values = [(1, 2.5), None, True, {"a": None, "é": [True]}, "words"]
-    assert [*_each(values)] == ["1", "2.5", "null", "true", '{"a": null, "é": [true]}', "words"]
+    assert [*_flatten(values)] == ["1", "2.5", "null", "true", '{"a": null, "é": [true]}', "words"]
 
 
 def test_assistants_have_places_of_their_own_by_their_address_and_name(url, demo, generator):

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from webapp.client_address import address_of
 from webapp.disconnects import AbandonedEvents
+from webapp.gradio_patches import SessionEvents
 from webapp.http_security import (
     TOO_LARGE,
     Refusal,
@@ -63,7 +64,8 @@ class RouteAllowList:
     def __init__(self, app: ASGIApp, page: "gradio.Blocks"):
         """`page` has its `uploads`."""
         self._app, self._page = app, page
-        self._listeners = AbandonedEvents(page._queue)
+        self._events = SessionEvents(page)
+        self._abandoned = AbandonedEvents(self._events)
         self._streams = Counter()  # of each peer, now
         self._routes: list[tuple[str, re.Pattern, Callable[[HttpRequest], Awaitable[bytes]]]] = [
             (methods, re.compile(path), check)
@@ -135,15 +137,14 @@ class RouteAllowList:
         session = request.query_params.get("session_hash") if route == "queue/data" else None
         self._streams[peer] += 1
         try:
-            with self._listeners.listening(session) if session else nullcontext():
+            with self._abandoned.listening(session) if session else nullcontext():
                 yield
         finally:
             self._streams[peer] -= 1
             self._streams += Counter()  # without those of none
 
     async def _check_listener(self, request: HttpRequest) -> bytes:
-        session = request.query_params.get("session_hash")
-        if session not in self._page._queue.pending_messages_per_session:
+        if not self._events.has_messages(request.query_params.get("session_hash")):
             raise Refusal(404, "Nothing is under way for this session. Send a call first.")
         return b""
 
@@ -162,7 +163,7 @@ class RouteAllowList:
             if not self._fits(block, value):
                 raise Refusal(400, f"Value {number} is nothing that the page sends. Reload it.")
         if function.queue:
-            self._listeners.expect(call["session_hash"])
+            self._abandoned.expect_listener(call["session_hash"])
         return json.dumps(call).encode()
 
     def _function(self, call: dict, queued: bool) -> "BlockFunction":
@@ -188,8 +189,9 @@ class RouteAllowList:
         call = await read_json(request)
         _check_call(call, "fn_index")
         # gradio would cancel any drawing whose id is known.
-        own = self._page._queue.pending_event_ids_session.get(call["session_hash"], ())
-        if not isinstance(event := call.get("event_id"), str) or event not in own:
+        event_id = call.get("event_id")
+        own = isinstance(event_id, str) and self._events.is_pending(call["session_hash"], event_id)
+        if not own:
             raise Refusal(404, "No drawing of yours has this id. Perhaps it is done.")
         return json.dumps(call).encode()
 

@@ -19,6 +19,7 @@ from sampling.image import DARK_NOTE, PROBLEMS, Picture, file_stem
 from sampling.prompt_weights import parts_of, words_of
 from sampling.request import MAX_PROMPT_CHARACTERS, Request
 from webapp.client_address import client_of
+from webapp.gradio_patches import event_data
 from webapp.limits import Limits
 from webapp.ui import strings
 from webapp.ui.compare_tab import SLIDER, CompareTab
@@ -413,4 +414,4 @@ def _columns(pictures: Sequence) -> int:
 
 def _said(event: gr.EventData, name: str) -> object:
     """What the page's script says with an event; None where it does not: anybody can make one."""
-    return event._data.get(name) if isinstance(event._data, dict) else None
+    return event_data(event).get(name)

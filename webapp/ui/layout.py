@@ -10,7 +10,7 @@ import gradio as gr
 from sampling.variants import SlotGenerator
 from webapp.comparison import Variants
 from webapp.gallery_folder import Gallery
-from webapp.gradio_patches import mend_gradio
+from webapp.gradio_patches import apply_patches
 from webapp.limits import MAX_QUEUED
 from webapp.named_endpoint import add_endpoint
 from webapp.ui import strings
@@ -47,7 +47,7 @@ class Page:
     ):  # fmt: skip
         """`rivals`: what a tab compares the model with; `title`: the model's own where empty;
         `picks`: what else can draw; `gallery`: what a tab shows of the owner's pictures."""
-        mend_gradio()
+        apply_patches()
         self._gallery = gallery
         self._worker, self._rivals, self._drawings = worker, rivals, ImageStore()
         self._picks = picks
