@@ -112,13 +112,13 @@ def build_app(
     """The page for a generator, or for anything that draws like one, and for what it is compared
     with; `title`: the model's own where empty; `picks`: what else can draw; `gallery`: where the
     owner's pictures are kept. Nothing is started yet."""
-    from webapp.limits import LimitedWorker, Limits
     from webapp.report_routes import report_routes
     from webapp.rest_api import routes
     from webapp.ui.gallery_tab import picture_route
     from webapp.ui.layout import Page
+    from webapp.worker import Worker
 
-    worker = LimitedWorker(generator, limits or Limits(), keep=gallery and gallery.keep)
+    worker = Worker(generator, limits, keep=gallery.keep if gallery else None)
     app = Page(worker, rivals, title, picks, gallery).blocks
     beside = routes(worker, lambda: getattr(generator, "ready", True))
     more = [*report_routes(getattr(generator, "folder", None))]
@@ -300,7 +300,7 @@ def announce(args: argparse.Namespace, port: int, password: "PasswordCheck | Non
     """Where the page is, and who can draw there."""
     say(f"The page is at http://{here(args.host)}:{port}")
     if password:
-        say(f"Password: {password.text if password.made_up else 'the one you gave'}")
+        say(f"Password: {password.text if password.is_generated else 'the one you gave'}")
     if args.password:
         say("Others on this machine see it in the list of processes; use --password_file FILE.")
     if not is_loopback(args.host):
@@ -326,7 +326,7 @@ def share(
     link = ShareLink(
         here(args.host), app.server_port, app.share_token, args.share_server, hosts.add
     )
-    open_in_background(link, password.text if password and password.made_up else "")
+    open_in_background(link, password.text if password and password.is_generated else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -22,7 +22,7 @@ import webapp.ui.image_store
 import webapp.worker
 from sampling.image import Picture
 from sampling.request import Cancelled, Request
-from webapp.queue import MAX_COMMON_JOBS, MAX_JOBS_OF_CLIENT, Busy, FairQueue
+from webapp.queue import MAX_JOBS_OF_CLIENT, MAX_SHARED_JOBS, Busy, FairQueue
 
 SIDE = 64  # pixels of a picture
 
@@ -101,7 +101,7 @@ class WatchedQueue(FairQueue):
     def add(self, job) -> None:
         waiting = list(self)
         mine = sum(each.client == job.client for each in waiting)
-        full = len(waiting) >= MAX_COMMON_JOBS or mine >= MAX_JOBS_OF_CLIENT
+        full = len(waiting) >= MAX_SHARED_JOBS or mine >= MAX_JOBS_OF_CLIENT
         state = f"with {mine} of {'/'.join(job.client)}'s jobs and {len(waiting)} in all waiting"
         try:
             super().add(job)

@@ -511,11 +511,11 @@ def test_who_goes_in_mid_run_stops_the_drawing_within_a_step(demo, client, gener
         next(lines.iter_lines())
         until(lambda: len(generator.steps) == 2)
     until(lambda: not any(event.alive for job in demo._queue.active_jobs if job for event in job))
-    job = worker_of(demo)._drawn[0]
+    job = worker_of(demo)._active[0]
     # At the next event; here is one, while the generator is held.
-    until(lambda: job.tell(Step(2, 20)) or job._cancelled.is_set())
+    until(lambda: job.put(Step(2, 20)) or job._cancelled.is_set())
     generator.release()
-    until(lambda: job not in worker_of(demo)._drawn)
+    until(lambda: job not in worker_of(demo)._active)
     assert generator.steps == [1, 2, 3]
 
 

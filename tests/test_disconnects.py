@@ -33,12 +33,12 @@ def test_a_drawing_that_nobody_listens_to_is_cancelled(demo, client, generator, 
     generator.hold(3)
     join(demo, client, session, "unheard")
     until(lambda: len(generator.steps) == 2, PATIENCE_SECONDS)
-    (job,) = worker._drawn
+    (job,) = worker._active
     until(lambda: session not in demo._queue.pending_messages_per_session, PATIENCE_SECONDS)
     # At the next event; here is one, while the generator is held.
-    until(lambda: job.tell(Step(2, 20)) or job._cancelled.is_set(), PATIENCE_SECONDS)
+    until(lambda: job.put(Step(2, 20)) or job._cancelled.is_set(), PATIENCE_SECONDS)
     generator.release()
-    until(lambda: job not in worker._drawn, PATIENCE_SECONDS)
+    until(lambda: job not in worker._active, PATIENCE_SECONDS)
     assert generator.steps == [1, 2, 3]
     # Nothing of it stays.
     assert session not in demo._queue.pending_event_ids_session
@@ -113,7 +113,7 @@ def test_of_one_peer_fewer_pages_are_followed_unless_it_is_this_machine(demo, mo
         request = SimpleNamespace(
             client=SimpleNamespace(host=host), query_params={}, headers={"host": "localhost"}
         )
-        return of_demo._followed("heartbeat/x", request)
+        return of_demo._streaming("heartbeat/x", request)
 
     with ExitStack() as followed:
         for host in ("127.0.0.1", "127.0.0.1", "10.0.0.1", "10.0.0.2"):

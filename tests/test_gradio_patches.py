@@ -9,6 +9,7 @@ import logging
 import os
 import re
 from contextlib import ExitStack, suppress
+from itertools import count
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -35,6 +36,7 @@ from webapp import gradio_patches
 from webapp.gradio_patches import IdleQueue, event_data, without_proxy
 
 PATIENCE_SECONDS = 60
+NUMBERS = count(1)  # of visitors
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,8 @@ def unpatch(monkeypatch):
 
 async def draw(demo, times: int = 1, after=lambda: None) -> list:
     """A visitor draws so many times; what `after` gives after each."""
-    visitor, given = Visitor(f"http://127.0.0.1:{demo.server_port}", 1, Seen()), []
+    url, given = f"http://127.0.0.1:{demo.server_port}", []
+    visitor = Visitor(url, next(NUMBERS), Seen())  # of a session of its own
     for _ in range(times):
         await visitor.act()
         given.append(after())

@@ -121,7 +121,7 @@ def test_assistants_have_places_of_their_own_by_their_address_and_name(url, demo
     with ThreadPoolExecutor(13) as pool:
         calls = [pool.submit(draw_as, url, name) for name in "abcdefghijkl"]
         until(lambda: worker_of(demo).waiting == 11, 60)
-        named = {job.client for job in worker_of(demo)._line}
+        named = {job.client for job in worker_of(demo)._queue}
         assert named < {Client("here", name) for name in "abcdefghijkl"} and len(named) == 11
         generator.release()
         assert not any(call.result().isError for call in calls)

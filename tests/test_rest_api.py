@@ -391,7 +391,7 @@ def hang_up_after(url: str, body: dict, condition) -> None:
 def test_who_hangs_up_while_it_is_drawn_stops_it_within_a_step(url, demo, generator):
     generator.hold(3)
     hang_up_after(url, {"prompt": "gone"}, lambda: len(generator.steps) == 2)
-    until(worker_of(demo)._drawn[0]._cancelled.is_set)
+    until(worker_of(demo)._active[0]._cancelled.is_set)
     generator.release()
     until(lambda: not generator.inside)
     assert len(generator.steps) == 3

@@ -1,4 +1,4 @@
-"""The routes beside the page: draw by a POST, what the API is, how the server is doing."""
+"""REST API: POST /api/generate, its documentation, health checks and metrics."""
 
 import asyncio
 import base64
@@ -25,14 +25,13 @@ from sampling.init_image import MAX_INIT_BYTES, MAX_LOOKED_AT, InitImage, TooMan
 from sampling.request import Cancelled, Request, with_seeds
 from webapp.client_address import HEADER, client_of
 from webapp.http_security import Refusal, read_drawing, read_json
-from webapp.limits import Limits
 from webapp.openapi import document
 from webapp.queue import MAX_WAITING_JOBS, Busy, ClientBusy
 from webapp.ui.prompt_suggestions import proposals
-from webapp.worker import TOGETHER, Job, PromptTruncated, Worker
+from webapp.worker import MAX_BATCH, Job, PromptTruncated, Worker
 
-RETRY_SECONDS = 60  # as the sentence of a full line says
-LOOKERS = 2 * MAX_LOOKED_AT  # threads; those that find no place are free again at once
+RETRY_SECONDS = 60  # as the sentence of a full queue says
+MAX_DECODERS = 2 * MAX_LOOKED_AT  # threads for init images; half of them find no place and return
 KEYS = [field.name for field in fields(Request)]
 PASSWORD_OPTION = """
   -H "Authorization: Bearer $PASSWORD" \\"""
@@ -58,13 +57,11 @@ drawing_jobs_waiting {waiting}
 
 
 def routes(worker: Worker, is_ready: Callable[[], bool]) -> list[Route]:
-    """`is_ready`: whether the model is open."""
-    limits = getattr(worker, "limits", Limits())
-
+    """All routes; `is_ready`: whether the model is loaded."""
     example = proposals(worker.generator)[0]
 
     def described(request: HttpRequest) -> dict:
-        return document(limits, getattr(request.app.state, "has_password", False))
+        return document(worker.limits, getattr(request.app.state, "has_password", False))
 
     async def healthz(_: HttpRequest) -> Response:
         return PlainTextResponse("ok")
@@ -95,7 +92,7 @@ def routes(worker: Worker, is_ready: Callable[[], bool]) -> list[Route]:
 
 
 def show_api(request: HttpRequest, described: dict, example: str) -> Response:
-    """The API in words, for people; `example`: a prompt."""
+    """The documentation page for people; `example`: a prompt."""
     rows = [
         f"<tr><td><code>{html.escape(key)}</code></td>"
         f"<td>{html.escape(_range(value))}</td><td>{html.escape(value['description'])}</td></tr>"
@@ -121,19 +118,19 @@ def _range(schema: dict) -> str:
 
 
 class GenerateRoute:
-    """ASGI application of POST /api/generate: JSON in, JSON with base64 pictures out."""
+    """ASGI application: POST /api/generate, JSON in, JSON with base64 pictures out."""
 
     def __init__(self, worker: Worker):
         self._worker = worker
-        # Each job is followed in a thread, and so many can be under way; gradio has its own.
-        self._followers = CapacityLimiter(MAX_WAITING_JOBS + TOGETHER)
-        self._lookers = CapacityLimiter(LOOKERS)
+        # A thread waits for each job: as many as can wait and be drawn. gradio has its own threads.
+        self._waiters = CapacityLimiter(MAX_WAITING_JOBS + MAX_BATCH)
+        self._decoders = CapacityLimiter(MAX_DECODERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             answer = await self._answer(HttpRequest(scope, receive))
         except (ClientDisconnect, Cancelled):
-            return  # nobody is there to be answered
+            return  # there is no client left to respond to
         except Refusal as refusal:
             answer = _error(refusal, refusal.status)
         except Busy as busy:
@@ -149,36 +146,36 @@ class GenerateRoute:
             sentence = "This address draws what is sent by POST. See /api."
             return _error(sentence, 405, {"Allow": "POST"})
         values, client = await read_json(http, read_drawing), client_of(http)
-        request = await asked(values, self._lookers)
+        request = await decoded_request(values, self._decoders)
         try:
             submitted = self._worker.submit([request], client)
         except ClientBusy as busy:
             raise busy if client.name else ClientBusy(f"{busy}{SHARED_ADDRESS}") from busy
         with submitted as job:
             try:
-                return Response(
-                    await self._follow(http, job, request), media_type="application/json"
-                )
+                body = await self._result(http, job, request)
+                return Response(body, media_type="application/json")
             except UserError as error:
                 return _error(error, 500)
 
-    async def _follow(self, http: HttpRequest, job: Job, request: Request) -> bytes:
-        leaving = asyncio.create_task(_cancel_when_gone(http, job))
+    async def _result(self, http: HttpRequest, job: Job, request: Request) -> bytes:
+        """The response's body, or Cancelled as soon as the client disconnects."""
+        disconnect = asyncio.create_task(_cancel_on_disconnect(http, job))
         try:
-            return await to_thread.run_sync(_draw, job, request, limiter=self._followers)
+            return await to_thread.run_sync(_draw, job, request, limiter=self._waiters)
         finally:
-            leaving.cancel()
+            disconnect.cancel()
 
 
-async def asked(values: dict, lookers: CapacityLimiter) -> Request:
-    """As `request_of`; a picture is looked at in a thread, while others are answered."""
+async def decoded_request(values: dict, decoders: CapacityLimiter) -> Request:
+    """As `request_of`; an init image is decoded in a thread, while others are served."""
     if not values.get("init_image"):
         return request_of(values)
-    return await to_thread.run_sync(request_of, values, limiter=lookers)
+    return await to_thread.run_sync(request_of, values, limiter=decoders)
 
 
 def request_of(values: dict) -> Request:
-    """What a JSON object asks for; without a seed, a random one. Raises UserError."""
+    """The Request of a JSON object, with a random seed where it has none. Raises UserError."""
     for key in values:
         if key not in KEYS:
             raise UserError(f"There is no {key!r:.40}. The keys are {', '.join(KEYS)}.")
@@ -188,7 +185,7 @@ def request_of(values: dict) -> Request:
 
 
 def _draw(job: Job, request: Request) -> bytes:
-    """Wait for the job; the answer as JSON. Raises what the job raises."""
+    """Wait for the job and return the JSON response. Raises what the job raises."""
     settings, images, unread = request.settings, [], ""
     for event in job:
         if isinstance(event, PromptTruncated):
@@ -206,7 +203,7 @@ def _base64(picture: Picture) -> str:
     return base64.b64encode(png.getvalue()).decode()
 
 
-async def _cancel_when_gone(http: HttpRequest, job: Job) -> None:
+async def _cancel_on_disconnect(http: HttpRequest, job: Job) -> None:
     while (await http.receive())["type"] != "http.disconnect":
         pass
     job.cancel()

@@ -364,8 +364,8 @@ class DrawTab:
                     continue
                 if not isinstance(event, Picture):
                     update = {self._status: pace.told(event)}
-                    if isinstance(event, Step) and event.expected:
-                        update[self._expected] = inline(event.expected)
+                    if isinstance(event, Step) and event.preview:
+                        update[self._expected] = inline(event.preview)
                     yield update
                     continue
                 single = next(each)

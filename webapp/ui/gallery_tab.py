@@ -67,7 +67,7 @@ class GalleryTab:
     def _show(self, number: int, wanted: str, told: str = "") -> dict:
         """A page, as an update; `told`: HTML before what is said of it."""
         try:
-            shelf = self._gallery.shelf(max(0, number), wanted[:MAX_PROMPT_CHARACTERS])
+            shelf = self._gallery.page(max(0, number), wanted[:MAX_PROMPT_CHARACTERS])
         except UserError as error:
             return {self._status: told + note(str(error), problem=True)}
         return {
@@ -110,7 +110,8 @@ def _item(entry: GalleryImage) -> str:
     sure = escape(strings.DELETE_SURE_OF.format(prompt=entry.request.prompt))
     return (
         f'<li><a href="gallery/{escape(quote(entry.name))}" target="_blank">'
-        f'<img src="{data_uri(entry.small)}" alt="{prompt}"></a><p title="{prompt}">{prompt}</p>'
+        f'<img src="{data_uri(entry.thumbnail)}" alt="{prompt}"></a>'
+        f'<p title="{prompt}">{prompt}</p>'
         f'<p><a href="{escape(link_to(entry.request))}" '
         f'aria-label="{escape(strings.DRAW_AGAIN_OF.format(prompt=entry.request.prompt))}">'
         f"{strings.DRAW_AGAIN}</a>"

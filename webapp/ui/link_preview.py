@@ -91,7 +91,7 @@ def address_of_page(http: HttpRequest) -> str:
     """The page's own address, where its owner has said the name by which it was asked for; else
     "", and what follows is relative: nobody else puts a name into the page."""
     hosts: AllowedHosts | None = getattr(http.app.state, "hosts", None)
-    if hosts is None or not hosts.is_said(http.url.hostname or ""):
+    if hosts is None or not hosts.is_listed(http.url.hostname or ""):
         return ""
     is_https = http.headers.get("x-forwarded-proto") == "https"
     port = f":{http.url.port}" * bool(http.url.port) if not is_https else ""
