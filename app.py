@@ -113,14 +113,14 @@ def build_app(
     with; `title`: the model's own where empty; `picks`: what else can draw; `gallery`: where the
     owner's pictures are kept. Nothing is started yet."""
     from webapp.report_routes import report_routes
-    from webapp.rest_api import routes
+    from webapp.rest_api import RestAPI
     from webapp.ui.gallery_tab import picture_route
     from webapp.ui.layout import Page
     from webapp.worker import Worker
 
     worker = Worker(generator, limits, keep=gallery.keep if gallery else None)
     app = Page(worker, rivals, title, picks, gallery).blocks
-    beside = routes(worker, lambda: getattr(generator, "ready", True))
+    beside = RestAPI(worker, lambda: getattr(generator, "ready", True)).routes
     more = [*report_routes(getattr(generator, "folder", None))]
     if gallery:
         more.append(picture_route(gallery))
@@ -197,6 +197,8 @@ def launching(host: str, port: int) -> Iterator[None]:
         with without_proxy():
             yield
     except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) and "localhost is not accessible" not in str(error):
+            raise
         raise UserError(
             f"The page does not answer at {host}, port {port} ({reason_of(error):.100}). Try again."
         ) from error

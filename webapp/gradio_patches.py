@@ -176,6 +176,8 @@ class IdleQueue(Queue):
     and makes statistics of all of them after each, for a route that is closed here.
     """
 
+    stopped: bool
+
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
         self._pushed = asyncio.Event()

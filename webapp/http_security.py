@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.bounded_json import check_bounds
+from core.bounded_json import JSONFault, check_bounds
 from core.errors import UserError
 from webapp.limits import (
     BODY_SECONDS,
@@ -200,7 +200,7 @@ def parse_json(body: bytes) -> dict:
         text = body.decode()
         check_bounds(text)
         value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique_keys)
-    except ValueError as error:  # also bytes that are not UTF-8
+    except (UnicodeDecodeError, JSONFault, json.JSONDecodeError) as error:
         sentence = 'The body is not JSON. Send an object such as {"prompt": "a red bicycle"}.'
         raise Refusal(400, sentence) from error
     if not isinstance(value, dict):

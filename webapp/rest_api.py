@@ -7,16 +7,19 @@ import io
 import json
 import shlex
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
 from string import Template
 
 from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from core.errors import UserError
 from core.inputs import size
@@ -25,7 +28,16 @@ from sampling.init_image import MAX_INIT_BYTES, MAX_LOOKED_AT, InitImage, TooMan
 from sampling.request import Cancelled, Request, with_seeds
 from webapp.client_address import HEADER, client_of
 from webapp.http_security import Refusal, read_drawing, read_json
-from webapp.openapi import document
+from webapp.openapi import (
+    PUBLIC_ROUTE,
+    REFUSALS,
+    REQUEST_BODY,
+    Answer,
+    Image,
+    error_responses,
+    request_schema,
+    require_password,
+)
 from webapp.queue import MAX_WAITING_JOBS, Busy, ClientBusy
 from webapp.ui.prompt_suggestions import proposals
 from webapp.worker import MAX_BATCH, Job, PromptTruncated, Worker
@@ -35,8 +47,10 @@ MAX_DECODERS = 2 * MAX_LOOKED_AT  # threads for init images; half of them find n
 KEYS = [field.name for field in fields(Request)]
 PASSWORD_OPTION = """
   -H "Authorization: Bearer $PASSWORD" \\"""
+POST_ONLY = "This address draws what is sent by POST. See /api."
 SHARED_ADDRESS = f" A program that names itself in the header {HEADER} has places of its own."
 API_PAGE = Template(Path(__file__).with_name("api.html").read_text(encoding="utf-8"))
+PLAIN_TEXT = {"text/plain": {"schema": {"type": "string"}}}
 METRICS = """\
 # HELP drawing_jobs_total Jobs that are over, by how they ended.
 # TYPE drawing_jobs_total counter
@@ -56,39 +70,116 @@ drawing_jobs_waiting {waiting}
 """
 
 
-def routes(worker: Worker, is_ready: Callable[[], bool]) -> list[Route]:
-    """All routes; `is_ready`: whether the model is loaded."""
-    example = proposals(worker.generator)[0]
+class RestAPI:
+    """The HTTP routes beside the page, described by FastAPI."""
 
-    def described(request: HttpRequest) -> dict:
-        return document(worker.limits, getattr(request.app.state, "has_password", False))
+    def __init__(self, worker: Worker, is_ready: Callable[[], bool]):
+        """`is_ready`: whether the model is loaded."""
+        self._worker, self._is_ready = worker, is_ready
+        # A thread waits for each job: as many as can wait and be drawn. gradio has its own threads.
+        self._waiters = CapacityLimiter(MAX_WAITING_JOBS + MAX_BATCH)
+        self._decoders = CapacityLimiter(MAX_DECODERS)
+        router = APIRouter(default_response_class=PlainTextResponse)
+        router.add_api_route(
+            "/api/generate", self.generate, methods=["POST"], openapi_extra=REQUEST_BODY,
+            summary="Draw pictures from words", response_description="The pictures",
+            response_class=JSONResponse, response_model=Answer,
+            responses=error_responses(REFUSALS),
+        )  # fmt: skip
+        router.add_api_route(
+            "/healthz", self.healthz, openapi_extra=PUBLIC_ROUTE,
+            summary="Is the server there?", response_description="It is.",
+        )  # fmt: skip
+        router.add_api_route(
+            "/readyz", self.readyz, openapi_extra=PUBLIC_ROUTE,
+            summary="Is the model open?", response_description="It is.",
+            responses={503: {"description": "Not yet.", "content": PLAIN_TEXT}},
+        )  # fmt: skip
+        router.add_api_route(
+            "/metrics", self.metrics,
+            summary="How much was drawn, for Prometheus",
+            response_description="Text exposition format 0.0.4",
+        )  # fmt: skip
+        self._document = get_openapi(title="Pictures from words", version="1", routes=router.routes)
+        for route in router.routes:
+            # As Starlette's own routes do; FastAPI would have described it.
+            if isinstance(route, APIRoute) and route.methods == {"GET"}:
+                route.methods = {"GET", "HEAD"}
+        self.routes = [
+            *router.routes,
+            Route("/api/generate", _error(POST_ONLY, 405, {"Allow": "POST"})),
+            Route("/openapi.json", self._show_document),
+            Route("/api", self._show_page),
+        ]
 
-    async def healthz(_: HttpRequest) -> Response:
-        return PlainTextResponse("ok")
+    def document(self, has_password: bool) -> dict:
+        """The OpenAPI document."""
+        document = deepcopy(self._document)
+        document["components"]["schemas"]["Request"] = request_schema(self._worker.limits)
+        if has_password:
+            require_password(document)
+        return document
 
-    async def readyz(_: HttpRequest) -> Response:
-        if is_ready():
+    async def healthz(self) -> str:
+        return "ok"
+
+    async def readyz(self) -> Response:
+        if self._is_ready():
             return PlainTextResponse("ready")
         return PlainTextResponse("The model is being opened. Try again soon.", 503)
 
-    async def metrics(_: HttpRequest) -> Response:
-        ends = {name: worker.counts[name] for name in ("done", "failed", "cancelled", "refused")}
+    async def metrics(self) -> Response:
+        counts = self._worker.counts
         text = METRICS.format(
-            **ends,
-            pictures=worker.counts["pictures"],
-            seconds=worker.drawing_seconds,
-            waiting=worker.waiting,
+            **{name: counts[name] for name in ("done", "failed", "cancelled", "refused")},
+            pictures=counts["pictures"],
+            seconds=self._worker.drawing_seconds,
+            waiting=self._worker.waiting,
         )
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
-    return [
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
-        Route("/metrics", metrics),
-        Route("/openapi.json", lambda request: JSONResponse(described(request))),
-        Route("/api", lambda request: show_api(request, described(request), example)),
-        Route("/api/generate", GenerateRoute(worker)),
-    ]
+    async def _show_document(self, http: HttpRequest) -> Response:
+        return JSONResponse(self.document(_has_password(http)))
+
+    async def _show_page(self, http: HttpRequest) -> Response:
+        example = proposals(self._worker.generator)[0]
+        return show_api(http, self.document(_has_password(http)), example)
+
+    async def generate(self, http: HttpRequest) -> Response:
+        try:
+            return await self._answer(http)
+        except (ClientDisconnect, Cancelled):
+            return Response()  # to nobody
+        except Refusal as refusal:
+            return _error(refusal, refusal.status)
+        except Busy as busy:
+            return _error(busy, 429, {"Retry-After": str(RETRY_SECONDS)})
+        except TooManyPictures as error:
+            return _error(error, 503)
+        except UserError as error:
+            return _error(error, 400)
+
+    async def _answer(self, http: HttpRequest) -> Response:
+        values, client = await read_json(http, read_drawing), client_of(http)
+        request = await decoded_request(values, self._decoders)
+        try:
+            submitted = self._worker.submit([request], client)
+        except ClientBusy as busy:
+            raise busy if client.name else ClientBusy(f"{busy}{SHARED_ADDRESS}") from busy
+        with submitted as job:
+            try:
+                body = await self._result(http, job, request)
+                return Response(body, media_type="application/json")
+            except UserError as error:
+                return _error(error, 500)
+
+    async def _result(self, http: HttpRequest, job: Job, request: Request) -> bytes:
+        """The response's body, or Cancelled as soon as the client disconnects."""
+        disconnect = asyncio.create_task(_cancel_on_disconnect(http, job))
+        try:
+            return await to_thread.run_sync(_draw, job, request, limiter=self._waiters)
+        finally:
+            disconnect.cancel()
 
 
 def show_api(request: HttpRequest, described: dict, example: str) -> Response:
@@ -117,56 +208,6 @@ def _range(schema: dict) -> str:
     return f"up to {schema['maxLength']:,} characters"
 
 
-class GenerateRoute:
-    """ASGI application: POST /api/generate, JSON in, JSON with base64 pictures out."""
-
-    def __init__(self, worker: Worker):
-        self._worker = worker
-        # A thread waits for each job: as many as can wait and be drawn. gradio has its own threads.
-        self._waiters = CapacityLimiter(MAX_WAITING_JOBS + MAX_BATCH)
-        self._decoders = CapacityLimiter(MAX_DECODERS)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            answer = await self._answer(HttpRequest(scope, receive))
-        except (ClientDisconnect, Cancelled):
-            return  # there is no client left to respond to
-        except Refusal as refusal:
-            answer = _error(refusal, refusal.status)
-        except Busy as busy:
-            answer = _error(busy, 429, {"Retry-After": str(RETRY_SECONDS)})
-        except TooManyPictures as error:
-            answer = _error(error, 503)
-        except UserError as error:
-            answer = _error(error, 400)
-        await answer(scope, receive, send)
-
-    async def _answer(self, http: HttpRequest) -> Response:
-        if http.method != "POST":
-            sentence = "This address draws what is sent by POST. See /api."
-            return _error(sentence, 405, {"Allow": "POST"})
-        values, client = await read_json(http, read_drawing), client_of(http)
-        request = await decoded_request(values, self._decoders)
-        try:
-            submitted = self._worker.submit([request], client)
-        except ClientBusy as busy:
-            raise busy if client.name else ClientBusy(f"{busy}{SHARED_ADDRESS}") from busy
-        with submitted as job:
-            try:
-                body = await self._result(http, job, request)
-                return Response(body, media_type="application/json")
-            except UserError as error:
-                return _error(error, 500)
-
-    async def _result(self, http: HttpRequest, job: Job, request: Request) -> bytes:
-        """The response's body, or Cancelled as soon as the client disconnects."""
-        disconnect = asyncio.create_task(_cancel_on_disconnect(http, job))
-        try:
-            return await to_thread.run_sync(_draw, job, request, limiter=self._waiters)
-        finally:
-            disconnect.cancel()
-
-
 async def decoded_request(values: dict, decoders: CapacityLimiter) -> Request:
     """As `request_of`; an init image is decoded in a thread, while others are served."""
     if not values.get("init_image"):
@@ -191,10 +232,10 @@ def _draw(job: Job, request: Request) -> bytes:
         if isinstance(event, PromptTruncated):
             unread = event.words
         elif isinstance(event, Picture):
-            images.append({"image": _base64(event), "seed": event.seed, "problem": event.problem})
+            images.append(Image(image=_base64(event), seed=event.seed, problem=event.problem))
             settings |= event.settings
     settings |= {name: getattr(request, name) for name in ("seed", "variation_seed")}  # the first's
-    return json.dumps({"images": images, "settings": settings, "unread": unread}).encode()
+    return Answer(images=images, settings=settings, unread=unread).model_dump_json().encode()
 
 
 def _base64(picture: Picture) -> str:
@@ -207,6 +248,10 @@ async def _cancel_on_disconnect(http: HttpRequest, job: Job) -> None:
     while (await http.receive())["type"] != "http.disconnect":
         pass
     job.cancel()
+
+
+def _has_password(http: HttpRequest) -> bool:
+    return getattr(http.app.state, "has_password", False)
 
 
 def _error(sentence: object, status: int, headers: dict | None = None) -> Response:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from types import NoneType
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -235,8 +236,8 @@ def _is_file(value: dict) -> bool:
     from gradio.data_classes import FileData
 
     try:
-        FileData(**value)
-    except (TypeError, ValueError):
+        FileData.model_validate(value)
+    except ValidationError:
         return False
     return True
 

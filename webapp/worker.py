@@ -119,7 +119,7 @@ class Job:
         Raises Cancelled after `cancel`, and UserError where drawing fails.
         """
         try:
-            for event in iter(self._next_event, None):
+            while (event := self._next_event()) is not None:
                 if isinstance(event, Exception):
                     raise event
                 yield event
