@@ -105,13 +105,13 @@ class OpeningGenerator:
 
 
 def build_app(
-    generator: Generator, limits: "Limits | None" = None, rivals: Variants | None = None,
-    title: str = "", picks: "Mapping[str, SlotGenerator] | None" = None,
+    generator: Generator, limits: "Limits | None" = None, variants: Variants | None = None,
+    title: str = "", models: "Mapping[str, SlotGenerator] | None" = None,
     gallery: "Gallery | None" = None,
 ) -> "gradio.Blocks":  # fmt: skip
-    """The page for a generator, or for anything that draws like one, and for what it is compared
-    with; `title`: the model's own where empty; `picks`: what else can draw; `gallery`: where the
-    owner's pictures are kept. Nothing is started yet."""
+    """The page of a generator; nothing is started yet. `variants`: models to compare with;
+    `title`: the model's own where empty; `models`: others that visitors may choose; `gallery`:
+    where pictures are kept."""
     from webapp.report_routes import report_routes
     from webapp.rest_api import RestAPI
     from webapp.ui.gallery_tab import picture_route
@@ -119,12 +119,12 @@ def build_app(
     from webapp.worker import Worker
 
     worker = Worker(generator, limits, keep=gallery.keep if gallery else None)
-    app = Page(worker, rivals, title, picks, gallery).blocks
-    beside = RestAPI(worker, lambda: getattr(generator, "ready", True)).routes
+    app = Page(worker, variants, title, models, gallery).blocks
+    api = RestAPI(worker, lambda: getattr(generator, "ready", True)).routes
     more = [*report_routes(getattr(generator, "folder", None))]
     if gallery:
         more.append(picture_route(gallery))
-    app.routes_beside = [*beside, app.uploads.route, app.preview.route, *more]
+    app.own_routes = [*api, app.uploads.route, app.preview.route, *more]
     return app
 
 
@@ -136,10 +136,10 @@ def serve(
     mcp: bool = False,
     hosts: "AllowedHosts | None" = None,
 ) -> None:
-    """Start answering at host:port, in a thread: the page, and the routes beside it.
+    """Start the server at host:port, in a thread: the page and our own routes.
 
-    `mcp`: also as a tool for assistants, at /gradio_api/mcp/. `hosts`: the names under which a page
-    without a password answers, `host` if None.
+    `mcp`: also an MCP server at /gradio_api/mcp/. `hosts`: the allow-list of a page without a
+    password, `host` alone if None.
     """
     from fastapi.middleware import Middleware
 
@@ -152,10 +152,10 @@ def serve(
     from webapp.ui.link_preview import ICON
     from webapp.ui.theme import CSS, theme
 
-    # Else uvicorn takes whatever a visitor writes into X-Forwarded-For for the peer's address.
+    # Else uvicorn trusts X-Forwarded-For, which any visitor can send, for the peer's address.
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
-    inside = [Middleware(RouteAllowList, page=app)]
-    door = [Middleware(PasswordMiddleware, password=password)] if password else []
+    allow_list = [Middleware(RouteAllowList, page=app)]
+    auth = [Middleware(PasswordMiddleware, password=password)] if password else []
     with launching(host, port):
         server, _, _ = app.launch(
             server_name=host,
@@ -166,14 +166,14 @@ def serve(
             footer_links=[],
             share=False,  # webapp/tunnel.py opens the link
             ssr_mode=False,
-            num_workers=0,  # they would give out files at ports of their own, without a password
+            num_workers=0,  # they would serve files at ports of their own, without a password
             max_file_size=MAX_UPLOADED,
             state_session_capacity=SESSIONS,
             mcp_server=mcp,
             quiet=True,
             prevent_thread_lock=True,
-            # Its routes are found before gradio's own.
-            app_kwargs={"routes": app.routes_beside, "middleware": door + inside},
+            # Our routes come before gradio's own.
+            app_kwargs={"routes": app.own_routes, "middleware": auth + allow_list},
         )
     if password:
         password.gradio_is_starting = False
@@ -246,8 +246,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def check_entrance(args: argparse.Namespace) -> "PasswordCheck | None":
-    """The password that the page gets. Raises UserError for options that leave it open unsaid."""
+def password_of(args: argparse.Namespace) -> "PasswordCheck | None":
+    """The page's password. Raises UserError for options that would let others in unasked."""
     from webapp.auth import VARIABLE, PasswordCheck, given_password
 
     given = given_password(args.password, args.password_file)
@@ -274,7 +274,7 @@ def check_entrance(args: argparse.Namespace) -> "PasswordCheck | None":
 
 
 def gallery_of(args: argparse.Namespace, password: "PasswordCheck | None") -> "Gallery | None":
-    """Where pictures are kept. Raises UserError where others could see and delete them."""
+    """The gallery's folder. Raises UserError where others could see and delete its pictures."""
     if args.gallery is None:
         return None
     if password is None and (args.public or args.allow_host):
@@ -290,7 +290,7 @@ def gallery_of(args: argparse.Namespace, password: "PasswordCheck | None") -> "G
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can come in at `host`. No, if that cannot be found out."""
+    """Whether `host` is reachable from this machine alone. False where that is unknown."""
     try:
         found = {address[4][0] for address in socket.getaddrinfo(host or "0.0.0.0", None)}
     except (OSError, UnicodeError):
@@ -299,7 +299,7 @@ def is_loopback(host: str) -> bool:
 
 
 def announce(args: argparse.Namespace, port: int, password: "PasswordCheck | None") -> None:
-    """Where the page is, and who can draw there."""
+    """Print where the page is, and who can draw there."""
     say(f"The page is at http://{here(args.host)}:{port}")
     if password:
         say(f"Password: {password.text if password.is_generated else 'the one you gave'}")
@@ -311,7 +311,7 @@ def announce(args: argparse.Namespace, port: int, password: "PasswordCheck | Non
 
 
 def here(host: str) -> str:
-    """The address of this machine at which a page for `host` answers."""
+    """The address by which this machine reaches a page that listens at `host`."""
     return "127.0.0.1" if host == "0.0.0.0" else host
 
 
@@ -321,7 +321,7 @@ def share(
     password: "PasswordCheck | None",
     hosts: "AllowedHosts",
 ) -> None:
-    """Open the public link in the background; it tells of itself."""
+    """Open the public link in the background; it is printed when it is there."""
     from webapp.tunnel import ShareLink, open_in_background
 
     say("Opening a public link ...")
@@ -334,7 +334,7 @@ def share(
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    password = check_entrance(args)
+    password = password_of(args)
     from webapp.allowed_hosts import hosts_of
 
     hosts = hosts_of(args.host, args.allow_host, shown_to_others=not is_loopback(args.host))
@@ -345,21 +345,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gallery = gallery_of(args, password)
     generator = OpeningGenerator(args.model)
     load = partial(Generator.load, device=args.device, dtype=args.dtype)
-    rivals = variants_of(args.model, load, args.votes)
-    picks = picks_of(args.model, load, args.models)
+    variants = variants_of(args.model, load, args.votes)
+    models = picks_of(args.model, load, args.models)
     port = free_port(args.host, args.port)
     if port != args.port != 0:
         say(f"Port {args.port} is taken; using {port}.")
     from webapp.limits import PUBLIC, Limits
 
     limits = PUBLIC if args.share or args.public else Limits()
-    app = build_app(generator, limits, rivals, args.title, picks, gallery)
+    app = build_app(generator, limits, variants, args.title, models, gallery)
     serve(app, args.host, port, password, args.mcp, hosts)
     announce(args, port, password)
     if args.share:
         share(args, app, password, hosts)
-    # Python looks for garbage for half a second at a time, in which nobody is answered: not while
-    # the model opens, and never again among what is there for good.
+    # A garbage collection takes half a second, in which no request is served: none while the model
+    # loads, and none later among the objects that stay for good.
     gc.disable()
     try:
         generator.open(args.device, args.dtype)
@@ -374,7 +374,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """As `main`, in a process that serves the page and does nothing else."""
     keep_temporary_files_together(os.environ.pop("GRADIO_TEMP_DIR", None))
     end_at_signals()
-    # Opening a model holds the interpreter for as long as it may, while visitors wait for answers.
+    # Loading a model holds the interpreter lock as long as it may, while requests wait.
     sys.setswitchinterval(SWITCH_SECONDS)
     main(arguments)
 

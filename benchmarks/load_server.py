@@ -123,7 +123,7 @@ def build(step_seconds: float, most_bytes: int):
     webapp.worker.FairQueue = WatchedQueue
     webapp.ui.image_store.MAX_KEPT_BYTES = most_bytes
     demo = app.build_app(SleepingGenerator(step_seconds, books))
-    demo.routes_beside.append(Route("/books", lambda _: JSONResponse(vars(books))))
+    demo.own_routes.append(Route("/books", lambda _: JSONResponse(vars(books))))
     return demo
 
 

@@ -44,7 +44,7 @@ def generator() -> FakeGenerator:
 
 @pytest.fixture(scope="module")
 def demo(generator):
-    demo = app.build_app(generator, rivals=Variants(FakeGenerator()))
+    demo = app.build_app(generator, variants=Variants(FakeGenerator()))
     app.serve(demo, "127.0.0.1", some_port(), hosts=AllowedHosts("abc.gradio.live"))
     yield demo
     demo.close(verbose=False)

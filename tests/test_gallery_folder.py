@@ -265,7 +265,7 @@ def test_a_gallery_opens_for_its_owner_and_behind_a_password(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert app.gallery_of(options(gallery=None, public=True), None) is None
     assert app.gallery_of(options(), None)
-    password = app.check_entrance(app.parse_args(["--share"]))
+    password = app.password_of(app.parse_args(["--share"]))
     assert app.gallery_of(options(share=True), password)
 
 

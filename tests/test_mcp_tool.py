@@ -38,7 +38,7 @@ def generator() -> FakeGenerator:
 
 @pytest.fixture(scope="module")
 def demo(generator):
-    demo = app.build_app(generator, rivals=Variants(FakeGenerator()))
+    demo = app.build_app(generator, variants=Variants(FakeGenerator()))
     app.serve(demo, "127.0.0.1", some_port(), PasswordCheck(PASSWORD), mcp=True)
     yield demo
     demo.close(verbose=False)

@@ -25,7 +25,7 @@ from webapp import auth, login_attempts
 from webapp.allowed_hosts import hosts_of
 from webapp.auth import COOKIE_SECONDS, VARIABLE, PasswordCheck
 from webapp.limits import PUBLIC, Limits
-from webapp.login_attempts import LoginAttempts, Peer
+from webapp.login_attempts import LoginAttempts, PeerHistory
 from webapp.worker import Worker
 
 SECRET = "pässword-of-theirs"
@@ -238,7 +238,7 @@ def test_who_guesses_through_a_tunnel_does_not_delay_who_sits_here(site, client)
 
 def test_who_cannot_be_let_in_now_is_told_when_to_come_again(site, client, monkeypatch):
     monkeypatch.setattr(login_attempts, "MAX_WAITING", 0)
-    site.password.attempts._peers[HERE] = guessed_much = Peer()
+    site.password.attempts._peers[HERE] = guessed_much = PeerHistory()
     for _ in range(30):
         guessed_much.add(time.monotonic())
     answer = client.get("/config", headers=BEARER)
@@ -289,7 +289,7 @@ def test_a_body_that_comes_while_a_password_is_looked_at_is_not_lost(client):
 def entrance(*arguments: str) -> PasswordCheck | None:
     args = app.parse_args(arguments)
     hosts_of(args.host, args.allow_host, shown_to_others=False)
-    return app.check_entrance(args)
+    return app.password_of(args)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "no.such.host.invalid", ""])
@@ -381,7 +381,7 @@ def test_a_public_page_does_not_forget_a_password_in_the_environment(monkeypatch
 def test_the_terminal_shows_a_password_that_was_made_up_and_no_other(capsys):
     for words, said in ((["--password", SECRET], "the one you gave"), (["--password"], "")):
         args = app.parse_args(["--host", "0.0.0.0", *words])
-        password = app.check_entrance(args)
+        password = app.password_of(args)
         app.announce(args, 7860, password)
         out = capsys.readouterr().out
         assert f"Password: {said or password.text}\n" in out and SECRET not in out

@@ -21,7 +21,7 @@ class Patient:
     def __init__(self, seconds: float | None = None):
         self.seconds, self.judged = seconds, 0
 
-    async def judge(self, _peer, is_right) -> bool | None:
+    async def check(self, _peer, is_right) -> bool | None:
         self.judged += 1
         return is_right() if self.seconds is None else None
 
@@ -269,7 +269,7 @@ def test_what_comes_while_somebody_waits_is_read_afterwards_in_its_order():
 
 def test_who_goes_while_a_password_is_looked_at_gets_no_answer():
     class Slow(Patient):
-        async def judge(self, _peer, _is_right) -> None:
+        async def check(self, _peer, _is_right) -> None:
             await asyncio.Event().wait()
 
     door = PasswordMiddleware(inside, PasswordCheck(SECRET, Slow()))

@@ -84,8 +84,8 @@ def metric(demo, name: str) -> float:
 
 
 def worker_of(demo) -> Worker:
-    (generate,) = (r.endpoint for r in demo.routes_beside if r.path == "/api/generate")
-    return generate._worker
+    generate, *_ = (r.endpoint for r in demo.own_routes if r.path == "/api/generate")
+    return generate.__self__._worker
 
 
 def post(url: str, body: object = None, **options) -> httpx.Response:

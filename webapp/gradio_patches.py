@@ -143,7 +143,7 @@ class SessionEvents:
         self._queue = page._queue
 
     def has_messages(self, session: str | None) -> bool:
-        """Whether a listener of this session would be told anything."""
+        """Whether there is, or was, an event that a listener of this session would hear of."""
         return session in self._queue.pending_messages_per_session
 
     def is_pending(self, session: str, event_id: object) -> bool:

@@ -13,21 +13,21 @@ from webapp.limits import Limits
 DESCRIPTIONS = {
     "prompt": "what to draw",
     "negative_prompt": "what to avoid",
-    "seed": "of the first picture, the next has one more; without it a random one",
+    "seed": "of the first picture, the next has one more; random where it is left out",
     "num_images": "how many pictures",
     "steps": "denoising steps",
     "guidance_scale": "how closely to follow the prompt; 1 for no guidance",
-    "width": "pixels, a multiple of 8; without it the model's own",
-    "height": "pixels, a multiple of 8; without it the model's own",
-    "scheduler": "how noise is taken away, step by step",
+    "width": "pixels, a multiple of 8; the model's own where it is left out",
+    "height": "pixels, a multiple of 8; the model's own where it is left out",
+    "scheduler": "the sampler: how noise is removed, step by step",
     "prompt_weights": "whether (word:1.2), (word) and [word] weigh words, as in AUTOMATIC1111, "
     "from -10 to 10; \\( is a bracket; false: brackets are words like any others",
-    "variation_seed": "of the first picture's other noise, the next has one more; without it a "
-    "random one",
+    "variation_seed": "of the first picture's other noise, the next has one more; random where it "
+    "is left out",
     "variation_strength": "how far from the noise of the seed to that of the variation seed; above "
     "0 all pictures have the same seed",
-    "init_image": "a picture's file, in base64, to start from; its middle is what is drawn over",
-    "strength": "how much of the init image is drawn anew, of no account without one",
+    "init_image": "a picture's file in base64, to start from; it is cropped to the middle",
+    "strength": "how much of the init image is redrawn; ignored without one",
 }
 REFUSALS = {
     400: "A value, a key, the JSON or the header X-Client-Id is not right.",
@@ -50,8 +50,8 @@ REQUEST_BODY = {
             "name": HEADER,
             "in": "header",
             "schema": {"type": "string", "pattern": NAME},
-            "description": "a name that only this program knows: with it, it has a place of its "
-            "own among those who share its address",
+            "description": "a name that only this program knows: it then has its own places in the "
+            "queue among those who share its address",
         }
     ],
     "requestBody": {

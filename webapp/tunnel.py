@@ -23,7 +23,7 @@ NO_LINK = (
     "your network, and an SSH tunnel of your own to anybody else."
 )
 ENDED = "The public link has ended: the tunnel program stopped. Start the app again for a new one."
-OUR_FAULT = "a mistake in this program, told on the terminal"
+OUR_FAULT = "a mistake in this program, shown on the terminal"
 
 
 def check_server(address: str) -> None:

@@ -18,9 +18,9 @@ from webapp.limits import MAX_VOTE_BYTES
 SIDES = ("left", "right")
 CHOICES = ("left", "same", "right")
 OUTCOMES = ("wins", "losses", "ties")
-FIELDS = {"model_side", "choice", "model", "base"}  # without which a line is no vote
+FIELDS = {"model_side", "choice", "model", "base"}  # that every vote has
 NO_VOTE = "{place} is no vote. Mend or delete the line."
-MAX_LIKELIHOOD_RATIO = 20.0  # against the truth it ever exceeds 20 in at most 1 of 20 cases (Ville)
+MAX_LIKELIHOOD_RATIO = 20.0  # exceeded against the true share in at most 1 of 20 cases (Ville)
 TINY = 1e-12
 
 
