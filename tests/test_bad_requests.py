@@ -28,10 +28,10 @@ import app
 from sampling.request import BOUNDS
 from webapp.allowed_hosts import AllowedHosts
 from webapp.comparison import Variants
+from webapp.job import Step
 from webapp.limits import MAX_UPLOADED
 from webapp.route_allowlist import RouteAllowList
 from webapp.ui.image_store import ImageStore
-from webapp.worker import Step
 
 ROOT = "/gradio_api"
 JSON = {"Content-Type": "application/json"}

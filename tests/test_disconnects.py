@@ -16,7 +16,7 @@ from test_uploads import gate_of
 
 from webapp import limits, route_allowlist
 from webapp.gradio_patches import SessionEvents
-from webapp.worker import Step
+from webapp.job import Step
 
 PATIENCE_SECONDS = 60
 

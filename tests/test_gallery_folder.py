@@ -20,8 +20,9 @@ from sampling.image import Picture
 from sampling.request import Request
 from webapp import gallery_folder as module
 from webapp.gallery_folder import NAME, Gallery
+from webapp.job import NotSaved
 from webapp.ui.sequential_draws import SequentialDraws
-from webapp.worker import NotSaved, Worker
+from webapp.worker import Worker
 
 FOREIGN = "20260101-000000-000000-foreign-seed-1.png"  # called as ours are
 

@@ -13,10 +13,10 @@ import app
 from sampling.request import Request
 from webapp.auth import PasswordCheck
 from webapp.comparison import Variants
+from webapp.job import Step
 from webapp.limits import PUBLIC
 from webapp.openapi import DESCRIPTIONS
 from webapp.rest_api import KEYS
-from webapp.worker import Step
 
 PASSWORD = "password-of-theirs"
 

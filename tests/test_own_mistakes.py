@@ -75,7 +75,7 @@ def test_of_ours_while_a_link_is_opened(monkeypatch):
 
 def test_of_ours_while_the_tunnel_program_runs(monkeypatch):
     monkeypatch.setattr(
-        gradio_tunnel.tunneling.Tunnel, "_start_tunnel", fails_with(ValueError("o"))
+        gradio_tunnel.tunneling.Tunnel, "_start_tunnel", fails_with(ValueError("ours"))
     )
     program = gradio_tunnel.TunnelProgram(
         threading.Event(), "127.0.0.1", 9, "127.0.0.1", 7860, "token", None

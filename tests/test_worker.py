@@ -12,6 +12,7 @@ from core.errors import UserError
 from sampling.generator import Generator
 from sampling.image import Picture
 from sampling.request import Cancelled, Request
+from webapp.job import Job, Queued
 from webapp.queue import (
     MAX_COST_OF_REQUEST,
     MAX_JOBS_OF_CLIENT,
@@ -23,7 +24,7 @@ from webapp.queue import (
     FairQueue,
     cost_of,
 )
-from webapp.worker import MAX_BATCH, Job, Queued, Worker
+from webapp.worker import MAX_BATCH, Worker
 
 LARGEST = Request("large", num_images=16, steps=150, width=1024, height=1024)
 

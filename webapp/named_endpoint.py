@@ -15,11 +15,12 @@ from sampling.image import PROBLEMS, Picture
 from sampling.request import Cancelled, Request
 from sampling.sizes import size_note
 from webapp.client_address import client_of
+from webapp.job import Event, Job, NotSaved, PromptTruncated, Step
 from webapp.openapi import DESCRIPTIONS
 from webapp.rest_api import KEYS, MAX_DECODERS, decoded_request
 from webapp.ui import strings
 from webapp.ui.image_store import ImageStore
-from webapp.worker import Event, Job, NotSaved, PromptTruncated, Step, Worker
+from webapp.worker import Worker
 
 NAME = "generate"
 DESCRIPTION = "Draw pictures from words. Returns PNG files, and the settings that drew them."

@@ -9,7 +9,7 @@ from core.errors import UserError
 from sampling.request import BOUNDS, Request
 
 if TYPE_CHECKING:
-    from webapp.worker import Job
+    from webapp.job import Job
 
 DEFAULT_SIDE = 512  # pixels; the cost of a side that is left to the model
 MAX_COST_OF_REQUEST = (

@@ -28,6 +28,7 @@ from sampling.init_image import MAX_INIT_BYTES, MAX_LOOKED_AT, InitImage, TooMan
 from sampling.request import Cancelled, Request, with_seeds
 from webapp.client_address import HEADER, client_of
 from webapp.http_security import Refusal, read_drawing, read_json
+from webapp.job import Job, PromptTruncated
 from webapp.openapi import (
     PUBLIC_ROUTE,
     REFUSALS,
@@ -40,7 +41,7 @@ from webapp.openapi import (
 )
 from webapp.queue import MAX_WAITING_JOBS, Busy, ClientBusy
 from webapp.ui.prompt_suggestions import proposals
-from webapp.worker import MAX_BATCH, Job, PromptTruncated, Worker
+from webapp.worker import MAX_BATCH, Worker
 
 RETRY_SECONDS = 60  # as the sentence of a full queue says
 MAX_DECODERS = 2 * MAX_LOOKED_AT  # threads for init images; half of them find no place and return

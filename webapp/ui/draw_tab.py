@@ -20,6 +20,7 @@ from sampling.prompt_weights import parts_of, words_of
 from sampling.request import MAX_PROMPT_CHARACTERS, Request
 from webapp.client_address import client_of
 from webapp.gradio_patches import event_data
+from webapp.job import NotSaved, PromptTruncated, Step
 from webapp.limits import Limits
 from webapp.ui import strings
 from webapp.ui.compare_tab import SLIDER, CompareTab
@@ -37,7 +38,7 @@ from webapp.ui.selected_image import GalleryState, SelectedImage
 from webapp.ui.settings import Settings
 from webapp.ui.start_from import SEND, InitImageInput
 from webapp.uploads import Uploads
-from webapp.worker import NotSaved, PromptTruncated, Step, Worker
+from webapp.worker import Worker
 
 if TYPE_CHECKING:
     from sampling.variants import SlotGenerator

@@ -11,10 +11,10 @@ from pathlib import Path
 from core.printable import printable
 from core.wording import scorer_of
 from sampling.request import Request
+from webapp.job import Event, Queued
 from webapp.ui import strings
 from webapp.ui.permalink import link_to
 from webapp.ui.run_scores import measured
-from webapp.worker import Event, Queued
 
 KEEP_SEED = f' (<button type="button" data-kept="{strings.SEED_KEPT}">{strings.KEEP_SEED}</button>)'
 # In the component's own script: tells the page that such a button was pressed.
