@@ -29,7 +29,7 @@ MAX_BATCH = 8  # jobs, and pictures of the model's own size, that take their ste
 
 class Worker:
     """Draws the jobs of a fair queue: one at a time, or several in one batch where the generator
-    can. A job once begun is finished before others are begun."""
+    can. A job that has begun is not interrupted by others."""
 
     def __init__(
         self,
