@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from PIL import Image
 
 import app
 from core.errors import UserError
@@ -47,9 +48,7 @@ def test_of_ours_while_votes_are_read(monkeypatch, tmp_path, error):
 
 @pytest.mark.parametrize("error", [KeyError("ours"), TypeError("ours")])
 def test_of_ours_while_the_gallery_is_searched(monkeypatch, tmp_path, error):
-    from PIL import Image
-
-    gallery, settings = Gallery(str(tmp_path)), Request("a red cat").settings
+    gallery, settings = Gallery(str(tmp_path)), Request("a red cat").settings | {"model": "mine"}
     gallery.keep(Picture(Image.new("RGB", (8, 8)), "a red cat", 1, None, settings))
     assert len(gallery.page(search="red").entries) == 1
     monkeypatch.setattr(gallery_folder, "texts", fails_with(error))
