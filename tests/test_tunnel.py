@@ -208,6 +208,13 @@ def test_a_server_that_is_silent(server, program, capfd):
     refusal(capfd, "no answer in 1 s")
 
 
+def test_an_address_that_is_none_is_a_sentence(program, capfd, monkeypatch):
+    program("echo 'start proxy success: http://[nonsense'; exec sleep 60")
+    refusal(capfd, "the tunnel program gives an address that is none")
+    monkeypatch.setenv("GRADIO_SHARE_SERVER_ADDRESS", "nowhere")
+    refusal(capfd, "Give HOST:PORT")
+
+
 def test_no_name_service(program, capfd, monkeypatch):
     program(OPENS)
 

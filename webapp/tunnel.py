@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from core.ending import at_end
 from core.errors import UserError, reason_of
@@ -56,7 +56,7 @@ class ShareLink:
         self._program: TunnelProgram | None = None
         self._answered = threading.Event()
         self._closing = threading.Event()
-        self._answer: str | TunnelFailed | None = None
+        self._answer: str | TunnelFailed | UserError | None = None
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
 
     def open(self, timeout_seconds: float = TIMEOUT_SECONDS, password: str = "") -> str:
@@ -97,7 +97,7 @@ class ShareLink:
     def _run(self) -> None:
         try:
             self._answer = self._open_tunnel()
-        except TunnelFailed as error:
+        except (TunnelFailed, UserError) as error:
             self._answer = error
         except Exception:
             self._answer = TunnelFailed(OUR_FAULT)
@@ -108,11 +108,11 @@ class ShareLink:
             self._program.wait()
 
     def _open_tunnel(self) -> str:
-        """The link's address. Raises TunnelFailed."""
+        """The link's address. Raises TunnelFailed, or UserError for a bad server address."""
         host, port, certificate = self._share_server()
         server = (host, port, *self._local, self._token, certificate)
         self._program = TunnelProgram(self._closing, *server)
-        address = urlsplit(self._program.start_tunnel())
+        address = _parsed(self._program.start_tunnel())
         self._on_open(address.hostname or "")
         return (address if self._server else address._replace(scheme="https")).geturl()
 
@@ -123,6 +123,13 @@ class ShareLink:
         check_server(self._server)
         host, _, port = self._server.rpartition(":")
         return host, int(port), None
+
+
+def _parsed(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        raise TunnelFailed("the tunnel program gives an address that is none") from error
 
 
 def open_in_background(link: ShareLink, password: str = "") -> threading.Thread:
