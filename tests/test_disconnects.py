@@ -42,7 +42,8 @@ def test_a_drawing_that_nobody_listens_to_is_cancelled(demo, client, generator, 
     assert generator.steps == [1, 2, 3]
     # Nothing of it stays.
     assert session not in demo._queue.pending_event_ids_session
-    assert not [e for e in demo._queue.event_ids_to_events.values() if e.session_hash == session]
+    events = demo._queue.event_ids_to_events
+    until(lambda: session not in {e.session_hash for e in [*events.values()]}, PATIENCE_SECONDS)
 
 
 def test_a_drawing_that_somebody_listens_to_is_drawn_however_long_it_takes(

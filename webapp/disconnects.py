@@ -28,7 +28,7 @@ class AbandonedEvents:
         self._tasks: set[asyncio.Task] = set()  # else the event loop would forget them
 
     def expect_listener(self, session: str) -> None:
-        """To be called when the session asks for something."""
+        """To be called when an event of the session has been queued."""
         seconds = limits.LISTEN_SECONDS
         asyncio.get_running_loop().call_later(seconds, self._check, session, time.monotonic())
 
@@ -41,11 +41,10 @@ class AbandonedEvents:
             self._listeners[session] -= 1
             self._listeners += Counter()  # drops the zeros
 
-    def _check(self, session: str, asked_at: float) -> None:
+    def _check(self, session: str, queued_at: float) -> None:
         if session in self._listeners:
             return
-        # What it asked for since then has its own time.
-        before = asked_at + limits.LISTEN_SECONDS / 2
-        task = asyncio.create_task(self._events.cancel(session, before))
+        # Later events of the session have a check of their own.
+        task = asyncio.create_task(self._events.cancel(session, before=queued_at))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

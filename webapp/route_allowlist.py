@@ -95,8 +95,12 @@ class RouteAllowList:
             if path.startswith(PREFIX):
                 body = await self._check(path.removeprefix(PREFIX), request)
                 receive = _replay(body, receive)
-            with self._streaming(path.removeprefix(PREFIX), request):
-                await self._pass_on(path, scope, receive, send)
+            try:
+                with self._streaming(path.removeprefix(PREFIX), request):
+                    await self._pass_on(path, scope, receive, send)
+            finally:  # by now its event is in the queue
+                if session := getattr(request.state, "queued_for", None):
+                    self._abandoned.expect_listener(session)
         except ClientDisconnect:
             return
         except Refusal as refusal:
@@ -167,7 +171,7 @@ class RouteAllowList:
             if not self._fits(block, value):
                 raise Refusal(400, f"Value {number} is nothing that the page sends. Reload it.")
         if function.queue:
-            self._abandoned.expect_listener(call["session_hash"])
+            request.state.queued_for = call["session_hash"]
         return json.dumps(call).encode()
 
     def _function(self, call: dict, queued: bool) -> "BlockFunction":
