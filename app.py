@@ -40,26 +40,26 @@ SWITCH_SECONDS = 0.0002  # until another thread gets the interpreter; 0.005 is u
 
 
 def build_app(
-    generator: AppGenerator, limits: "Limits | None" = None, rivals: Variants | None = None,
-    title: str = "", picks: "Mapping[str, SlotGenerator] | None" = None,
+    generator: AppGenerator, limits: "Limits | None" = None, variants: Variants | None = None,
+    title: str = "", models: "Mapping[str, SlotGenerator] | None" = None,
     gallery: "Gallery | None" = None,
 ) -> "gradio.Blocks":  # fmt: skip
-    """The page for a generator, or for anything that draws like one, and for what it is compared
-    with; `title`: the model's own where empty; `picks`: what else can draw; `gallery`: where the
-    owner's pictures are kept. Nothing is started yet."""
-    from webapp.limits import LimitedWorker, Limits
+    """The page of a generator; nothing is started yet. `variants`: models to compare with;
+    `title`: the model's own where empty; `models`: others that visitors may choose; `gallery`:
+    where pictures are kept."""
     from webapp.report_routes import report_routes
-    from webapp.rest_api import routes
+    from webapp.rest_api import RestAPI
     from webapp.ui.gallery_tab import picture_route
     from webapp.ui.page import Page
+    from webapp.worker import Worker
 
-    worker = LimitedWorker(generator, limits or Limits(), keep=gallery and gallery.keep)
-    app = Page(worker, rivals, title, picks, gallery).blocks
-    beside = routes(worker, lambda: generator.ready)
+    worker = Worker(generator, limits, keep=gallery.keep if gallery else None)
+    app = Page(worker, variants, title, models, gallery).blocks
+    api = RestAPI(worker, lambda: generator.ready).routes
     more = [*report_routes(generator.folder)]
     if gallery:
         more.append(picture_route(gallery))
-    app.routes_beside = [*beside, app.uploads.route, app.preview.route, *more]
+    app.own_routes = [*api, app.uploads.route, app.preview.route, *more]
     return app
 
 
@@ -71,28 +71,26 @@ def serve(
     mcp: bool = False,
     hosts: "AllowedHosts | None" = None,
 ) -> None:
-    """Start answering at host:port, in a thread: the page, and the routes beside it.
+    """Start the server at host:port, in a thread: the page and our own routes.
 
-    `mcp`: also as a tool for assistants, at /gradio_api/mcp/. `hosts`: the names under which a page
-    without a password answers, `host` if None.
+    `mcp`: also an MCP server at /gradio_api/mcp/. `hosts`: the allow-list of a page without a
+    password, `host` alone if None.
     """
     from fastapi.middleware import Middleware
 
     from webapp.allowed_hosts import AllowedHosts, HostCheck
     from webapp.auth import PasswordMiddleware
-    from webapp.connections import bound_connections
-    from webapp.gradio_patches import SESSIONS
+    from webapp.gradio_patches import SESSIONS, wrap_outermost
     from webapp.http_security import SameOrigin, SecurityHeaders
     from webapp.limits import MAX_UPLOADED
     from webapp.route_allowlist import RouteAllowList
     from webapp.ui.link_preview import ICON
     from webapp.ui.theme import CSS, theme
 
-    # Else uvicorn takes whatever a visitor writes into X-Forwarded-For for the peer's address.
+    # Else uvicorn trusts X-Forwarded-For, which any visitor can send, for the peer's address.
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
-    inside = [Middleware(RouteAllowList, page=app)]
-    door = [Middleware(PasswordMiddleware, password=password)] if password else []
-    bound_connections()
+    allow_list = [Middleware(RouteAllowList, page=app)]
+    auth = [Middleware(PasswordMiddleware, password=password)] if password else []
     with launching(host, port):
         server, _, _ = app.launch(
             server_name=host,
@@ -103,46 +101,42 @@ def serve(
             footer_links=[],
             share=False,  # webapp/tunnel.py opens the link
             ssr_mode=False,
-            num_workers=0,  # they would give out files at ports of their own, without a password
+            num_workers=0,  # they would serve files at ports of their own, without a password
             max_file_size=MAX_UPLOADED,
             state_session_capacity=SESSIONS,
             mcp_server=mcp,
             quiet=True,
             prevent_thread_lock=True,
-            # Its routes are found before gradio's own.
-            app_kwargs={"routes": app.routes_beside, "middleware": door + inside},
+            # Our routes come before gradio's own.
+            app_kwargs={"routes": app.own_routes, "middleware": auth + allow_list},
         )
     if password:
         password.gradio_is_starting = False
     if mcp:
-        from webapp.mcp_tool import mend
+        from webapp.mcp_tool import set_up_mcp
 
-        mend(app, password)
+        set_up_mcp(app, password)
     server.state.has_password = password is not None
     server.state.hosts = names = None if password else hosts or AllowedHosts(host)
     server.state.head = app.preview.tags
-    # Around all, because gradio puts its own middleware before that of `app_kwargs`.
-    server.middleware_stack = SecurityHeaders(HostCheck(SameOrigin(server.middleware_stack), names))
+    wrap_outermost(server, lambda inner: SecurityHeaders(HostCheck(SameOrigin(inner), names)))
 
 
 @contextmanager
 def launching(host: str, port: int) -> Iterator[None]:
-    """gradio asks its own server over HTTP whether it is there: not by way of a proxy.
+    """Raises UserError where gradio does not reach its own server, as when somebody else has just
+    taken the port."""
+    from webapp.gradio_patches import without_proxy
 
-    Raises UserError where it is not, as when somebody else has just taken the port.
-    """
-    earlier = os.environ.get("no_proxy")
-    os.environ["no_proxy"] = "*"
     try:
-        yield
+        with without_proxy():
+            yield
     except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) and "localhost is not accessible" not in str(error):
+            raise
         raise UserError(
             f"The page does not answer at {host}, port {port} ({reason_of(error):.100}). Try again."
         ) from error
-    finally:
-        del os.environ["no_proxy"]
-        if earlier is not None:
-            os.environ["no_proxy"] = earlier
 
 
 def free_port(host: str, port: int) -> int:
@@ -187,8 +181,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def check_entrance(args: argparse.Namespace) -> "PasswordCheck | None":
-    """The password that the page gets. Raises UserError for options that leave it open unsaid."""
+def password_of(args: argparse.Namespace) -> "PasswordCheck | None":
+    """The page's password. Raises UserError for options that would let others in unasked."""
     from webapp.auth import VARIABLE, PasswordCheck, given_password
 
     given = given_password(args.password, args.password_file)
@@ -215,7 +209,7 @@ def check_entrance(args: argparse.Namespace) -> "PasswordCheck | None":
 
 
 def gallery_of(args: argparse.Namespace, password: "PasswordCheck | None") -> "Gallery | None":
-    """Where pictures are kept. Raises UserError where others could see and delete them."""
+    """The gallery's folder. Raises UserError where others could see and delete its pictures."""
     if args.gallery is None:
         return None
     if password is None and (args.public or args.allow_host):
@@ -231,7 +225,7 @@ def gallery_of(args: argparse.Namespace, password: "PasswordCheck | None") -> "G
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can come in at `host`. No, if that cannot be found out."""
+    """Whether `host` is reachable from this machine alone. False where that is unknown."""
     try:
         found = {address[4][0] for address in socket.getaddrinfo(host or "0.0.0.0", None)}
     except (OSError, UnicodeError):
@@ -240,10 +234,10 @@ def is_loopback(host: str) -> bool:
 
 
 def announce(args: argparse.Namespace, port: int, password: "PasswordCheck | None") -> None:
-    """Where the page is, and who can draw there."""
+    """Print where the page is, and who can draw there."""
     say(f"The page is at http://{here(args.host)}:{port}")
     if password:
-        say(f"Password: {password.text if password.made_up else 'the one you gave'}")
+        say(f"Password: {password.text if password.is_generated else 'the one you gave'}")
     if args.password:
         say("Others on this machine see it in the list of processes; use --password_file FILE.")
     if not is_loopback(args.host):
@@ -252,7 +246,7 @@ def announce(args: argparse.Namespace, port: int, password: "PasswordCheck | Non
 
 
 def here(host: str) -> str:
-    """The address of this machine at which a page for `host` answers."""
+    """The address by which this machine reaches a page that listens at `host`."""
     return "127.0.0.1" if host == "0.0.0.0" else host
 
 
@@ -262,20 +256,20 @@ def share(
     password: "PasswordCheck | None",
     hosts: "AllowedHosts",
 ) -> None:
-    """Open the public link in the background; it tells of itself."""
+    """Open the public link in the background; it is printed when it is there."""
     from webapp.tunnel import ShareLink, open_in_background
 
     say("Opening a public link ...")
     link = ShareLink(
         here(args.host), app.server_port, app.share_token, args.share_server, hosts.add
     )
-    open_in_background(link, password.text if password and password.made_up else "")
+    open_in_background(link, password.text if password and password.is_generated else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    password = check_entrance(args)
+    password = password_of(args)
     from webapp.allowed_hosts import hosts_of
 
     hosts = hosts_of(args.host, args.allow_host, shown_to_others=not is_loopback(args.host))
@@ -287,21 +281,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_names(args.device, args.dtype)
     generator = OpeningGenerator(args.model)
     load = partial(Generator.load, device=args.device, dtype=args.dtype)
-    rivals = variants_of(args.model, load, args.votes)
-    picks = picks_of(args.model, load, args.models)
+    variants = variants_of(args.model, load, args.votes)
+    models = picks_of(args.model, load, args.models)
     port = free_port(args.host, args.port)
     if port != args.port != 0:
         say(f"Port {args.port} is taken; using {port}.")
     from webapp.limits import PUBLIC, Limits
 
     limits = PUBLIC if args.share or args.public else Limits()
-    app = build_app(generator, limits, rivals, args.title, picks, gallery)
+    app = build_app(generator, limits, variants, args.title, models, gallery)
     serve(app, args.host, port, password, args.mcp, hosts)
     announce(args, port, password)
     if args.share:
         share(args, app, password, hosts)
-    # Python looks for garbage for half a second at a time, in which nobody is answered: not while
-    # the model opens, and never again among what is there for good.
+    # A garbage collection takes half a second, in which no request is served: none while the model
+    # loads, and none later among the objects that stay for good.
     gc.disable()
     try:
         generator.open(args.device, args.dtype)
@@ -316,7 +310,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """As `main`, in a process that serves the page and does nothing else."""
     keep_temporary_files_together(os.environ.pop("GRADIO_TEMP_DIR", None))
     end_at_signals()
-    # Opening a model holds the interpreter for as long as it may, while visitors wait for answers.
+    # Loading a model holds the interpreter lock as long as it may, while requests wait.
     sys.setswitchinterval(SWITCH_SECONDS)
     main(arguments)
 

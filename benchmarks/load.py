@@ -32,7 +32,7 @@ import psutil
 from benchmarks import load_clients as clients
 from core.errors import UserError, exit_with_sentence
 from webapp.limits import MAX_KEPT_BYTES
-from webapp.queue import MAX_COMMON_JOBS
+from webapp.queue import MAX_SHARED_JOBS
 
 ROOT = Path(__file__).resolve().parent.parent
 CROWD = {  # kinds of clients, and the share of each
@@ -178,7 +178,7 @@ def unmet(seen: clients.Seen, books: dict, used: list[dict], log: str) -> Iterat
     yield from books["wrong"]
     if books["most_inside"] != 1:
         yield f"{books['most_inside']} calls were inside at once."
-    if books["most_waiting"] > MAX_COMMON_JOBS:
+    if books["most_waiting"] > MAX_SHARED_JOBS:
         yield f"{books['most_waiting']} jobs waited at once."
     if books["busy"]:
         yield f"{CALM_SECONDS} s after all had gone the server was still drawing."

@@ -22,14 +22,14 @@ from PIL import Image
 
 from benchmarks.load_server import SIDE, colour_of
 from sampling.request import SEEDS, Request
-from webapp.queue import MAX_COMMON_JOBS, MAX_JOBS_OF_CLIENT
+from webapp.queue import MAX_JOBS_OF_CLIENT, MAX_SHARED_JOBS
 from webapp.rest_api import RETRY_SECONDS
 
 PATIENCE_SECONDS = 120  # what has not come by then is lost
 PAUSE_SECONDS = 2.0  # between two things that a client does, on average
 REFUSALS = (  # the sentences of a full line, each with the number that must stand there
     (re.compile(r"Enough of your drawings are waiting already \((\d+)\)\. "), MAX_JOBS_OF_CLIENT),
-    (re.compile(r"(\d+) drawings are waiting already\. Try again in a minute\."), MAX_COMMON_JOBS),
+    (re.compile(r"(\d+) drawings are waiting already\. Try again in a minute\."), MAX_SHARED_JOBS),
 )
 NONSENSE = (
     b"", b"{", b"[]", b"null", b'{"prompt": "a", "steps": NaN}', b'{"prompt": "a", "seed": -1}',

@@ -23,7 +23,7 @@ import webapp.worker
 from sampling.generator import DEFAULT_BATCH_SIZE, AppGenerator, OnPreview, OnStep
 from sampling.image import Picture
 from sampling.request import Cancelled, Request
-from webapp.queue import MAX_COMMON_JOBS, MAX_JOBS_OF_CLIENT, Busy, FairQueue
+from webapp.queue import MAX_JOBS_OF_CLIENT, MAX_SHARED_JOBS, Busy, FairQueue
 
 SIDE = 64  # pixels of a picture
 
@@ -108,7 +108,7 @@ class WatchedQueue(FairQueue):
     def add(self, job) -> None:
         waiting = list(self)
         mine = sum(each.client == job.client for each in waiting)
-        full = len(waiting) >= MAX_COMMON_JOBS or mine >= MAX_JOBS_OF_CLIENT
+        full = len(waiting) >= MAX_SHARED_JOBS or mine >= MAX_JOBS_OF_CLIENT
         state = f"with {mine} of {'/'.join(job.client)}'s jobs and {len(waiting)} in all waiting"
         try:
             super().add(job)
@@ -130,7 +130,7 @@ def build(step_seconds: float, most_bytes: int):
     webapp.worker.FairQueue = WatchedQueue  # type: ignore[misc]  # watched in its place
     webapp.ui.image_store.MAX_KEPT_BYTES = most_bytes
     demo = app.build_app(SleepingGenerator(step_seconds, books))
-    demo.routes_beside.append(Route("/books", lambda _: JSONResponse(vars(books))))
+    demo.own_routes.append(Route("/books", lambda _: JSONResponse(vars(books))))
     return demo
 
 

@@ -108,7 +108,7 @@ def test_everybody_is_answered_whatever_strangers_do(demo, name, most_files, cap
     said = "".join(capfd.readouterr())
     assert "Traceback" not in said and len(said.splitlines()) <= 3 * limits.LOG_LINES
     worker = worker_of(demo)
-    until(lambda: not worker._drawn and not worker.waiting, PATIENCE_SECONDS)
+    until(lambda: not worker._active and not worker.waiting, PATIENCE_SECONDS)
     kept = sum(len(upload.content) for upload in demo.uploads._kept.values())
     assert kept <= limits.MAX_UPLOADS_OF_PEER * limits.MAX_UPLOADED
 

@@ -28,10 +28,10 @@ import app
 from sampling.request import BOUNDS
 from webapp.allowed_hosts import AllowedHosts
 from webapp.comparison import Variants
+from webapp.job import Step
 from webapp.limits import MAX_UPLOADED
 from webapp.route_allowlist import RouteAllowList
 from webapp.ui.image_store import ImageStore
-from webapp.worker import Step
 
 ROOT = "/gradio_api"
 JSON = {"Content-Type": "application/json"}
@@ -44,7 +44,7 @@ def generator() -> FakeGenerator:
 
 @pytest.fixture(scope="module")
 def demo(generator):
-    demo = app.build_app(generator, rivals=Variants(FakeGenerator()))
+    demo = app.build_app(generator, variants=Variants(FakeGenerator()))
     app.serve(demo, "127.0.0.1", some_port(), hosts=AllowedHosts("abc.gradio.live"))
     yield demo
     demo.close(verbose=False)
@@ -511,11 +511,11 @@ def test_who_goes_in_mid_run_stops_the_drawing_within_a_step(demo, client, gener
         next(lines.iter_lines())
         until(lambda: len(generator.steps) == 2)
     until(lambda: not any(event.alive for job in demo._queue.active_jobs if job for event in job))
-    job = worker_of(demo)._drawn[0]
+    job = worker_of(demo)._active[0]
     # At the next event; here is one, while the generator is held.
-    until(lambda: job.tell(Step(2, 20)) or job._cancelled.is_set())
+    until(lambda: job.put(Step(2, 20)) or job._cancelled.is_set())
     generator.release()
-    until(lambda: job not in worker_of(demo)._drawn)
+    until(lambda: job not in worker_of(demo)._active)
     assert generator.steps == [1, 2, 3]
 
 

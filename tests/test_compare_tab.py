@@ -384,14 +384,14 @@ def test_words_that_are_not_read_are_named(browser, bench):
 
 
 def test_a_model_without_base_and_checkpoints_has_no_tab_to_compare(browser):
-    with served(browser, app.build_app(FakeGenerator(), rivals=Variants()), None) as page:
+    with served(browser, app.build_app(FakeGenerator(), variants=Variants()), None) as page:
         page.get_by_role("tab", name="Scores").wait_for()
         assert page.get_by_role("tab", name="Compare").count() == 0
 
 
 def test_a_model_with_checkpoints_alone_has_the_grid_alone(browser, bench):
     rivals = Variants(variants=bench.rivals.variants)
-    with served(browser, app.build_app(FakeGenerator(), rivals=rivals), None) as page:
+    with served(browser, app.build_app(FakeGenerator(), variants=rivals), None) as page:
         page.get_by_role("tab", name="Compare").click()
         page.wait_for_selector("#grid_draw")
         assert page.get_by_role("tab", name="Slider").count() == 0

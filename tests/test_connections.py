@@ -188,9 +188,9 @@ def test_a_long_answer_arrives_whole_and_a_connection_is_used_again(monkeypatch)
 def test_half_of_the_files_that_may_be_open_are_left_to_others(monkeypatch):
     for most_files, most in ((100, 50), (10**6, limits.MAX_CONNECTIONS)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, m=most_files: (m, m))
-        assert connections.most_connections() == most
+        assert connections.max_connections() == most
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
-    assert connections.most_connections() == limits.MAX_CONNECTIONS
+    assert connections.max_connections() == limits.MAX_CONNECTIONS
 
 
 def test_no_line_of_header_may_be_longer_than_is_read(monkeypatch):
@@ -270,7 +270,7 @@ def test_of_many_requests_at_once_only_a_few_begin_before_others_are_looked_at()
                 await in_turn({"type": "http", "path": "/healthz"}, None, None)
 
     asyncio.run(many())
-    assert max(turns) <= connections.BEGUN_AT_ONCE + 1
+    assert max(turns) <= connections.MAX_STARTS + 1
     assert [path for path in begun if path != "/healthz"] == [str(n) for n in range(10)]
     assert begun.index("/healthz") < 5
 

@@ -1,4 +1,4 @@
-"""What a page asked for and nobody follows is called off; what somebody follows is not."""
+"""What a page asked for and nobody listens to is cancelled; what somebody listens to is not."""
 
 import asyncio
 import time
@@ -15,8 +15,8 @@ from test_rest_api import until, worker_of
 from test_uploads import gate_of
 
 from webapp import limits, route_allowlist
-from webapp.disconnects import AbandonedEvents
-from webapp.worker import Step
+from webapp.gradio_patches import SessionEvents
+from webapp.job import Step
 
 PATIENCE_SECONDS = 60
 
@@ -27,28 +27,29 @@ def join(demo, client, session: str, prompt: str) -> None:
     assert call(client, draw.index, values, session).status_code == 200
 
 
-def test_a_drawing_that_nobody_listens_to_is_called_off(demo, client, generator, monkeypatch):
+def test_a_drawing_that_nobody_listens_to_is_cancelled(demo, client, generator, monkeypatch):
     monkeypatch.setattr(limits, "LISTEN_SECONDS", 0.3)
     session, worker = uuid4().hex, worker_of(demo)
     generator.hold(3)
     join(demo, client, session, "unheard")
     until(lambda: len(generator.steps) == 2, PATIENCE_SECONDS)
-    (job,) = worker._drawn
+    (job,) = worker._active
     until(lambda: session not in demo._queue.pending_messages_per_session, PATIENCE_SECONDS)
     # At the next event; here is one, while the generator is held.
-    until(lambda: job.tell(Step(2, 20)) or job._cancelled.is_set(), PATIENCE_SECONDS)
+    until(lambda: job.put(Step(2, 20)) or job._cancelled.is_set(), PATIENCE_SECONDS)
     generator.release()
-    until(lambda: job not in worker._drawn, PATIENCE_SECONDS)
+    until(lambda: job not in worker._active, PATIENCE_SECONDS)
     assert generator.steps == [1, 2, 3]
     # Nothing of it stays.
     assert session not in demo._queue.pending_event_ids_session
-    assert not [e for e in demo._queue.event_ids_to_events.values() if e.session_hash == session]
+    events = demo._queue.event_ids_to_events
+    until(lambda: session not in {e.session_hash for e in [*events.values()]}, PATIENCE_SECONDS)
 
 
 def test_a_drawing_that_somebody_listens_to_is_drawn_however_long_it_takes(
     demo, client, generator, monkeypatch
 ):
-    heard, unheard, listeners = uuid4().hex, uuid4().hex, gate_of(demo)._listeners
+    heard, unheard, listeners = uuid4().hex, uuid4().hex, gate_of(demo)._abandoned
     generator.hold(3)
     join(demo, client, heard, "heard")
     told = []
@@ -56,11 +57,11 @@ def test_a_drawing_that_somebody_listens_to_is_drawn_however_long_it_takes(
         following = runner.get_loop().run_in_executor(
             None, lambda: told.extend(listen(client, heard))
         )
-        until(lambda: heard in listeners._listening, PATIENCE_SECONDS)
-        # Only now is the time short, and runs anew: however late somebody began to listen.
+        until(lambda: heard in listeners._listeners, PATIENCE_SECONDS)
+        # Only now is the time short, and starts again: however late somebody began to listen.
         monkeypatch.setattr(limits, "LISTEN_SECONDS", 0.1)
-        demo.server.servers[0].get_loop().call_soon_threadsafe(listeners.expect, heard)
-        # Asked for later, and called off: so the time of the other has passed as well.
+        demo.server.servers[0].get_loop().call_soon_threadsafe(listeners.expect_listener, heard)
+        # Asked for later, and cancelled: so the time of the other has passed as well.
         join(demo, client, unheard, "unheard")
         pending = demo._queue.pending_messages_per_session
         until(lambda: unheard not in pending, PATIENCE_SECONDS)
@@ -69,7 +70,7 @@ def test_a_drawing_that_somebody_listens_to_is_drawn_however_long_it_takes(
     assert told[-2]["success"] and "heard-seed" in str(told)
 
 
-def test_a_follower_who_leaves_at_the_first_word_calls_the_drawing_off(demo, generator):
+def test_a_listener_who_leaves_at_the_first_event_cancels_the_drawing(demo, generator):
     # Before anything of the drawing itself was told.
     draw, worker = function(demo, given="gallery"), worker_of(demo)
     visitor = SimpleNamespace(
@@ -113,7 +114,7 @@ def test_of_one_peer_fewer_pages_are_followed_unless_it_is_this_machine(demo, mo
         request = SimpleNamespace(
             client=SimpleNamespace(host=host), query_params={}, headers={"host": "localhost"}
         )
-        return of_demo._followed("heartbeat/x", request)
+        return of_demo._streaming("heartbeat/x", request)
 
     with ExitStack() as followed:
         for host in ("127.0.0.1", "127.0.0.1", "10.0.0.1", "10.0.0.2"):
@@ -122,11 +123,11 @@ def test_of_one_peer_fewer_pages_are_followed_unless_it_is_this_machine(demo, mo
             followed.enter_context(follow("10.0.0.1"))
 
 
-# Who is called off
+# Which events are cancelled
 
 
 class FakeQueue:
-    """As much of gradio's as listeners know."""
+    """As much of gradio's queue as is used of it."""
 
     def __init__(self, *events: SimpleNamespace):
         self.event_ids_to_events = {event._id: event for event in events}
@@ -142,11 +143,12 @@ def event(name: str, session: str, age_seconds: float) -> SimpleNamespace:
     return SimpleNamespace(_id=name, session_hash=session, enqueue_time=since, alive=True)
 
 
-def test_what_is_asked_for_anew_is_not_called_off_with_what_nobody_followed():
+def test_what_a_session_asks_for_later_is_not_cancelled_with_what_nobody_followed():
     old, new, other = event("old", "a", 99), event("new", "a", 0), event("other", "b", 99)
     queue = FakeQueue(old, new, other)
-    asyncio.run(AbandonedEvents(queue)._call_off("a", time.monotonic() - 10))
+    events = SessionEvents(SimpleNamespace(_queue=queue))
+    asyncio.run(events.cancel("a", time.monotonic() - 10))
     assert [each.alive for each in (old, new, other)] == [False, True, True]
-    assert "a" in queue.pending_messages_per_session
-    asyncio.run(AbandonedEvents(queue)._call_off("b", time.monotonic() - 10))
-    assert [*queue.pending_messages_per_session] == ["a"]
+    assert events.has_messages("a")
+    asyncio.run(events.cancel("b", time.monotonic() - 10))
+    assert events.has_messages("a") and not events.has_messages("b")

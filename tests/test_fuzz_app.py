@@ -33,7 +33,7 @@ from webapp.ui.messages import head
 from webapp.ui.permalink import link_to, linked
 from webapp.ui.scores_tab import scores_page
 from webapp.uploads import Uploads
-from webapp.uploads import file_of as uploaded
+from webapp.uploads import uploaded_file as uploaded
 from webapp.votes import Votes
 
 MAX_SECONDS = 2  # of the processor, for what takes milliseconds

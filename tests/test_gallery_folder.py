@@ -20,9 +20,9 @@ from sampling.image import Picture
 from sampling.request import Request
 from webapp import gallery_folder as module
 from webapp.gallery_folder import NAME, Gallery
-from webapp.limits import LimitedWorker, Limits
+from webapp.job import NotSaved
 from webapp.ui.sequential_draws import SequentialDraws
-from webapp.worker import NotSaved, Worker
+from webapp.worker import Worker
 
 FOREIGN = "20260101-000000-000000-foreign-seed-1.png"  # called as ours are
 
@@ -57,8 +57,8 @@ def names(tmp_path) -> list[str]:
     return sorted(each.name for each in folder(tmp_path).iterdir())
 
 
-def prompts(shelf) -> list[str]:
-    return [entry.request.prompt for entry in shelf.entries]
+def prompts(page) -> list[str]:
+    return [entry.request.prompt for entry in page.entries]
 
 
 def png_of(prompt: str, /, **settings) -> bytes:
@@ -74,7 +74,7 @@ def test_pictures_are_kept_with_their_settings_under_names_that_sort_by_time(gal
     for prompt in ("zebra", "ant", "mole"):
         keep(gallery, prompt)
     assert [name.split("-")[3] for name in names(tmp_path)] == ["zebra", "ant", "mole"]
-    assert prompts(gallery.shelf()) == ["mole", "ant", "zebra"]
+    assert prompts(gallery.page()) == ["mole", "ant", "zebra"]
     with Image.open(folder(tmp_path) / names(tmp_path)[0]) as png:
         assert png.text["parameters"].startswith("zebra\nSteps: 20")
 
@@ -82,14 +82,14 @@ def test_pictures_are_kept_with_their_settings_under_names_that_sort_by_time(gal
 def test_the_longest_name_is_one_that_a_disk_takes_and_that_is_found_again(gallery):
     keep(gallery, "\N{MATHEMATICAL SCRIPT SMALL A}" * 60)
     keep(gallery, "日本の山 (with fog)")
-    assert len(gallery.shelf().entries) == 2
+    assert len(gallery.page().entries) == 2
 
 
 def test_pages_follow_each_other_and_one_beyond_the_last_is_the_last(gallery, monkeypatch):
     monkeypatch.setattr(module, "MAX_GALLERY_PAGE", 2)
     for number in range(5):
         keep(gallery, f"p{number}")
-    pages = [gallery.shelf(number) for number in range(4)]
+    pages = [gallery.page(number) for number in range(4)]
     assert [prompts(page) for page in pages] == [["p4", "p3"], ["p2", "p1"], ["p0"], ["p0"]]
     assert [page.has_older for page in pages] == [True, True, False, False]
     assert [page.number for page in pages] == [0, 1, 2, 2]
@@ -99,10 +99,10 @@ def test_words_are_searched_in_the_whole_prompt_whatever_their_case(gallery, mon
     monkeypatch.setattr(module, "MAX_GALLERY_PAGE", 2)
     for prompt in ("a Red fox", "a red car", "a blue fox", "x" * 100 + " red", "red fox again"):
         keep(gallery, prompt)
-    assert prompts(gallery.shelf(wanted="RED")) == ["red fox again", "x" * 100 + " red"]
-    assert prompts(gallery.shelf(1, wanted="red")) == ["a red car", "a Red fox"]
-    assert prompts(gallery.shelf(wanted="fox  red")) == ["red fox again", "a Red fox"]
-    assert prompts(gallery.shelf(wanted="horse")) == []
+    assert prompts(gallery.page(search="RED")) == ["red fox again", "x" * 100 + " red"]
+    assert prompts(gallery.page(1, search="red")) == ["a red car", "a Red fox"]
+    assert prompts(gallery.page(search="fox  red")) == ["red fox again", "a Red fox"]
+    assert prompts(gallery.page(search="horse")) == []
 
 
 def write_hostile(folder: Path, outside: Path) -> None:
@@ -140,8 +140,8 @@ def test_what_is_no_picture_of_ours_is_passed_over_searched_or_not(gallery, tmp_
     keep(gallery, "a cat")
     write_hostile(folder(tmp_path), tmp_path / "outside.png")
     tracemalloc.start()
-    assert prompts(gallery.shelf()) == ["a cat"]
-    assert prompts(gallery.shelf(wanted="a")) == ["a cat"]
+    assert prompts(gallery.page()) == ["a cat"]
+    assert prompts(gallery.page(search="a")) == ["a cat"]
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 32 * 2**20
@@ -181,7 +181,7 @@ def test_a_full_disk_is_one_sentence_and_the_drawing_goes_on(gallery, tmp_path):
 
 def test_every_picture_that_is_shown_is_kept_and_none_that_is_withheld(gallery, tmp_path):
     generator = FakeGenerator()
-    worker = LimitedWorker(generator, Limits(), keep=gallery.keep)
+    worker = Worker(generator, keep=gallery.keep)
     list(worker.submit([Request("a cat", num_images=3)]))
     list(worker.submit([Request("of its base")], generator=FakeGenerator()))
     assert len(names(tmp_path)) == 4
@@ -212,16 +212,16 @@ def test_a_gallery_of_ten_thousand_is_listed_without_opening_more_than_one_page(
     read = module.read_bytes
     monkeypatch.setattr(module, "read_bytes", lambda p, most: opened.append(p) or read(p, most))
     monkeypatch.setattr(module, "opened", None)  # what a search would use
-    shelf = gallery.shelf()
-    assert shelf.total == 3000 and len(shelf.entries) == len(opened) == 24
-    assert gallery.shelf(10**9).number == 124
+    page = gallery.page()
+    assert page.total == 3000 and len(page.entries) == len(opened) == 24
+    assert gallery.page(10**9).number == 124
 
 
 def test_a_search_looks_at_no_more_than_so_many(gallery, monkeypatch):
     for prompt in ("old fox", "cat", "fox"):
         keep(gallery, prompt)
     monkeypatch.setattr(module, "MAX_GALLERY_SEARCHED", 2)
-    assert prompts(gallery.shelf(wanted="fox")) == ["fox"]
+    assert prompts(gallery.page(search="fox")) == ["fox"]
 
 
 def test_a_folder_that_cannot_be_one_is_a_sentence(tmp_path):
@@ -235,7 +235,7 @@ def test_a_folder_that_cannot_be_one_is_a_sentence(tmp_path):
 def test_a_folder_that_goes_meanwhile_is_a_sentence(gallery, tmp_path):
     folder(tmp_path).rmdir()
     with pytest.raises(UserError, match="The gallery cannot be read"):
-        gallery.shelf()
+        gallery.page()
     with pytest.raises(UserError, match="The picture is not in the gallery"):
         gallery.keep(plain(1))
 
@@ -266,7 +266,7 @@ def test_a_gallery_opens_for_its_owner_and_behind_a_password(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert app.gallery_of(options(gallery=None, public=True), None) is None
     assert app.gallery_of(options(), None)
-    password = app.check_entrance(app.parse_args(["--share"]))
+    password = app.password_of(app.parse_args(["--share"]))
     assert app.gallery_of(options(share=True), password)
 
 

@@ -162,7 +162,7 @@ def test_behind_a_password_the_gallery_is_too(gallery, tmp_path):
 
 def test_a_page_without_a_gallery_has_no_such_address_and_no_tab():
     demo = app.build_app(FakeGenerator())
-    assert "/gallery/{name}" not in [route.path for route in demo.routes_beside]
+    assert "/gallery/{name}" not in [route.path for route in demo.own_routes]
     assert "kept" not in [block.elem_id for block in demo.blocks.values()]
 
 

@@ -121,12 +121,12 @@ def request(*parts: bytes, **headers: str) -> Request:
 
 def test_a_body_is_read_up_to_its_bound():
     parts = (b"a" * 1024, b"b" * 1024, b"")
-    assert asyncio.run(read_body(request(*parts), most=2048)) == b"".join(parts)
+    assert asyncio.run(read_body(request(*parts), max_bytes=2048)) == b"".join(parts)
     with pytest.raises(Refusal, match=r"^The body is over 2 KiB\. Send less\.$") as refused:
-        asyncio.run(read_body(request(b"a", *parts), most=2048))
+        asyncio.run(read_body(request(b"a", *parts), max_bytes=2048))
     assert refused.value.status == 413
     with pytest.raises(Refusal, match="over 5120 KiB"):
-        asyncio.run(read_body(request(b"a" * (5 * 2**20 + 1)), most=5 * 2**20))
+        asyncio.run(read_body(request(b"a" * (5 * 2**20 + 1)), max_bytes=5 * 2**20))
 
 
 def test_a_body_has_64_kib_where_nothing_else_is_said():
@@ -139,7 +139,7 @@ def test_a_body_has_64_kib_where_nothing_else_is_said():
 def test_a_body_that_goes_on_for_ever_is_given_up_by_its_size_or_its_time(monkeypatch):
     endless = request(*[b"a" * 1024] * 9)
     with pytest.raises(Refusal, match="over 2 KiB"):
-        asyncio.run(read_body(endless, most=2048))
+        asyncio.run(read_body(endless, max_bytes=2048))
     for usual, given, seconds in ((0.01, {}, 0.01), (60, {"seconds": 0.02}, 0.02)):
         monkeypatch.setattr(http_security, "BODY_SECONDS", usual)
         said = rf"^The body took over {seconds} s\. Send it in one go\.$"

@@ -48,7 +48,7 @@ def models():
 def page(browser, models):
     model, base = models
     picks = {"checkpoint-5": SlotGenerator("fake-model/checkpoint-5", lambda: base, [])}
-    port, demo = some_port(), app.build_app(model, rivals=Variants(base), picks=picks)
+    port, demo = some_port(), app.build_app(model, variants=Variants(base), models=picks)
     app.serve(demo, "127.0.0.1", port)
     page = browser.new_page()
     open_page(page, f"http://127.0.0.1:{port}")

@@ -9,8 +9,9 @@ from core.errors import UserError
 from sampling.image import Picture
 from sampling.model_info import read_card
 from sampling.request import Cancelled, Request
+from webapp.job import PromptTruncated, Step
 from webapp.queue import MAX_WAITING_JOBS
-from webapp.worker import PromptTruncated, Step, Worker
+from webapp.worker import Worker
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from benchmarks import load, load_clients, load_server
 from benchmarks.load_clients import Client, Seen, Wrong
 from sampling.request import Request
 from webapp import queue
+from webapp.job import Job
 from webapp.queue import Busy
-from webapp.worker import Job
 
 SHORT = ["--clients", "16", "--seconds", "3", "--step_seconds", "0.02", "--generations", "60"]
 SHORT_PAUSE_SECONDS = 0.2

@@ -54,7 +54,7 @@ def url(generator, tmp_path_factory):
     for picture in generator.pictures([Request("a cat", num_images=8)], lambda *_: False):
         kept.keep(picture)
     rivals = Variants(base, (Variant("checkpoint-5", base),))
-    demo = app.build_app(generator, rivals=rivals, gallery=kept)
+    demo = app.build_app(generator, variants=rivals, gallery=kept)
     app.serve(demo, "127.0.0.1", port)
     yield f"http://127.0.0.1:{port}"
     demo.close(verbose=False)

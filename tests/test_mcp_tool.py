@@ -21,7 +21,7 @@ from sampling.init_image import InitImage
 from sampling.request import Request
 from webapp.auth import PasswordCheck
 from webapp.comparison import Variants
-from webapp.mcp_tool import _each, check_installed
+from webapp.mcp_tool import _flatten, check_installed
 from webapp.queue import Client
 from webapp.rest_api import KEYS
 
@@ -38,7 +38,7 @@ def generator() -> FakeGenerator:
 
 @pytest.fixture(scope="module")
 def demo(generator):
-    demo = app.build_app(generator, rivals=Variants(FakeGenerator()))
+    demo = app.build_app(generator, variants=Variants(FakeGenerator()))
     app.serve(demo, "127.0.0.1", some_port(), PasswordCheck(PASSWORD), mcp=True)
     yield demo
     demo.close(verbose=False)
@@ -113,7 +113,7 @@ def test_whatever_it_gives_beside_pictures_is_json(url, generator):
     assert settings["seed"] == 7 and len(settings["notes"]) == 2
     assert settings["prompt"] == values["prompt"]
     values = [(1, 2.5), None, True, {"a": None, "é": [True]}, "words"]
-    assert [*_each(values)] == ["1", "2.5", "null", "true", '{"a": null, "é": [true]}', "words"]
+    assert [*_flatten(values)] == ["1", "2.5", "null", "true", '{"a": null, "é": [true]}', "words"]
 
 
 def test_assistants_have_places_of_their_own_by_their_address_and_name(url, demo, generator):
@@ -121,7 +121,7 @@ def test_assistants_have_places_of_their_own_by_their_address_and_name(url, demo
     with ThreadPoolExecutor(13) as pool:
         calls = [pool.submit(draw_as, url, name) for name in "abcdefghijkl"]
         until(lambda: worker_of(demo).waiting == 11, 60)
-        named = {job.client for job in worker_of(demo)._line}
+        named = {job.client for job in worker_of(demo)._queue}
         assert named < {Client("here", name) for name in "abcdefghijkl"} and len(named) == 11
         generator.release()
         assert not any(call.result().isError for call in calls)

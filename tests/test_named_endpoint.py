@@ -13,10 +13,10 @@ import app
 from sampling.request import Request
 from webapp.auth import PasswordCheck
 from webapp.comparison import Variants
+from webapp.job import Step
 from webapp.limits import PUBLIC
 from webapp.openapi import DESCRIPTIONS
 from webapp.rest_api import KEYS
-from webapp.worker import Step
 
 PASSWORD = "password-of-theirs"
 
@@ -175,9 +175,9 @@ def test_a_program_that_ends_leaves_its_drawing_within_a_step(demo, url, generat
             next(lines.iter_lines())
             until(lambda: len(generator.steps) == 2)
     until(lambda: not [e for job in demo._queue.active_jobs if job for e in job if e.alive])
-    job = worker_of(demo)._drawn[0]
+    job = worker_of(demo)._active[0]
     # At the next event; here is one, while the generator is held.
-    until(lambda: job.tell(Step(2, 20)) or job._cancelled.is_set())
+    until(lambda: job.put(Step(2, 20)) or job._cancelled.is_set())
     generator.release()
-    until(lambda: job not in worker_of(demo)._drawn)
+    until(lambda: job not in worker_of(demo)._active)
     assert generator.steps == [1, 2, 3]

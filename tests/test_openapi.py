@@ -23,13 +23,17 @@ from sampling.request import RULES, Request
 from webapp.auth import PasswordCheck
 from webapp.http_security import parse_json
 from webapp.limits import PUBLIC, Limits
-from webapp.openapi import document
-from webapp.rest_api import request_of
+from webapp.rest_api import RestAPI, request_of
 from webapp.ui.prompt_suggestions import proposals
+from webapp.worker import Worker
 
 SECRET = "password-of-theirs"
 BEARER = {"Authorization": f"Bearer {SECRET}"}
 PAGES = {"open": (Limits(), False), "public": (PUBLIC, False), "closed": (PUBLIC, True)}
+
+
+def document(limits: Limits, has_password: bool) -> dict:
+    return RestAPI(Worker(FakeGenerator(), limits), lambda: True).document(has_password)
 
 
 @pytest.fixture(scope="module")

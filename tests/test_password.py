@@ -24,8 +24,9 @@ from sampling.request import Request
 from webapp import auth, login_attempts
 from webapp.allowed_hosts import hosts_of
 from webapp.auth import COOKIE_SECONDS, VARIABLE, PasswordCheck
-from webapp.limits import PUBLIC, LimitedWorker, Limits
-from webapp.login_attempts import LoginAttempts, Peer
+from webapp.limits import PUBLIC, Limits
+from webapp.login_attempts import LoginAttempts, PeerHistory
+from webapp.worker import Worker
 
 SECRET = "pässword-of-theirs"
 BEARER = {"Authorization": f"Bearer {SECRET}".encode()}
@@ -212,7 +213,7 @@ def guesses(site, stack: ExitStack, count: int, host: str = "localhost") -> None
 def wrong(site, peer: str = HERE) -> float:
     """How many wrong passwords of a peer are remembered."""
     peers = site.password.attempts._peers
-    return peers[peer].past.level(time.monotonic()) if peer in peers else 0
+    return peers[peer].long_term.level(time.monotonic()) if peer in peers else 0
 
 
 def test_a_stranger_who_guesses_keeps_nobody_out_who_knows_the_password(site, client):
@@ -237,7 +238,7 @@ def test_who_guesses_through_a_tunnel_does_not_delay_who_sits_here(site, client)
 
 def test_who_cannot_be_let_in_now_is_told_when_to_come_again(site, client, monkeypatch):
     monkeypatch.setattr(login_attempts, "MAX_WAITING", 0)
-    site.password.attempts._peers[HERE] = guessed_much = Peer()
+    site.password.attempts._peers[HERE] = guessed_much = PeerHistory()
     for _ in range(30):
         guessed_much.add(time.monotonic())
     answer = client.get("/config", headers=BEARER)
@@ -288,7 +289,7 @@ def test_a_body_that_comes_while_a_password_is_looked_at_is_not_lost(client):
 def entrance(*arguments: str) -> PasswordCheck | None:
     args = app.parse_args(arguments)
     hosts_of(args.host, args.allow_host, shown_to_others=False)
-    return app.check_entrance(args)
+    return app.password_of(args)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "no.such.host.invalid", ""])
@@ -310,7 +311,7 @@ def test_a_password_is_made_up_for_a_link_and_where_none_is_given():
     assert len(made_up) == 3 and {len(text) for text in made_up} == {22}
     assert entrance("--share", "--public") is None
     assert entrance("--share", "--password", SECRET).text == SECRET
-    assert entrance("--share", "--password", "").made_up  # as of an empty shell variable
+    assert entrance("--share", "--password", "").is_generated  # as of an empty shell variable
 
 
 @pytest.mark.parametrize(
@@ -380,7 +381,7 @@ def test_a_public_page_does_not_forget_a_password_in_the_environment(monkeypatch
 def test_the_terminal_shows_a_password_that_was_made_up_and_no_other(capsys):
     for words, said in ((["--password", SECRET], "the one you gave"), (["--password"], "")):
         args = app.parse_args(["--host", "0.0.0.0", *words])
-        password = app.check_entrance(args)
+        password = app.password_of(args)
         app.announce(args, 7860, password)
         out = capsys.readouterr().out
         assert f"Password: {said or password.text}\n" in out and SECRET not in out
@@ -404,13 +405,13 @@ def test_the_terminal_shows_a_password_that_was_made_up_and_no_other(capsys):
 def test_a_public_page_takes_no_large_requests(requests, sentence):
     generator = FakeGenerator()
     with pytest.raises(UserError, match=re.escape(sentence)):
-        LimitedWorker(generator, PUBLIC).submit(requests)
+        Worker(generator, PUBLIC).submit(requests)
     assert generator.requests == []
     Limits().check([Request("a", num_images=16, steps=150, width=1024)])
 
 
 def test_a_public_page_takes_what_is_within_its_limits():
-    worker = LimitedWorker(FakeGenerator(), PUBLIC)
+    worker = Worker(FakeGenerator(), PUBLIC)
     assert list(worker.submit([Request("a", num_images=4, steps=50, width=768)]))
 
 

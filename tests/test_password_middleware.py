@@ -21,7 +21,7 @@ class Patient:
     def __init__(self, seconds: float | None = None):
         self.seconds, self.judged = seconds, 0
 
-    async def judge(self, _peer, is_right) -> bool | None:
+    async def check(self, _peer, is_right) -> bool | None:
         self.judged += 1
         return is_right() if self.seconds is None else None
 
@@ -127,10 +127,10 @@ def test_one_cookie_of_several_is_the_right_one():
     password = PasswordCheck(SECRET)
     own = f"{password.cookie_name}={password.cookie_value}"
     for cookies in (own, f"a=b; {own}", f"{own};c", f"x; {own} ; y=z"):
-        assert password.fits_cookie(cookies.encode())
+        assert password.matches_cookie(cookies.encode())
     for cookies in ("", "a=b", f"{own}x", f"x{own}", f"door={password.cookie_value}",
                     f"{password.cookie_name}=", f"{password.cookie_name}=x"):  # fmt: skip
-        assert not password.fits_cookie(cookies.encode())
+        assert not password.matches_cookie(cookies.encode())
 
 
 def test_two_apps_on_one_machine_have_cookies_of_two_names_that_nobody_guesses():
@@ -216,7 +216,7 @@ def test_who_guesses_at_a_password_that_was_made_up_is_slowed_by_nobody():
 
 async def waited(work, *messages: dict) -> tuple[BufferedReceive, object]:
     kept = BufferedReceive(Client(*messages))
-    return kept, await asyncio.wait_for(kept.unless_gone(work), 60)
+    return kept, await asyncio.wait_for(kept.unless_disconnected(work), 60)
 
 
 GONE = {"type": "http.disconnect"}
@@ -238,7 +238,7 @@ def test_work_for_somebody_who_has_gone_is_called_off():
         return *found, [*ends]  # as they are now: the end of the loop calls off whatever is left
 
     kept, result, ended = asyncio.run(called_off())
-    assert kept.is_over and result is None and ended == ["called off"]
+    assert kept.is_disconnected and result is None and ended == ["called off"]
 
 
 @pytest.mark.parametrize("messages", [[GONE], [part(b""), GONE], []], ids=range(3))
@@ -247,7 +247,7 @@ def test_work_that_is_done_has_its_result_though_the_client_has_gone_by_then(mes
         return "done"
 
     kept, result = asyncio.run(waited(work(), *messages))
-    assert result == "done" and not kept.is_over
+    assert result == "done" and not kept.is_disconnected
 
 
 def test_what_comes_while_somebody_waits_is_read_afterwards_in_its_order():
@@ -258,7 +258,7 @@ def test_what_comes_while_somebody_waits_is_read_afterwards_in_its_order():
     async def read() -> tuple[int, list[dict]]:
         client = Client(part(b"a", more=True), part(b"b", more=True), part(b"c"))
         kept = BufferedReceive(client)
-        await asyncio.wait_for(kept.unless_gone(work()), 60)
+        await asyncio.wait_for(kept.unless_disconnected(work()), 60)
         asked = client.asked
         return asked, [await kept() for _ in range(3)]
 
@@ -269,7 +269,7 @@ def test_what_comes_while_somebody_waits_is_read_afterwards_in_its_order():
 
 def test_who_goes_while_a_password_is_looked_at_gets_no_answer():
     class Slow(Patient):
-        async def judge(self, _peer, _is_right) -> None:
+        async def check(self, _peer, _is_right) -> None:
             await asyncio.Event().wait()
 
     door = PasswordMiddleware(inside, PasswordCheck(SECRET, Slow()))

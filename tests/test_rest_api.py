@@ -25,6 +25,7 @@ from sampling.request import BOUNDS, Request
 from webapp import http_security
 from webapp.http_security import Refusal, parse_json, refuse_foreign_origin
 from webapp.queue import Client
+from webapp.rest_api import RestAPI
 from webapp.ui.prompt_suggestions import proposals
 from webapp.worker import Worker
 
@@ -84,8 +85,8 @@ def metric(demo, name: str) -> float:
 
 
 def worker_of(demo) -> Worker:
-    (generate,) = (r.endpoint for r in demo.routes_beside if r.path == "/api/generate")
-    return generate._worker
+    generate, *_ = (r.endpoint for r in demo.own_routes if r.path == "/api/generate")
+    return generate.__self__._worker
 
 
 def post(url: str, body: object = None, **options) -> httpx.Response:
@@ -392,7 +393,7 @@ def hang_up_after(url: str, body: dict, condition) -> None:
 def test_who_hangs_up_while_it_is_drawn_stops_it_within_a_step(url, demo, generator):
     generator.hold(3)
     hang_up_after(url, {"prompt": "gone"}, lambda: len(generator.steps) == 2)
-    until(worker_of(demo)._drawn[0]._cancelled.is_set)
+    until(worker_of(demo)._active[0]._cancelled.is_set)
     generator.release()
     until(lambda: not generator.inside)
     assert len(generator.steps) == 3
@@ -465,13 +466,12 @@ def test_headers_of_protection_are_on_every_answer(url):
 
 
 def test_ready_only_when_the_model_is_open(tiny_model):
-    from starlette.applications import Starlette
-    from starlette.testclient import TestClient
-
-    from webapp.rest_api import routes
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
 
     generator = OpeningGenerator(tiny_model)
-    client = TestClient(Starlette(routes=routes(Worker(generator), lambda: generator.ready)))
+    routes = RestAPI(Worker(generator), lambda: generator.ready).routes
+    client = TestClient(FastAPI(routes=routes))
     assert client.get("/healthz").status_code == 200
     assert client.get("/readyz").status_code == 503
     generator.open("cpu", "fp32")
@@ -495,3 +495,8 @@ def test_metrics_are_in_the_format_of_prometheus(url, demo):
 
 def test_json_of_the_standard_is_taken():
     assert parse_json('{"a": [1, 2.5, "é", null, {"b": true}]}'.encode())["a"][1] == 2.5
+
+
+def test_health_checks_may_ask_by_head(url):
+    for path in ("healthz", "readyz", "metrics", "openapi.json", "api"):
+        assert httpx.head(f"{url}/{path}").status_code == 200

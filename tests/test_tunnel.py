@@ -19,7 +19,7 @@ from ports import some_port
 
 import app
 from core.errors import UserError
-from webapp import tunnel
+from webapp import gradio_tunnel, tunnel
 from webapp.tunnel import ENDED, THREAD_NAME, ShareLink, check_server
 
 PROJECT = Path(app.__file__).parent
@@ -55,7 +55,7 @@ def server(tmp_path, monkeypatch):
     """gradio's share server, as far as gradio can tell; nothing leaves the machine."""
     server = FakeServer()
     monkeypatch.chdir(tmp_path)
-    for name in (*tunnel.PROXIES, "GRADIO_SHARE_SERVER_ADDRESS"):
+    for name in (*gradio_tunnel.PROXIES, "GRADIO_SHARE_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(networking, "GRADIO_API_SERVER", f"{server.url}/api")
     monkeypatch.setattr(tunneling, "CURRENT_TUNNELS", [])
@@ -208,6 +208,13 @@ def test_a_server_that_is_silent(server, program, capfd):
     refusal(capfd, "no answer in 1 s")
 
 
+def test_an_address_that_is_none_is_a_sentence(program, capfd, monkeypatch):
+    program("echo 'start proxy success: http://[nonsense'; exec sleep 60")
+    refusal(capfd, "the tunnel program gives an address that is none")
+    monkeypatch.setenv("GRADIO_SHARE_SERVER_ADDRESS", "nowhere")
+    refusal(capfd, "Give HOST:PORT")
+
+
 def test_no_name_service(program, capfd, monkeypatch):
     program(OPENS)
 
@@ -253,7 +260,7 @@ def test_a_folder_that_cannot_be_written(server, capfd, tmp_path, monkeypatch):
 
 def test_a_program_that_is_none(program, capfd):
     program("").chmod(0o644)
-    refusal(capfd, "the tunnel program cannot be kept or run: Permission denied")
+    refusal(capfd, "the tunnel program cannot be run: Permission denied")
 
 
 def test_a_folder_without_write_permission_does_not_matter(program, tmp_path, monkeypatch):

@@ -147,7 +147,7 @@ def test_the_model_is_compared_with_its_base_at_the_same_seed(browser):
     own, base = FakeGenerator(), FakeGenerator()
     base.name = "fake-base"
     port = some_port()
-    demo = app.build_app(own, rivals=Variants(base))
+    demo = app.build_app(own, variants=Variants(base))
     app.serve(demo, "127.0.0.1", port)
     page = browser.new_page()
     open_page(page, f"http://127.0.0.1:{port}")

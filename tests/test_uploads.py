@@ -21,7 +21,7 @@ from sampling.request import Request
 from webapp import limits
 from webapp.http_security import Refusal, large_bodies
 from webapp.route_allowlist import RouteAllowList
-from webapp.uploads import Uploads, file_of
+from webapp.uploads import Uploads, uploaded_file
 
 PATIENCE_SECONDS = 60
 FIVE_MIB = b"x" * limits.MAX_UPLOADED
@@ -109,14 +109,14 @@ def form(content: bytes = b"abc", name: str = "a.png", field: str = "files", end
     return "multipart/form-data; boundary=B", body
 
 
-def test_the_file_of_a_form_is_found_whatever_it_holds():
+def test_the_uploaded_file_a_form_is_found_whatever_it_holds():
     for content in (b"", b"abc", b"\r\n", b"--C", b"\r\n--", b"a\r\n\r\nb", bytes(range(256)) * 99):
-        assert file_of(*form(content)) == ("a.png", content)
+        assert uploaded_file(*form(content)) == ("a.png", content)
     before = b'--B\r\nContent-Disposition: form-data; name="x"\r\n\r\ny\r\n'
     kind, body = form()
-    assert file_of(kind, before + body) == ("a.png", b"abc")
-    assert file_of(kind, b"preamble\r\n" + body)[1] == b"abc"
-    assert file_of(*form(name="Kätzchen.png"))[0] == "Kätzchen.png"
+    assert uploaded_file(kind, before + body) == ("a.png", b"abc")
+    assert uploaded_file(kind, b"preamble\r\n" + body)[1] == b"abc"
+    assert uploaded_file(*form(name="Kätzchen.png"))[0] == "Kätzchen.png"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_the_file_of_a_form_is_found_whatever_it_holds():
 )  # fmt: skip
 def test_what_is_no_form_with_a_file_is_refused(kind, body):
     with pytest.raises(Refusal, match="This is no upload"):
-        file_of(kind, body)
+        uploaded_file(kind, body)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_form_costs_no_more_than_its_length(piece):
     before = time.thread_time()
     for kind in ("multipart/form-data; boundary=B", "multipart/form-data; boundary=" + "B" * 60):
         with pytest.raises(Refusal):
-            file_of(kind, body)
+            uploaded_file(kind, body)
     assert time.thread_time() - before < 1
 
 

@@ -1,4 +1,4 @@
-"""Who is drawn next: turns, places in line, and how much may wait."""
+"""The queue and the worker: turns, places in the queue, how much may wait, and batches."""
 
 import threading
 import time
@@ -12,10 +12,11 @@ from core.errors import UserError
 from sampling.generator import Generator
 from sampling.image import Picture
 from sampling.request import Cancelled, Request
+from webapp.job import Job, Queued
 from webapp.queue import (
-    LARGEST_COST,
-    MAX_COMMON_JOBS,
+    MAX_COST_OF_REQUEST,
     MAX_JOBS_OF_CLIENT,
+    MAX_SHARED_JOBS,
     MAX_WAITING_JOBS,
     Busy,
     Client,
@@ -23,7 +24,7 @@ from webapp.queue import (
     FairQueue,
     cost_of,
 )
-from webapp.worker import TOGETHER, Job, Queued, Worker
+from webapp.worker import MAX_BATCH, Worker
 
 LARGEST = Request("large", num_images=16, steps=150, width=1024, height=1024)
 
@@ -45,12 +46,12 @@ def small(prompt: str) -> Request:
     return Request(prompt, steps=1)
 
 
-def line_of(*clients: str) -> FairQueue:
+def queue_of(*clients: str) -> FairQueue:
     """Of jobs of clients "ax", x at the address a, and "b", the only one at b."""
-    line = FairQueue()
+    queue = FairQueue()
     for client in clients:
-        line.add(job_of(Client(client[0], client[1:])))
-    return line
+        queue.add(job_of(Client(client[0], client[1:])))
+    return queue
 
 
 def job_of(client: Client) -> Job:
@@ -61,66 +62,66 @@ def named(job: Job | None) -> str | None:
     return "".join(job.client) if job else None
 
 
-def drain(line: FairQueue) -> str:
-    return "".join(iter(lambda: named(line.take()), None))
+def drain(queue: FairQueue) -> str:
+    return "".join(iter(lambda: named(queue.take()), None))
 
 
 def places(job: Job) -> list[int]:
-    """The places in line that the job was told of; then it is called off."""
+    """The places in the queue that the job was told of; then it is cancelled."""
     job._events.put(None)
     return [event.ahead for event in iter(job._events.get, None) if isinstance(event, Queued)]
 
 
-# The line
+# The queue
 
 
 def test_clients_take_turns_whatever_the_order_in_which_they_came():
-    assert drain(line_of(*"aaaabbc")) == "abcabaa"
+    assert drain(queue_of(*"aaaabbc")) == "abcabaa"
 
 
-def test_the_line_lists_jobs_in_the_order_in_which_it_hands_them_out():
-    line = line_of(*"aaabbcab")
-    line.take()
-    listed = "".join(map(named, line))
-    assert listed == drain(line) and len(line) == 0
+def test_the_queue_lists_jobs_in_the_order_in_which_it_hands_them_out():
+    queue = queue_of(*"aaabbcab")
+    queue.take()
+    listed = "".join(map(named, queue))
+    assert listed == drain(queue) and len(queue) == 0
 
 
 def test_a_client_who_comes_back_at_once_does_not_overtake():
-    line = line_of("a", "b", "c")
+    queue = queue_of("a", "b", "c")
     order = ""
     for _ in range(9):
-        job = line.take()
+        job = queue.take()
         order += named(job)
-        line.add(job)
+        queue.add(job)
     assert order == "abc" * 3
 
 
 def test_addresses_take_turns_and_at_each_its_clients():
-    line = line_of("ax", "ax", "ax", "ay", "az", "b", "b", "c")
-    listed = " ".join(map(named, line))
+    queue = queue_of("ax", "ax", "ax", "ay", "az", "b", "b", "c")
+    listed = " ".join(map(named, queue))
     assert listed == "ax b c ay b az ax ax"
-    assert " ".join(iter(lambda: named(line.take()), None)) == listed
+    assert " ".join(iter(lambda: named(queue.take()), None)) == listed
 
 
 def test_who_makes_up_names_gets_no_more_turns_than_an_honest_neighbour():
-    line = line_of(*(f"a{n}" for n in range(15)), "b", "b", "b")
-    assert drain(line)[:9] == "a0ba1ba2b"
+    queue = queue_of(*(f"a{n}" for n in range(15)), "b", "b", "b")
+    assert drain(queue)[:9] == "a0ba1ba2b"
 
 
-def test_a_job_leaves_the_line_once():
-    line = line_of("a", "b")
-    job = next(iter(line))
-    assert (line.remove(job), line.remove(job), drain(line)) == (True, False, "b")
+def test_a_job_leaves_the_queue_once():
+    queue = queue_of("a", "b")
+    job = next(iter(queue))
+    assert (queue.remove(job), queue.remove(job), drain(queue)) == (True, False, "b")
 
 
-def test_an_empty_line_has_no_next_job():
+def test_an_empty_queue_has_no_next_job():
     assert FairQueue().take() is None
 
 
 def test_cost_is_steps_times_pixels_times_pictures():
     assert cost_of([Request("a", num_images=2, steps=3, width=64, height=128)]) == 2 * 3 * 64 * 128
     assert cost_of([Request("a", steps=1)]) == 512 * 512
-    assert cost_of([LARGEST]) == LARGEST_COST
+    assert cost_of([LARGEST]) == MAX_COST_OF_REQUEST
 
 
 # How much may wait
@@ -143,7 +144,7 @@ def test_a_client_may_wait_with_one_of_the_largest_jobs_but_not_with_two(worker)
     worker.submit([LARGEST], Client("b"))
 
 
-def test_the_line_is_full_by_number_and_by_cost(worker):
+def test_the_queue_is_full_by_number_and_by_cost(worker):
     worker.submit([small("first")])
     for client in "abcde":
         worker.submit([LARGEST], Client(client))
@@ -152,34 +153,34 @@ def test_the_line_is_full_by_number_and_by_cost(worker):
 
 
 def test_those_who_share_an_address_have_places_of_their_own():
-    line = line_of(*(f"a{n}" for n in range(11)))  # and one more is being drawn
+    queue = queue_of(*(f"a{n}" for n in range(11)))  # and one more is being drawn
     for _ in range(MAX_JOBS_OF_CLIENT - 1):
-        line.add(job_of(Client("a", "3")))
+        queue.add(job_of(Client("a", "3")))
     with pytest.raises(ClientBusy, match=r"Enough of your drawings are waiting already \(4\)"):
-        line.add(job_of(Client("a", "3")))
+        queue.add(job_of(Client("a", "3")))
 
 
 def test_made_up_names_never_take_the_last_places_from_other_addresses():
-    line = line_of(*(f"a{n}" for n in range(MAX_COMMON_JOBS)))
+    queue = queue_of(*(f"a{n}" for n in range(MAX_SHARED_JOBS)))
     for name in ("new", "", "0"):
         with pytest.raises(Busy, match="20 drawings are waiting already"):
-            line.add(job_of(Client("a", name)))
+            queue.add(job_of(Client("a", name)))
     for address in "bc":
         for name in range(MAX_JOBS_OF_CLIENT):
-            line.add(job_of(Client(address, str(name))))
-    assert len(line) == MAX_WAITING_JOBS
+            queue.add(job_of(Client(address, str(name))))
+    assert len(queue) == MAX_WAITING_JOBS
 
 
 def test_nor_do_large_jobs_of_made_up_names():
-    line = FairQueue()
+    queue = FairQueue()
     for name in "wxyz":
-        line.add(Job([LARGEST], Client("a", name), lambda job: None, FakeGenerator()))
+        queue.add(Job([LARGEST], Client("a", name), lambda job: None, FakeGenerator()))
     with pytest.raises(Busy, match="4 drawings are waiting already"):
-        line.add(job_of(Client("a", "new")))
-    line.add(Job([LARGEST], Client("b"), lambda job: None, FakeGenerator()))
+        queue.add(job_of(Client("a", "new")))
+    queue.add(Job([LARGEST], Client("b"), lambda job: None, FakeGenerator()))
 
 
-def test_the_line_is_full_by_number_whoever_waits(worker):
+def test_the_queue_is_full_by_number_whoever_waits(worker):
     for number in range(MAX_WAITING_JOBS + 1):
         worker.submit([small("x")], Client(f"client {number}"))
     with pytest.raises(Busy, match="28 drawings are waiting already"):
@@ -216,7 +217,7 @@ def test_a_client_with_fifty_jobs_delays_another_by_at_most_two(worker, generato
     assert not thread.is_alive()
 
 
-def test_places_in_line_stay_true_when_others_come_and_go(worker):
+def test_places_in_the_queue_stay_true_when_others_come_and_go(worker):
     worker.submit([small("drawn")], Client("a"))
     mine = [worker.submit([small("a")], Client("a")) for _ in range(3)]
     other = worker.submit([small("b")], Client("b"))  # goes before a's second
@@ -226,7 +227,7 @@ def test_places_in_line_stay_true_when_others_come_and_go(worker):
     assert places(other) == [2, 2]
 
 
-def test_a_cancelled_job_leaves_the_line_at_once(worker, generator):
+def test_a_cancelled_job_leaves_the_queue_at_once(worker, generator):
     first = worker.submit([small("first")])
     waiting = worker.submit([small("waiting")])
     assert worker.waiting == 1
@@ -265,10 +266,12 @@ class Shared(Generator):
         self.together: list[int] = []
         self.enough = 99  # drawings for which memory suffices
         self.broken: object = None  # a drawing that cannot go on
+        self.drawings: list[weakref.ref] = []  # of the step that is being taken
         self.left_behind: list[bool] = []  # at each step after an error, whether its frames live on
         self._allocated = None
 
     def step(self, drawings):
+        self.drawings = [weakref.ref(drawing) for drawing in drawings]
         assert self.go.wait(30), "held for too long"
         self.together.append(len(drawings))
         if self._allocated:
@@ -373,24 +376,24 @@ def test_what_memory_did_not_suffice_for_is_forgotten_before_the_next_try(shared
 def test_one_that_fails_leaves_the_others_as_much_room_as_before(shared):
     worker = Worker(shared)
     first, other = (worker.submit([Request(words, steps=9)]) for words in "ab")
-    assert wait_for(lambda: first.drawing)
-    shared.broken = first.drawing
+    assert wait_for(lambda: shared.drawings)
+    shared.broken = shared.drawings[0]()  # of the first
     shared.go.set()
     with pytest.raises(UserError, match="ran out of memory"):
         list(first)
     assert len(pixels(other)) == 1
     assert wait_for(lambda: worker.counts["done"] == 1)
     shared.go.clear()
-    jobs = [worker.submit([Request("c", steps=1)]) for _ in range(TOGETHER)]
+    jobs = [worker.submit([Request("c", steps=1)]) for _ in range(MAX_BATCH)]
     assert worker.waiting == 0
     shared.go.set()
-    assert [len(pixels(job)) for job in jobs] == [1] * TOGETHER
+    assert [len(pixels(job)) for job in jobs] == [1] * MAX_BATCH
 
 
 def test_small_pictures_are_not_drawn_in_any_number_at_once(shared):
     shared.size = 512
     worker = Worker(shared)
-    jobs = [worker.submit([Request("a", steps=2, width=32)]) for _ in range(TOGETHER + 1)]
+    jobs = [worker.submit([Request("a", steps=2, width=32)]) for _ in range(MAX_BATCH + 1)]
     assert worker.waiting == 1
     for job in jobs[2:]:
         job.cancel()
@@ -402,8 +405,8 @@ def test_small_pictures_are_not_drawn_in_any_number_at_once(shared):
 def test_a_job_that_is_over_keeps_nothing_of_the_model(shared, ends):
     worker = Worker(shared)
     job = worker.submit([Request("a", steps=3)])
-    assert wait_for(lambda: job.drawing)
-    drawing = weakref.ref(job.drawing)
+    assert wait_for(lambda: shared.drawings)
+    (drawing,) = shared.drawings
     if ends == "cancelled":
         job.cancel()
     if ends == "failed":

@@ -1,5 +1,8 @@
-"""The names that the page is served under. What a browser asks for by another name, a page of
-another site may have asked: its owner let that name lead here (DNS rebinding)."""
+"""Host allow-list: the names that the page is served under.
+
+A request for another name may come from the page of another site, whose owner has let that name
+resolve to this machine (DNS rebinding).
+"""
 
 import ipaddress
 import re
@@ -16,27 +19,28 @@ HOST = re.compile(r"(\[[\w:.%]+\]|[\w.-]+)(:\d{0,5})?", re.ASCII)
 
 
 def name_of(host: str) -> str:
-    """The name or address in a Host header, in small letters; "" where it is none."""
+    """The name or address in a Host header, in lower case and without the port; "" where the header
+    is malformed."""
     parts = HOST.fullmatch(host)
     return parts[1].strip("[]").removesuffix(".").lower() if parts else ""
 
 
-def is_here(name: str) -> bool:
-    """Whether a name is one by which this machine asks itself."""
+def is_loopback_name(name: str) -> bool:
+    """Whether a name or address always leads to the machine that asks for it."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     return _is_address(name) and ipaddress.ip_address(name).is_loopback
 
 
 class AllowedHosts:
-    """Names that the page is served under.
+    """The set of allowed names.
 
-    Every address is one, as is every name without a dot: nobody can register those. All others
-    have to be said.
+    Every IP address is in it, and every name without a dot: nobody can register those. All others
+    have to be listed.
     """
 
     def __init__(self, *names: str):
-        self._names = set()
+        self._names: set[str] = set()
         for name in names:
             self.add(name)
 
@@ -44,22 +48,22 @@ class AllowedHosts:
         return (
             "." not in name
             or _is_address(name)
-            or is_here(name)
+            or is_loopback_name(name)
             or name in self._names
             or any(name.endswith(each) for each in self._names if each.startswith("."))
         )
 
-    def is_said(self, name: str) -> bool:
-        """Whether it was said itself, letter by letter: no sender chooses it."""
+    def is_listed(self, name: str) -> bool:
+        """Whether exactly this name is listed, so that no sender can have chosen it."""
         return name in self._names
 
     def add(self, name: str) -> None:
-        """One more; with a dot before it, all names that end so."""
+        """List a name; one that begins with a dot stands for all names that end in it."""
         self._names.add(name.removesuffix(".").lower())
 
     def add_own(self) -> None:
-        """The names that this machine has for itself; the last of them is a question to a server
-        that may not answer."""
+        """List this machine's own names. The fully qualified one is asked of a name server, which
+        may not answer, in a thread."""
         name = socket.gethostname()
         self.add(name)
         self.add(f"{name.partition('.')[0]}.local")
@@ -67,8 +71,10 @@ class AllowedHosts:
 
 
 def hosts_of(host: str, allowed: Sequence[str], shown_to_others: bool) -> AllowedHosts:
-    """The names of a page at `host`, `allowed` those of --allow_host. Raises UserError for what can
-    be no name."""
+    """The allow-list of a page at `host`; `allowed` are the names of --allow_host.
+
+    Raises UserError for one that is not a host name.
+    """
     for name in allowed:
         if not re.fullmatch(r"\.?[\w-]+(\.[\w-]+)*\.?", name, re.ASCII):
             raise UserError(
@@ -82,11 +88,11 @@ def hosts_of(host: str, allowed: Sequence[str], shown_to_others: bool) -> Allowe
 
 
 class HostCheck:
-    """ASGI middleware: lets through what is asked for by a name of the page's own."""
+    """ASGI middleware: refuses requests whose Host header is not on the allow-list."""
 
     def __init__(self, app: ASGIApp, hosts: AllowedHosts | None):
-        """`hosts`: None for a page that any name may lead to, because it has a password: that and
-        the cookie are what another site's page lacks."""
+        """`hosts`: None for a page with a password, which any name may lead to: the page of another
+        site has neither the password nor the cookie."""
         self._app, self._hosts = app, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,11 +104,12 @@ class HostCheck:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        """Raises Refusal: 400 for what HTTP does not allow, 421 for a name that is not ours."""
+        """Raises Refusal: 400 where the request is not valid HTTP, 421 for a name that is not
+        allowed."""
         if not scope["path"].startswith("/") and scope["path"] != "*":
             raise Refusal(400, "The address begins with no slash. Send the path alone.")
         given = [value for key, value in scope["headers"] if key == b"host"]
-        if not given and scope["http_version"] == "1.0":  # as some ask whether a server is up
+        if not given and scope["http_version"] == "1.0":  # as some health checks send
             return
         name = name_of(given[0].decode("latin-1")) if len(given) == 1 else ""
         if not name:

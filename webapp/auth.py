@@ -1,6 +1,6 @@
-"""A password before the page: one door for every request, whatever its route.
+"""Password authentication: ASGI middleware in front of every route.
 
-Nobody is let in for coming from this machine: what a tunnel or a proxy passes on comes from it too.
+Requests from this machine need it too: what a tunnel or proxy passes on also comes from here.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import math
 import os
 import secrets
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.requests import HTTPConnection
@@ -26,17 +26,18 @@ from webapp.login_attempts import LoginAttempts
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+Result = TypeVar("Result")
 MIN_CHARACTERS, MAX_CHARACTERS = 8, MAX_PASSWORD_CHARACTERS
 MAX_FORM_BYTES = 4096  # 256 characters of 4 bytes, each written as %F0
 VARIABLE = "SD_POKEMON_PASSWORD"
 COOKIE_SECONDS = 7 * 24 * 60 * 60  # as long as a public link
-FORM = b"application/x-www-form-urlencoded"
+FORM, HTML = b"application/x-www-form-urlencoded", b"text/html; charset=utf-8"
 
-ASK = "The password, please."
-WRONG = "That is not the password."
-WAIT = "Too many wrong passwords are being tried. Try again in {seconds} s."
-SLOW = "The password came too slowly. Send it in one go."
-HOW = (
+ASK_FOR_PASSWORD = "The password, please."
+WRONG_PASSWORD = "That is not the password."
+RATE_LIMITED = "Too many wrong passwords are being tried. Try again in {seconds} s."
+TOO_SLOW = "The password came too slowly. Send it in one go."
+UNAUTHORIZED = (
     "This page has a password: open it in a browser, or send the header Authorization: Bearer "
     "and the password."
 )
@@ -64,10 +65,10 @@ button {{ border: 0; color: white; background: #c2410c; cursor: pointer }}
 
 
 def given_password(argument: str | None, file: str | None) -> str | None:
-    """What --password, --password_file and the environment say: "" for a password that is to be
-    made up, None for none.
+    """The password of --password, --password_file or the environment variable: "" where one is to
+    be generated, None for no password.
 
-    Taken out of the environment: the programs that are started from here have no use for it.
+    The variable is removed from the environment, so that child processes do not inherit it.
     """
     variable = os.environ.pop(VARIABLE, "")
     if argument and file:
@@ -79,7 +80,7 @@ def _read(file: str) -> str:
     try:
         with open(file, "rb") as opened:
             text = opened.read(MAX_FORM_BYTES).decode().strip()
-    except (OSError, ValueError) as error:  # also bytes that are no UTF-8, and a name with a zero
+    except (OSError, ValueError) as error:  # also bytes that are not UTF-8, and NUL in the name
         reason = getattr(error, "strerror", None) or "it holds no text"
         raise UserError(
             f"--password_file {file!r:.200} cannot be read ({reason}). Name a file that holds the "
@@ -91,12 +92,12 @@ def _read(file: str) -> str:
 
 
 class PasswordCheck:
-    """What a door asks for: the password, or the cookie that it gives in return."""
+    """The password, and the session cookie that is given for it."""
 
     def __init__(self, text: str = "", attempts: LoginAttempts | None = None):
-        """Without `text`, 128 random bits. Raises UserError when it is easily guessed, or cannot
-        be typed."""
-        self.made_up = not text
+        """Without `text`, 128 random bits. Raises UserError for a password that is too short, or
+        that nobody can type."""
+        self.is_generated = not text
         self.text = text.strip() if text else secrets.token_urlsafe(16)
         if len(self.text) < MIN_CHARACTERS:
             raise UserError(
@@ -111,22 +112,22 @@ class PasswordCheck:
         self.attempts = attempts or LoginAttempts()
         self.gradio_is_starting = True
         # Browsers keep cookies by host, not by port: two apps on one machine need two names.
-        self.cookie_name = f"door_{secrets.token_hex(4)}"
+        self.cookie_name = f"auth_{secrets.token_hex(4)}"
         self.cookie_value = secrets.token_urlsafe(32)
 
-    async def judge(self, peer: str, given: bytes) -> bool | None:
-        """Whether it is right; None where too many wrong ones are tried to look at it. Nobody has
-        to be slowed who guesses at 128 bits."""
-        if self.made_up:
-            return self.fits(given)
-        return await self.attempts.judge(peer, lambda: self.fits(given))
+    async def check(self, peer: str, given: bytes) -> bool | None:
+        """Whether a password is right; None where too many wrong ones are being tried to check it.
+        Guessing at 128 random bits needs no rate limit."""
+        if self.is_generated:
+            return self.matches(given)
+        return await self.attempts.check(peer, lambda: self.matches(given))
 
-    def fits(self, given: bytes) -> bool:
+    def matches(self, given: bytes) -> bool:
         # Digests, so that not even the length can be timed.
-        digests = (hashlib.sha256(t).digest() for t in (given.strip(), self.text.encode()))
-        return hmac.compare_digest(*digests)
+        right, other = (hashlib.sha256(t).digest() for t in (self.text.encode(), given.strip()))
+        return hmac.compare_digest(right, other)
 
-    def fits_cookie(self, header: bytes) -> bool:
+    def matches_cookie(self, header: bytes) -> bool:
         pairs = (pair.strip().partition(b"=") for pair in header.split(b";"))
         return any(
             name == self.cookie_name.encode()
@@ -136,7 +137,8 @@ class PasswordCheck:
 
 
 class PasswordMiddleware:
-    """ASGI middleware: lets in whoever knows the password, and asks everybody else for it."""
+    """ASGI middleware: passes on requests with the cookie or the password as a bearer token, and
+    answers others with a login form or 401."""
 
     def __init__(self, app: "ASGIApp", password: PasswordCheck):
         self._app = app
@@ -146,37 +148,40 @@ class PasswordMiddleware:
         if scope["type"] == "lifespan" or self._is_open(scope):
             return await self._app(scope, receive, send)
         headers = dict(scope["headers"])
-        if self._password.fits_cookie(headers.get(b"cookie", b"")):
+        if self._password.matches_cookie(headers.get(b"cookie", b"")):
             return await self._app(scope, receive, send)
         scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() == b"bearer":
             receive = BufferedReceive(receive)
-            if await self._lets_in(scope, receive, send, bearer):
+            if await self._authenticate(scope, receive, send, bearer):
                 await self._app(scope, receive, send)
             return
         if scope["type"] == "http" and scope["method"] == "POST" and _is_form(headers):
             return await self._log_in(scope, receive, send)
-        await self._refuse(scope, send, 401, ASK if _is_browser(scope) else HOW)
+        await self._refuse(
+            scope, send, 401, ASK_FOR_PASSWORD if _is_browser(scope) else UNAUTHORIZED
+        )
 
     def _is_open(self, scope: "Scope") -> bool:
-        """gradio asks its own server to start up, over HTTP and without a password."""
+        """Health checks, and the call by which gradio starts its own server, over HTTP and without
+        a password."""
         path = scope["path"]
         starting = self._password.gradio_is_starting and path == "/gradio_api/startup-events"
         return scope["type"] == "http" and (path in OPEN_PATHS or starting)
 
-    async def _lets_in(
+    async def _authenticate(
         self, scope: "Scope", receive: "BufferedReceive", send: "Send", given: bytes
     ) -> bool:
-        """Whether a password is right. Who sent another is told so, if still there by then."""
+        """Whether a password is right. Answers the request where it is not."""
         peer = address_of(HTTPConnection(scope))
-        right = await receive.unless_gone(self._password.judge(peer, given))
-        if receive.is_over:
+        right = await receive.unless_disconnected(self._password.check(peer, given))
+        if receive.is_disconnected:
             return False
         if right is None:
             seconds = math.ceil(self._password.attempts.seconds_until_room(peer)) or 1
-            await self._refuse(scope, send, 429, WAIT.format(seconds=seconds), seconds)
+            await self._refuse(scope, send, 429, RATE_LIMITED.format(seconds=seconds), seconds)
         elif not right:
-            await self._refuse(scope, send, 401, WRONG)
+            await self._refuse(scope, send, 401, WRONG_PASSWORD)
         return right is True
 
     async def _log_in(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
@@ -184,13 +189,13 @@ class PasswordMiddleware:
             async with asyncio.timeout(BODY_SECONDS):
                 fields = dict(parse_qsl((await _body(receive)).decode("latin-1")))
         except TimeoutError:
-            return await self._refuse(scope, send, 408, SLOW)
+            return await self._refuse(scope, send, 408, TOO_SLOW)
         if "password" not in fields:
-            return await self._refuse(scope, send, 401, ASK)
+            return await self._refuse(scope, send, 401, ASK_FOR_PASSWORD)
         given = fields["password"].encode()
-        if not await self._lets_in(scope, BufferedReceive(receive), send, given):
+        if not await self._authenticate(scope, BufferedReceive(receive), send, given):
             return
-        # Relative, and so right behind any proxy; "./" keeps it on this host.
+        # Relative, so that it is right behind any proxy; "./" keeps it on this host.
         target = b"./" + scope.get("raw_path", b"/").rpartition(b"/")[2]
         if scope["query_string"]:
             target += b"?" + scope["query_string"]
@@ -198,7 +203,7 @@ class PasswordMiddleware:
         cookie += f"; Path=/; HttpOnly; SameSite=Lax; Max-Age={COOKIE_SECONDS}"
         if dict(scope["headers"]).get(b"x-forwarded-proto") == b"https":
             cookie += "; Secure"
-        await _answer(send, 303, b"", (b"location", target), (b"set-cookie", cookie.encode()))
+        await _respond(send, 303, b"", (b"location", target), (b"set-cookie", cookie.encode()))
 
     async def _refuse(
         self, scope: "Scope", send: "Send", status: int, sentence: str, retry_after: int = 0
@@ -209,36 +214,37 @@ class PasswordMiddleware:
         if retry_after:
             headers = [(b"retry-after", str(retry_after).encode())]
         if _is_browser(scope):
-            body, kind = PAGE.format(sentence=html.escape(sentence)), b"text/html; charset=utf-8"
+            body, media_type = PAGE.format(sentence=html.escape(sentence)), HTML
         else:
-            body, kind = json.dumps({"error": sentence}), b"application/json"
-        await _answer(send, status, body.encode(), (b"content-type", kind), *headers)
+            body, media_type = json.dumps({"error": sentence}), b"application/json"
+        await _respond(send, status, body.encode(), (b"content-type", media_type), *headers)
 
 
 class BufferedReceive:
-    """A request's `receive`, which keeps what comes while somebody waits."""
+    """A request's `receive` that can watch for a disconnect and loses no message meanwhile."""
 
     def __init__(self, receive: "Receive"):
         self._receive = receive
         self._messages: list[Message] = []
-        self.is_over = False
+        self.is_disconnected = False
 
     async def __call__(self) -> "Message":
         return self._messages.pop(0) if self._messages else await self._receive()
 
-    async def unless_gone(self, work: Coroutine) -> object:
-        """What `work` gives; None, and it is called off, as soon as the client has gone."""
-        work, gone = asyncio.ensure_future(work), asyncio.ensure_future(self._until_gone())
+    async def unless_disconnected(self, work: Coroutine[object, object, Result]) -> Result | None:
+        """The result of `work`; None, and it is cancelled, as soon as the client disconnects."""
+        working = asyncio.ensure_future(work)
+        disconnected = asyncio.ensure_future(self._until_disconnected())
         try:
-            await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
-            return work.result() if work.done() else None
+            await asyncio.wait([working, disconnected], return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else None
         finally:
-            self.is_over = gone.done() and not work.done()
-            work.cancel()
-            gone.cancel()
+            self.is_disconnected = disconnected.done() and not working.done()
+            working.cancel()
+            disconnected.cancel()
 
-    async def _until_gone(self) -> None:
-        """Never, while the client has more to send than is to be kept here."""
+    async def _until_disconnected(self) -> None:
+        """Does not end while the client has more to send than should be buffered here."""
         while not (message := await self._receive())["type"].endswith("disconnect"):
             self._messages.append(message)
             if message.get("more_body"):
@@ -254,7 +260,7 @@ def _is_browser(scope: "Scope") -> bool:
 
 
 async def _body(receive: "Receive") -> bytes:
-    """The request's body; empty when it is longer than a password form can be."""
+    """The request's body; empty where it is longer than a login form can be."""
     body, more = b"", True
     while more:
         message = await receive()
@@ -263,8 +269,8 @@ async def _body(receive: "Receive") -> bytes:
     return body if len(body) <= MAX_FORM_BYTES else b""
 
 
-async def _answer(send: "Send", status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+async def _respond(send: "Send", status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
     length = (b"content-length", str(len(body)).encode())
-    headers = [*HEADERS, *headers, length]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    start = {"type": "http.response.start", "status": status}
+    await send(start | {"headers": [*HEADERS, *headers, length]})
     await send({"type": "http.response.body", "body": body})

@@ -1,5 +1,5 @@
-"""What the app's model is compared with: its base, its checkpoints, a LoRA at other strengths, and
-the votes on pairs of their pictures."""
+"""What the page compares the model with: its base, its checkpoints, its LoRA at other strengths,
+and the votes on pairs of their pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Variants:
-    """What the app's model is compared with; false where there is nothing."""
+    """The models to compare with, and the votes. False where there are none."""
 
     base: PictureGenerator | None = None
     variants: tuple[Variant, ...] = ()
@@ -28,10 +28,10 @@ class Variants:
 
 
 def variants_of(model: str, load: Load, votes_file: str | None = None) -> Variants:
-    """What is here of a model's base, checkpoints and strengths. Nothing is opened yet.
+    """A model's base, checkpoints and LoRA strengths, as far as they are here. None is loaded yet.
 
-    `votes_file`: keeps the votes of blind comparisons. Raises UserError where it cannot, or where
-    there is no base to compare with.
+    `votes_file`: where the votes of blind comparisons are kept. Raises UserError where they cannot
+    be, or where there is no base to compare with.
     """
     base = base_of(read_run(model), load)
     variants = (*checkpoints_of(model, load), *strengths_of(model, load))

@@ -1,4 +1,4 @@
-"""The owner's pictures in a folder: each drawing adds some, and nothing but those is ever shown or
+"""The gallery: a folder that keeps every drawn picture. Other files in it are never shown or
 deleted."""
 
 from __future__ import annotations
@@ -32,38 +32,38 @@ from webapp.limits import (
     MAX_GALLERY_SEARCHED,
 )
 
-SIDE = 256  # pixels of what the page shows of a picture
-SETTINGS = "sd-pokemon"  # the text chunk that only our pictures have
-NAME = re.compile(r"\d{8}-\d{6}-\d{6}-[\w .()-]+\.png")  # sorted by name they are by time
+THUMBNAIL_SIDE = 256  # pixels
+SETTINGS_CHUNK = "sd-pokemon"  # the text chunk that only our pictures have
+NAME = re.compile(r"\d{8}-\d{6}-\d{6}-[\w .()-]+\.png")  # sorted by name means by time
 NOT_OURS = "There is no such picture in the gallery. It may have been deleted."
-UNKEPT = "The picture is not in the gallery ({reason}). Make room there, and draw it again."
-UNDELETED = "The picture could not be deleted ({reason})."
+NOT_SAVED = "The picture is not in the gallery ({reason}). Make room there, and draw it again."
+NOT_DELETED = "The picture could not be deleted ({reason})."
 
 
 @dataclass(frozen=True)
 class GalleryImage:
-    """A picture in the folder: its file's name, what draws it again, and a look at it."""
+    """A picture in the folder: its file name, the request that draws it again, and a thumbnail."""
 
     name: str
     request: Request
-    small: Image.Image  # RGB
+    thumbnail: Image.Image  # RGB
 
 
 @dataclass(frozen=True)
 class GalleryPage:
-    """One page of the gallery, the newest first."""
+    """One page of the gallery, the newest picture first."""
 
     entries: tuple[GalleryImage, ...]
     number: int  # of the page, from 0
     has_older: bool
-    total: int  # files by their names, with none searched for
+    total: int  # pictures in the folder, judged by their names and whatever is searched for
 
 
 class Gallery:
-    """Threads may add, look and delete at the same time: each file is whole or not there."""
+    """The folder. Thread-safe: a picture's file is complete or absent at any time."""
 
     def __init__(self, folder: str):
-        """Makes the folder. Raises UserError where nothing can be kept in it."""
+        """Creates the folder. Raises UserError where it cannot be written."""
         self._folder = Path(folder)
         self._naming = threading.Lock()
         try:
@@ -83,13 +83,13 @@ class Gallery:
                 picture.save(free_path(self._folder / f"{moment}-{picture.file_name}"))
         except NotWritable as error:
             reason = getattr(error.__cause__, "strerror", None) or error.__cause__
-            raise UserError(UNKEPT.format(reason=reason)) from error
+            raise UserError(NOT_SAVED.format(reason=reason)) from error
 
-    def shelf(self, number: int = 0, wanted: str = "") -> GalleryPage:
-        """Page `number`, from 0, of the pictures whose prompts have all of the words `wanted`; the
-        last one where it is beyond. What is no picture of ours is passed over."""
+    def page(self, number: int = 0, search: str = "") -> GalleryPage:
+        """Page `number`, from 0, of the pictures whose prompts contain all words of `search`; the
+        last page where there are fewer. Files that are not ours are skipped."""
         names = self._names()
-        found = self._with_words(names, wanted) if wanted.split() else iter(names)
+        found = self._matching(names, search) if search.split() else iter(names)
         start, rest = 0, list(islice(found, MAX_GALLERY_PAGE + 1))
         while start < number and len(rest) > MAX_GALLERY_PAGE:
             start += 1
@@ -98,11 +98,11 @@ class Gallery:
         return GalleryPage(entries, start, len(rest) > MAX_GALLERY_PAGE, len(names))
 
     def read(self, name: str) -> bytes:
-        """The PNG of one of ours. Raises UserError for any other name or file."""
+        """The PNG file of a picture. Raises UserError for any other name or file."""
         path = self._path(name)
         try:
             png = read_bytes(path, MAX_GALLERY_BYTES)
-            is_ours = SETTINGS in texts(BytesIO(png), {SETTINGS})
+            is_ours = SETTINGS_CHUNK in texts(BytesIO(png), {SETTINGS_CHUNK})
         except (OSError, NotPNG, TextTooLong) as error:
             raise UserError(NOT_OURS) from error
         if not is_ours:
@@ -110,22 +110,23 @@ class Gallery:
         return png
 
     def delete(self, name: str) -> None:
-        """Delete one of ours. Raises UserError where it is none, or stays."""
+        """Delete a picture. Raises UserError where there is none of that name, or it cannot be
+        deleted."""
         self.read(name)
         try:
             self._path(name).unlink()
         except OSError as error:
-            raise UserError(UNDELETED.format(reason=error.strerror)) from error
+            raise UserError(NOT_DELETED.format(reason=error.strerror)) from error
 
     def _path(self, name: str) -> Path:
-        """Raises UserError for what leads out of the folder."""
+        """Raises UserError for a name that is not a picture's, or a link."""
         path = self._folder / name if NAME.fullmatch(name) else None
         if path is None or path.is_symlink():
             raise UserError(NOT_OURS)
         return path
 
     def _names(self) -> list[str]:
-        """Those of files that are called as ours are, the newest first; none is opened."""
+        """Names of files that are named like our pictures, the newest first. None is opened."""
         try:
             with os.scandir(self._folder) as files:
                 ours = (file.name for file in files if _may_be_ours(file))
@@ -133,30 +134,33 @@ class Gallery:
         except OSError as error:
             raise UserError(f"The gallery cannot be read ({error.strerror}).") from error
 
-    def _with_words(self, names: list[str], wanted: str) -> Iterator[str]:
-        parts = wanted.casefold().split()
+    def _matching(self, names: list[str], search: str) -> Iterator[str]:
+        words = search.casefold().split()
         for name in names[:MAX_GALLERY_SEARCHED]:
             prompt = self._prompt(name).casefold()
-            if prompt and all(part in prompt for part in parts):
+            if prompt and all(word in prompt for word in words):
                 yield name
 
     def _prompt(self, name: str) -> str:
-        """From the head of a file, without its pixels; "" where it is none of ours."""
+        """The prompt in a file's text chunks, read without its pixels; "" where the file is not
+        ours."""
         try:
             with opened(self._folder / name) as file:
                 if os.fstat(file.fileno()).st_size > MAX_GALLERY_BYTES:
                     return ""
-                prompt = loads(texts(file, {SETTINGS})[SETTINGS])["prompt"]
-        except (OSError, ValueError, LookupError, TypeError):
+                found = texts(file, {SETTINGS_CHUNK})
+            settings = loads(found.get(SETTINGS_CHUNK, ""))
+        except (OSError, ValueError):  # also NotPNG and TextTooLong
             return ""
+        prompt = settings.get("prompt") if isinstance(settings, dict) else None
         return prompt if isinstance(prompt, str) else ""
 
     def _entries(self, names: list[str]) -> Iterator[GalleryImage]:
         for name in names:
             try:
                 png = self.read(name)
-                yield GalleryImage(name, request_of(png), _small(png))
-            except UserError:  # somebody else's, or deleted meanwhile
+                yield GalleryImage(name, request_of(png), _thumbnail(png))
+            except UserError:  # not ours, or deleted meanwhile
                 continue
 
 
@@ -164,8 +168,8 @@ def _may_be_ours(file: os.DirEntry) -> bool:
     return bool(NAME.fullmatch(file.name)) and file.is_file(follow_symlinks=False)
 
 
-def _small(png: bytes) -> Image.Image:
-    """A look at it. Raises UserError where they are damaged, or more than is ever drawn."""
+def _thumbnail(png: bytes) -> Image.Image:
+    """Raises UserError where the file is damaged, or larger than any picture that is drawn."""
     try:
         with Image.open(BytesIO(png), formats=["PNG"]) as image:
             if max(image.size) > BOUNDS["width"][1]:
@@ -173,5 +177,5 @@ def _small(png: bytes) -> Image.Image:
             small = image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(NOT_OURS) from error
-    small.thumbnail((SIDE, SIDE))
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     return small

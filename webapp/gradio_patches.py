@@ -1,99 +1,297 @@
-"""What gradio would lose, keep in memory, or work out again and again."""
+"""Every patch of gradio, and every use of its private attributes (the share tunnel's are in
+gradio_tunnel.py).
 
+Each says what it mends. tests/test_gradio_patches.py shows of each that it works, and that gradio
+without it still misbehaves: after an upgrade a failing test names the patch that can go.
+"""
+
+from __future__ import annotations
+
+import asyncio
 import os
 import re
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import gradio.http_server
+import gradio.queueing
 import gradio.routes
 import gradio.utils
 from gradio.blocks import Block, BlocksConfig
+from gradio.queueing import Event, Queue
 from gradio.state_holder import SessionState
 from jinja2 import BaseLoader, Environment
 
+from webapp.connections import BoundedServer
+
+if TYPE_CHECKING:
+    from gradio import Blocks, EventData
+    from starlette.types import ASGIApp
+
 SESSIONS = 100  # visitors that are remembered, at 80 KB each; 20 can wait, others lose nothing
-NEVER = "1000000000"
+IDLE_SECONDS = 1.0  # between two looks at a queue that is empty, whatever `push` has said
 
 
-def mend_gradio() -> None:
+class Patch(NamedTuple):
+    """An attribute of gradio's, and what takes its place."""
+
+    owner: Any
+    name: str
+    replacement: object
+
+
+def apply_patches() -> None:
     """To be called before the page is laid out."""
-    gradio.utils.diff = _whole
-    # Else it keeps the last 10,000 events and after each one makes statistics of all of them.
-    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
-    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
-    gradio.utils.LRUCache.__delitem__ = _forget
-    BlocksConfig.__copy__ = _copy
-    SessionState.__setitem__ = _set_item
-    if not isinstance(gradio.routes.templates.env.loader, HeadTags):
-        gradio.routes.templates.env.loader = HeadTags(gradio.routes.templates.env.loader)
+    for patch in PATCHES:
+        setattr(*patch)
+
+
+# The page
+
+
+def replace_whole(old: object, new: object) -> list:
+    """The edit that makes an output's next update out of its last, in place of `gradio.utils.diff`.
+
+    gradio's own lists the parts that differ, and the page edits the last update in place. A page
+    too busy to have rendered that one yet renders what is left of it: a picture followed by
+    "nothing new here" is never seen.
+    """
+    return [] if old == new else [["replace", [], new]]
 
 
 class HeadTags(BaseLoader):
-    """The page's frame with tags of ours where gradio has its own name and banner, twice, for what
-    shows a preview of a link; `head` of the server's state makes them."""
+    """Template loader: the page's HTML with our `head` tags in place of gradio's.
+
+    gradio names itself and shows its own banner in link previews, twice. `head` of the server's
+    state renders ours.
+    """
 
     TAGS = re.compile(r"<meta\s+(?:property=\"og:|name=\"twitter:)[^>]*>\s*")
     OURS = (
         "{% if request.app.state.head is defined %}{{ request.app.state.head(request) }}{% endif %}"
     )
 
-    def __init__(self, gradios: BaseLoader):
-        self._gradios = gradios
+    def __init__(self, original: BaseLoader):
+        self._original = original
 
     def get_source(self, environment: Environment, template: str) -> tuple:
-        source, *rest = self._gradios.get_source(environment, template)
+        source, *rest = self._original.get_source(environment, template)
         if template == "frontend/index.html":
             source = self.TAGS.sub("", source).replace("</head>", f"{self.OURS}\n</head>", 1)
         return source, *rest
 
 
-class VisitConfig(BlocksConfig):
-    """The page as one visit has it.
+def event_data(event: EventData) -> dict:
+    """What the page's script sent with an event; empty where it is no object, as anybody may send.
 
-    gradio describes all of its elements when the visit begins, and each again at each update, for
-    links to the whole state of a page. Here are none, and that was most of what a server with many
-    visitors did.
+    gradio's own attribute access raises TypeError on those.
+    """
+    return event._data if isinstance(event._data, dict) else {}
+
+
+# Sessions
+
+
+class SessionConfig(BlocksConfig):
+    """The page's configuration as one session has it, without descriptions of its elements.
+
+    gradio describes all elements when a session begins, and each again at every update, for links
+    to the whole state of a page. There are no such links here, and that was most of the work of a
+    server with many visitors.
     """
 
     @staticmethod
-    def config_for_block(*_) -> dict:
+    def config_for_block(*_: object) -> dict:
         return {}
 
 
-_gradios_copy, _gradios_set_item = BlocksConfig.__copy__, SessionState.__setitem__
+def copy_for_session(page: BlocksConfig) -> BlocksConfig:
+    """In place of `BlocksConfig.__copy__`, which begins a session."""
+    copied = ORIGINAL_COPY(page)
+    copied.__class__ = SessionConfig
+    return copied
 
 
-def _copy(page: BlocksConfig) -> BlocksConfig:
-    made = _gradios_copy(page)
-    made.__class__ = VisitConfig
-    return made
+def set_session_item(session: SessionState, key: int, value: object) -> None:
+    """Remember an updated element under its number on the page: `SessionState.__setitem__`.
 
-
-def _set_item(session: SessionState, key: int, value: object) -> None:
-    """Remember an updated element by the number that it has on the page.
-
-    gradio gives each update of an element a number of its own; under it the element's next value
-    is remembered as well, and so a visit grows by some copies with each drawing.
+    gradio numbers each update as a new element and remembers the next value under that number as
+    well, so that a session grows by some copies with every drawing (gradio issue 11602 is the same
+    symptom; its fix in pull request 13756 leaves these).
     """
     if isinstance(value, Block):
         value._id = key
-    _gradios_set_item(session, key, value)
+    ORIGINAL_SET_ITEM(session, key, value)
 
 
-def _forget(kept: gradio.utils.LRUCache, key: str) -> None:
-    """Delete what is kept under a key.
+def delete_if_there(cache: gradio.utils.LRUCache, key: str) -> None:
+    """Delete a key or do nothing: `LRUCache.__delitem__`.
 
-    Where two listen to one session, gradio deletes its messages as each of them goes, and would
-    stumble over the second time.
+    Where two connections listen to one session, gradio deletes its messages as each of them closes,
+    and the second time raises KeyError.
     """
-    if key in kept:
-        OrderedDict.__delitem__(kept, key)
+    if key in cache:
+        OrderedDict.__delitem__(cache, key)
 
 
-def _whole(old: object, new: object) -> list:
-    """What makes the next update of an element out of its last.
+class SessionEvents:
+    """Events in gradio's queue by session. For the thread of the event loop only."""
 
-    gradio's own names the parts that differ, and the page edits the last update in place. A page
-    that is too busy to have shown that one yet then shows what is left of it: a picture followed by
-    "nothing new here" was never seen.
+    def __init__(self, page: Blocks):
+        self._queue = page._queue
+
+    def has_messages(self, session: str | None) -> bool:
+        """Whether there is, or was, an event that a listener of this session would hear of."""
+        return session in self._queue.pending_messages_per_session
+
+    def is_pending(self, session: str, event_id: object) -> bool:
+        """Whether the session asked for this event, and it is not done."""
+        return event_id in self._queue.pending_event_ids_session.get(session, ())
+
+    async def cancel(self, session: str, before: float) -> None:
+        """Cancel what the session asked for before a time of time.monotonic(), and forget the
+        session where nothing else of it is left."""
+        for event in self._of(session):
+            if event.enqueue_time < before:
+                await self._queue.clean_events(event_id=event._id)
+        if not any(event.alive for event in self._of(session)):
+            self._queue.pending_messages_per_session.pop(session, None)
+            self._queue.pending_event_ids_session.pop(session, None)
+
+    def _of(self, session: str) -> list[Event]:
+        events = self._queue.event_ids_to_events.values()
+        return [event for event in events if event.session_hash == session]
+
+
+# The queue
+
+
+class IdleQueue(Queue):
+    """gradio's event queue, which sleeps while it is empty.
+
+    gradio's own looks every millisecond whether there is an event, and every 10 ms whether one has
+    progress to report: 7 % of a core while nobody is there. It also keeps the last 10,000 events,
+    and makes statistics of all of them after each, for a route that is closed here.
     """
-    return [] if old == new else [["replace", [], new]]
+
+    stopped: bool
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self._pushed = asyncio.Event()
+        self.progress_update_sleep_when_free = IDLE_SECONDS  # no function here has a gr.Progress
+        self.ANALYTICS_MAX_EVENTS = 1
+
+    def start(self) -> None:
+        self._pushed = asyncio.Event()  # of the event loop that is running now
+        super().start()
+
+    async def push(self, *arguments: Any, **options: Any) -> tuple:
+        pushed = await super().push(*arguments, **options)
+        self._pushed.set()
+        return pushed
+
+    async def start_processing(self) -> None:
+        try:
+            while not self.stopped:
+                if not len(self):
+                    await self._until_pushed()
+                await Queue.start_processing(QueueUntilEmpty(self))
+        finally:
+            self.stopped = True
+            self._cancel_asyncio_tasks()
+
+    async def _until_pushed(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_SECONDS):
+                await self._pushed.wait()
+        self._pushed.clear()
+
+    def compute_analytics_summary(self, records: list) -> dict:
+        return self.cached_event_analytics_summary
+
+
+class QueueUntilEmpty:
+    """A queue as gradio's own processing loop is given it: stopped as soon as it is empty, so that
+    the loop ends, and unharmed by that end."""
+
+    def __init__(self, queue: IdleQueue):
+        self._queue = queue
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def stopped(self) -> bool:
+        return self._queue.stopped or not len(self._queue)
+
+    @stopped.setter
+    def stopped(self, _: bool) -> None: ...
+
+    def _cancel_asyncio_tasks(self) -> None: ...
+
+
+# The server
+
+
+def wrap_outermost(server: Any, wrap: Callable[[ASGIApp], ASGIApp]) -> None:
+    """Put middleware around a server that was launched; gradio puts its own around that of
+    `app_kwargs`."""
+    server.middleware_stack = wrap(server.middleware_stack)
+
+
+@contextmanager
+def without_proxy() -> Iterator[None]:
+    """For `launch`, which asks its own server over HTTP whether it is there: by way of a proxy,
+    where the environment names one."""
+    earlier = os.environ.get("no_proxy")
+    os.environ["no_proxy"] = "*"
+    try:
+        yield
+    finally:
+        del os.environ["no_proxy"]
+        if earlier is not None:
+            os.environ["no_proxy"] = earlier
+
+
+def patch_mcp_server(
+    server: Any,
+    client: Callable[[], object],
+    headers_of: Callable[[Any], dict[str, str]],
+    flatten: Callable[[object], list],
+) -> None:
+    """Make gradio's MCP server call the app by `client()`, with the headers that `headers_of` gives
+    for an assistant's request, and answer with what `flatten` makes of the outputs.
+
+    gradio's own client knows no password, goes by way of any proxy and is one for all assistants;
+    of files within a list they get the address alone, and of a dict Python's repr.
+    """
+    prepare, postprocess = server._prepare_tool_call_args, server.postprocess_output_data
+
+    def prepare_with_headers(name: str, arguments: dict) -> tuple:
+        endpoint, values, headers, function = prepare(name, arguments)
+        request = server.mcp_server.request_context.request
+        return endpoint, values, headers | headers_of(request), function
+
+    server._prepare_tool_call_args = prepare_with_headers
+    server._get_or_create_client = client
+    server.postprocess_output_data = lambda data, url: postprocess(flatten(data), url)
+
+
+ORIGINAL_COPY, ORIGINAL_SET_ITEM = BlocksConfig.__copy__, SessionState.__setitem__
+TEMPLATES = gradio.routes.templates.env
+PATCHES = (
+    Patch(gradio.utils, "diff", replace_whole),
+    Patch(gradio.utils.LRUCache, "__delitem__", delete_if_there),
+    Patch(TEMPLATES, "loader", HeadTags(TEMPLATES.loader)),
+    Patch(BlocksConfig, "__copy__", copy_for_session),
+    Patch(SessionState, "__setitem__", set_session_item),
+    Patch(gradio.queueing, "Queue", IdleQueue),
+    Patch(gradio.http_server, "Server", BoundedServer),
+)
+ORIGINALS = tuple(patch._replace(replacement=getattr(patch.owner, patch.name)) for patch in PATCHES)

@@ -1,4 +1,4 @@
-"""What stands before the door: headers on every answer, and what is read of a request at all."""
+"""HTTP security: response headers, the same-origin check, and bounded reading of request bodies."""
 
 import asyncio
 import json
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.bounded_json import check_bounds
+from core.bounded_json import JSONFault, check_bounds
 from core.errors import UserError
 from webapp.limits import (
     BODY_SECONDS,
@@ -20,7 +20,7 @@ from webapp.limits import (
     UPLOAD_SECONDS,
 )
 
-OPEN_PATHS = {"/healthz", "/readyz"}  # for whoever watches the server: no password, any name
+OPEN_PATHS = {"/healthz", "/readyz"}  # health checks: no password, any host name
 # gradio's page has inline scripts and styles, compiles its `js=` at run time and shows pictures
 # from data: and blob: addresses. Nothing comes from, or goes to, another host.
 SECURITY_HEADERS = {
@@ -53,7 +53,7 @@ TOO_LARGE = (
 
 
 class Refusal(UserError):
-    """A request that is turned away, with its HTTP status."""
+    """A request that is refused: its HTTP status and the sentence for the client."""
 
     def __init__(self, status: int, sentence: str):
         super().__init__(sentence)
@@ -61,27 +61,26 @@ class Refusal(UserError):
 
 
 class SecurityHeaders:
-    """ASGI middleware: `SECURITY_HEADERS` on every answer that has not its own; bodies stream
-    through untouched."""
+    """ASGI middleware: adds `SECURITY_HEADERS` to every response that does not set its own."""
 
     def __init__(self, app: ASGIApp):
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message):
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)  # the door's are stricter
+                    headers.setdefault(name, value)  # the password page's are stricter
             await send(message)
 
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
 class SameOrigin:
-    """ASGI middleware: what a browser sends for a page of another site goes no further.
+    """ASGI middleware: refuses what a browser sends for a page of another site.
 
-    Whatever its method: gradio would allow such a page to read the answers as well.
+    Whatever its method: gradio would let such a page read the responses as well.
     """
 
     def __init__(self, app: ASGIApp):
@@ -97,12 +96,12 @@ class SameOrigin:
 
 
 def answer_of(refusal: Refusal) -> JSONResponse:
-    """In the form in which the REST API refuses, and which gradio's page shows as well."""
+    """The JSON response for a refusal, in the REST API's form, which gradio's page shows too."""
     return JSONResponse({"error": str(refusal)}, refusal.status)
 
 
 async def refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
-    """Instead of what was asked for, over HTTP or a websocket."""
+    """Send the response for a refusal, over HTTP or a websocket."""
     if scope["type"] == "websocket":
         return await send({"type": "websocket.close", "code": 1008})
     await answer_of(refusal)(scope, receive, send)
@@ -120,8 +119,10 @@ def refuse_foreign_origin(headers: Headers) -> None:
 async def read_json(
     request: Request, read: Callable[[Request], Awaitable[bytes]] | None = None
 ) -> dict:
-    """The body of a request, an object. Raises Refusal: 400, 415, and what `read` raises, which is
-    `read_body` if None."""
+    """A request's body, which must be a JSON object. `read` (`read_body` if None) bounds it.
+
+    Raises Refusal: 400, 415, and what `read` raises.
+    """
     media_type, _, _ = request.headers.get("content-type", "").partition(";")
     if media_type.strip().lower() != "application/json":
         raise Refusal(415, "The content type is not JSON. Send Content-Type: application/json.")
@@ -129,7 +130,7 @@ async def read_json(
 
 
 async def read_drawing(request: Request) -> bytes:
-    """As `read_large`, of an object that may name an init image: only with one may it be large."""
+    """As `read_large`, but only a body with an init image may be large."""
     body = await read_large(request)
     if is_large(request) and b"init_image" not in body:
         raise Refusal(413, TOO_LARGE)
@@ -137,8 +138,10 @@ async def read_drawing(request: Request) -> bytes:
 
 
 async def read_large(request: Request) -> bytes:
-    """As `read_body`; it may be as large as an init image, and take longer, where few such are on
-    their way. Raises Refusal: 408, 413 or 503."""
+    """As `read_body`, with the larger limits of an init image, for a few bodies at a time.
+
+    Raises Refusal: 408, 413 or 503.
+    """
     if not is_large(request):
         return await read_body(request)
     if int(request.headers["content-length"]) > MAX_DRAWING_BYTES:
@@ -148,15 +151,15 @@ async def read_large(request: Request) -> bytes:
 
 
 def is_large(request: Request) -> bool:
-    """Whether its body says that it is."""
+    """Whether its Content-Length is over the usual limit."""
     length = request.headers.get("content-length", "")
     return length.isdecimal() and int(length) > MAX_BODY_BYTES
 
 
 class LargeBodyLimit:
-    """So many are on their way at a time."""
+    """Limits how many large bodies are read at a time."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._now = 0
 
     @contextmanager
@@ -171,25 +174,25 @@ class LargeBodyLimit:
             self._now -= 1
 
 
-large_bodies = LargeBodyLimit()  # of the process, which has memory for no more
+large_bodies = LargeBodyLimit()  # one for the process, as its memory is
 
 
-async def read_body(request: Request, most: int = MAX_BODY_BYTES, seconds: int = 0) -> bytes:
-    """Raises Refusal: 413 over `most` bytes, 408 after `seconds` (0: `BODY_SECONDS`)."""
+async def read_body(request: Request, max_bytes: int = MAX_BODY_BYTES, seconds: int = 0) -> bytes:
+    """Raises Refusal: 413 over `max_bytes`, 408 after `seconds` (0: `BODY_SECONDS`)."""
     seconds, body = seconds or BODY_SECONDS, bytearray()
     try:
         async with asyncio.timeout(seconds):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > most:  # counted, because Content-Length is only a promise
-                    raise Refusal(413, f"The body is over {most // 1024} KiB. Send less.")
+                if len(body) > max_bytes:  # counted, because Content-Length is only a promise
+                    raise Refusal(413, f"The body is over {max_bytes // 1024} KiB. Send less.")
     except TimeoutError as error:
         raise Refusal(408, f"The body took over {seconds} s. Send it in one go.") from error
     return bytes(body)
 
 
 def parse_json(body: bytes) -> dict:
-    """A JSON object (RFC 8259: no NaN, no Infinity), each of whose keys stands once.
+    """Parse a JSON object (RFC 8259: no NaN, no Infinity) without duplicate keys.
 
     Raises Refusal (400) for anything else.
     """
@@ -197,7 +200,7 @@ def parse_json(body: bytes) -> dict:
         text = body.decode()
         check_bounds(text)
         value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique_keys)
-    except ValueError as error:  # also bytes that are no UTF-8
+    except (UnicodeDecodeError, JSONFault, json.JSONDecodeError) as error:
         sentence = 'The body is not JSON. Send an object such as {"prompt": "a red bicycle"}.'
         raise Refusal(400, sentence) from error
     if not isinstance(value, dict):

@@ -1,5 +1,5 @@
-"""The log, bounded: of lines of the same kind only so many a minute, however many requests ask for
-one; then how many were left out."""
+"""Log filter: a limit per minute on lines of the same kind, however many requests cause one. The
+first line of the next minute says how many were left out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEFT_OUT = "{message} (and {count:,} more like this in the last minute)"
 
 
 class RateLimit(logging.Filter):
-    """Of a kind are records from the same line of code."""
+    """Passes LOG_LINES records a minute from each line of code."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         super().__init__()
@@ -33,7 +33,7 @@ class RateLimit(logging.Filter):
         return True
 
     def _count(self, kind: tuple[str, int]) -> int | None:
-        """How many of the last minute were left out; None where this is another of them."""
+        """How many records of the last minute were left out; None where this one is, too."""
         now = self._clock()
         since, count = self._counts.get(kind, (now, 0))
         left_out = 0
@@ -47,7 +47,7 @@ BOUNDED = RateLimit()
 
 
 def bound_log() -> None:
-    """What is logged to the terminal from now on: by uvicorn, and by all who have no handler."""
-    handlers = (*logging.getLogger("uvicorn").handlers, logging.lastResort)
-    for handler in handlers:
-        handler.addFilter(BOUNDED)
+    """Limit what is logged to the terminal: by uvicorn, and by loggers without a handler."""
+    for handler in (*logging.getLogger("uvicorn").handlers, logging.lastResort):
+        if handler:
+            handler.addFilter(BOUNDED)

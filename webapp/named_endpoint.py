@@ -1,4 +1,4 @@
-"""The one function of the page that programs may call by its name, with gradio_client or MCP.
+"""The named API endpoint /generate, for gradio_client and MCP.
 
 Client(url).predict("a red bicycle", seed=7, api_name="/generate")
 """
@@ -14,38 +14,40 @@ from core.errors import UserError
 from sampling.image import PROBLEMS, Picture
 from sampling.request import Cancelled, Request, size_note
 from webapp.client_address import client_of
+from webapp.job import Event, Job, NotSaved, PromptTruncated, Step
 from webapp.openapi import DESCRIPTIONS
-from webapp.rest_api import KEYS, LOOKERS, asked
+from webapp.rest_api import KEYS, MAX_DECODERS, decoded_request
 from webapp.ui import strings
 from webapp.ui.image_store import ImageStore
-from webapp.worker import Event, Job, NotSaved, PromptTruncated, Step, Worker
+from webapp.worker import Worker
 
 NAME = "generate"
 DESCRIPTION = "Draw pictures from words. Returns PNG files, and the settings that drew them."
 
 
 def add_endpoint(worker: Worker, drawings: ImageStore) -> None:
-    """Within a `gr.Blocks`. Its parameters are the fields of Request."""
+    """Add the endpoint; to be called within a `gr.Blocks`. Its parameters are Request's fields."""
     gr.api(_function(worker, drawings), api_name=NAME, api_description=DESCRIPTION)
 
 
 def _function(worker: Worker, drawings: ImageStore) -> Callable:
-    lookers = CapacityLimiter(LOOKERS)
+    decoders = CapacityLimiter(MAX_DECODERS)
 
     async def generate(visitor: gr.Request, *values) -> AsyncIterator[tuple[list, dict]]:
         try:
-            request = await asked(dict(zip(KEYS, values, strict=True)), lookers)
+            request = await decoded_request(dict(zip(KEYS, values, strict=True)), decoders)
             client = client_of(visitor, visitor.session_hash)
-            # A generator: gradio leaves it at the first event after its client is gone.
-            async for told in _follow(worker.submit([request], client), request, drawings):
-                yield told
+            # A generator: gradio closes it at the first event after the client has disconnected.
+            async for update in _updates(worker.submit([request], client), request, drawings):
+                yield update
         except Cancelled as error:
             raise gr.Error("The drawing was cancelled.", print_exception=False) from error
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
     parameters = _parameters()
-    generate.__signature__ = inspect.Signature(parameters, return_annotation=tuple[list, dict])
+    signature = inspect.Signature(parameters, return_annotation=tuple[list, dict])
+    generate.__signature__ = signature  # type: ignore[attr-defined]  # as `inspect` documents it
     generate.__annotations__ = {p.name: p.annotation for p in parameters}
     lines = [f"    {name}: {DESCRIPTIONS.get(name, name)}" for name in KEYS]
     generate.__doc__ = "\n".join([DESCRIPTION, "", "Args:", *lines])
@@ -53,8 +55,8 @@ def _function(worker: Worker, drawings: ImageStore) -> Callable:
 
 
 def _parameters() -> list[inspect.Parameter]:
-    """The visitor, then what gradio asks for by name; without a seed it is random, and a picture
-    is its file in base64."""
+    """The HTTP request, then Request's fields: seeds may be None for random ones, and a picture is
+    its file in base64."""
     kind, types = inspect.Parameter.POSITIONAL_OR_KEYWORD, get_type_hints(Request)
     defaults = {name: getattr(Request, name, inspect.Parameter.empty) for name in KEYS}
     for name in ("seed", "variation_seed"):
@@ -66,12 +68,14 @@ def _parameters() -> list[inspect.Parameter]:
     ]
 
 
-async def _follow(
+async def _updates(
     job: Job, request: Request, drawings: ImageStore
 ) -> AsyncIterator[tuple[list, dict]]:
-    """How far it is, and at the end the files and the settings, with what went wrong in words."""
-    told = size_note(request.width, request.height, job.generator.size)
-    files, settings, notes = [], {}, [told] if told else []
+    """The job's progress, and at the end the files and the settings, with notes on problems."""
+    note = size_note(request.width, request.height, job.generator.size)
+    files: list[dict] = []
+    settings: dict = {}
+    notes = [note] if note else []
     async for event in _events(job):
         if isinstance(event, Step):
             yield [], {"step": event.done, "steps": event.total}
@@ -90,7 +94,7 @@ async def _follow(
 
 
 async def _events(job: Job) -> AsyncIterator[Event]:
-    """Of a job, waited for in a thread that is left behind when somebody cancels."""
+    """A job's events, each waited for in a thread that is abandoned on cancellation."""
     events = iter(job)
     try:
         while event := await to_thread.run_sync(next, events, None, abandon_on_cancel=True):

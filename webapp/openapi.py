@@ -1,7 +1,11 @@
-"""What the API takes and gives, as OpenAPI 3.1, made of the rules that are checked."""
+"""Parts of the API's OpenAPI document that FastAPI cannot derive from the routes: models of what is
+answered, and schemas of what is checked."""
 
 from dataclasses import MISSING, fields
 
+from pydantic import BaseModel, Field
+
+from sampling.image import PROBLEMS
 from sampling.request import RULES, Request
 from webapp.client_address import HEADER, NAME
 from webapp.limits import Limits
@@ -9,60 +13,110 @@ from webapp.limits import Limits
 DESCRIPTIONS = {
     "prompt": "what to draw",
     "negative_prompt": "what to avoid",
-    "seed": "of the first picture, the next has one more; without it a random one",
+    "seed": "of the first picture, the next has one more; random where it is left out",
     "num_images": "how many pictures",
     "steps": "denoising steps",
     "guidance_scale": "how closely to follow the prompt; 1 for no guidance",
-    "width": "pixels, a multiple of 8; without it the model's own",
-    "height": "pixels, a multiple of 8; without it the model's own",
-    "scheduler": "how noise is taken away, step by step",
+    "width": "pixels, a multiple of 8; the model's own where it is left out",
+    "height": "pixels, a multiple of 8; the model's own where it is left out",
+    "scheduler": "the sampler: how noise is removed, step by step",
     "prompt_weights": "whether (word:1.2), (word) and [word] weigh words, as in AUTOMATIC1111, "
     "from -10 to 10; \\( is a bracket; false: brackets are words like any others",
-    "variation_seed": "of the first picture's other noise, the next has one more; without it a "
-    "random one",
+    "variation_seed": "of the first picture's other noise, the next has one more; random where it "
+    "is left out",
     "variation_strength": "how far from the noise of the seed to that of the variation seed; above "
     "0 all pictures have the same seed",
-    "init_image": "a picture's file, in base64, to start from; its middle is what is drawn over",
-    "strength": "how much of the init image is drawn anew, of no account without one",
+    "init_image": "a picture's file in base64, to start from; it is cropped to the middle",
+    "strength": "how much of the init image is redrawn; ignored without one",
     "lora_scale": "how much of a LoRA is added to its base model; other models take 1 alone",
 }
 REFUSALS = {
-    "400": "A value, a key, the JSON or the header X-Client-Id is not right.",
-    "403": "A browser sent this for a page of another site.",
-    "408": "The body came too slowly.",
-    "413": "The body is over 64 KiB, or with an init image over 7 MiB.",
-    "415": "The content type is not application/json.",
-    "421": "The name in the header Host is none of the page's.",
-    "429": "Too many drawings wait, or too many wrong passwords are being tried; Retry-After says "
+    400: "A value, a key, the JSON or the header X-Client-Id is not right.",
+    403: "A browser sent this for a page of another site.",
+    408: "The body came too slowly.",
+    413: "The body is over 64 KiB, or with an init image over 7 MiB.",
+    415: "The content type is not application/json.",
+    421: "The name in the header Host is none of the page's.",
+    429: "Too many drawings wait, or too many wrong passwords are being tried; Retry-After says "
     "after how many seconds to come again.",
-    "500": "Drawing failed.",
-    "503": "Too many pictures to start from come at once.",
+    500: "Drawing failed.",
+    503: "Too many pictures to start from come at once.",
 }
-NOT_LET_IN = {"401": "The password is wrong, or there is none."}
-PLAIN = {"text/plain": {"schema": {"type": "string"}}}
+UNAUTHORIZED = "The password is wrong, or there is none."
+SECURITY = {"password": {"type": "http", "scheme": "bearer", "description": "the page's password"}}
+PUBLIC_ROUTE: dict[str, list] = {"security": []}  # needs no password
+REQUEST_BODY = {
+    "parameters": [
+        {
+            "name": HEADER,
+            "in": "header",
+            "schema": {"type": "string", "pattern": NAME},
+            "description": "a name that only this program knows: it then has its own places in the "
+            "queue among those who share its address",
+        }
+    ],
+    "requestBody": {
+        "required": True,
+        "description": "What to draw",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Request"}}},
+    },
+}
 
 
-def _request(limits: Limits) -> dict:
-    most = {"num_images": limits.num_images, "steps": limits.steps}
-    most |= {"width": limits.side, "height": limits.side}
+class Image(BaseModel):
+    """A picture that was drawn."""
+
+    image: str = Field(
+        description="a PNG that carries its settings",
+        json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"},
+    )
+    seed: int
+    problem: str | None = Field(
+        description="withheld by the safety checker, or overflowed; null when all is well",
+        json_schema_extra={"enum": [None, *PROBLEMS]},
+    )
+
+
+class Answer(BaseModel):
+    """The response to a request that was drawn."""
+
+    images: list[Image]
+    settings: dict = Field(description="what drew the pictures, all values filled in")
+    unread: str = Field(description="the end of the prompt that the model cannot see")
+
+
+class Error(BaseModel):
+    """The response to a request that was refused, or failed."""
+
+    error: str = Field(description="what is wrong, and what to do")
+
+
+def error_responses(descriptions: dict[int, str]) -> dict[int | str, dict]:
+    """As FastAPI's routes take them."""
+    return {code: {"model": Error, "description": text} for code, text in descriptions.items()}
+
+
+def request_schema(limits: Limits) -> dict:
+    """JSON Schema of a request to a page with these limits, from the rules that are checked."""
+    maxima = {"num_images": limits.num_images, "steps": limits.steps}
+    maxima |= {"width": limits.side, "height": limits.side}
     properties = {
-        field.name: _property(field.name, field.default, most.get(field.name))
+        field.name: _property(field.name, field.default, maxima.get(field.name))
         for field in fields(Request)
     }
-    required = [field.name for field in fields(Request) if field.default is MISSING]
     return {
         "type": "object",
-        "required": required,
+        "required": [field.name for field in fields(Request) if field.default is MISSING],
         "additionalProperties": False,
         "properties": properties,
     }
 
 
-def _property(name: str, default: object, most: int | None) -> dict:
-    """`most`: what the page allows of it; None: what any request may ask for."""
+def _property(name: str, default: object, maximum: int | None) -> dict:
+    """`maximum`: of the page's limits; None where it has none of its own."""
     schema = dict(RULES[name])
-    if most:
-        schema["maximum"] = min(schema["maximum"], most)
+    if maximum:
+        schema["maximum"] = min(schema["maximum"], maximum)
     if default is None or name in ("seed", "variation_seed"):
         schema["type"] = [schema["type"], "null"]
     elif default is not MISSING:
@@ -70,81 +124,12 @@ def _property(name: str, default: object, most: int | None) -> dict:
     return schema | {"description": DESCRIPTIONS[name]}
 
 
-def _object(**properties: dict) -> dict:
-    return {"type": "object", "required": list(properties), "properties": properties}
-
-
-def _json(description: str, schema: str) -> dict:
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-    return {"description": description, "content": content}
-
-
-def _get(summary: str, **responses: str) -> dict:
-    texts = {
-        code.removeprefix("_"): {"description": text, "content": PLAIN}
-        for code, text in responses.items()
-    }
-    return {"summary": summary, "responses": texts}
-
-
-SCHEMAS = {
-    "Image": _object(
-        image={
-            "type": "string",
-            "contentEncoding": "base64",
-            "contentMediaType": "image/png",
-            "description": "a PNG that carries its settings",
-        },
-        seed={"type": "integer"},
-        problem={
-            "enum": [None, "flagged", "non-finite"],
-            "description": "withheld by the safety checker, or overflowed; null when all is well",
-        },
-    ),
-    "Answer": _object(
-        images={"type": "array", "items": {"$ref": "#/components/schemas/Image"}},
-        settings={"type": "object", "description": "what drew the pictures, all values filled in"},
-        unread={"type": "string", "description": "the end of the prompt that the model cannot see"},
-    ),
-    "Error": _object(error={"type": "string", "description": "what is wrong, and what to do"}),
-}
-CLIENT_ID = {
-    "name": HEADER,
-    "in": "header",
-    "schema": {"type": "string", "pattern": NAME},
-    "description": "a name that only this program knows: with it, it has a place of its own among "
-    "those who share its address",
-}
-OPEN = {  # without the password
-    "/healthz": _get("Is the server there?", _200="It is."),
-    "/readyz": _get("Is the model open?", _200="It is.", _503="Not yet."),
-}
-METRICS = _get("How much was drawn, for Prometheus", _200="Text exposition format 0.0.4")
-BEARER = {"type": "http", "scheme": "bearer", "description": "the password of the page"}
-
-
-def document(limits: Limits, has_password: bool) -> dict:
-    """The description of a page with these limits."""
-    not_let_in = _errors(NOT_LET_IN) if has_password else {}
-    draw = {
-        "summary": "Draw pictures from words",
-        "parameters": [CLIENT_ID],
-        "requestBody": {"required": True, **_json("What to draw", "Request")},
-        "responses": {"200": _json("The pictures", "Answer"), **_errors(REFUSALS), **not_let_in},
-    }
-    metrics = METRICS | {"responses": METRICS["responses"] | not_let_in}
-    watched = {path: {"get": of | {"security": []}} for path, of in OPEN.items()}
-    described = {
-        "openapi": "3.1.0",
-        "info": {"title": "Pictures from words", "version": "1"},
-        "paths": {"/api/generate": {"post": draw}, **watched, "/metrics": {"get": metrics}},
-        "components": {"schemas": {"Request": _request(limits), **SCHEMAS}},
-    }
-    if has_password:
-        described["security"] = [{"password": []}]
-        described["components"]["securitySchemes"] = {"password": BEARER}
-    return described
-
-
-def _errors(texts: dict[str, str]) -> dict:
-    return {code: _json(text, "Error") for code, text in texts.items()}
+def require_password(document: dict) -> None:
+    """Describe a page with a password: each route needs it, except the public ones."""
+    document["security"] = [{"password": []}]
+    document["components"]["securitySchemes"] = SECURITY
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            if "security" not in operation:
+                operation["responses"]["401"] = {"description": UNAUTHORIZED, "content": error}

@@ -1,4 +1,4 @@
-"""Who is drawn next: addresses take turns, at each its clients, and nobody fills the line alone."""
+"""Fair queue of jobs: addresses take turns, and so do the clients of an address."""
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -9,114 +9,113 @@ from core.errors import UserError
 from sampling.request import BOUNDS, Request
 
 if TYPE_CHECKING:
-    from webapp.worker import Job
+    from webapp.job import Job
 
-USUAL_SIDE = 512  # pixels; what a side counts for that is left to the model
-LARGEST_COST = (
+DEFAULT_SIDE = 512  # pixels; the cost of a side that is left to the model
+MAX_COST_OF_REQUEST = (
     BOUNDS["steps"][1] * BOUNDS["num_images"][1] * BOUNDS["width"][1] * BOUNDS["height"][1]
 )
 MAX_WAITING_JOBS = 28
-MAX_WAITING_COST = 5 * LARGEST_COST
-# Whatever names the clients of an address make up: what an address has beyond one client's share is
-# among the first of the line, and the last places are for other addresses.
-MAX_COMMON_JOBS = 20
-MAX_COMMON_COST = 4 * LARGEST_COST
+MAX_WAITING_COST = 5 * MAX_COST_OF_REQUEST
+# However many names the clients of an address make up: together they get no further than this, and
+# the remaining places are for other addresses.
+MAX_SHARED_JOBS = 20
+MAX_SHARED_COST = 4 * MAX_COST_OF_REQUEST
 MAX_JOBS_OF_CLIENT = 4
-MAX_COST_OF_CLIENT = LARGEST_COST
+MAX_COST_OF_CLIENT = MAX_COST_OF_REQUEST
 
 
 class Client(NamedTuple):
-    """Who asks: an address, and one of those who share it."""
+    """Where a job comes from: an address, and a name among those who share it."""
 
-    address: str = ""  # "" is nobody in particular, and may fill the line
-    name: str = ""  # made up by the client, who may have others
+    address: str = ""  # "" for the app itself, which may fill the queue
+    name: str = ""  # chosen by the client, who may use several
 
 
 class Busy(UserError):
-    """Too much waits already. The same request may be welcome a minute later."""
+    """The queue is full. The same request may be accepted a minute later."""
 
 
 class ClientBusy(Busy):
-    """Too much of this client's waits already."""
+    """This client's share of the queue is full."""
 
 
 def cost_of(requests: Sequence[Request]) -> int:
-    """Steps x pixels x pictures, to which the time of drawing is about proportional."""
+    """Steps x pixels x pictures: about proportional to the time that drawing takes."""
     return sum(
-        r.denoising_steps * r.num_images * (r.width or USUAL_SIDE) * (r.height or USUAL_SIDE)
+        r.denoising_steps * r.num_images * (r.width or DEFAULT_SIDE) * (r.height or DEFAULT_SIDE)
         for r in requests
     )
 
 
 class FairQueue:
-    """Waiting jobs, in the order in which they will be drawn: one of each address in turn, and of
-    the clients of an address one of each in turn.
-
-    Not for two threads at once.
+    """Waiting jobs in the order of drawing: round robin over addresses, and within an address over
+    its clients. Not thread-safe.
     """
 
-    def __init__(self):
-        # By address and name; the first of each is next.
+    def __init__(self) -> None:
+        # By address and client name, both in the order of their turns.
         self._jobs: dict[str, dict[str, deque[Job]]] = {}
 
     def __iter__(self) -> "Iterator[Job]":
-        return _in_turn(_in_turn(names.values()) for names in self._jobs.values())
+        return _in_turn(_in_turn(clients.values()) for clients in self._jobs.values())
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def add(self, job: "Job") -> None:
-        """Raises Busy when the line, or the share of the client or the address, is full."""
+        """Raises Busy where the queue is full, ClientBusy where the client's share of it is."""
         address, name = job.client
-        names = self._jobs.get(address, {})
-        mine, share = names.get(name, ()), (MAX_JOBS_OF_CLIENT, MAX_COST_OF_CLIENT)
-        if address and _is_full(mine, job, *share):
+        clients = self._jobs.get(address, {})
+        own, share = clients.get(name, ()), (MAX_JOBS_OF_CLIENT, MAX_COST_OF_CLIENT)
+        if address and _is_full(own, job, *share):
             raise ClientBusy(
-                f"Enough of your drawings are waiting already ({len(mine)}). "
+                f"Enough of your drawings are waiting already ({len(own)}). "
                 "Try again when one is done."
             )
-        beyond_share = address and _is_full([*chain(*names.values())], job, *share)
-        common, whole = (MAX_COMMON_JOBS, MAX_COMMON_COST), (MAX_WAITING_JOBS, MAX_WAITING_COST)
-        if _is_full([*self], job, *(common if beyond_share else whole)):
+        beyond_share = address and _is_full([*chain(*clients.values())], job, *share)
+        shared, whole = (MAX_SHARED_JOBS, MAX_SHARED_COST), (MAX_WAITING_JOBS, MAX_WAITING_COST)
+        if _is_full([*self], job, *(shared if beyond_share else whole)):
             raise Busy(f"{len(self)} drawings are waiting already. Try again in a minute.")
         self._jobs.setdefault(address, {}).setdefault(name, deque()).append(job)
 
     def take(self) -> "Job | None":
-        """The next job, None for an empty line. Its address goes behind all others, and so does
-        its client at the address."""
+        """Remove and return the next job; None where the queue is empty. Its address, and its
+        client within the address, go to the back."""
         job = next(iter(self), None)
         if job:
             address, name = job.client
-            names = self._jobs.pop(address)
-            rest = names.pop(name)
-            rest.popleft()
-            if rest:
-                names[name] = rest
-            if names:
-                self._jobs[address] = names
+            clients = self._jobs.pop(address)
+            jobs = clients.pop(name)
+            jobs.popleft()
+            if jobs:
+                clients[name] = jobs
+            if clients:
+                self._jobs[address] = clients
         return job
 
     def remove(self, job: "Job") -> bool:
-        """Whether the job was waiting; now it is not."""
+        """Remove a job. Returns whether it was waiting."""
         address, name = job.client
-        names = self._jobs.get(address, {})
-        if job not in names.get(name, ()):
+        clients = self._jobs.get(address, {})
+        if job not in clients.get(name, ()):
             return False
-        names[name].remove(job)
-        if not names[name]:
-            del names[name]
-        if not names:
+        clients[name].remove(job)
+        if not clients[name]:
+            del clients[name]
+        if not clients:
             del self._jobs[address]
         return True
 
 
 def _in_turn(queues: "Iterable[Iterable[Job]]") -> "Iterator[Job]":
     """The first of each, then the second of each, and so on."""
-    return (job for job in chain.from_iterable(zip_longest(*queues)) if job)
+    rounds = zip_longest(*queues)
+    return (job for job in chain.from_iterable(rounds) if job)
 
 
 def _is_full(waiting: "Collection[Job]", job: "Job", max_jobs: int, max_cost: int) -> bool:
-    if not waiting:  # then even the largest job may come
+    if not waiting:  # then even the largest job is accepted
         return False
     cost = sum(cost_of(j.requests) for j in (*waiting, job))
     return len(waiting) >= max_jobs or cost > max_cost

@@ -1,4 +1,4 @@
-"""The pages that training and metrics.py write into a model's folder, as they are; nothing else."""
+"""Routes that serve the reports that training and metrics.py write into a model's folder."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from webapp.http_security import Refusal, answer_of
 
 REPORTS = ("report.html", "scores.html")
 MAX_BYTES = 16 * 2**20  # ours are below 5 MB
-# What the pages say of themselves, said by the server: whoever wrote them, they run nothing, ask
-# for nothing, and count as a site of their own, without the page's cookie.
+# The reports' own policy, enforced by the server whoever wrote them: no scripts, no requests, and
+# an origin of their own, without the page's cookie.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox",
@@ -24,7 +24,7 @@ HEADERS = {
 
 
 def reports_in(folder: Path | None) -> list[str]:
-    """Those that are there."""
+    """The names of the reports that exist."""
     return [name for name in REPORTS if folder and is_file(folder / name)]
 
 
@@ -34,7 +34,7 @@ def report_routes(folder: Path | None) -> list[Route]:
 
 
 def _answer(folder: Path, name: str, _: HttpRequest) -> Response:
-    """Read when it is asked for: scores may be written while the page is open."""
+    """Reads the file on every request: scores may be written while the page is open."""
     try:
         return HTMLResponse(read_own(folder, name, MAX_BYTES), headers=HEADERS)
     except OSError:

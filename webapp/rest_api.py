@@ -1,4 +1,4 @@
-"""The routes beside the page: draw by a POST, what the API is, how the server is doing."""
+"""REST API: POST /api/generate, its documentation, health checks and metrics."""
 
 import asyncio
 import base64
@@ -7,16 +7,19 @@ import io
 import json
 import shlex
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
 from string import Template
 
 from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from core.errors import UserError
 from core.inputs import size
@@ -25,19 +28,30 @@ from sampling.init_image import MAX_INIT_BYTES, MAX_LOOKED_AT, InitImage, TooMan
 from sampling.request import Cancelled, Request, with_seeds
 from webapp.client_address import HEADER, client_of
 from webapp.http_security import Refusal, read_drawing, read_json
-from webapp.limits import Limits
-from webapp.openapi import document
+from webapp.job import Job, PromptTruncated
+from webapp.openapi import (
+    PUBLIC_ROUTE,
+    REFUSALS,
+    REQUEST_BODY,
+    Answer,
+    Image,
+    error_responses,
+    request_schema,
+    require_password,
+)
 from webapp.queue import MAX_WAITING_JOBS, Busy, ClientBusy
 from webapp.ui.prompt_suggestions import proposals
-from webapp.worker import TOGETHER, Job, PromptTruncated, Worker
+from webapp.worker import MAX_BATCH, Worker
 
-RETRY_SECONDS = 60  # as the sentence of a full line says
-LOOKERS = 2 * MAX_LOOKED_AT  # threads; those that find no place are free again at once
+RETRY_SECONDS = 60  # as the sentence of a full queue says
+MAX_DECODERS = 2 * MAX_LOOKED_AT  # threads for init images; half of them find no place and return
 KEYS = [field.name for field in fields(Request)]
 PASSWORD_OPTION = """
   -H "Authorization: Bearer $PASSWORD" \\"""
+POST_ONLY = "This address draws what is sent by POST. See /api."
 SHARED_ADDRESS = f" A program that names itself in the header {HEADER} has places of its own."
 API_PAGE = Template(Path(__file__).with_name("api.html").read_text(encoding="utf-8"))
+PLAIN_TEXT = {"text/plain": {"schema": {"type": "string"}}}
 METRICS = """\
 # HELP drawing_jobs_total Jobs that are over, by how they ended.
 # TYPE drawing_jobs_total counter
@@ -57,45 +71,120 @@ drawing_jobs_waiting {waiting}
 """
 
 
-def routes(worker: Worker, is_ready: Callable[[], bool]) -> list[Route]:
-    """`is_ready`: whether the model is open."""
-    limits = getattr(worker, "limits", Limits())
+class RestAPI:
+    """The HTTP routes beside the page, described by FastAPI."""
 
-    example = proposals(worker.generator)[0]
+    def __init__(self, worker: Worker, is_ready: Callable[[], bool]):
+        """`is_ready`: whether the model is loaded."""
+        self._worker, self._is_ready = worker, is_ready
+        # A thread waits for each job: as many as can wait and be drawn. gradio has its own threads.
+        self._waiters = CapacityLimiter(MAX_WAITING_JOBS + MAX_BATCH)
+        self._decoders = CapacityLimiter(MAX_DECODERS)
+        router = APIRouter(default_response_class=PlainTextResponse)
+        router.add_api_route(
+            "/api/generate", self.generate, methods=["POST"], openapi_extra=REQUEST_BODY,
+            summary="Draw pictures from words", response_description="The pictures",
+            response_class=JSONResponse, response_model=Answer,
+            responses=error_responses(REFUSALS),
+        )  # fmt: skip
+        router.add_api_route(
+            "/healthz", self.healthz, openapi_extra=PUBLIC_ROUTE,
+            summary="Is the server there?", response_description="It is.",
+        )  # fmt: skip
+        router.add_api_route(
+            "/readyz", self.readyz, openapi_extra=PUBLIC_ROUTE,
+            summary="Is the model open?", response_description="It is.",
+            responses={503: {"description": "Not yet.", "content": PLAIN_TEXT}},
+        )  # fmt: skip
+        router.add_api_route(
+            "/metrics", self.metrics,
+            summary="How much was drawn, for Prometheus",
+            response_description="Text exposition format 0.0.4",
+        )  # fmt: skip
+        self._document = get_openapi(title="Pictures from words", version="1", routes=router.routes)
+        for route in router.routes:
+            # As Starlette's own routes do; FastAPI would have described it.
+            if isinstance(route, APIRoute) and route.methods == {"GET"}:
+                route.methods = {"GET", "HEAD"}
+        self.routes = [
+            *router.routes,
+            Route("/api/generate", _error(POST_ONLY, 405, {"Allow": "POST"})),
+            Route("/openapi.json", self._show_document),
+            Route("/api", self._show_page),
+        ]
 
-    def described(request: HttpRequest) -> dict:
-        return document(limits, getattr(request.app.state, "has_password", False))
+    def document(self, has_password: bool) -> dict:
+        """The OpenAPI document."""
+        document = deepcopy(self._document)
+        document["components"]["schemas"]["Request"] = request_schema(self._worker.limits)
+        if has_password:
+            require_password(document)
+        return document
 
-    async def healthz(_: HttpRequest) -> Response:
-        return PlainTextResponse("ok")
+    async def healthz(self) -> str:
+        return "ok"
 
-    async def readyz(_: HttpRequest) -> Response:
-        if is_ready():
+    async def readyz(self) -> Response:
+        if self._is_ready():
             return PlainTextResponse("ready")
         return PlainTextResponse("The model is being opened. Try again soon.", 503)
 
-    async def metrics(_: HttpRequest) -> Response:
-        ends = {name: worker.counts[name] for name in ("done", "failed", "cancelled", "refused")}
+    async def metrics(self) -> Response:
+        counts = self._worker.counts
         text = METRICS.format(
-            **ends,
-            pictures=worker.counts["pictures"],
-            seconds=worker.drawing_seconds,
-            waiting=worker.waiting,
+            **{name: counts[name] for name in ("done", "failed", "cancelled", "refused")},
+            pictures=counts["pictures"],
+            seconds=self._worker.drawing_seconds,
+            waiting=self._worker.waiting,
         )
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
-    return [
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
-        Route("/metrics", metrics),
-        Route("/openapi.json", lambda request: JSONResponse(described(request))),
-        Route("/api", lambda request: show_api(request, described(request), example)),
-        Route("/api/generate", GenerateRoute(worker)),
-    ]
+    async def _show_document(self, http: HttpRequest) -> Response:
+        return JSONResponse(self.document(_has_password(http)))
+
+    async def _show_page(self, http: HttpRequest) -> Response:
+        example = proposals(self._worker.generator)[0]
+        return show_api(http, self.document(_has_password(http)), example)
+
+    async def generate(self, http: HttpRequest) -> Response:
+        try:
+            return await self._answer(http)
+        except (ClientDisconnect, Cancelled):
+            return Response()  # to nobody
+        except Refusal as refusal:
+            return _error(refusal, refusal.status)
+        except Busy as busy:
+            return _error(busy, 429, {"Retry-After": str(RETRY_SECONDS)})
+        except TooManyPictures as error:
+            return _error(error, 503)
+        except UserError as error:
+            return _error(error, 400)
+
+    async def _answer(self, http: HttpRequest) -> Response:
+        values, client = await read_json(http, read_drawing), client_of(http)
+        request = await decoded_request(values, self._decoders)
+        try:
+            submitted = self._worker.submit([request], client)
+        except ClientBusy as busy:
+            raise busy if client.name else ClientBusy(f"{busy}{SHARED_ADDRESS}") from busy
+        with submitted as job:
+            try:
+                body = await self._result(http, job, request)
+                return Response(body, media_type="application/json")
+            except UserError as error:
+                return _error(error, 500)
+
+    async def _result(self, http: HttpRequest, job: Job, request: Request) -> bytes:
+        """The response's body, or Cancelled as soon as the client disconnects."""
+        disconnect = asyncio.create_task(_cancel_on_disconnect(http, job))
+        try:
+            return await to_thread.run_sync(_draw, job, request, limiter=self._waiters)
+        finally:
+            disconnect.cancel()
 
 
 def show_api(request: HttpRequest, described: dict, example: str) -> Response:
-    """The API in words, for people; `example`: a prompt."""
+    """The documentation page for people; `example`: a prompt."""
     rows = [
         f"<tr><td><code>{html.escape(key)}</code></td>"
         f"<td>{html.escape(_range(value))}</td><td>{html.escape(value['description'])}</td></tr>"
@@ -120,65 +209,15 @@ def _range(schema: dict) -> str:
     return f"up to {schema['maxLength']:,} characters"
 
 
-class GenerateRoute:
-    """ASGI application of POST /api/generate: JSON in, JSON with base64 pictures out."""
-
-    def __init__(self, worker: Worker):
-        self._worker = worker
-        # Each job is followed in a thread, and so many can be under way; gradio has its own.
-        self._followers = CapacityLimiter(MAX_WAITING_JOBS + TOGETHER)
-        self._lookers = CapacityLimiter(LOOKERS)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            answer = await self._answer(HttpRequest(scope, receive))
-        except (ClientDisconnect, Cancelled):
-            return  # nobody is there to be answered
-        except Refusal as refusal:
-            answer = _error(refusal, refusal.status)
-        except Busy as busy:
-            answer = _error(busy, 429, {"Retry-After": str(RETRY_SECONDS)})
-        except TooManyPictures as error:
-            answer = _error(error, 503)
-        except UserError as error:
-            answer = _error(error, 400)
-        await answer(scope, receive, send)
-
-    async def _answer(self, http: HttpRequest) -> Response:
-        if http.method != "POST":
-            sentence = "This address draws what is sent by POST. See /api."
-            return _error(sentence, 405, {"Allow": "POST"})
-        values, client = await read_json(http, read_drawing), client_of(http)
-        request = await asked(values, self._lookers)
-        try:
-            submitted = self._worker.submit([request], client)
-        except ClientBusy as busy:
-            raise busy if client.name else ClientBusy(f"{busy}{SHARED_ADDRESS}") from busy
-        with submitted as job:
-            try:
-                return Response(
-                    await self._follow(http, job, request), media_type="application/json"
-                )
-            except UserError as error:
-                return _error(error, 500)
-
-    async def _follow(self, http: HttpRequest, job: Job, request: Request) -> bytes:
-        leaving = asyncio.create_task(_cancel_when_gone(http, job))
-        try:
-            return await to_thread.run_sync(_draw, job, request, limiter=self._followers)
-        finally:
-            leaving.cancel()
-
-
-async def asked(values: dict, lookers: CapacityLimiter) -> Request:
-    """As `request_of`; a picture is looked at in a thread, while others are answered."""
+async def decoded_request(values: dict, decoders: CapacityLimiter) -> Request:
+    """As `request_of`; an init image is decoded in a thread, while others are served."""
     if not values.get("init_image"):
         return request_of(values)
-    return await to_thread.run_sync(request_of, values, limiter=lookers)
+    return await to_thread.run_sync(request_of, values, limiter=decoders)
 
 
 def request_of(values: dict) -> Request:
-    """What a JSON object asks for; without a seed, a random one. Raises UserError."""
+    """The Request of a JSON object, with a random seed where it has none. Raises UserError."""
     for key in values:
         if key not in KEYS:
             raise UserError(f"There is no {key!r:.40}. The keys are {', '.join(KEYS)}.")
@@ -188,16 +227,16 @@ def request_of(values: dict) -> Request:
 
 
 def _draw(job: Job, request: Request) -> bytes:
-    """Wait for the job; the answer as JSON. Raises what the job raises."""
+    """Wait for the job and return the JSON response. Raises what the job raises."""
     settings, images, unread = request.settings, [], ""
     for event in job:
         if isinstance(event, PromptTruncated):
             unread = event.words
         elif isinstance(event, Picture):
-            images.append({"image": _base64(event), "seed": event.seed, "problem": event.problem})
+            images.append(Image(image=_base64(event), seed=event.seed, problem=event.problem))
             settings |= event.settings
     settings |= {name: getattr(request, name) for name in ("seed", "variation_seed")}  # the first's
-    return json.dumps({"images": images, "settings": settings, "unread": unread}).encode()
+    return Answer(images=images, settings=settings, unread=unread).model_dump_json().encode()
 
 
 def _base64(picture: Picture) -> str:
@@ -206,10 +245,14 @@ def _base64(picture: Picture) -> str:
     return base64.b64encode(png.getvalue()).decode()
 
 
-async def _cancel_when_gone(http: HttpRequest, job: Job) -> None:
+async def _cancel_on_disconnect(http: HttpRequest, job: Job) -> None:
     while (await http.receive())["type"] != "http.disconnect":
         pass
     job.cancel()
+
+
+def _has_password(http: HttpRequest) -> bool:
+    return getattr(http.app.state, "has_password", False)
 
 
 def _error(sentence: object, status: int, headers: dict | None = None) -> Response:

@@ -1,24 +1,26 @@
-"""Which of gradio's own routes are open, and what they are given.
+"""Allow-list of gradio's routes, and validation of the requests to them.
 
-gradio answers many a bad request with status 500 and a traceback in the log, and has routes that
-no page of ours uses: they fetch addresses, write files, cancel the drawings of others. Here all
-that is not known to be used is closed, and what is used gets what it expects.
+gradio has routes that this page does not use (they fetch URLs, write files, cancel the jobs of
+others), and answers many bad requests with status 500 and a traceback in the log. Here every route
+that is not used is closed, and the others get only what they expect.
 """
 
 import json
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import NoneType
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webapp.client_address import address_of
 from webapp.disconnects import AbandonedEvents
+from webapp.gradio_patches import SessionEvents
 from webapp.http_security import (
     TOO_LARGE,
     Refusal,
@@ -46,12 +48,15 @@ if TYPE_CHECKING:
 
 PREFIX = "/gradio_api/"
 LAYOUT_HEADER = "X-Page-Layout"  # page.js sends it
-CLOSED = re.compile(r"/(login|logout|monitoring)(/.*)?")  # beside the prefix
-UNUSED_KEYS = {"deep_link", "page"}  # of a query: another page, or the state of another visitor
-STREAMS = re.compile(r"heartbeat/.*|queue/data")  # answers that go on and on
+CLOSED = re.compile(r"/(login|logout|monitoring)(/.*)?")  # outside the prefix
+UNUSED_KEYS = {
+    "deep_link",
+    "page",
+}  # of a query: another page, or another session's state
+STREAMS = re.compile(r"heartbeat/.*|queue/data")  # streaming responses
 CALL_KEYS = {"data", "event_data", "fn_index", "session_hash", "trigger_id"}
-NOTHING_HERE = "There is nothing at this address. The API is described at /api."
-STUMBLES = {  # what gradio raises at bad requests for a path, and what they get instead
+NOT_FOUND = "There is nothing at this address. The API is described at /api."
+GRADIO_ERRORS = {  # what gradio raises for bad requests to a path, and the response instead
     r"/(gradio_api/file=|static/|assets/|svelte/).*": (
         (OSError, ValueError),
         (404, "There is no such file. Pictures are kept for a day."),
@@ -60,18 +65,19 @@ STUMBLES = {  # what gradio raises at bad requests for a path, and what they get
 
 
 class RouteAllowList:
-    """ASGI middleware. Raises nothing: a Refusal becomes the answer."""
+    """ASGI middleware: passes allowed, valid requests on to gradio and refuses all others."""
 
     def __init__(self, app: ASGIApp, page: "gradio.Blocks"):
-        """`page` has its `uploads`."""
+        """`page`: with its `uploads`."""
         self._app, self._page = app, page
-        self._listeners = AbandonedEvents(page._queue)
-        self._streams = Counter()  # of each peer, now
+        self._events = SessionEvents(page)
+        self._abandoned = AbandonedEvents(self._events)
+        self._streams: Counter[str] = Counter()  # open ones of each peer address
         self._routes: list[tuple[str, re.Pattern, Callable[[HttpRequest], Awaitable[bytes]]]] = [
             (methods, re.compile(path), check)
             for methods, path, check in (
-                ("GET", r"app_id|info|startup-events|theme\.css|heartbeat/[\w-]{1,64}", _nothing),
-                ("GET HEAD", r"file=(?!https?:)[^\0]{1,4000}", _nothing),
+                ("GET", r"app_id|info|startup-events|theme\.css|heartbeat/[\w-]{1,64}", _no_body),
+                ("GET HEAD", r"file=(?!https?:)[^\0]{1,4000}", _no_body),
                 ("GET", r"queue/data", self._check_listener),
                 ("POST", r"queue/join|run/predict", self._read_call),
                 ("POST", r"cancel", self._read_cancel),
@@ -87,45 +93,49 @@ class RouteAllowList:
         request = HttpRequest(scope, receive)
         try:
             if CLOSED.fullmatch(path) or UNUSED_KEYS & request.query_params.keys():
-                raise Refusal(404, NOTHING_HERE)
+                raise Refusal(404, NOT_FOUND)
             if path.startswith(PREFIX):
                 body = await self._check(path.removeprefix(PREFIX), request)
-                receive = _again(body, receive)
-            with self._followed(path.removeprefix(PREFIX), request):
-                await self._pass_on(path, scope, receive, send)
+                receive = _replay(body, receive)
+            try:
+                with self._streaming(path.removeprefix(PREFIX), request):
+                    await self._pass_on(path, scope, receive, send)
+            finally:  # by now its event is in the queue
+                if session := getattr(request.state, "queued_for", None):
+                    self._abandoned.expect_listener(session)
         except ClientDisconnect:
             return
         except Refusal as refusal:
             await answer_of(refusal)(scope, receive, send)
 
     async def _check(self, route: str, request: HttpRequest) -> bytes:
-        """The body, as far as it had to be read. Raises Refusal."""
+        """The request's body, as far as it was read to check it. Raises Refusal."""
         for methods, pattern, check in self._routes:
             if request.method in methods.split() and pattern.fullmatch(route):
                 return await check(request)
-        raise Refusal(404, NOTHING_HERE)
+        raise Refusal(404, NOT_FOUND)
 
     async def _pass_on(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises Refusal where gradio stumbles over the name of a file or the form of an upload."""
-        answered = False
+        """Raises Refusal where gradio raises one of GRADIO_ERRORS."""
+        responded = False
 
-        async def watched_send(message) -> None:
-            nonlocal answered
-            answered = True
+        async def watched_send(message: Message) -> None:
+            nonlocal responded
+            responded = True
             await send(message)
 
         try:
             await self._app(scope, receive, watched_send)
         except Exception as error:
-            for pattern, (kinds, refusal) in STUMBLES.items():
+            for pattern, (kinds, refusal) in GRADIO_ERRORS.items():
                 known = isinstance(error, kinds) or isinstance(error.__context__, kinds)
-                if known and re.fullmatch(pattern, path, re.S) and not answered:
+                if known and re.fullmatch(pattern, path, re.S) and not responded:
                     raise Refusal(*refusal) from error
             raise
 
     @contextmanager
-    def _followed(self, route: str, request: HttpRequest) -> Iterator[None]:
-        """While an answer that goes on and on does. Raises Refusal where there are too many."""
+    def _streaming(self, route: str, request: HttpRequest) -> Iterator[None]:
+        """Counts a streaming response while it lasts. Raises Refusal where there are too many."""
         if not STREAMS.fullmatch(route):
             yield
             return
@@ -137,15 +147,14 @@ class RouteAllowList:
         session = request.query_params.get("session_hash") if route == "queue/data" else None
         self._streams[peer] += 1
         try:
-            with self._listeners.listening(session) if session else nullcontext():
+            with self._abandoned.listening(session) if session else nullcontext():
                 yield
         finally:
             self._streams[peer] -= 1
-            self._streams += Counter()  # without those of none
+            self._streams += Counter()  # drops the zeros
 
     async def _check_listener(self, request: HttpRequest) -> bytes:
-        session = request.query_params.get("session_hash")
-        if session not in self._page._queue.pending_messages_per_session:
+        if not self._events.has_messages(request.query_params.get("session_hash")):
             raise Refusal(404, "Nothing is under way for this session. Send a call first.")
         return b""
 
@@ -167,11 +176,12 @@ class RouteAllowList:
             if not self._fits(block, value):
                 raise Refusal(400, f"Value {number} is nothing that the page sends. Reload it.")
         if function.queue:
-            self._listeners.expect(call["session_hash"])
+            request.state.queued_for = call["session_hash"]
         return json.dumps(call).encode()
 
     def _function(self, call: dict, queued: bool) -> "BlockFunction":
-        """What a call is for. Raises Refusal: where a line is kept, nobody passes it by."""
+        """The function that is called. Raises Refusal where there is none, and where a call would
+        bypass the queue."""
         index = call.get("fn_index")
         function = self._page.fns.get(index) if type(index) is int else None
         if not function or not function.fn or function.queue != queued:
@@ -179,37 +189,43 @@ class RouteAllowList:
         return function
 
     def _fits(self, block: "gradio.blocks.Block", value: object) -> bool:
-        """Words and numbers are left to the function to judge; gradio itself looks up the rest."""
+        """Whether a value is of the form that gradio expects for a component. Texts and numbers are
+        left to the function to judge."""
         kind = type(block).__name__
         if kind == "Dataset":
             return type(value) is int and 0 <= value < len(block.samples)
         if kind == "UploadButton":
-            path = value.get("path") if isinstance(value, dict) else None
-            known = isinstance(path, str) and path in self._page.uploads
-            return known and path.lower().endswith(".png") and _is_file(value)
+            return isinstance(value, dict) and self._is_upload(value)
         return _is_flat(value)
+
+    def _is_upload(self, value: dict) -> bool:
+        path = value.get("path")
+        if not isinstance(path, str) or path not in self._page.uploads:
+            return False
+        return path.lower().endswith(".png") and _is_file(value)
 
     async def _read_cancel(self, request: HttpRequest) -> bytes:
         call = await read_json(request)
         _check_call(call, "fn_index")
-        # gradio would cancel any drawing whose id is known.
-        own = self._page._queue.pending_event_ids_session.get(call["session_hash"], ())
-        if not isinstance(event := call.get("event_id"), str) or event not in own:
+        # gradio would cancel any event whose id is known, whoever asks.
+        event_id = call.get("event_id")
+        own = isinstance(event_id, str) and self._events.is_pending(call["session_hash"], event_id)
+        if not own:
             raise Refusal(404, "No drawing of yours has this id. Perhaps it is done.")
         return json.dumps(call).encode()
 
     async def _read_upload(self, request: HttpRequest) -> bytes:
         with large_bodies.one():
-            # A form's own lines need some room beside the file.
+            # The form's own lines need some room beside the file.
             return await read_body(request, MAX_UPLOADED + MAX_BODY_BYTES, UPLOAD_SECONDS)
 
 
-async def _nothing(_: HttpRequest) -> bytes:
+async def _no_body(_: HttpRequest) -> bytes:
     return b""
 
 
 def _check_call(call: dict, number: str) -> None:
-    """Raises Refusal for a session's name that gradio could take apart wrongly, or that is none."""
+    """Raises Refusal for a number that is not one, or a session that is not a plain name."""
     if type(call.get(number, 0)) not in (int, NoneType):
         raise Refusal(400, f"{number} is no whole number. Reload the page.")
     session = call.get("session_hash")
@@ -218,10 +234,10 @@ def _check_call(call: dict, number: str) -> None:
 
 
 def _is_flat(value: object) -> bool:
-    """Nothing within something: gradio would search that for files."""
-    inside = value.values() if isinstance(value, dict) else value
-    return not isinstance(value, dict | list) or not any(
-        isinstance(part, dict | list) for part in inside
+    """Whether a JSON value is not nested: gradio would search nested ones for files."""
+    parts = value.values() if isinstance(value, dict) else value
+    return not isinstance(parts, Iterable) or not any(
+        isinstance(part, dict | list) for part in parts
     )
 
 
@@ -229,17 +245,18 @@ def _is_file(value: dict) -> bool:
     from gradio.data_classes import FileData
 
     try:
-        FileData(**value)
-    except (TypeError, ValueError):
+        FileData.model_validate(value)
+    except ValidationError:
         return False
     return True
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """The body that was read, and after it whatever comes."""
-    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body that was read, and then what `receive` gives."""
+    message: Message = {"type": "http.request", "body": body, "more_body": False}
+    messages = iter([message])
 
-    async def receive_again():
+    async def replay() -> Message:
         return next(messages, None) or await receive()
 
-    return receive_again
+    return replay

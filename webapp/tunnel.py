@@ -1,11 +1,6 @@
-"""A public link to the local page, which may fail without taking the page down.
+"""Public link: a tunnel from a share server to the local page, which may fail without taking the
+page down."""
 
-gradio's tunnel program is used, and what gradio does around it is done anew: it would read the
-program's output without a time-out, spin when the program exits, print its log, trust a program
-that is there already, and write a certificate into the current folder.
-"""
-
-import hashlib
 import os
 import re
 import threading
@@ -13,18 +8,14 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import urlsplit
-
-import httpx
-from gradio import networking, tunneling
-from gradio.exceptions import ChecksumMismatchError
+from urllib.parse import SplitResult, urlsplit
 
 from core.ending import at_end
-from core.errors import UserError
+from core.errors import UserError, reason_of
 from core.terminal import say
+from webapp.gradio_tunnel import TIMEOUT_SECONDS, TunnelFailed, TunnelProgram, gradio_share_server
 
-TIMEOUT_SECONDS = 30
-LONGEST = timedelta(days=7)
+MAX_DURATION = timedelta(days=7)
 GRACE_SECONDS = 10  # Ctrl+C ends the program a little before it ends the app
 THREAD_NAME = "share link"
 NO_LINK = (
@@ -32,13 +23,7 @@ NO_LINK = (
     "your network, and an SSH tunnel of your own to anybody else."
 )
 ENDED = "The public link has ended: the tunnel program stopped. Start the app again for a new one."
-# The last two: of a proxy variable that httpx cannot use.
-NETWORK_ERRORS = (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError)
-PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy")
-
-
-class TunnelFailed(Exception):
-    """Why there is no link: the middle of a sentence."""
+OUR_FAULT = "a mistake in this program, shown on the terminal"
 
 
 def check_server(address: str) -> None:
@@ -50,38 +35,6 @@ def check_server(address: str) -> None:
         )
 
 
-class QuietTunnel(tunneling.Tunnel):
-    """gradio's tunnel, which knows the program and its options, with a reader that ends."""
-
-    closing: threading.Event
-
-    def _start_tunnel(self, binary: str) -> str:
-        if self.closing.is_set():  # too late: nobody waits any more
-            raise TunnelFailed("the app has ended")
-        return super()._start_tunnel(binary)
-
-    def _read_url_from_tunnel_stream(self) -> str:
-        if self.closing.is_set():  # meanwhile
-            self.kill()
-        last = ""
-        for line in self.proc.stdout:
-            last = line.decode("utf-8", "replace").strip() or last
-            _, found, address = last.partition("start proxy success: ")
-            if found:
-                return address
-            if "login to server failed" in last:
-                raise TunnelFailed(
-                    f"the share server refuses:{last.rpartition('failed:')[2][:150]}"
-                )
-        raise TunnelFailed("the tunnel program stopped" + (f": {last[:150]}" if last else ""))
-
-    def kill(self) -> None:
-        self.closing.set()
-        if self.proc and self.proc.poll() is None:
-            self.proc.kill()
-            self.proc.wait()
-
-
 class ShareLink:
     """A tunnel from a public address to a local port, opened and watched in a thread."""
 
@@ -91,31 +44,29 @@ class ShareLink:
         port: int,
         token: str,
         server: str | None = None,
-        opened: Callable[[str], None] = lambda name: None,
+        on_open: Callable[[str], None] = lambda name: None,
     ):
-        """`host` and `port` are where the page answers here, `token` is the running app's own
-        secret, to which gradio's server ties the link, `server` the HOST:PORT of another one.
-        `opened` is told the name of the link's host."""
-        self._here, self._token = (host, port), token
+        """`host` and `port` are where the page is served here, `token` is the running app's own
+        secret, to which the share server ties the link, `server` the HOST:PORT of another one than
+        gradio's. `on_open` is given the name of the link's host."""
+        self._local, self._token = (host, port), token
         self._server = server or os.environ.get("GRADIO_SHARE_SERVER_ADDRESS")
         self._folder = TemporaryDirectory(prefix="share-link-")  # of the server's certificate
-        self._opened = opened
-        self._tunnel: QuietTunnel | None = None
+        self._on_open = on_open
+        self._program: TunnelProgram | None = None
         self._answered = threading.Event()
         self._closing = threading.Event()
-        self._answer: str | Exception | None = None
+        self._answer: str | TunnelFailed | UserError | None = None
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
 
     def open(self, timeout_seconds: float = TIMEOUT_SECONDS, password: str = "") -> str:
-        """Wait for the link. Returns the sentence for the user, link or not."""
+        """Open it and wait. Returns the sentence for the user, link or not."""
         self._thread.start()
         self._answered.wait(timeout_seconds)
         if isinstance(self._answer, str):
             secret = f" (password: {password})" if password else ""
             return f"Public link, {self._duration()}: {self._answer}{secret}"
-        reason = (
-            _first_line(self._answer) if self._answer else f"no answer in {timeout_seconds:g} s"
-        )
+        reason = reason_of(self._answer) if self._answer else f"no answer in {timeout_seconds:g} s"
         self.close()
         return NO_LINK.format(reason=reason.rstrip(" .:"))
 
@@ -128,8 +79,8 @@ class ShareLink:
     def close(self) -> None:
         """End the tunnel program, whatever it is doing. May be called again."""
         self._closing.set()
-        if self._tunnel:
-            self._tunnel.kill()
+        if self._program:
+            self._program.kill()
         self._folder.cleanup()
 
     def end(self) -> None:
@@ -141,69 +92,48 @@ class ShareLink:
     def _duration(self) -> str:
         if self._server:
             return "for as long as its server keeps it"
-        return f"until {datetime.now() + LONGEST:%A, %d %B %Y, %H:%M} at the latest"
+        return f"until {datetime.now() + MAX_DURATION:%A, %d %B %Y, %H:%M} at the latest"
 
     def _run(self) -> None:
         try:
-            address = self._start_tunnel()
-            scheme = urlsplit(address).scheme if self._server else "https"
-            self._opened(urlsplit(address).hostname)
-            self._answer = urlsplit(address)._replace(scheme=scheme).geturl()
-        except Exception as error:  # network, disk, program, platform: each becomes a sentence
+            self._answer = self._open_tunnel()
+        except (TunnelFailed, UserError) as error:
             self._answer = error
-        self._answered.set()
-        if isinstance(self._answer, str):
-            # A full pipe would stop the program; its end is the link's.
-            for _ in self._tunnel.proc.stdout:
-                pass
+        except Exception:
+            self._answer = TunnelFailed(OUR_FAULT)
+            raise  # to the terminal, with its traceback
+        finally:
+            self._answered.set()
+        if self._program and isinstance(self._answer, str):
+            self._program.wait()
 
-    def _start_tunnel(self) -> str:
+    def _open_tunnel(self) -> str:
+        """The link's address. Raises TunnelFailed, or UserError for a bad server address."""
         host, port, certificate = self._share_server()
-        _check_program()
-        self._tunnel = QuietTunnel(host, port, *self._here, self._token, certificate)
-        self._tunnel.closing = self._closing
-        try:
-            return self._tunnel.start_tunnel()
-        except ChecksumMismatchError as error:
-            Path(tunneling.BINARY_PATH).unlink()  # gradio would leave it there, and run it
-            raise TunnelFailed(
-                "the tunnel program came with a wrong checksum; it is deleted"
-            ) from error
-        except NETWORK_ERRORS as error:
-            raise TunnelFailed(
-                f"the tunnel program cannot be fetched: {_network(error)}"
-            ) from error
-        except OSError as error:
-            raise TunnelFailed(
-                f"the tunnel program cannot be kept or run: {_disk(error)}"
-            ) from error
+        server = (host, port, *self._local, self._token, certificate)
+        self._program = TunnelProgram(self._closing, *server)
+        address = _parsed(self._program.start_tunnel())
+        self._on_open(address.hostname or "")
+        return (address if self._server else address._replace(scheme="https")).geturl()
 
     def _share_server(self) -> tuple[str, int, str | None]:
-        """Host, port and certificate file of a share server: one's own, or of gradio's."""
-        if self._server:
-            check_server(self._server)
-            host, _, port = self._server.rpartition(":")
-            return host, int(port), None
-        try:
-            answer = httpx.get(networking.GRADIO_API_SERVER, timeout=TIMEOUT_SECONDS)
-            answer.raise_for_status()
-        except NETWORK_ERRORS as error:
-            raise TunnelFailed(
-                f"gradio's share server gives no address: {_network(error)}"
-            ) from error
-        try:
-            (found, *_) = answer.json()
-            certificate = Path(self._folder.name) / "certificate.pem"
-            certificate.write_text(found["root_ca"])
-            return found["host"], int(found["port"]), str(certificate)
-        except (ValueError, KeyError, TypeError) as error:
-            raise TunnelFailed(
-                "gradio's share server gives an answer that is no address"
-            ) from error
+        """Host, port and certificate file of the share server: one's own, or one of gradio's."""
+        if not self._server:
+            return gradio_share_server(Path(self._folder.name))
+        check_server(self._server)
+        host, _, port = self._server.rpartition(":")
+        return host, int(port), None
+
+
+def _parsed(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        raise TunnelFailed("the tunnel program gives an address that is none") from error
 
 
 def open_in_background(link: ShareLink, password: str = "") -> threading.Thread:
-    """Open a link, tell of it and of its end on the terminal, and close it when the app ends."""
+    """Open a link, report it and its end on the terminal, and close it when the app ends."""
 
     def run() -> None:
         say(link.open(password=password))
@@ -213,29 +143,3 @@ def open_in_background(link: ShareLink, password: str = "") -> threading.Thread:
     thread = threading.Thread(target=run, name="share link watch", daemon=True)
     thread.start()
     return thread
-
-
-def _check_program() -> None:
-    """gradio compares checksums after a download only. Raises NoLink for another program."""
-    path, expected = Path(tunneling.BINARY_PATH), tunneling.CHECKSUMS.get(tunneling.BINARY_URL)
-    if path.exists() and expected:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != expected:
-            raise TunnelFailed(f"{path} is not gradio's tunnel program (wrong checksum); delete it")
-
-
-def _network(error: Exception) -> str:
-    """What went wrong on the way, and the proxy variable that may be why."""
-    if isinstance(error, httpx.HTTPStatusError):
-        return f"status {error.response.status_code}"
-    proxy = next((name for name in PROXIES if os.environ.get(name)), None)
-    return _first_line(error) + (f" (through the proxy of {proxy})" if proxy else "")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-def _disk(error: OSError) -> str:
-    path = f" ({error.filename}; HF_HOME names another folder)" if error.filename else ""
-    return f"{error.strerror or _first_line(error)}{path}"

@@ -1,6 +1,6 @@
-"""What pages send for a function to look at: kept in memory until it has, and only so much of it.
+"""Uploads of the page: kept in memory until a function reads them, within limits.
 
-gradio would write every upload to the disk, keep all of them for a while, and give them out again.
+gradio would write every upload to the disk, keep all of them for a while, and serve them again.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from webapp.limits import MAX_UPLOADED, MAX_UPLOADS, MAX_UPLOADS_OF_PEER, UPLOAD
 
 NO_UPLOAD = "This is no upload. Send one file of a multipart form, in the field files."
 TOO_LARGE = f"The file is over {MAX_UPLOADED // 2**20} MiB. Send a smaller one."
-GONE = "This picture is not here any more. Drop it again."
+EXPIRED = "This picture is not here any more. Drop it again."
 MAX_NAME_CHARACTERS = 100
-MAX_PARTS, MAX_PART_HEADER_BYTES = 10, 4096  # of a form that are looked at
+MAX_PARTS, MAX_PART_HEADER_BYTES = 10, 4096  # of a form that are read
 
 
 @dataclass(frozen=True)
@@ -40,36 +40,38 @@ class Upload:
 
 
 class Uploads:
-    """The newest, of each peer and of all."""
+    """The newest uploads of each peer address, and of all. Thread-safe."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._kept: OrderedDict[str, Upload] = OrderedDict()  # by path, the oldest first
-        self._changing = threading.Lock()
+        self._lock = threading.Lock()
         self.route = Route("/gradio_api/upload", self._receive, methods=["POST"])
 
     def __contains__(self, path: object) -> bool:
         return path in self._kept
 
     def put(self, name: str, content: bytes, peer: str) -> str:
-        """The path by which the page names it: where gradio would have written it."""
+        """Keep an upload. Returns the path by which the page refers to it, where gradio would have
+        written it."""
         from gradio.utils import get_upload_folder
 
-        path = str(Path(get_upload_folder()).resolve() / secrets.token_hex(16) / _plain(name))
-        with self._changing:
+        path = str(Path(get_upload_folder()).resolve() / secrets.token_hex(16) / _safe_name(name))
+        with self._lock:
             self._kept[path] = Upload(content, peer, time.monotonic())
-            for surplus in [*self._surplus(peer)]:
-                del self._kept[surplus]
+            for old in self._surplus(peer):
+                del self._kept[old]
         return path
 
     def take(self, path: str) -> bytes:
-        """Raises UserError where it has been taken, or had to make room."""
-        with self._changing:
+        """Remove an upload and return its content. Raises UserError where it is no longer kept."""
+        with self._lock:
             upload = self._kept.pop(path, None)
         if upload is None:
-            raise UserError(GONE)
+            raise UserError(EXPIRED)
         return upload.content
 
     def _surplus(self, peer: str) -> set[str]:
+        """The paths beyond the limits."""
         too_old = time.monotonic() - UPLOAD_KEPT_SECONDS
         paths, of_peer = [*self._kept], [p for p, u in self._kept.items() if u.peer == peer]
         old = {path for path, upload in self._kept.items() if upload.since < too_old}
@@ -77,14 +79,14 @@ class Uploads:
 
     async def _receive(self, http: HttpRequest) -> Response:
         try:
-            name, content = file_of(http.headers.get("content-type", ""), await http.body())
+            name, content = uploaded_file(http.headers.get("content-type", ""), await http.body())
         except Refusal as refusal:
             return answer_of(refusal)
         return JSONResponse([self.put(name, content, address_of(http))])
 
 
-def file_of(content_type: str, body: bytes) -> tuple[str, bytes]:
-    """Name and content of the first file in the field "files" of a form (RFC 7578).
+def uploaded_file(content_type: str, body: bytes) -> tuple[str, bytes]:
+    """Name and content of the first file in the field "files" of a multipart form (RFC 7578).
 
     Raises Refusal: 400 where there is none, 413 where it is too large.
     """
@@ -100,12 +102,12 @@ def file_of(content_type: str, body: bytes) -> tuple[str, bytes]:
     raise Refusal(400, NO_UPLOAD)
 
 
-def _parts(body: bytes, mark: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Header fields and content of each part; what is not closed is none."""
-    found = body.find(mark)
+def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Header fields and content of each part. A part without its closing boundary is left out."""
+    found = body.find(boundary)
     while found >= 0:
-        start = found + len(mark)
-        end = body.find(b"\r\n" + mark, start)
+        start = found + len(boundary)
+        end = body.find(b"\r\n" + boundary, start)
         if end < 0 or body.startswith(b"--", start):
             return
         head, _, content = body[start:end].partition(b"\r\n\r\n")
@@ -114,7 +116,7 @@ def _parts(body: bytes, mark: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _file_name(head: bytes) -> str | None:
-    """The name of the file in the field "files"; None where the part is another."""
+    """The file name in a part's header fields; None where it is not a file in the field "files"."""
     for line in head[:MAX_PART_HEADER_BYTES].split(b"\r\n"):
         field, _, value = line.partition(b":")
         if field.strip().lower() == b"content-disposition":
@@ -124,6 +126,6 @@ def _file_name(head: bytes) -> str | None:
     return None
 
 
-def _plain(name: str) -> str:
-    """A name that could be a file's, and leads nowhere."""
+def _safe_name(name: str) -> str:
+    """A file name without path separators or special characters."""
     return re.sub(r"[^\w .-]+", "_", name)[-MAX_NAME_CHARACTERS:].strip(". ") or "upload"

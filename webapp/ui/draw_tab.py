@@ -18,7 +18,8 @@ from sampling.image import DARK_NOTE, PROBLEMS, Picture, file_stem
 from sampling.model_info import is_lora_folder
 from sampling.request import Request
 from webapp.client_address import client_of
-from webapp.limits import Limits
+from webapp.gradio_patches import event_data
+from webapp.job import NotSaved, PromptTruncated, Step
 from webapp.queue import Client
 from webapp.ui import strings
 from webapp.ui.compare_tab import SLIDER, CompareTab
@@ -35,7 +36,7 @@ from webapp.ui.prompt_form import PromptForm
 from webapp.ui.prompt_suggestions import proposals
 from webapp.ui.settings import Settings
 from webapp.uploads import Uploads
-from webapp.worker import Job, NotSaved, PromptTruncated, Queued, Step, Worker
+from webapp.worker import Job, Queued, Worker
 
 if TYPE_CHECKING:
     from sampling.variants import SlotGenerator
@@ -100,7 +101,7 @@ class DrawTab:
         is_lora = folder is not None and is_lora_folder(str(folder))
         self._picker = ModelPicker(generator.name, models, is_lora)
         with gr.Accordion(strings.SETTINGS, open=False, elem_id="settings"):
-            limits = getattr(self._worker, "limits", Limits())
+            limits = self._worker.limits
             elsewhere = {"prompt": self._form.prompt, "lora_scale": self._picker.lora_scale}
             self._settings = Settings(
                 elsewhere, self._form.new_seed, self._size, limits, init_image
@@ -191,7 +192,7 @@ class DrawTab:
     def _restore_from_history(self, clicked: gr.EventData) -> dict:
         """Fill in the settings of an earlier drawing; the browser itself shows its images."""
         filled = self._fill(str(event_value(clicked, "link")))
-        state = restored_state(clicked._data)
+        state = restored_state(event_data(clicked))
         if state is None:
             return filled
         status = filled.get(self.status, "") + state.status
@@ -273,7 +274,7 @@ class DrawTab:
         for event in job:
             match event:
                 case Queued() | Step():
-                    images = event.expected if isinstance(event, Step) else ()
+                    images = event.preview if isinstance(event, Step) else ()
                     yield {self.status: pace.text(event)} | self._shown.preview_of(images)
                 case PromptTruncated() | NotSaved():
                     result.problems[notice(event)] = None

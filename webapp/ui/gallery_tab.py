@@ -16,7 +16,7 @@ from sampling.request import MAX_PROMPT_CHARACTERS
 from webapp.gallery_folder import Gallery, GalleryImage, GalleryPage
 from webapp.limits import MAX_GALLERY_SEARCHED
 from webapp.ui import strings
-from webapp.ui.messages import data_uri, note
+from webapp.ui.messages import data_uri, event_value, note
 from webapp.ui.permalink import link_to
 
 
@@ -68,7 +68,7 @@ class GalleryTab:
     def _show(self, number: int, words: str, status: str = "") -> dict:
         """The update that shows a page; `status`: HTML to begin the status line with."""
         try:
-            page = self._gallery.shelf(max(0, number), words[:MAX_PROMPT_CHARACTERS])
+            page = self._gallery.page(max(0, number), words[:MAX_PROMPT_CHARACTERS])
         except UserError as error:
             return {self._status: status + note(str(error), problem=True)}
         return {
@@ -81,7 +81,7 @@ class GalleryTab:
 
     def _delete(self, number: int, words: str, clicked: gr.EventData) -> dict:
         try:
-            self._gallery.delete(str(clicked._data["delete"]))
+            self._gallery.delete(str(event_value(clicked, "delete")))
         except UserError as error:
             return self._show(number, words, note(str(error), problem=True))
         except (KeyError, TypeError):
@@ -111,7 +111,8 @@ def _item(entry: GalleryImage) -> str:
     sure = escape(strings.DELETE_SURE_OF.format(prompt=entry.request.prompt))
     return (
         f'<li><a href="gallery/{escape(quote(entry.name))}" target="_blank">'
-        f'<img src="{data_uri(entry.small)}" alt="{prompt}"></a><p title="{prompt}">{prompt}</p>'
+        f'<img src="{data_uri(entry.thumbnail)}" alt="{prompt}"></a>'
+        f'<p title="{prompt}">{prompt}</p>'
         f'<p><a href="{escape(link_to(entry.request))}" '
         f'aria-label="{escape(strings.DRAW_AGAIN_OF.format(prompt=entry.request.prompt))}">'
         f"{strings.DRAW_AGAIN}</a>"

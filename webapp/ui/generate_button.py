@@ -13,8 +13,8 @@ from webapp.ui import strings
 from webapp.ui.messages import note
 
 if TYPE_CHECKING:
+    from webapp.job import Job
     from webapp.ui.sequential_draws import SequentialDraws
-    from webapp.worker import Job
 
 
 class GenerateButton:

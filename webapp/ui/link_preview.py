@@ -93,7 +93,7 @@ def address_of_page(http: HttpRequest) -> str:
     Else "", which makes links relative: a visitor must not put a host name into the page.
     """
     hosts: AllowedHosts | None = getattr(http.app.state, "hosts", None)
-    if hosts is None or not hosts.is_said(http.url.hostname or ""):
+    if hosts is None or not hosts.is_listed(http.url.hostname or ""):
         return ""
     is_https = http.headers.get("x-forwarded-proto") == "https"
     port = f":{http.url.port}" * bool(http.url.port) if not is_https else ""

@@ -15,10 +15,11 @@ from PIL import Image
 from core.printable import printable
 from core.wording import scorer_of
 from sampling.request import Request
+from webapp.gradio_patches import event_data
+from webapp.job import NotSaved, PromptTruncated, Queued, Step
 from webapp.ui import strings
 from webapp.ui.permalink import init_image_digest, link_to
 from webapp.ui.run_scores import scores_of
-from webapp.worker import NotSaved, PromptTruncated, Queued, Step
 
 KEEP_SEED = f' (<button type="button" data-kept="{strings.SEED_KEPT}">{strings.KEEP_SEED}</button>)'
 # A component's own script: a press of that button becomes a click event of the component.
@@ -68,7 +69,7 @@ def notice(event: PromptTruncated | NotSaved) -> str:
 def event_value(event: gr.EventData, name: str) -> object:
     """What a component's script sends with an event; None where it does not, as anybody can make
     up an event."""
-    return event._data.get(name) if isinstance(event._data, dict) else None
+    return event_data(event).get(name)
 
 
 def head(title: str, name: str, run: dict) -> str:

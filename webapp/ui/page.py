@@ -13,7 +13,7 @@ from gradio.blocks import Block
 from sampling.variants import SlotGenerator
 from webapp.comparison import Variants
 from webapp.gallery_folder import Gallery
-from webapp.gradio_patches import mend_gradio
+from webapp.gradio_patches import apply_patches
 from webapp.limits import MAX_QUEUED
 from webapp.named_endpoint import add_endpoint
 from webapp.ui import strings
@@ -50,7 +50,7 @@ class Page:
     ):  # fmt: skip
         """`variants`: what a tab compares the model with; `title`: the model's own where empty;
         `models`: others to choose from; `gallery`: the owner's images, if they are saved."""
-        mend_gradio()
+        apply_patches()
         self._worker, self._image_store = worker, ImageStore()
         self._variants, self._models, self._gallery = variants, models, gallery
         own = worker.generator.title or worker.generator.name

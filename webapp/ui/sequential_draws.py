@@ -9,8 +9,9 @@ import gradio as gr
 from sampling.image import Picture
 from sampling.request import SEEDS, Cancelled, Request
 from webapp.client_address import client_of
+from webapp.job import Job, NotSaved, PromptTruncated
 from webapp.ui.messages import ProgressText, note, notice
-from webapp.worker import Job, NotSaved, PromptTruncated, Worker
+from webapp.worker import Worker
 
 if TYPE_CHECKING:
     from sampling.generator import PictureGenerator
