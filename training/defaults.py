@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-from training.checkpoint import state_of
-
 RANK = 4
 OF_LORA = ("rank", "lora_alpha", "lora_dropout", "merge_lora")  # options: who gives one means LoRA
 LORA_TARGETS = ("to_k", "to_q", "to_v", "to_out.0")
@@ -52,6 +50,8 @@ def _options_of_checkpoint(output: Path, wanted: str | None) -> dict:
 
     A damaged checkpoint is passed over here; who resumes from it will say so.
     """
+    from training.checkpoint import state_of  # torch: not for --help
+
     if wanted is None:
         return {}
     named = [place for place in (Path(wanted), output / wanted) if place.is_dir()]
