@@ -8,10 +8,10 @@ from pathlib import Path
 from core.errors import exit_with_sentence
 from training.config import Config
 from training.dataset import CaptionedImages
+from training.final_save import reserve_on_hub, save_model, tell
 from training.latents import encode_once
 from training.loop import train
 from training.model import load_model
-from training.model_output import reserve_on_hub, save_model, tell
 from training.run import start_run
 from training.subject import with_class
 from training.weights import WEIGHTS

@@ -15,7 +15,7 @@ from core.errors import Stopped, UserError
 from training.config import Config
 from training.dataset import order
 from training.loop import train
-from training.optimizer import learning_rates
+from training.optimizer_step import learning_rates
 
 
 def trained(config: Config, preview=None):

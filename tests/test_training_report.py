@@ -11,7 +11,7 @@ from PIL import Image
 from core.chart import figure, round_ticks, tick_words
 from core.errors import UserError
 from training.config import Config
-from training.curves import TrainingHistory, chart, duration
+from training.history import TrainingHistory, chart, duration
 from training.model_card import model_card
 from training.report import HardExample, records_of, write_report
 

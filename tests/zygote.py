@@ -27,7 +27,7 @@ import train_text_to_image
 from core import disk
 from core.errors import exit_with_sentence
 from core.signals import ENDING, DeferredSignals
-from training import checkpoint, checkpointing, fallback_save, latents, weights
+from training import checkpoint_files, checkpoints, full_disk, latents, weights
 from training.config import Config
 
 torch.set_num_threads(1)
@@ -40,7 +40,7 @@ class Crash:
     def __init__(self, folder: str, at: int | None, counted: Path):
         self.folder, self.at, self.counted, self.number = str(folder), at, counted, 0
         sys.addaudithook(self._audit)
-        plain = checkpoint.save_file
+        plain = checkpoint_files.save_file
 
         def save_file(tensors, path):  # written by Rust, which tells no hook
             self.operation(f"before {path}")
@@ -49,7 +49,7 @@ class Crash:
                 os.truncate(path, os.path.getsize(path) // 2)
             self.operation(f"after {path}")
 
-        checkpoint.save_file = save_file
+        checkpoint_files.save_file = save_file
 
     def _audit(self, event: str, arguments: tuple) -> None:
         if event not in CHANGES or not str(arguments[0]).startswith(self.folder):
@@ -70,19 +70,19 @@ class Crash:
 
 def at_save(step: int, action) -> None:
     """Do `action` when the run begins to save checkpoint `step`."""
-    plain = checkpointing.Checkpoints.write
+    plain = checkpoints.Checkpoints.write
 
     def write(self, *arguments):
         if self.step == step:
             action()
         return plain(self, *arguments)
 
-    checkpointing.Checkpoints.write = write
+    checkpoints.Checkpoints.write = write
 
 
 def others_fill(disk: Path, after: int) -> None:
     """After step `after`, other programs take all the room that a disk has left."""
-    plain = checkpointing.Checkpoints.step_to
+    plain = checkpoints.Checkpoints.step_to
 
     @contextmanager
     def step_to(self, step: int):
@@ -93,7 +93,7 @@ def others_fill(disk: Path, after: int) -> None:
                 while True:
                     file.write(bytes(4096))
 
-    checkpointing.Checkpoints.step_to = step_to
+    checkpoints.Checkpoints.step_to = step_to
 
 
 def note_encoded(log: int, kill_at: int | None) -> None:
@@ -114,7 +114,7 @@ def note_encoded(log: int, kill_at: int | None) -> None:
 
 def note_steps(log: int) -> None:
     """Write an x for each step that is taken, and an exclamation mark for a signal."""
-    plain = checkpointing.Checkpoints.step_to
+    plain = checkpoints.Checkpoints.step_to
 
     @contextmanager
     def step_to(self, step: int):
@@ -128,7 +128,7 @@ def note_steps(log: int) -> None:
         os.write(log, b"!")
         noting(self, *arguments)
 
-    checkpointing.Checkpoints.step_to, DeferredSignals._note = step_to, note
+    checkpoints.Checkpoints.step_to, DeferredSignals._note = step_to, note
 
 
 def no_room(limit: int) -> None:
@@ -150,9 +150,9 @@ def run(task: dict) -> None:
             plain(self, *arguments)
 
         weights.Learner.save = save
-    fallback_save.SECONDS_OF_WAITING = 0
+    full_disk.SECONDS_OF_WAITING = 0
     elsewhere = Path(task.get("elsewhere", f"{folder}-elsewhere"))
-    fallback_save.places = lambda *_: iter([elsewhere])
+    full_disk.places = lambda *_: iter([elsewhere])
     if "encoded" in task:
         log = os.open(task["encoded"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         note_encoded(log, task.get("kill_at"))

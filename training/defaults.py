@@ -50,7 +50,7 @@ def _options_of_checkpoint(output: Path, wanted: str | None) -> dict:
 
     A damaged checkpoint is passed over here; who resumes from it will say so.
     """
-    from training.checkpoint import state_of  # torch: not for --help
+    from training.checkpoint_files import state_of  # torch: not for --help
 
     if wanted is None:
         return {}

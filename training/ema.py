@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from training.checkpoint import is_sharded
+from training.sharding import is_sharded
 
 
 class Ema:

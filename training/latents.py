@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from core.errors import UserError
-from training.checkpoint import fingerprint_of
+from training.checkpoint_files import fingerprint_of
 from training.dataset import (
     bucket_of,
     bucket_shape,

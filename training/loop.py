@@ -10,12 +10,12 @@ from contextlib import closing, nullcontext
 import torch
 
 from core.errors import Stopped, UserError
-from training.checkpointing import Checkpoints
+from training.checkpoints import Checkpoints
 from training.dataset import random_at
 from training.latents import Batch
 from training.micro_batches import deal, filled
 from training.objective import Objective
-from training.optimizer import BOUND_TO_THE_END, descent_for, learning_rates
+from training.optimizer_step import BOUND_TO_THE_END, descent_for, learning_rates
 from training.progress import Progress
 from training.validation import Preview, Score, Validation
 

@@ -11,8 +11,8 @@ from diffusers.utils import convert_state_dict_to_diffusers
 from safetensors.torch import save_file
 
 from core.layouts import KOHYA_FILE, LORA_FILE, hub_name, kohya_name
-from training.checkpoint import whole
 from training.model import refuse_non_finite
+from training.sharding import whole
 
 Tensors = dict[str, torch.Tensor]
 WIDTH_OF_SD2 = 1024  # of the text that its UNets listen to

@@ -16,7 +16,7 @@ from core.layouts import LORA_FILE, hub_names
 from core.model_files import check_files
 from core.model_folder import settle
 from data.caption_tokens import tokenizer_of
-from training.checkpoint import fingerprint_of
+from training.checkpoint_files import fingerprint_of
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 

@@ -15,7 +15,7 @@ from core.layouts import KOHYA_FILE
 from core.printable import UNSEEN
 from core.wording import amount, scorer_of
 from training.config import Config
-from training.curves import TrainingHistory
+from training.history import TrainingHistory
 from training.report import changed, looks_of, words_of
 
 TOLD = (  # options that a model card always names

@@ -2,7 +2,8 @@
 
 import argparse
 import math
-from dataclasses import Field, field
+import shlex
+from dataclasses import Field, field, fields
 from typing import Any, get_args
 
 from core.errors import UserError
@@ -84,3 +85,19 @@ def check(each: Field, value: Any) -> None:
         words, holds = RULES[name]
         if not (math.isfinite(value) and holds(value, bound)):
             raise UserError(f"--{each.name} is {value}; it must be {words} {bound}.")
+
+
+def flags(config, other=None) -> str:
+    """The options of a run that differ from those of `other`, or from what they are if unset; not
+    the token of the hub, which is no word for a terminal or a log."""
+    words = []
+    for each in fields(config):
+        value = getattr(config, each.name)
+        if each.name == "hub_token" or value == (
+            getattr(other, each.name) if other else each.default
+        ):
+            continue
+        words.append(f"--{each.name}")
+        if value is not True:
+            words += map(str, value if isinstance(value, tuple) else (value,))
+    return shlex.join(words)

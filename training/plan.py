@@ -18,8 +18,8 @@ from core.precision import fastest_precision
 from core.wording import amount, size
 from training.memory import BaseModel, MemoryNeeds, UnknownMemory
 from training.model import DTYPES
+from training.option import flags
 from training.option_warnings import IN_BACKWARD
-from training.shell_command import flags
 
 CARDS = (8, 12, 16, 24, 40, 80)  # GB
 PARTS = ("UNet", "text encoder")  # that can learn

@@ -17,9 +17,9 @@ from core.run_log import records_in
 from core.wording import amount
 from data.images import ImageFormat, Unreadable, opened
 from training.config import Config
-from training.curves import STYLE as CURVES_STYLE
-from training.curves import TrainingHistory, chart
 from training.defaults import meant_by
+from training.history import STYLE as CURVES_STYLE
+from training.history import TrainingHistory, chart
 
 SHOWN = 12  # of the hardest pictures, with thumbnails
 LISTED = 1_000  # of the others

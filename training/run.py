@@ -29,10 +29,10 @@ from core.precision import cost_of_bf16, fastest_precision
 from core.shortage import OUT, is_out_of_memory, limit_of_memory
 from core.signals import DeferredSignals
 from core.terminal import complain
-from training.checkpoint import MANIFEST, clear_leftovers
-from training.cpu_speed import keep_memory
+from training.checkpoint_files import MANIFEST, clear_leftovers
+from training.cpu_speedups import keep_memory
 from training.defaults import as_begun
-from training.disk_reserve import DiskReserve
+from training.full_disk import DiskReserve
 from training.option_warnings import notes_on
 from training.optional_packages import refuse_missing
 from training.plan import plan

@@ -13,7 +13,7 @@ import torch
 from core.chart import figure, label
 from core.errors import UserError
 from training.best_checkpoint import CLIP, HELD_OUT, Criterion
-from training.checkpoint import BEST
+from training.checkpoint_files import BEST
 from training.dataset import random_at
 from training.model import captions_beside
 from training.objective import Objective

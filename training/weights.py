@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
-from torch.distributed.device_mesh import init_device_mesh
 
 from core.errors import UserError, reason_of
 from core.layouts import KOHYA_FILE, LORA_FILE, hub_name
 from core.model_folder import replaced_model
-from training.checkpoint import OPTIMIZER, Files, gathered, load, local
-from training.cpu_speed import speed_up
+from training.checkpoint_files import OPTIMIZER, load
+from training.cpu_speedups import speed_up
 from training.ema import Ema
 from training.lora import alpha_of, diffusers_names, in_kohya_layout, write_lora
 from training.model import (
@@ -25,6 +24,7 @@ from training.model import (
     part_in,
     write_pipeline,
 )
+from training.sharding import Files, gathered, local, shard
 
 BESIDE_WEIGHTS = 8 * 2**20  # bytes of configs, tokenizer, card
 LORA_OF_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -272,16 +272,6 @@ def channels_last(part: torch.nn.Module) -> None:
     for weight in part.parameters():
         if weight.ndim == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-
-
-def shard(part: torch.nn.Module) -> None:
-    """Split the weights of a part over all processes, block by block (FSDP, Zhao et al. 2023)."""
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = init_device_mesh(part.device.type, (torch.distributed.get_world_size(),))
-    blocks = [*getattr(part, "down_blocks", ()), *getattr(part, "up_blocks", ())]
-    for module in [*blocks, part]:
-        fully_shard(module, mesh=mesh)
 
 
 def _of_average(path: str) -> str:

@@ -10,23 +10,21 @@ from pathlib import Path
 
 from core.errors import Stopped, UserError, reason_of
 from core.files import NotWritable, unwritable, vanish
-from training.checkpoint import (
+from training.checkpoint_files import (
     OPTIMIZER,
     REHEARSAL,
-    Files,
     bytes_of,
     changes,
     find,
-    gathered,
     load,
     prune,
     save,
     state_of,
     what_is_wrong,
 )
-from training.disk_reserve import require
-from training.fallback_save import FallbackCheckpoint, kept_somewhere
-from training.shell_command import flags
+from training.full_disk import FallbackCheckpoint, kept_somewhere, require
+from training.option import flags
+from training.sharding import Files, gathered
 
 TRIES = 10  # of a checkpoint that failed, until the next one is due
 

@@ -1,9 +1,10 @@
-"""Where what was learned goes when OUTPUT_DIR cannot take it: elsewhere, or there once there is
-room. As long as the process lives, nothing is lost."""
+"""A disk that fills up while a run trains: room reserved from the first step on, and where what was
+learned goes if OUTPUT_DIR cannot take it all the same."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,12 +12,65 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from core.disk import ReservedSpace
 from core.errors import UserError
 from core.files import NotWritable
-from training.checkpoint import Files
-from training.disk_reserve import require
+from core.wording import size
+from training.sharding import Files
 
+ROUNDING = 2**20  # bytes: files take whole blocks, and folders take some too
 SECONDS_BETWEEN_TRIES, SECONDS_OF_WAITING = 10, 15 * 60
+
+
+class DiskReserve:
+    """What a checkpoint and the model will take is set aside before the first step, so that a disk
+    that others fill meanwhile cannot cost what was trained.
+
+    It is a file without a name, which goes with its process, however that ends.
+    """
+
+    def __init__(self, output: Path):
+        self.output = output
+        self.checkpoint, self.model = 0, 0  # bytes
+        self._reserve: ReservedSpace | None = None
+
+    def take(self, checkpoint: int, model: int) -> None:
+        """Raises `UserError` where there is no room for a model of so many bytes."""
+        self.checkpoint, self.model = checkpoint, model
+        try:
+            self._reserve = ReservedSpace(self.output)
+            self._reserve.hold(model)
+        except OSError as error:
+            raise UserError(
+                f"{self.output} has no room for the model, which takes {size(model)} "
+                f"({error.strerror}): make room, or choose another --output_dir."
+            ) from error
+        self.take_back()
+
+    def lend(self) -> None:
+        """Let go what a checkpoint takes; the model's room stays."""
+        if self._reserve:
+            self._reserve.hold(min(self.model, self._reserve.size))
+
+    def take_back(self) -> None:
+        """Set aside what the next checkpoint takes, if that is there."""
+        if self._reserve:
+            with suppress(OSError):  # the model has its room, and a run goes on without the other
+                self._reserve.hold(self.model + self.checkpoint + ROUNDING)
+
+    def release(self) -> None:
+        """Let all of it go: for the model, or for what is saved in its stead."""
+        if self._reserve:
+            self._reserve.close()
+        self._reserve = None
+
+
+def require(folder: Path, needed: int) -> None:
+    """Raise `NotWritable` where a file system has less than `needed` bytes free: then nobody's last
+    bytes are taken for half a file."""
+    free = shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
+    if free < needed:
+        raise NotWritable(f"{folder} has {size(free)} free, and {size(needed)} are needed.")
 
 
 class FallbackCheckpoint(NamedTuple):

@@ -8,9 +8,9 @@ from functools import partial
 import torch
 from diffusers.optimization import get_scheduler
 
-from training.checkpoint import is_sharded
-from training.cpu_speed import clip
+from training.cpu_speedups import clip
 from training.muon import Muon
+from training.sharding import is_sharded
 
 Weights = dict[str, torch.nn.Parameter]
 

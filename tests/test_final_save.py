@@ -17,7 +17,7 @@ import train_text_to_image
 from core.errors import UserError
 from sampling.generator import Generator
 from sampling.preview import Preview
-from training.model_output import hard_pictures, keep_examples
+from training.final_save import hard_pictures, keep_examples
 from webapp.ui.examples import examples_of
 
 

@@ -1,4 +1,4 @@
-"""training/optimizer.py against torch's own optimizers and diffusers' own schedules."""
+"""training/optimizer_step.py against torch's own optimizers and diffusers' own schedules."""
 
 import math
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 
 from training.config import Config
-from training.optimizer import OptimizerStepper, StepperInBackward, descent_for, learning_rates
+from training.optimizer_step import OptimizerStepper, StepperInBackward, descent_for, learning_rates
 
 RATES = (1e-2, 3e-3, 5e-2)
 
