@@ -20,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 
 from core.captions import Captions, captions_of
+from core.command_line import ArgumentParser
 from core.errors import UserError, exit_with_sentence
 from core.inputs import is_folder
 from core.modules import module_if_here
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="metrics.py",
         description="Did it get better? Score a model, and compare it with its base.",
     )

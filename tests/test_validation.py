@@ -95,7 +95,7 @@ def test_the_base_model_is_measured_first_and_then_every_look(tiny_model, tmp_pa
 
 def test_looks_may_be_counted_in_epochs(tiny_model, tmp_path):
     config = config_for(tiny_model, tmp_path, validation_epochs=2)
-    assert config.steps_between_looks(pictures=12, global_batch=4) == 6
+    assert config.steps_between_validations(pictures=12, global_batch=4) == 6
 
 
 def test_the_best_look_is_kept_as_a_model_of_its_own(measured):

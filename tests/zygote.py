@@ -27,7 +27,17 @@ import train_text_to_image
 from core import disk
 from core.errors import exit_with_sentence
 from core.signals import ENDING, DeferredSignals
-from training import checkpoint_files, checkpoints, full_disk, latents, weights
+from training import (  # noqa: F401  what main needs, once for all
+    checkpoint_files,
+    checkpoints,
+    final_save,
+    full_disk,
+    latents,
+    loop,
+    run,
+    subject,
+    weights,
+)
 from training.config import Config
 
 torch.set_num_threads(1)

@@ -323,7 +323,7 @@ class Config:
         """Optimizer steps of the whole run over `pictures`, `global_batch` of them at a time."""
         return self.max_train_steps or math.ceil(self.num_train_epochs * pictures / global_batch)
 
-    def steps_between_looks(self, pictures: int, global_batch: float) -> int:
+    def steps_between_validations(self, pictures: int, global_batch: float) -> int:
         """Optimizer steps from one look at held-out loss and pictures to the next."""
         if self.validation_epochs is None:
             return self.validation_steps

@@ -79,7 +79,7 @@ def _kept(checkpoints) -> str:
     return f"What was trained is kept: {kept}; only the saving is left to be done."
 
 
-def tell(
+def write_extras(
     learner, latents, config, run, manifest: dict, state: dict, beside: Beside | None = None
 ) -> None:
     """Write what goes with the model, then the report, then upload: what fails takes nothing along.

@@ -44,7 +44,8 @@ def idle(default: Any, reason: str) -> Any:
 
 def argument(each: Field) -> dict:
     """What `add_argument` needs to know of an option."""
-    default = "" if each.default in (None, "", (), False) else f" (default: {each.default})"
+    unsaid = each.default is False or each.default in (None, "", ())
+    default = "" if unsaid else f" (default: {each.default})"
     told = {
         "default": each.default,
         "help": (each.metadata["help"] + default).replace("%", "%%"),

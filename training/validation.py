@@ -39,7 +39,7 @@ class Validation:
         self.learner, self.latents, self.config, self.run = learner, latents, config, run
         self.preview, self.score = preview, score if preview else None
         several = latents.pictures_per_step(run.global_batch)
-        self.every = config.steps_between_looks(len(latents), several)
+        self.every = config.steps_between_validations(len(latents), several)
         self.measure = HELD_OUT if latents.held_out else CLIP if self.score else None
         # Of the base model and of the best look: one value a held-out picture or prompt.
         self.state = {"looked": -1, "best": None, "unimproved": 0, "base": None, "values": None}
