@@ -70,15 +70,16 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bits_as_an_unbroken_one(ti
         assert_equal(trained(replace(broken, resume_from_checkpoint=checkpoint)), unbroken)
 
 
-def test_a_run_with_muon_resumes_with_the_same_bits_and_not_with_another_optimizer(
-    tiny_model, tmp_path
+@pytest.mark.parametrize(("optimizer", "rate"), [("muon", 0.02), ("prodigy", 1.0)])
+def test_a_run_resumes_with_the_same_bits_and_not_with_another_optimizer(
+    tiny_model, tmp_path, optimizer, rate
 ):
     config = config_for(
-        tiny_model, tmp_path, optimizer="muon", checkpointing_steps=2, learning_rate=0.02
+        tiny_model, tmp_path, optimizer=optimizer, checkpointing_steps=2, learning_rate=rate
     )
     unbroken, resumed = trained(config), replace(config, resume_from_checkpoint="latest")
     assert_equal(trained(resumed), unbroken)
-    with pytest.raises(UserError, match="--optimizer was muon, now adamw"):
+    with pytest.raises(UserError, match=f"--optimizer was {optimizer}, now adamw"):
         trained(replace(resumed, optimizer="adamw"))
 
 
@@ -139,7 +140,10 @@ def test_a_step_whose_loss_is_no_number_is_not_taken_and_its_picture_is_named(
     assert log_of(config)[-1]["skipped"] == 1
 
 
-@pytest.mark.parametrize("optimizer", [{}, {"optimizer": "muon"}, {"optimizer_in_backward": True}])
+@pytest.mark.parametrize(
+    "optimizer",
+    [{}, {"optimizer": "muon"}, {"optimizer": "prodigy"}, {"optimizer_in_backward": True}],
+)
 def test_a_step_that_is_not_taken_changes_nothing(tiny_model, tmp_path, optimizer):
     config = config_for(tiny_model, tmp_path, max_train_steps=1, **optimizer)
     run, learner, latents = prepared(config)

@@ -87,7 +87,7 @@ def test_steps_are_those_of_torch_clipped_and_at_the_rate_of_each(run, plain, sc
 
 
 def test_a_step_whose_gradient_is_no_number_is_not_taken(run):
-    for name in ("adamw", "muon"):
+    for name in ("adamw", "muon", "prodigy"):
         weights = weights_of()
         descent = OptimizerStepper(weights, config_of(optimizer=name), run)
         give_gradients(weights, 0)

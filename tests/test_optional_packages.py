@@ -14,6 +14,7 @@ from training.optional_packages import refuse_missing
 NEEDED = {"pretrained_model_name_or_path": "model", "train_data_dir": "data"}
 OPTIONS = {
     "torchao.optim": {"use_8bit_adam": True},
+    "prodigyopt": {"optimizer": "prodigy"},
     "wandb": {"report_to": "wandb"},
     "comet_ml": {"report_to": "comet_ml"},
     "tensorboard": {"report_to": "tensorboard"},

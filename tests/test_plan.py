@@ -273,6 +273,7 @@ def test_options_that_save_memory_save_it(v1_4):
     usual = memory()
     assert memory(use_8bit_adam=True)["state of adamw8bit"] == usual["state of adamw"] / 4
     assert usual["state of adamw"] / 2 < memory(optimizer="muon")["state of muon"] < 3.5 * GB
+    assert memory(optimizer="prodigy")["state of prodigy"] == 2 * usual["state of adamw"]
     assert "moving average" not in memory(offload_ema=True)
     assert memory(optimizer_in_backward=True)["gradients"] == 4 * 2560 * 1280 * 9
     full, largest, every = (
@@ -516,7 +517,13 @@ def test_checkpoints_that_are_there_already_leave_room_for_the_next(v1_4, card, 
 
 
 @pytest.mark.parametrize(
-    "changed", [{"use_ema": True}, {"optimizer": "muon"}, {"method": "lora", "save_dtype": "fp16"}]
+    "changed",
+    [
+        {"use_ema": True},
+        {"optimizer": "muon"},
+        {"optimizer": "prodigy"},
+        {"method": "lora", "save_dtype": "fp16"},
+    ],
 )
 def test_the_disk_holds_what_was_planned(tiny_model, tmp_path, changed):
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -7,6 +7,7 @@ A task: {"options": {...}, "kill_after": seconds | "crash_at": number | "fill_di
 Forking takes milliseconds where a start takes seconds: a hundred kills fit into a test.
 """
 
+import importlib
 import json
 import os
 import resource
@@ -27,19 +28,11 @@ import train_text_to_image
 from core import disk
 from core.errors import exit_with_sentence
 from core.signals import ENDING, DeferredSignals
-from training import (  # noqa: F401  what main needs, once for all
-    checkpoint_files,
-    checkpoints,
-    final_save,
-    full_disk,
-    latents,
-    loop,
-    run,
-    subject,
-    weights,
-)
+from training import checkpoint_files, checkpoints, full_disk, latents, weights
 from training.config import Config
 
+for name in ("final_save", "loop", "run", "subject"):  # which a command imports late
+    importlib.import_module(f"training.{name}")
 torch.set_num_threads(1)
 CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree")
 

@@ -8,17 +8,11 @@ from pathlib import Path
 from core.command_line import ArgumentParser
 from core.errors import UserError
 from core.printable import is_blank
-from training.defaults import LORA_TARGETS, meant_by
+from training.defaults import LORA_TARGETS, meant_by, rates_in_words
+from training.optimizers import OPTIMIZERS, words_of_help
 from training.option import argument, check, idle, option
 
-SCHEDULES = (
-    "constant",
-    "constant_with_warmup",
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-)
+SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial")  # fmt: skip
 
 
 # Headings of --help, by the first option below each.
@@ -47,7 +41,6 @@ class Config:
     """
 
     # fmt: off
-    # the usual options
     pretrained_model_name_or_path: str = option("",                   "base model: a Stable Diffusion pipeline folder or hub id", free=True)
     train_data_dir: str | None         = option(None,                 "pictures with metadata.jsonl, .csv or a .txt, .caption or .json each, Parquet files, WebDataset shards, or what datasets' save_to_disk wrote", free=True)
     dataset_name: str | None           = option(None,                 "data set on the hub, or a folder", free=True)
@@ -56,12 +49,11 @@ class Config:
     train_batch_size: int              = option(16,                   "pictures per process and pass", free=True, least=1)
     num_train_epochs: float            = option(100.0,                "times each picture is seen", free=True, above=0)
     max_train_steps: int | None        = option(None,                 "optimizer steps; overrides --num_train_epochs", free=True, least=1)
-    learning_rate: float | None        = option(None,                 "peak, reached after warm-up; unset: 1e-5, of DreamBooth 5e-6, of LoRA 1e-4, of muon 0.02", above=0)
+    learning_rate: float | None        = option(None,                 f"peak, reached after warm-up; unset: {rates_in_words()}", above=0)
     mixed_precision: str | None        = option(None,                 "number type of the passes; auto: the fastest here; unset: as accelerate is configured, else no", (None, "auto", "no", "fp16", "bf16"), free=True)
     seed: int                          = option(0,                    "decides order, noise, crops and captions", least=0, most=2**32 - 1)
     dry_run: bool                      = option(False,                "check the options and the data, print the plan and stop", free=True)
 
-    # what learns, and LoRA
     method: str | None                   = option(None,         "full: all of the UNet learns; lora: small matrices beside its attention; unset: lora where an option of it is given, else full", (None, "full", "lora"))
     rank: int | None                     = option(None,         "of LoRA matrices; unset: 4", least=1)
     lora_alpha: float | None             = option(None,         "LoRA's updates count alpha / rank; unset: rank, so once", above=0)
@@ -71,7 +63,6 @@ class Config:
     train_text_encoder: bool             = option(False,        "the text encoder learns along with the UNet")
     skip_save_text_encoder: bool         = option(False,        "save the model without its text encoder, which is that of the base model", free=True)
 
-    # DreamBooth: one subject
     instance_data_dir: str | None          = option(None,  "DreamBooth: pictures of one subject, without captions", free=True)
     instance_prompt: str | None            = option(None,  "DreamBooth: what stands for the subject, such as: a photo of sks dog")
     class_data_dir: str | None             = option(None,  "DreamBooth: pictures of the subject's class; unset: OUTPUT_DIR/class", free=True)
@@ -82,7 +73,6 @@ class Config:
     sample_batch_size: int                 = option(4,     "DreamBooth: pictures of the class drawn at once", free=True, least=1)
     prior_generation_precision: str | None = option(None,  "DreamBooth: number type in which they are drawn; unset: as --mixed_precision", (None, "no", "fp32", "fp16", "bf16"), free=True)
 
-    # validation
     validation_prompts: tuple[str, ...] = option((),   "draw these before training and along the way, into OUTPUT_DIR/validation", free=True)
     validation_prompt: str | None       = option(None, "one more of them", free=True)
     num_validation_images: int          = option(1,    "pictures per validation prompt", free=True, least=0)
@@ -96,7 +86,6 @@ class Config:
     validation_copies: int              = option(0,    "with a scorer: also draw this many captions of training pictures, and look for copies of training pictures", free=True, least=0, most=1000)
     early_stopping_patience: int | None = option(None, "stop after so many looks without a better one", free=True, least=1)
 
-    # checkpoints and the saved model
     checkpointing_steps: int            = option(500,    "steps between checkpoints", free=True, least=1)
     checkpoints_total_limit: int | None = option(None,   "keep this many checkpoints", free=True, least=1)
     resume_from_checkpoint: str | None  = option(None,   "the path of a checkpoint, 'latest', or 'auto': the latest if there is one", free=True)
@@ -104,7 +93,6 @@ class Config:
     max_skipped_steps: int              = option(10,     "stop when so many steps in a row gave a loss or gradient that is no number", free=True, least=1)
     save_dtype: str                     = option("fp16", "number type of the saved model: fp16 halves the folder and draws the same", ("fp16", "bf16", "fp32"), free=True)
 
-    # data
     dataset_config_name: str | None    = option(None,      "configuration of the data set on the hub", free=True)
     image_column: str                  = option("image",   "column of the pictures, in a data set of the hub or of save_to_disk", free=True)
     caption_column: str                = option("text",    "column of the captions: a text, or a list of texts of which each step picks one", free=True)
@@ -118,7 +106,6 @@ class Config:
     latents_dir: str | None            = option(None,      "keep encoded pictures here on disk: less memory, and the next run starts at once", free=True)
     dataloader_num_workers: int | None = option(None,      "threads that prepare the next steps; unset: 2, on a CPU, which is busy anyway, 0", free=True, least=0)
 
-    # base model
     revision: str | None                  = option(None,  "branch, tag or commit of a base model on the hub", free=True)
     non_ema_revision: str | None          = option(None,  "revision that the UNet is taken from, where it is another one", free=True)
     variant: str | None                   = option(None,  "file variant of the base model, such as fp16", free=True)
@@ -129,8 +116,7 @@ class Config:
     pre_compute_text_embeddings: bool     = option(False, "keep the captions encoded even where that takes more than 4 GB; below, that is always done", later=True)
     prediction_type: str | None           = option(None,  "what the UNet predicts; unset: what its scheduler says", (None, "epsilon", "v_prediction", "sample"), free=True)
 
-    # optimizer and learning rate
-    optimizer: str              = option("adamw",    "adamw8bit keeps its state in 8 bits; muon learns faster from nothing", ("adamw", "adamw8bit", "muon"))
+    optimizer: str              = option("adamw",    words_of_help(), tuple(OPTIMIZERS))
     use_8bit_adam: bool         = option(False,      "the same as --optimizer adamw8bit")
     optimizer_in_backward: bool = option(False,      "apply and drop each gradient as soon as it is there: saves their memory; each is cut to --max_grad_norm by itself, so the run learns something else")
     scale_lr: bool              = option(False,      "multiply the learning rate by the pictures per step")
@@ -144,7 +130,6 @@ class Config:
     adam_epsilon: float         = option(1e-8,       "added to the root mean squared gradient", above=0)
     max_grad_norm: float        = option(1.0,        "longer gradients are cut to this length", above=0)
 
-    # loss and moving average
     snr_gamma: float | None          = option(None,   "min-SNR loss weights; the paper recommends 5", above=0)
     offset_noise: bool               = option(False,  "the same as --noise_offset 0.1", free=True)
     noise_offset: float | None       = option(None,   "shift of the noise per channel, for darker and lighter pictures; unset: 0", least=0)
@@ -155,7 +140,6 @@ class Config:
     ema_decay: float                 = option(0.9999, "decay of the average; less in the first steps", least=0, below=1)
     offload_ema: bool                = option(False,  "keep the average in the memory of the CPU", free=True)
 
-    # memory and speed
     gradient_accumulation_steps: int   = option(1,     "passes per step", free=True, least=1)
     gradient_checkpointing: bool       = option(False, "compute activations twice to save memory", free=True)
     gradient_checkpointing_blocks: str = option("all", "largest: only the blocks at full resolution, which hold most of the memory", ("all", "largest"), free=True)
@@ -163,7 +147,6 @@ class Config:
     shard: bool                        = option(False, "split weights, gradients and moments over the processes (FSDP)", free=True)
     torch_compile: bool                = option(False, "compile the UNet: slow start, faster steps")
 
-    # log and hub
     log_every: int            = option(50,     "steps between lines of OUTPUT_DIR/log.jsonl", free=True, least=1)
     report_to: str | None     = option(None,   "also log to tensorboard, wandb or another tracker that accelerate knows", free=True)
     tracker_project_name: str = option("text2image-fine-tune", "name of the run for the tracker", free=True)
@@ -172,7 +155,6 @@ class Config:
     hub_model_id: str | None  = option(None,   "name of the model on the hub; unset: that of OUTPUT_DIR", free=True)
     hub_token: str | None     = option(None,   "token for the hub, which the list of processes shows; unset: HF_TOKEN, or as logged in", free=True)
 
-    # taken from other scripts' commands
     enable_xformers_memory_efficient_attention: bool = idle(False, "PyTorch's own attention is as frugal")
     foreach_ema: bool                     = idle(False, "it is always done so")
     set_grads_to_none: bool               = idle(False, "it is always done so")
@@ -242,8 +224,8 @@ class Config:
     def _of_steps(self) -> Iterator[tuple[bool, str]]:
         """The same of the optimizer's steps."""
         yield (
-            self.use_8bit_adam and self.optimizer == "muon",
-            "--use_8bit_adam and --optimizer muon are two optimizers; leave one out.",
+            self.use_8bit_adam and self.optimizer not in ("adamw", "adamw8bit"),
+            f"--use_8bit_adam and --optimizer {self.optimizer} are two optimizers; leave one out.",
         )
         yield (
             self.optimizer_in_backward and self.gradient_accumulation_steps > 1,
@@ -251,8 +233,13 @@ class Config:
             "--gradient_accumulation_steps.",
         )
         yield (
-            self.optimizer_in_backward and self.optimizer_name != "adamw",
+            self.optimizer_in_backward and not OPTIMIZERS[self.optimizer_name].in_backward,
             "--optimizer_in_backward works with --optimizer adamw alone.",
+        )
+        yield (
+            self.shard and not OPTIMIZERS[self.optimizer_name].sharded,
+            f"--optimizer {self.optimizer} needs all weights in each process: leave out --shard, "
+            "or choose another optimizer.",
         )
 
     @classmethod

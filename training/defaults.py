@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+from training.optimizers import OPTIMIZERS
+
 RANK = 4
 OF_LORA = ("rank", "lora_alpha", "lora_dropout", "merge_lora")  # options: who gives one means LoRA
 LORA_TARGETS = ("to_k", "to_q", "to_v", "to_out.0")
 OFFSET = 0.1  # of the noise, by --offset_noise
 
-RATES = {  # learning rates, by what learns: the first that holds
-    "muon": 0.02,
+RATES = {  # learning rates, by what learns: the first that holds, unless the optimizer has its own
     "LoRA": 1e-4,
     "DreamBooth": 5e-6,
     "full": 1e-5,
@@ -26,15 +27,23 @@ def meant_by(options: dict) -> dict:
     lora = lora or tuple(given.lora_target_modules) != LORA_TARGETS
     method = given.method or ("lora" if lora else "full")
     kinds = {
-        "muon": given.optimizer == "muon",
         "LoRA": method == "lora",
         "DreamBooth": given.instance_prompt is not None,
         "full": True,
     }
-    rate = next(RATES[kind] for kind, holds in kinds.items() if holds)
+    rate = OPTIMIZERS[given.optimizer].learning_rate if given.optimizer in OPTIMIZERS else None
+    rate = rate or next(RATES[kind] for kind, holds in kinds.items() if holds)
     meant = {"method": method, "rank": RANK, "learning_rate": rate}
     meant["noise_offset"] = OFFSET if given.offset_noise else 0.0
     return {name: value for name, value in meant.items() if options[name] is None}
+
+
+def rates_in_words() -> str:
+    """The learning rates where none is given, for --help."""
+    own = {name: kind.learning_rate for name, kind in OPTIMIZERS.items() if kind.learning_rate}
+    special = {name: rate for name, rate in (RATES | own).items() if name != "full"}
+    words = [f"{RATES['full']:g}", *(f"of {name} {rate:g}" for name, rate in special.items())]
+    return ", ".join(words).replace("0.0001", "1e-4").replace("e-0", "e-")
 
 
 def as_begun(config):

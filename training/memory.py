@@ -24,12 +24,11 @@ from training.dataset import bucket_shape, pictures_per_step
 from training.latents import pictures_at_once
 from training.memory_trace import ROWS, Autocast, LiveBytes, MemoryTrace, bytes_of, rows_of
 from training.model import DTYPES
-from training.muon import is_matrix
+from training.optimizers import OPTIMIZERS
 from training.weights import WEIGHTS
 
 CUDA_BYTES = 600_000_000  # its libraries and the gaps between tensors: the one number not counted
 DRAWN_AT_ONCE = 8  # validation pictures
-STATE = {"adamw": 2, "adamw8bit": 0.5, "muon": 2}  # times the weights; Muon: once a matrix
 
 
 class UnknownMemory(Exception):
@@ -132,9 +131,7 @@ class BaseModel:
         trace, sharers = self.trace(config, device), processes if config.shard else 1
         weights = trace.learner.weights
         learning = bytes_of(weights.values())
-        state = int(STATE[config.optimizer_name] * learning)
-        if config.optimizer_name == "muon":
-            state -= bytes_of(weight for name, weight in weights.items() if is_matrix(name, weight))
+        state = OPTIMIZERS[config.optimizer_name].state_bytes(weights)
         average = learning if config.use_ema else 0
         on_cpu, along = device == "cpu", config.train_text_encoder
         lasting = {

@@ -9,30 +9,11 @@ import torch
 from diffusers.optimization import get_scheduler
 
 from training.cpu_speedups import clip
-from training.muon import Muon
+from training.optimizers import OPTIMIZERS, Weights
 from training.sharding import is_sharded
-
-Weights = dict[str, torch.nn.Parameter]
 
 # Courses of the learning rate that depend on where the run ends.
 BOUND_TO_THE_END = ("linear", "cosine", "cosine_with_restarts", "polynomial")
-
-
-def _adamw(weights: Weights, config) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(weights.values(), fused=True, **config.adam)
-
-
-def _adamw8bit(weights: Weights, config) -> torch.optim.Optimizer:
-    from torchao.optim import AdamW8bit  # whether it is there was asked at the start
-
-    return AdamW8bit(list(weights.values()), **config.adam)
-
-
-def _muon(weights: Weights, config) -> torch.optim.Optimizer:
-    return Muon(weights.items(), **config.adam)
-
-
-OPTIMIZERS = {"adamw": _adamw, "adamw8bit": _adamw8bit, "muon": _muon}
 
 
 class OptimizerStepper:
@@ -46,7 +27,7 @@ class OptimizerStepper:
         self.accelerator, self.longest = run.accelerator, config.max_grad_norm
         self.names, self.weights, self.rate = list(weights), list(weights.values()), 0.0
         self.plain = run.device.type == "cpu" and not config.shard
-        self.optimizer = OPTIMIZERS[config.optimizer_name](weights, config)
+        self.optimizer = OPTIMIZERS[config.optimizer_name].build(weights, config)
         start(self.optimizer)
         self.stepper = run.accelerator.prepare(self.optimizer)
 
@@ -79,7 +60,7 @@ class StepperInBackward:
     def __init__(self, weights: Weights, config, run):
         self.longest, self.rate, self.found = config.max_grad_norm, 0.0, []
         self.optimizers = {
-            name: OPTIMIZERS[config.optimizer_name]({name: weight}, config)
+            name: OPTIMIZERS[config.optimizer_name].build({name: weight}, config)
             for name, weight in weights.items()
         }
         for weight, optimizer in zip(weights.values(), self.optimizers.values(), strict=True):
@@ -143,7 +124,7 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def moments(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, torch.Tensor]:
     """The live state of an optimizer as WEIGHT/KEY; tensors of packed bits as their parts."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    found = {}
+    found = dict(getattr(optimizer, "shared_state", {}))
     for name, weight in zip(names, weights, strict=True):
         for key, value in optimizer.state[weight].items():
             inner = getattr(value, "__tensor_flatten__", None)

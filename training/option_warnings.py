@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 
 from training.defaults import RANK
+from training.optimizers import OPTIMIZERS
 
 IN_BACKWARD = (
     "--optimizer_in_backward cuts each gradient to --max_grad_norm by itself, not all of them "
     "together: where that is reached, the run learns something else than without it"
 )
+
+LOW_FACTOR = 0.1  # of a learning rate that the optimizer finds by itself: below, hardly meant
 
 # By what must be added for them to do something: whether it is there, and the options.
 PARTNERS: dict[str, tuple[Callable, tuple[str, ...]]] = {
@@ -90,6 +93,11 @@ def _of_lora_script(config, given: set[str]) -> Iterator[str]:
 def _meant_otherwise(config) -> Iterator[str]:
     if config.optimizer_in_backward:
         yield f"{IN_BACKWARD}."
+    if OPTIMIZERS[config.optimizer_name].finds_rate and config.learning_rate < LOW_FACTOR:
+        yield (
+            f"--optimizer {config.optimizer} finds the learning rate by itself, and "
+            f"--learning_rate {config.learning_rate:g} multiplies it: 1 is usual."
+        )
     if config.skip_save_text_encoder and (config.method == "full" or config.merge_lora):
         yield (
             "--skip_save_text_encoder: generate.py, app.py and metrics.py take the text encoder "

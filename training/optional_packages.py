@@ -7,12 +7,15 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 from core.errors import UserError, reason_of
 from core.modules import module_if_here
+from training.optimizers import OPTIMIZERS
 
 
 def refuse_missing(config) -> None:
     """Raise `UserError` for an option that needs what is not installed here."""
-    if config.optimizer_name == "adamw8bit":
-        _need("torchao.optim", "torchao", "8-bit Adam (--use_8bit_adam)")
+    optimizer = OPTIMIZERS[config.optimizer_name]
+    if optimizer.module:
+        asked = "--use_8bit_adam" if config.use_8bit_adam else f"--optimizer {config.optimizer}"
+        _need(optimizer.module, optimizer.package, asked)
     if config.report_to not in (None, "all"):
         _need_tracker(config.report_to)
     if config.validation_scorer and config.prompts:
