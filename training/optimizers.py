@@ -57,9 +57,8 @@ def _muon(weights: Weights, config: Config) -> torch.optim.Optimizer:
 def _prodigy(weights: Weights, config: Config) -> torch.optim.Optimizer:
     """Prodigy (Mishchenko and Defazio 2024), as its authors advise for diffusion models.
 
-    The state is made here, all of it tensors, so that it is checkpointed as others' is: by itself
-    Prodigy keeps part of it as plain numbers, and where it started only for weights other than 0.
-    What concerns all weights is in `shared_state`: torch and accelerate would round it elsewhere.
+    Its state is made here, all of it tensors, so that it is checkpointed like any other: by itself
+    Prodigy keeps part of it as plain numbers, and its start only for weights other than 0.
     """
     import torch
     from prodigyopt import Prodigy
@@ -79,6 +78,15 @@ def _prodigy(weights: Weights, config: Config) -> torch.optim.Optimizer:
             "exp_avg": torch.zeros_like(weight.detach()),
             "exp_avg_sq": torch.zeros_like(weight.detach()),
         }
+    _keep_numbers(optimizer, weights)
+    return optimizer
+
+
+def _keep_numbers(optimizer: Any, weights: Weights) -> None:
+    """Keep what Prodigy knows of all weights together as a tensor, `shared_state`; elsewhere torch
+    or accelerate would round it to float32."""
+    import torch
+
     numbers = torch.zeros(len(PRODIGY_NUMBERS), dtype=torch.float64)
     optimizer.shared_state = {"numbers": numbers}
 
@@ -96,7 +104,6 @@ def _prodigy(weights: Weights, config: Config) -> torch.optim.Optimizer:
     after()
     optimizer.register_step_pre_hook(before)
     optimizer.register_step_post_hook(after)
-    return optimizer
 
 
 def _times(factor: float) -> Callable[[Weights], int]:
