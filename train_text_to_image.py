@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def main(config: Config) -> None:
     from training.dataset import CaptionedImages
     from training.final_save import reserve_on_hub, save_model, write_extras
-    from training.latents import encode_once
+    from training.encode import encode_once
     from training.loop import train
     from training.model import load_model
     from training.run import start_run

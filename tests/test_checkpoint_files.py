@@ -16,7 +16,7 @@ from core.files import vanish
 from training import checkpoint_files
 from training.checkpoint_files import clear_leftovers, find, prune
 from training.checkpoints import Checkpoints
-from training.loop import train, what_decides
+from training.loop import deciding_facts, train
 from training.objective import Objective
 from training.optimizer_step import OptimizerStepper
 
@@ -33,10 +33,10 @@ def stopped(tiny_model, tmp_path):
 def resumed(config) -> tuple[int, object]:
     """The step that a run goes on from, and its learner."""
     run, learner, latents = prepared(config)
-    descent = OptimizerStepper(learner.weights, config, run)
+    stepper = OptimizerStepper(learner.weights, config, run)
     objective = Objective(learner.pipe.scheduler, config, run.device)
-    same = what_decides(latents, objective, config, run, config.max_train_steps)
-    return Checkpoints(learner, descent, config, run, same, latents).resume().get(
+    same = deciding_facts(latents, objective, config, run, config.max_train_steps)
+    return Checkpoints(learner, stepper, config, run, same, latents).resume().get(
         "step", 0
     ), learner
 

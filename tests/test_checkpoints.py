@@ -204,7 +204,7 @@ def test_the_other_places_can_be_written_and_are_named_after_the_run(tmp_path, m
 
 FAILURES = {
     "full": lambda: OSError(28, "No space left on device"),
-    "overflow": lambda: UserError("The UNet has values that are no numbers in torch.float16."),
+    "overflow": lambda: UserError("The UNet has non-finite values in torch.float16."),
     "memory": lambda: MemoryError(),
     "gone": lambda: FileNotFoundError(2, "No such file or directory", "base/model_index.json"),
 }

@@ -149,7 +149,7 @@ def step_bytes(config: Config) -> int:
             loss = predicted.float().square().mean()
             del predicted
             loss.backward()
-    return alive.most
+    return alive.max
 
 
 def planned_bytes(config: Config) -> int:
@@ -231,7 +231,7 @@ def test_autograd_keeps_what_the_plan_says_to_the_byte(tiny_model, precision):
     config = replace(config, train_batch_size=memory.ROWS)
     half, learner = DTYPES.get(precision), real_learner(config)
     real = kept_bytes(learner, lambda: pass_of(learner, memory.ROWS, half=half))
-    planned, _, _ = base_of(tiny_model).trace(config, "cpu")._course(config)
+    planned, _, _ = base_of(tiny_model).trace(config, "cpu")._backward_order(config)
     assert sum(planned.values()) == pytest.approx(real, rel=0.001 if precision == "no" else 0.01)
 
 
@@ -252,7 +252,7 @@ def test_the_rules_of_autocast_are_those_of_pytorch_on_a_gpu(tiny_model):
         torch.autocast_decrement_nesting()
         torch.clear_autocast_cache()
         torch.set_autocast_enabled("cuda", False)
-    planned, _, _ = base.trace(config, "cuda")._course(config)
+    planned, _, _ = base.trace(config, "cuda")._backward_order(config)
     assert sum(planned.values()) == real
 
 
@@ -324,7 +324,7 @@ def test_the_vae_takes_the_memory_that_was_planned(tiny_model, verb):
     shape = (5, 3, 32, 32) if verb == "encode" else (5, 4, 4, 4)
     with torch.no_grad(), LiveBytes() as alive:
         getattr(vae, verb)(torch.zeros(shape))
-    assert 5 * base.worked(config, "cpu", verb) == pytest.approx(alive.most, rel=0.1)
+    assert 5 * base.vae_bytes(config, "cpu", verb) == pytest.approx(alive.max, rel=0.1)
 
 
 def test_pictures_are_encoded_and_drawn_in_memory_too(v1_4):
@@ -346,7 +346,7 @@ def test_what_lives_at_once_is_counted():
         third = second.view(10, 100) * 2
         del second, third
         torch.zeros(500)
-    assert (alive.most, alive.now) == (8000, 0)
+    assert (alive.max, alive.now) == (8000, 0)
 
 
 def typed(suggestions) -> list[str]:

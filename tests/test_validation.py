@@ -201,7 +201,7 @@ def test_a_look_that_is_broken_off_leaves_no_record(tiny_model, tmp_path):
     config = config_for(tiny_model, tmp_path, held_out=0.4, train_batch_size=2)
     run, learner, latents = prepared(config)
     eye = validation.Validation(learner, latents, config, run, None, None)
-    eye.look(0, stop=lambda: True)
+    eye.validate(0, stop=lambda: True)
     assert looks_of(config) == [] and eye.due(0, 10)
 
 

@@ -28,7 +28,7 @@ import train_text_to_image
 from core import disk
 from core.errors import exit_with_sentence
 from core.signals import ENDING, DeferredSignals
-from training import checkpoint_files, checkpoints, full_disk, latents, weights
+from training import checkpoint_files, checkpoints, encode, full_disk, latents, weights
 from training.config import Config
 
 for name in ("final_save", "loop", "run", "subject"):  # which a command imports late
@@ -102,9 +102,9 @@ def others_fill(disk: Path, after: int) -> None:
 def note_encoded(log: int, kill_at: int | None) -> None:
     """Write an x for each picture that is encoded, two at most at once; before picture number
     `kill_at` the process is killed."""
-    plain, done = latents._encode, 0
+    plain, done = encode.posterior_of, 0
 
-    def encode(vae, pixels):
+    def noting(vae, pixels):
         nonlocal done
         done += len(pixels)
         if kill_at is not None and done >= kill_at:
@@ -112,7 +112,7 @@ def note_encoded(log: int, kill_at: int | None) -> None:
         os.write(log, b"x" * len(pixels))
         return plain(vae, pixels)
 
-    latents._encode, latents.ENCODE_PIXELS = encode, 2 * 32 * 32
+    encode.posterior_of, latents.ENCODE_PIXELS = noting, 2 * 32 * 32
 
 
 def note_steps(log: int) -> None:

@@ -1,5 +1,5 @@
-"""A disk that fills up while a run trains: room reserved from the first step on, and where what was
-learned goes if OUTPUT_DIR cannot take it all the same."""
+"""Protection against a disk that fills up: space reserved from the first step on, and other places
+to save what was learned if OUTPUT_DIR has no room for it all the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.disk import ReservedSpace
 from core.errors import UserError
@@ -18,15 +18,18 @@ from core.files import NotWritable
 from core.wording import size
 from training.sharding import Files
 
+if TYPE_CHECKING:
+    from training.checkpoints import Checkpoints
+
 ROUNDING = 2**20  # bytes: files take whole blocks, and folders take some too
 SECONDS_BETWEEN_TRIES, SECONDS_OF_WAITING = 10, 15 * 60
 
 
 class DiskReserve:
-    """What a checkpoint and the model will take is set aside before the first step, so that a disk
-    that others fill meanwhile cannot cost what was trained.
+    """Reserves the disk space of a checkpoint and the model before the first step, so that a disk
+    that others fill meanwhile does not cost the training.
 
-    It is a file without a name, which goes with its process, however that ends.
+    The reserve is an unnamed file, which disappears with the process, however that ends.
     """
 
     def __init__(self, output: Path):
@@ -35,7 +38,7 @@ class DiskReserve:
         self._reserve: ReservedSpace | None = None
 
     def take(self, checkpoint: int, model: int) -> None:
-        """Raises `UserError` where there is no room for a model of so many bytes."""
+        """Reserve so many bytes. Raises `UserError` where there is no room for the model."""
         self.checkpoint, self.model = checkpoint, model
         try:
             self._reserve = ReservedSpace(self.output)
@@ -48,33 +51,33 @@ class DiskReserve:
         self.take_back()
 
     def lend(self) -> None:
-        """Let go what a checkpoint takes; the model's room stays."""
+        """Free the space of a checkpoint; that of the model stays reserved."""
         if self._reserve:
             self._reserve.hold(min(self.model, self._reserve.size))
 
     def take_back(self) -> None:
-        """Set aside what the next checkpoint takes, if that is there."""
+        """Reserve the space of the next checkpoint, if there is room."""
         if self._reserve:
-            with suppress(OSError):  # the model has its room, and a run goes on without the other
+            with suppress(OSError):  # the model has its space; the run goes on without this
                 self._reserve.hold(self.model + self.checkpoint + ROUNDING)
 
     def release(self) -> None:
-        """Let all of it go: for the model, or for what is saved in its stead."""
+        """Free all of it, for the model or what is saved instead."""
         if self._reserve:
             self._reserve.close()
         self._reserve = None
 
 
 def require(folder: Path, needed: int) -> None:
-    """Raise `NotWritable` where a file system has less than `needed` bytes free: then nobody's last
-    bytes are taken for half a file."""
+    """Raise `NotWritable` where a file system has less than `needed` bytes free, rather than leave
+    half a file."""
     free = shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
     if free < needed:
         raise NotWritable(f"{folder} has {size(free)} free, and {size(needed)} are needed.")
 
 
 class FallbackCheckpoint(NamedTuple):
-    """A checkpoint of what was learned, and what to say to --resume_from_checkpoint."""
+    """A checkpoint saved after a failure, and the value of --resume_from_checkpoint for it."""
 
     folder: Path
     named: str
@@ -83,13 +86,13 @@ class FallbackCheckpoint(NamedTuple):
         return f"go on with --resume_from_checkpoint {self.named}"
 
 
-def kept_somewhere(checkpoints, files: Files) -> FallbackCheckpoint:
+def save_somewhere(checkpoints: Checkpoints, files: Files) -> FallbackCheckpoint:
     """Write a checkpoint of `files` where there is room.
 
     Raises `UserError` where there was none for 15 minutes, or for the model alone.
     """
     run, waited = checkpoints.run, time.monotonic() + SECONDS_OF_WAITING
-    told = False
+    warned = False
     while True:
         reasons = []
         for attempt in attempts(checkpoints, files):
@@ -102,17 +105,17 @@ def kept_somewhere(checkpoints, files: Files) -> FallbackCheckpoint:
                 f"{reasons[0]} No other place here could take what was learned up to step "
                 f"{checkpoints.step} either."
             )
-        if not told:
+        if not warned:
             run.say(
                 f"{reasons[0]} No other place here takes what was learned either: make room. It "
                 f"is tried again for {SECONDS_OF_WAITING // 60} minutes; Ctrl-C, twice, gives up."
             )
-            told = True
+            warned = True
         time.sleep(SECONDS_BETWEEN_TRIES)
 
 
-def attempts(checkpoints, files: Files) -> Iterator[Callable[[], FallbackCheckpoint]]:
-    """Ways to keep what was learned, the best first; each raises `NotWritable` where it fails."""
+def attempts(checkpoints: Checkpoints, files: Files) -> Iterator[Callable[[], FallbackCheckpoint]]:
+    """Ways to save what was learned, the best first; each raises `NotWritable` where it fails."""
     others = list(places(checkpoints.config.output, checkpoints.run.id))
     yield partial(_in_its_place, checkpoints, files)
     yield from (partial(_elsewhere, checkpoints, files, place) for place in others)
@@ -120,18 +123,18 @@ def attempts(checkpoints, files: Files) -> Iterator[Callable[[], FallbackCheckpo
         yield from (partial(_model_alone, checkpoints, place) for place in others)
 
 
-def _in_its_place(checkpoints, files: Files) -> FallbackCheckpoint:
+def _in_its_place(checkpoints: Checkpoints, files: Files) -> FallbackCheckpoint:
     return FallbackCheckpoint(checkpoints.write(checkpoints.config.output, files), "latest")
 
 
-def _elsewhere(checkpoints, files: Files, place: Path) -> FallbackCheckpoint:
+def _elsewhere(checkpoints: Checkpoints, files: Files, place: Path) -> FallbackCheckpoint:
     with _unless_empty(place):
         folder = checkpoints.write(place, files)
     return FallbackCheckpoint(folder, str(folder))
 
 
-def _model_alone(checkpoints, place: Path) -> FallbackCheckpoint:
-    """Less than a checkpoint: what would have been saved had this been the last step."""
+def _model_alone(checkpoints: Checkpoints, place: Path) -> FallbackCheckpoint:
+    """Save only the model, as after the last step."""
     run, step = checkpoints.run, checkpoints.step
     try:
         with _unless_empty(place):
@@ -147,7 +150,7 @@ def _model_alone(checkpoints, place: Path) -> FallbackCheckpoint:
 
 @contextmanager
 def _unless_empty(place: Path) -> Iterator[None]:
-    """Afterwards the folder is gone where nothing was written to it."""
+    """Context after which the folder is removed if nothing was written into it."""
     try:
         yield
     finally:
@@ -156,9 +159,9 @@ def _unless_empty(place: Path) -> Iterator[None]:
 
 
 def places(output: Path, name: str) -> Iterator[Path]:
-    """Folders of a run outside of OUTPUT_DIR, where there may be room."""
-    others = (output.absolute().parent, Path.home(), os.environ.get("TMPDIR", "/tmp"), "/var/tmp",
-              "/dev/shm")  # fmt: skip
-    for place in dict.fromkeys(map(Path, others)):
+    """Folders for a run outside OUTPUT_DIR, where there may be room."""
+    temporary = (os.environ.get("TMPDIR", "/tmp"), "/var/tmp", "/dev/shm")
+    others = [output.absolute().parent, Path.home(), *map(Path, temporary)]
+    for place in dict.fromkeys(others):
         if os.access(place, os.W_OK):
             yield place / f"{output.absolute().name}-{name}"

@@ -1,4 +1,4 @@
-"""The course of a run: its log and manifest told in sentences and drawn as curves."""
+"""The history of a run: its log and manifest told in sentences and drawn as curves."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.2g} s" if seconds else ""
 
 
-def _held_out(course: TrainingHistory) -> str:
+def _held_out(history: TrainingHistory) -> str:
     """Whether what the model learned holds for pictures that it does not train on."""
-    points = course.known("held_out_loss")
+    points = history.known("held_out_loss")
     if not points:
         return (
             "No loss on held-out pictures was measured, so nothing tells learning from "
@@ -140,9 +140,9 @@ def _held_out(course: TrainingHistory) -> str:
     )
 
 
-def _best(course: TrainingHistory) -> str:
+def _best(history: TrainingHistory) -> str:
     """What best/ holds, by which rule, and what that is worth."""
-    best = course.manifest.get("best")
+    best = history.manifest.get("best")
     if not best:
         return ""
     rules = {"held-out loss": "lowest held-out loss", "CLIP score": "highest CLIP score"}
@@ -155,9 +155,9 @@ def _best(course: TrainingHistory) -> str:
     return f"{told}, on half of what was measured. On the other half {found} ({_by(against)})."
 
 
-def _since(course: TrainingHistory) -> str:
+def _since(history: TrainingHistory) -> str:
     """Whether it went on getting better to the end."""
-    last = course.looks[-1] if course.looks else {}
+    last = history.looks[-1] if history.looks else {}
     if not isinstance(step := last.get("no_better_since"), int):
         return ""
     told = f"No look was better since that at {label(step)}"
@@ -188,17 +188,17 @@ def _by(against: dict) -> str:
     return f"{values}, {better}, of {against['measured']}"
 
 
-def _clip_score(course: TrainingHistory) -> str:
-    return _went(course, "clip_score", "The CLIP score of the validation pictures")
+def _clip_score(history: TrainingHistory) -> str:
+    return _went(history, "clip_score", "The CLIP score of the validation pictures")
 
 
-def _kept_score(course: TrainingHistory) -> str:
-    return _went(course, "kept_score", "That of pictures of what the base model knew")
+def _kept_score(history: TrainingHistory) -> str:
+    return _went(history, "kept_score", "That of pictures of what the base model knew")
 
 
-def _went(course: TrainingHistory, name: str, words: str) -> str:
+def _went(history: TrainingHistory, name: str, words: str) -> str:
     """From where to where the values under `name` went; nothing where there are none."""
-    points = course.known(name)
+    points = history.known(name)
     if not points:
         return ""
     (start, first), (end, last) = points[0], points[-1]
@@ -210,39 +210,39 @@ def _went(course: TrainingHistory, name: str, words: str) -> str:
     return f"{words} went from {ends}{top}."
 
 
-def _stopped(course: TrainingHistory) -> str:
-    if not course.manifest.get("stopped_early"):
+def _stopped(history: TrainingHistory) -> str:
+    if not history.manifest.get("stopped_early"):
         return ""
-    looks = course.manifest.get("options", {}).get("early_stopping_patience")
+    looks = history.manifest.get("options", {}).get("early_stopping_patience")
     reason = f": {amount(looks, 'look')} in a row had been no better" if looks else ""
-    return f"The run stopped early, at step {course.last_step:,}{reason}."
+    return f"The run stopped early, at step {history.last_step:,}{reason}."
 
 
-def _skipped(course: TrainingHistory) -> str:
-    skipped = sum(line.get("skipped") or 0 for line in course.training)
+def _skipped(history: TrainingHistory) -> str:
+    skipped = sum(line.get("skipped") or 0 for line in history.training)
     if not skipped:
         return ""
     were, their = ("was", "its") if skipped == 1 else ("were", "their")
     return (
-        f"{amount(skipped, 'step')} of {course.last_step:,} {were} skipped, "
+        f"{amount(skipped, 'step')} of {history.last_step:,} {were} skipped, "
         f"as {their} loss or gradient was no number."
     )
 
 
 def chart(
-    course: TrainingHistory, name: str, title: str, noisy: bool = False, zero: bool = False
+    history: TrainingHistory, name: str, title: str, noisy: bool = False, zero: bool = False
 ) -> str:
     """A figure of what was logged under `name`; nothing where that is no number.
 
     A `noisy` curve is drawn faintly, and its running mean above it. With `zero`, 0 is on the scale.
     """
-    (steps, values), best = course.values(name), course.best_step
+    (steps, values), best = history.values(name), history.best_step
     numbers = values[np.isfinite(values)]
     if not len(numbers):
         return ""
     shown = np.quantile(numbers, [0.01, 0.99]) if noisy and len(numbers) >= MANY else numbers
     low, high = float(shown.min()), float(shown.max())
-    plot = Plot(max(course.last_step, 1), round_ticks(min(low, 0.0) if zero else low, high))
+    plot = Plot(max(history.last_step, 1), round_ticks(min(low, 0.0) if zero else low, high))
     calm = np.clip(values, 2 * low - high, 2 * high - low)  # one wild value is not the mean
     main = _running_mean(steps, calm) if noisy else _outline(steps, values)
     drawn = plot.line(*_outline(steps, values), "raw") if noisy else ""
@@ -250,9 +250,9 @@ def chart(
     if best is not None and best <= plot.end:
         drawn = plot.mark(best) + drawn
     if not noisy and len(steps) <= DOTTED:
-        drawn += "".join(plot.dot(*point, "dot", 2) for point in course.known(name))
+        drawn += "".join(plot.dot(*point, "dot", 2) for point in history.known(name))
     if not noisy:
-        drawn += "".join(plot.dot(*p, "best", 3.5) for p in course.known(name) if p[0] == best)
+        drawn += "".join(plot.dot(*p, "best", 3.5) for p in history.known(name) if p[0] == best)
     told = "running mean " * noisy + _told(*main)
     if numbers.max() > max(high, plot.ticks[-1]):
         told += f"; peaks of up to {figure(numbers.max())} are cut off"

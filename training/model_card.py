@@ -27,7 +27,7 @@ KOHYA = f"\n\n`{KOHYA_FILE}` is the LoRA for AUTOMATIC1111, ComfyUI and kohya's 
 
 def model_card(manifest: dict, records: list[dict], prompts: tuple[str, ...]) -> str:
     """README.md of the model folder, with the front matter that the hub reads."""
-    course, options = TrainingHistory.of(manifest, records), manifest["options"]
+    history, options = TrainingHistory.of(manifest, records), manifest["options"]
     base, pictures = _public(manifest["base_model"]), manifest["dataset"]["pictures"]
     both = " and text encoder" if options.get("train_text_encoder") else ""
     kinds = {"lora": f"a LoRA of rank {options.get('rank')} beside its UNet{both}"}
@@ -37,10 +37,10 @@ def model_card(manifest: dict, records: list[dict], prompts: tuple[str, ...]) ->
         f"Stable Diffusion ({_plain(base)}), of which "
         f"{kinds.get(options.get('method'), f'the UNet{both}')} learned from "
         f"{amount(pictures, 'picture')}.",
-        _card_pictures(course, prompts),
+        _card_pictures(history, prompts),
         f"## How to use it\n\n{_usage(options, base, prompts)}",
-        f"## How it was trained\n\n{_training(course)}",
-        f"## Measured\n\n{_measured(course)}",
+        f"## How it was trained\n\n{_training(history)}",
+        f"## Measured\n\n{_measured(history)}",
         "## Limits\n\nIt learned from its pictures alone: what they do not show it may draw worse "
         "than its base does, what they show it may repeat, and nobody has looked for bias or harm "
         "in what it draws.",
@@ -84,9 +84,9 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*<>|\[\]])", r"\\\1", " ".join(text.split()))
 
 
-def _card_pictures(course: TrainingHistory, prompts: tuple[str, ...]) -> str:
+def _card_pictures(history: TrainingHistory, prompts: tuple[str, ...]) -> str:
     """What the base model and the last look drew, as a table; nothing where no picture is there."""
-    looks, prompt_of = looks_of(Path(course.manifest["options"]["output_dir"]), course, prompts)
+    looks, prompt_of = looks_of(Path(history.manifest["options"]["output_dir"]), history, prompts)
     steps = sorted({step for step in looks if step in (0, max(looks))})
     lines = [["prompt", *map(label, steps)], ["---"] * (len(steps) + 1)]
     for number, prompt in prompt_of.items():
@@ -121,9 +121,9 @@ def _usage(options: dict, base: str, prompts: tuple[str, ...]) -> str:
     )
 
 
-def _training(course: TrainingHistory) -> str:
+def _training(history: TrainingHistory) -> str:
     """Steps, and the options that decide the result: the usual ones, and all that were changed."""
-    options = course.manifest["options"]
+    options = history.manifest["options"]
     other = changed(options)
     lasting = [
         each.name for each in fields(Config)
@@ -132,15 +132,15 @@ def _training(course: TrainingHistory) -> str:
     ]  # fmt: skip
     rows = {name: words_of(options[name]) for name in TOLD if options.get(name) is not None}
     rows |= {name: other[name] for name in lasting if name in other}
-    rows = {"steps": f"{course.last_step:,}"} | rows | course.manifest["versions"]
+    rows = {"steps": f"{history.last_step:,}"} | rows | history.manifest["versions"]
     lines = [[name, _plain(value)] for name, value in rows.items()]
     return _markdown_table([["option", "value"], ["---", "---"], *lines])
 
 
-def _measured(course: TrainingHistory) -> str:
+def _measured(history: TrainingHistory) -> str:
     """What the looks mean, and what was scored later."""
-    said = [_plain(" ".join(course.sentences))]
-    for name, scores in course.manifest.get("scores", {}).items():
+    said = [_plain(" ".join(history.sentences))]
+    for name, scores in history.manifest.get("scores", {}).items():
         if (score := scores.get("clip_score")) is not None:
             scorer = _plain(scorer_of(scores.get("identity")))
             said.append(

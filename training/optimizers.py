@@ -1,7 +1,7 @@
-"""The optimizers, a row each: the options, --help, the plan, the checks at the start and the steps
-read this table, so that a new one is a row here and its package in pyproject.toml.
+"""The optimizers: a table read by the options, --help, the plan, the start-up checks and the steps.
 
-Nothing heavy is imported until an optimizer is built: --help reads the table, too.
+A new optimizer is a row here, and its package in pyproject.toml. Nothing heavy is imported until an
+optimizer is built, since --help reads the table, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Weights = dict[str, "torch.nn.Parameter"]
 
-# Of Prodigy's parameter group: what it goes by from step to step, as numbers.
+# The entries of Prodigy's parameter group that change from step to step.
 PRODIGY_NUMBERS = ("k", "d", "d_max", "d_numerator")
 
 
@@ -30,7 +30,7 @@ class OptimizerKind:
     help: str = ""  # beside its name in --help
     learning_rate: float | None = None  # where none is given; None: the one for what learns
     finds_rate: bool = False  # by itself, and --learning_rate multiplies it
-    module: str = ""  # optional: looked for before anything is spent
+    module: str = ""  # of an optional package
     package: str = ""  # what pip calls it
     in_backward: bool = False  # whether --optimizer_in_backward works
     sharded: bool = True  # whether --shard works

@@ -87,21 +87,21 @@ def write_report(
 
 
 def _page(
-    folder: Path, course: TrainingHistory, hardest: list[HardExample], prompts: tuple[str, ...]
+    folder: Path, history: TrainingHistory, hardest: list[HardExample], prompts: tuple[str, ...]
 ) -> Iterator[str]:
     """The page in pieces, so that its pictures are never in memory together."""
-    manifest = course.manifest
+    manifest = history.manifest
     yield page_head(folder.resolve().name, STYLE)
     yield f"<p>trained from {_text(manifest['base_model'])}, run {_text(manifest['run_id'])}</p>\n"
-    told = "".join(f"<p>{_text(sentence)}</p>\n" for sentence in course.sentences)
-    yield f'<div class="told">\n{told}</div>\n{_table(course.figures)}<div class="curves">\n'
-    yield chart(course, "loss", "training loss", noisy=True)
-    yield chart(course, "held_out_loss", "loss on held-out pictures")
-    yield chart(course, "clip_score", "CLIP score of the validation pictures")
-    yield chart(course, "kept_score", "CLIP score of what the base model knew")
-    yield chart(course, "learning_rate", "learning rate", zero=True)
+    told = "".join(f"<p>{_text(sentence)}</p>\n" for sentence in history.sentences)
+    yield f'<div class="told">\n{told}</div>\n{_table(history.figures)}<div class="curves">\n'
+    yield chart(history, "loss", "training loss", noisy=True)
+    yield chart(history, "held_out_loss", "loss on held-out pictures")
+    yield chart(history, "clip_score", "CLIP score of the validation pictures")
+    yield chart(history, "kept_score", "CLIP score of what the base model knew")
+    yield chart(history, "learning_rate", "learning rate", zero=True)
     yield "</div>\n"
-    yield from _validation(folder, course, prompts)
+    yield from _validation(folder, history, prompts)
     yield from _hardest(hardest)
     yield f"<h2>Options other than their defaults</h2>\n{_table(changed(manifest['options']))}"
     made = {"data": manifest["dataset"]["fingerprint"], **manifest["versions"]}
@@ -142,12 +142,12 @@ def words_of(value: object) -> str:
 
 
 def looks_of(
-    folder: Path, course: TrainingHistory, prompts: tuple[str, ...]
+    folder: Path, history: TrainingHistory, prompts: tuple[str, ...]
 ) -> tuple[dict[int, dict[int, Path]], dict[int, str]]:
     """Validation pictures that are still there by step and number, and the numbers' prompts."""
-    each = course.manifest["options"].get("num_validation_images") or 1
+    each = history.manifest["options"].get("num_validation_images") or 1
     looks = {}
-    for look in course.looks:
+    for look in history.looks:
         for name in look.get("pictures") or ():
             path = folder / "validation" / Path(name).name
             number = re.search(r"\d+$", path.stem)
@@ -156,13 +156,13 @@ def looks_of(
     return looks, {n: prompts[n // each] for n in sorted(set().union(*looks.values()))}
 
 
-def _validation(folder: Path, course: TrainingHistory, prompts: tuple[str, ...]) -> Iterator[str]:
+def _validation(folder: Path, history: TrainingHistory, prompts: tuple[str, ...]) -> Iterator[str]:
     """A row per prompt and seed: what the base model drew, then the looks along the way."""
-    looks, prompt_of = looks_of(folder, course, prompts)
+    looks, prompt_of = looks_of(folder, history, prompts)
     rows = list(prompt_of)[: PICTURES // 3]
     if not rows:
         return
-    steps = _selected(list(looks), course.best_step, min(max(PICTURES // len(rows), 3), LOOKS))
+    steps = _selected(list(looks), history.best_step, min(max(PICTURES // len(rows), 3), LOOKS))
     more = len(prompt_of) - len(rows)
     left_out = f"; {amount(more, 'row')} left out" if more else ""
     yield f"<h2>Validation pictures</h2>\n<p>{len(steps)} of {amount(len(looks), 'look')}{left_out}"
@@ -174,7 +174,7 @@ def _validation(folder: Path, course: TrainingHistory, prompts: tuple[str, ...])
         yield f'<ul class="looks" tabindex="0" aria-label="{_text(prompt_of[number])}">\n'
         for step in steps:
             if number in looks[step] and (content := _reduced(looks[step][number])):
-                words = label(step) + ", best" * (step == course.best_step)
+                words = label(step) + ", best" * (step == history.best_step)
                 yield f'<li><img src="{data_uri(content)}" alt="{words}">'
                 yield f"<small>{words}</small></li>\n"
         yield "</ul>\n"

@@ -1,4 +1,4 @@
-"""Weights sharded over processes (FSDP): split, this process's part of them, put together again."""
+"""Weights sharded over processes (FSDP): split, local part, gathered again."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ def shard(part: torch.nn.Module) -> None:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor on the CPU."""
+    """The tensor on the CPU, contiguous and without gradient."""
     return tensor.detach().cpu().contiguous()
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:
-    """Whether each process holds a part of it."""
+    """Whether each process holds a shard of the tensor."""
     return hasattr(tensor, "full_tensor")
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """This process's part of a tensor, or all of it."""
+    """This process's shard of a tensor, or the tensor if it is not sharded."""
     return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def gathered(files: Files) -> Files:
-    """What is sharded put together: all processes take part, and the first one has the result.
+    """Sharded tensors gathered: a collective operation, whose result the first process has.
 
-    What is not sharded is what it was, of the same storage.
+    Tensors that are not sharded keep their storage.
     """
 
-    def put_together(tensor: torch.Tensor) -> torch.Tensor:
+    def gather(tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach()
         if not is_sharded(tensor):
             return tensor
@@ -48,13 +48,13 @@ def gathered(files: Files) -> Files:
         return tensor.cpu() if torch.distributed.get_rank() == 0 else torch.empty(0)
 
     return {
-        path: {name: put_together(tensor) for name, tensor in tensors.items()}
+        path: {name: gather(tensor) for name, tensor in tensors.items()}
         for path, tensors in files.items()
     }
 
 
 def put(saved: torch.Tensor, tensor: torch.Tensor) -> None:
-    """Copy a saved tensor into a live one, whether that is whole or sharded."""
+    """Copy a saved tensor into a live one, sharded or not."""
     if is_sharded(tensor):
         from torch.distributed.tensor import distribute_tensor
 
