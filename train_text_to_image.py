@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from sampling.image import Picture
     from training.dataset import CaptionedImages
     from training.run import Run
+    from training.subject import TrainingLatents
     from training.validation import Preview
 
 
 def main(config: Config) -> None:
     from training.dataset import CaptionedImages
-    from training.final_save import reserve_on_hub, save_model, write_extras
     from training.encode import encode_once
+    from training.final_save import reserve_on_hub, save_model, write_extras
     from training.loop import train
     from training.model import load_model
     from training.run import start_run
@@ -47,9 +48,10 @@ def main(config: Config) -> None:
         prompts = prompts_of_validations(config, images)
         preview, score = previewer(config, run, prompts), scorer(config, run, images, prompts)
         model = load_model(config, run)
-        latents = encode_once(images, model, run)  # after this the VAE leaves the device
+        encoded = encode_once(images, model, run)  # after this the VAE leaves the device
+        latents: TrainingLatents = encoded
         if config.with_prior_preservation:
-            latents = with_class(latents, model, run, draw=draw)
+            latents = with_class(encoded, model, run, draw=draw)
         learner = WEIGHTS[config.method](model, config)
         with run.interruption:  # signals are noted from here on, until the model is saved
             steps, state = train(learner, latents, config, run, preview, score)

@@ -358,7 +358,7 @@ def test_a_new_run_does_not_begin_with_what_does_not_fit_it(tiny_model, tmp_path
     run, learner, latents = prepared(anew)
     with pytest.raises(UserError, match="damaged"):
         train(learner, latents, anew, run)
-    with pytest.raises(UserError, match=r"nowhere is no checkpoint"):
+    with pytest.raises(UserError, match=r"nowhere is not a checkpoint"):
         fresh_run(replace(anew, init_from_checkpoint="nowhere"))
 
 

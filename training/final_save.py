@@ -139,7 +139,7 @@ def save_examples(config: Config, step: int | None) -> None:
 
 def _has_light(path: Path) -> bool:
     with Image.open(path) as image:
-        return max(high for _, high in image.convert("RGB").getextrema()) > 0
+        return image.convert("RGB").getbbox() is not None  # of what is not black
 
 
 def ours(folder: Path) -> bool:

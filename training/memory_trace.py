@@ -183,7 +183,7 @@ class MemoryTrace(Autocast):
             if entry and not twice:
                 continue
             count = count if weight is not None else count * rows_of(config) // ROWS
-            if storage not in saved and twice and not entry:
+            if storage not in saved and twice and block is not None and not entry:
                 blocks[block][storage] = count
             elif storage not in saved:
                 saved[storage] = count

@@ -197,7 +197,6 @@ def refuse_non_finite(name: str, tensors: dict[str, torch.Tensor], dtype: torch.
 
 def captions_beside(config: Config, latents: TrainingLatents) -> dict[str, str]:
     """The file on the captions of the training data for the model folder: its text, by name."""
-    texts = [latents.images.captions]
-    texts += [latents.held_out.images.captions] if latents.held_out else []
+    held_out = latents.held_out.images.captions if latents.held_out else ()
     base = captions_of(config.pretrained_model_name_or_path)
-    return {FILE: Captions.of(*texts, base=base).text}
+    return {FILE: Captions.of(latents.images.captions, held_out, base).text}

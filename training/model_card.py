@@ -16,9 +16,9 @@ from core.printable import UNSEEN
 from core.wording import amount, scorer_of
 from training.config import Config
 from training.history import TrainingHistory
-from training.report import changed, looks_of, words_of
+from training.report import changed, pictures_of, words_of
 
-TOLD = (  # options that a model card always names
+ALWAYS_SHOWN = (  # options that a model card always names
     "method", "resolution", "train_batch_size", "gradient_accumulation_steps", "learning_rate",
     "optimizer", "lr_scheduler", "seed",
 )  # fmt: skip
@@ -46,12 +46,13 @@ def model_card(manifest: dict, records: list[dict], prompts: tuple[str, ...]) ->
         "in what it draws.",
     )
     text = "\n\n".join(part for part in parts if part) + "\n"
-    # A prompt may hold anything: what cannot be written, or turns what follows, is shown as a code.
+    # A prompt may hold anything: characters that are invisible or unwritable are escaped.
     return text.translate(UNSEEN).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _front_matter(manifest: dict) -> str:
-    """YAML. A base model that is a folder of this machine is no name that the hub accepts."""
+    """YAML front matter. A base model that is a local folder is left out: the hub would refuse
+    it."""
     options, base = manifest["options"], manifest["base_model"]
     kinds = {"lora": options.get("method") == "lora", "dreambooth": options.get("instance_prompt")}
     data = ModelCardData(
@@ -75,22 +76,24 @@ def _on_hub(name: str) -> bool:
 
 
 def _public(name: str) -> str:
-    """What others may know of a path: not the folders of this machine."""
+    """A path as published: without the folders of this machine."""
     return Path(name).name if name.startswith(("/", "~", ".")) else name
 
 
 def _plain(text: str) -> str:
-    """Words that Markdown shows as they are, on one line."""
+    """Text escaped for Markdown, on one line."""
     return re.sub(r"([\\`*<>|\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def _card_pictures(history: TrainingHistory, prompts: tuple[str, ...]) -> str:
-    """What the base model and the last look drew, as a table; nothing where no picture is there."""
-    looks, prompt_of = looks_of(Path(history.manifest["options"]["output_dir"]), history, prompts)
-    steps = sorted({step for step in looks if step in (0, max(looks))})
+    """A table of the pictures of the base model and the last validation; empty without pictures."""
+    pictures, prompt_of = pictures_of(
+        Path(history.manifest["options"]["output_dir"]), history, prompts
+    )
+    steps = sorted({step for step in pictures if step in (0, max(pictures))})
     lines = [["prompt", *map(label, steps)], ["---"] * (len(steps) + 1)]
     for number, prompt in prompt_of.items():
-        names = [looks[step][number].name if number in looks[step] else "" for step in steps]
+        names = [pictures[step][number].name if number in pictures[step] else "" for step in steps]
         images = [f"![](validation/{quote(name)})" * bool(name) for name in names]
         lines.append([_plain(prompt), *images])
     return _markdown_table(lines) if steps else ""
@@ -122,7 +125,7 @@ def _usage(options: dict, base: str, prompts: tuple[str, ...]) -> str:
 
 
 def _training(history: TrainingHistory) -> str:
-    """Steps, and the options that decide the result: the usual ones, and all that were changed."""
+    """Steps and options: those always shown, and all changed ones that decide the result."""
     options = history.manifest["options"]
     other = changed(options)
     lasting = [
@@ -130,7 +133,7 @@ def _training(history: TrainingHistory) -> str:
         if not each.metadata["free"] and not each.name.endswith(("_dir", "_or_path"))
         and (each.name != "dataset_name" or _on_hub(options.get(each.name) or ""))
     ]  # fmt: skip
-    rows = {name: words_of(options[name]) for name in TOLD if options.get(name) is not None}
+    rows = {name: words_of(options[name]) for name in ALWAYS_SHOWN if options.get(name) is not None}
     rows |= {name: other[name] for name in lasting if name in other}
     rows = {"steps": f"{history.last_step:,}"} | rows | history.manifest["versions"]
     lines = [[name, _plain(value)] for name, value in rows.items()]
@@ -138,7 +141,7 @@ def _training(history: TrainingHistory) -> str:
 
 
 def _measured(history: TrainingHistory) -> str:
-    """What the looks mean, and what was scored later."""
+    """The results of the validations, and scores from later on."""
     said = [_plain(" ".join(history.sentences))]
     for name, scores in history.manifest.get("scores", {}).items():
         if (score := scores.get("clip_score")) is not None:

@@ -220,6 +220,26 @@ def _rungs(config: Config, half: str) -> Iterator[dict]:
         yield {"optimizer_in_backward": True}
 
 
+def savings(config: Config, device: torch.device) -> Iterator[str]:
+    """Options that save memory in this run, the cheapest first."""
+    if config.mixed_precision == "no":
+        fastest = fastest_precision(device)
+        if fastest != "no":
+            yield f"--mixed_precision {fastest}"
+    if config.train_batch_size > 1:
+        passes = config.gradient_accumulation_steps * config.train_batch_size
+        yield f"--train_batch_size 1 --gradient_accumulation_steps {passes}"
+    if not config.gradient_checkpointing:
+        yield "--gradient_checkpointing"
+    if config.optimizer_name == "adamw":
+        yield "--use_8bit_adam"
+    if config.use_ema and not config.offload_ema:
+        yield "--offload_ema"
+    if config.method == "full":
+        yield "--method lora"
+    yield "a smaller --resolution"
+
+
 def _listed(counts: dict[str, int]) -> str:
     return "\n".join(f"{size(count):>8}  {name}" for name, count in counts.items())
 

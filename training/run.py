@@ -34,7 +34,7 @@ from training.defaults import as_begun
 from training.full_disk import DiskReserve
 from training.option_warnings import notes_on
 from training.optional_packages import refuse_missing
-from training.plan import plan
+from training.plan import plan, savings
 
 if TYPE_CHECKING:
     from training.checkpoints import Checkpoints
@@ -210,31 +210,11 @@ class Run:
                 raise
             advice = UserError(
                 f"{self.device} {OUT}{limit_of_memory()}. Any of these needs less: "
-                f"{', '.join(self._savings())}; --dry_run says how much."
+                f"{', '.join(savings(self.config, self.device))}; --dry_run says how much."
             )
             for note in getattr(error, "__notes__", ()):  # where the state was saved
                 advice.add_note(note)
             raise advice from error
-
-    def _savings(self) -> Iterator[str]:
-        """Options that save memory in this run, the cheapest first."""
-        config = self.config
-        if config.mixed_precision == "no":
-            fastest = fastest_precision(self.device)
-            if fastest != "no":
-                yield f"--mixed_precision {fastest}"
-        if config.train_batch_size > 1:
-            passes = config.gradient_accumulation_steps * config.train_batch_size
-            yield f"--train_batch_size 1 --gradient_accumulation_steps {passes}"
-        if not config.gradient_checkpointing:
-            yield "--gradient_checkpointing"
-        if config.optimizer_name == "adamw":
-            yield "--use_8bit_adam"
-        if config.use_ema and not config.offload_ema:
-            yield "--offload_ema"
-        if config.method == "full":
-            yield "--method lora"
-        yield "a smaller --resolution"
 
 
 def start_run(config: Config) -> Run:
@@ -329,6 +309,6 @@ def _end_line(path: Path) -> None:
 def _refuse_missing_checkpoint(name: str | None) -> None:
     if name and not (Path(name) / MANIFEST).is_file():
         raise UserError(
-            f"--init_from_checkpoint: {name} is not a checkpoint; name a folder checkpoint-STEP of an "
-            "earlier run."
+            f"--init_from_checkpoint: {name} is not a checkpoint; name a folder checkpoint-STEP of "
+            "an earlier run."
         )

@@ -96,8 +96,8 @@ class Validation:
             losses = fixed_losses(self.learner, self.latents.held_out, self.config, self.run, stop)
             if losses is None:
                 return record, values
-            values = list(losses.values())
-            record["held_out_loss"] = round(sum(values) / len(values), 6)
+            values = [*losses.values()]
+            record["held_out_loss"] = round(sum(losses.values()) / len(losses), 6)
         if self.preview and (self.run.is_main or self.config.shard):
             pictures = self._draw(self.preview, step, stop)
             if stop():
