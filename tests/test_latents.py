@@ -308,6 +308,37 @@ def test_a_damaged_file_of_latents_is_named_and_made_anew(encoded, tmp_path, cap
     assert file.read_bytes() == whole
 
 
+@pytest.mark.parametrize("error", [KeyError, TypeError, AttributeError, ValueError])
+def test_an_error_of_ours_is_not_said_to_be_a_damaged_cache(encoded, tmp_path, monkeypatch, error):
+    options = {"latents_dir": str(tmp_path / "kept")}
+    encoded(**options)
+    (file,) = (tmp_path / "kept").iterdir()
+
+    def ours(*_):
+        raise error("ours")
+
+    monkeypatch.setattr(CacheFile, "all_of", ours)
+    with pytest.raises(error, match="ours"):
+        encoded(**options)
+    assert file.exists()
+
+
+@pytest.mark.parametrize(
+    ("header", "changed"),
+    [
+        ("[]", "of another kind"),
+        ('{"content": 1}', "without places"),
+        ('{"content": {"data_offsets": [0, 1], "shape": [1], "dtype": "U8"}}', "of another shape"),
+        ('{"content": {"data_offsets": ["a"], "shape": [1, 2], "dtype": "U8"}}', "with a word"),
+    ],
+)
+def test_a_header_that_is_none_is_damage(tmp_path, header, changed):
+    file = tmp_path / "latents.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    with pytest.raises(UserError, match="it has no header"):
+        CacheFile(file)
+
+
 def test_without_a_cache_every_step_crops_anew_and_stays_a_function_of_the_step(encoded):
     _, _, pipe, uncached = encoded(no_cache=True)
     first, again = uncached.batch(step=0, size=12), uncached.batch(step=0, size=12)

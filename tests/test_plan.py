@@ -25,6 +25,7 @@ from training.config import Config
 from training.memory import BaseModel
 from training.memory_trace import Autocast, LiveBytes
 from training.model import DTYPES
+from training.optimizers import OPTIMIZERS
 from training.option_warnings import IN_BACKWARD
 from training.plan import plan
 from training.weights import WEIGHTS
@@ -444,7 +445,7 @@ def test_an_error_of_ours_is_not_said_to_be_the_models(tiny_model, monkeypatch, 
 
 
 def test_an_entry_that_a_table_of_ours_lacks_is_not_said_to_be_the_models(tiny_model, monkeypatch):
-    monkeypatch.delitem(memory.STATE, "adamw")
+    monkeypatch.delitem(OPTIMIZERS, "adamw")
     with pytest.raises(KeyError, match="adamw"):
         plan_of(options(tiny_model), "cpu")
 
