@@ -1,4 +1,4 @@
-"""The history of a run: its log and manifest told in sentences and drawn as curves."""
+"""The history of a run, from its log and manifest: in sentences, figures and charts."""
 
 from __future__ import annotations
 
