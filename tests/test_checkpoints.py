@@ -349,10 +349,10 @@ def test_a_new_run_does_not_begin_with_what_does_not_fit_it(tiny_model, tmp_path
     config, folder = stopped(tiny_model, tmp_path, train_text_encoder=True)
     anew = replace(config, init_from_checkpoint=str(folder), output_dir=str(tmp_path / "new"))
     run, learner, latents = prepared(replace(anew, train_text_encoder=False))
-    with pytest.raises(UserError, match=r"text_encoder.* learned then and does not now"):
+    with pytest.raises(UserError, match=r"text_encoder.* was trained then and is not now"):
         learner.start_from(folder)
     run, learner, latents = prepared(replace(anew, method="lora"))
-    with pytest.raises(UserError, match="learned then and does not now"):
+    with pytest.raises(UserError, match="was trained then and is not now"):
         learner.start_from(folder)
     (folder / "optimizer.safetensors").unlink()
     run, learner, latents = prepared(anew)
