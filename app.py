@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from core.command_line import ArgumentParser
 from core.ending import at_once, end_at_signals, keep_temporary_files_together
 from core.errors import UserError, exit_with_sentence, reason_of
 from core.terminal import say
@@ -160,7 +161,7 @@ def free_port(host: str, port: int) -> int:
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Draw in the browser.")
+    parser = ArgumentParser(description="Draw in the browser.")
     add = parser.add_argument
     add("--model", default=DEFAULT_MODEL, help="folder, file or hub id (the bundled one)")
     add("--models", metavar="DIR", help="let visitors draw by the models in this folder, too")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from core.command_line import ArgumentParser
 from core.errors import UserError, exit_with_sentence
 from core.prompt_files import read_rows
 from core.terminal import complain, shown
@@ -27,7 +28,7 @@ COMMON_OPTIONS = (  # of all requests, by their names in Request
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description="Draw pictures from words. In a prompt, (word:1.3) counts 1.3 times as much, "
         "(word) 1.1 times, [word] 1.1 times less, as in AUTOMATIC1111; \\( is a bracket.",
         epilog="Every PNG carries its settings; the same settings draw the same picture again.",

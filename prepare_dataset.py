@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from core.command_line import ArgumentParser
 from core.errors import UserError, exit_with_sentence
 from core.inputs import is_file, is_folder, is_there
 from core.terminal import complain, say
@@ -149,7 +150,7 @@ def tell(ledger: RowIndex, options: argparse.Namespace) -> None:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add, usual = parser.add_argument, ImageFormat()

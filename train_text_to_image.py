@@ -1,23 +1,39 @@
 """Fine-tune a Stable Diffusion on captioned images: captioned images -> model folder."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from core.errors import exit_with_sentence
 from training.config import Config
-from training.dataset import CaptionedImages
-from training.latents import encode_once
-from training.loop import train
-from training.model import load_model
-from training.model_output import reserve_on_hub, save_model, tell
-from training.run import start_run
-from training.subject import with_class
-from training.weights import WEIGHTS
+
+# Packages are imported where they are used: torch alone takes seconds, and --help needs none.
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+    from evaluation.during_training import ValidationVerdict
+    from evaluation.validation_prompts import ValidationPrompts
+    from sampling.image import Picture
+    from training.dataset import CaptionedImages
+    from training.run import Run
+    from training.subject import TrainingLatents
+    from training.validation import Preview
 
 
 def main(config: Config) -> None:
+    from training.dataset import CaptionedImages
+    from training.encode import encode_once
+    from training.final_save import reserve_on_hub, save_model, write_extras
+    from training.loop import train
+    from training.model import load_model
+    from training.run import start_run
+    from training.subject import with_class
+    from training.weights import WEIGHTS
+
     run = start_run(config)
     config = run.config  # with what accelerate adds to the options
     with closing(run), run.memory_advice():
@@ -29,20 +45,21 @@ def main(config: Config) -> None:
             return
         if config.push_to_hub and run.is_main:
             reserve_on_hub(config)
-        asked = asked_at_looks(config, images)
-        preview, score = previewer(config, run, asked), scorer(config, run, images, asked)
+        prompts = prompts_of_validations(config, images)
+        preview, score = previewer(config, run, prompts), scorer(config, run, images, prompts)
         model = load_model(config, run)
-        latents = encode_once(images, model, run)  # after this the VAE leaves the device
+        encoded = encode_once(images, model, run)  # after this the VAE leaves the device
+        latents: TrainingLatents = encoded
         if config.with_prior_preservation:
-            latents = with_class(latents, model, run, draw=draw)
+            latents = with_class(encoded, model, run, draw=draw)
         learner = WEIGHTS[config.method](model, config)
         with run.interruption:  # signals are noted from here on, until the model is saved
             steps, state = train(learner, latents, config, run, preview, score)
             manifest = save_model(learner, latents, config, run, steps, state)
-        tell(learner, latents, config, run, manifest, state, save_colours)
+        write_extras(learner, latents, config, run, manifest, state, save_preview_colours)
 
 
-def draw(pipe, prompt: str, seeds: list[int]) -> list:
+def draw(pipe: StableDiffusionPipeline, prompt: str, seeds: list[int]) -> list[Picture]:
     """A picture of the prompt for each seed."""
     from sampling.generator import Generator
     from sampling.request import Request
@@ -51,35 +68,35 @@ def draw(pipe, prompt: str, seeds: list[int]) -> list:
     return list(Generator(pipe, name="class").pictures(requests, batch_size=len(seeds)))
 
 
-def asked_at_looks(config: Config, images) -> list:
-    """What is drawn at every look, as `evaluation.validation_prompts.ValidationPrompts`."""
+def prompts_of_validations(config: Config, images: CaptionedImages) -> list[ValidationPrompts]:
+    """The prompts that every validation draws, and the captions among them."""
     from evaluation.validation_prompts import validation_sets
 
-    texts = (
-        (several[0] for several in each.captions) for each in (images, images.held_out) if each
-    )
-    return validation_sets(config, *texts)
+    parts = [[texts[0] for texts in each.captions] for each in (images, images.held_out) if each]
+    return validation_sets(config, *parts)
 
 
-def previewer(config: Config, run, asked: list) -> Callable | None:
-    """What the loop calls to draw what is asked for at a look; None where that is nothing."""
-    if not asked:
+def previewer(config: Config, run: Run, prompts: list[ValidationPrompts]) -> Preview | None:
+    """What draws the prompts of a validation; None without prompts."""
+    if not prompts:
         return None
     from sampling.generator import Generator
     from sampling.request import SCHEDULERS, SEEDS, Cancelled, Request
 
     kinds = ((name, kind) for name, (kind, _) in SCHEDULERS.items())
-    how = {"scheduler": next(name for name, kind in kinds if kind == config.validation_scheduler)}
-    how["prompt_weights"] = False  # as in captions, brackets are words
+    scheduler = next(name for name, kind in kinds if kind == config.validation_scheduler)
+    request = partial(Request, scheduler=scheduler, prompt_weights=False)  # as in captions
     requests = {
         each.place: [
-            Request(prompt, seed=seed % SEEDS, num_images=each.images, **how)
+            request(prompt, seed=seed % SEEDS, num_images=each.images)
             for prompt, seed in zip(each.prompts, each.seeds(config.seed), strict=True)
         ]
-        for each in asked
+        for each in prompts
     }
 
-    def preview(pipe, stop: Callable[[], bool]) -> Iterable:
+    def preview(
+        pipe: StableDiffusionPipeline, stop: Callable[[], bool]
+    ) -> Iterable[tuple[str, Picture]]:
         # Named as the app names the folder: a picture's settings say what draws it again.
         name = config.output.resolve().name
         generator = Generator(pipe, name=name, run={"run_id": run.id})
@@ -93,7 +110,7 @@ def previewer(config: Config, run, asked: list) -> Callable | None:
     return preview
 
 
-def save_colours(pipe, folder) -> None:
+def save_preview_colours(pipe: Any, folder: Path) -> None:
     """Write beside the model how its latents become the app's previews."""
     from sampling.preview import Preview
 
@@ -101,8 +118,8 @@ def save_colours(pipe, folder) -> None:
 
 
 def check_scorer(config: Config) -> None:
-    """Raise UserError for a --validation_scorer or --validation_keep_prompts that is unknown,
-    before anything is read."""
+    """Raise UserError for an unknown --validation_scorer or --validation_keep_prompts, before
+    anything is read."""
     if config.validation_scorer is not None:
         from evaluation.clip_score import check_name
         from evaluation.validation_prompts import validation_sets
@@ -111,8 +128,10 @@ def check_scorer(config: Config) -> None:
         validation_sets(config)
 
 
-def scorer(config: Config, run, images, asked: list) -> Callable | None:
-    """What the loop calls to have the pictures of a look scored; None without a scorer."""
+def scorer(
+    config: Config, run: Run, images: CaptionedImages, prompts: list[ValidationPrompts]
+) -> ValidationVerdict | None:
+    """What scores the pictures of a validation; None without --validation_scorer."""
     if config.validation_scorer is None:
         return None
     from evaluation.clip_score import Scorer
@@ -127,9 +146,9 @@ def scorer(config: Config, run, images, asked: list) -> Callable | None:
 
     steps = config.total_steps(len(images), run.global_batch)
     return ValidationVerdict(
-        Scorer.load(config.validation_scorer, device=str(run.device)), asked,
+        Scorer.load(config.validation_scorer, device=str(run.device)), prompts,
         config.output / "validation", Path(config.pretrained_model_name_or_path).name,
-        -(-steps // config.steps_between_looks(len(images), run.global_batch)), training,
+        -(-steps // config.steps_between_validations(len(images), run.global_batch)), training,
     )  # fmt: skip
 
 

@@ -15,9 +15,9 @@ from core.files import mend
 from core.precision import bf16_autocast
 from core.signals import DeferredSignals
 from core.terminal import say
-from training import checkpoint
+from training import checkpoint_files
 from training.muon import Muon
-from training.optimizer import moments, start
+from training.optimizer_step import moments, start
 
 WARMUP_STEPS = 50
 SAVE_EVERY_STEPS = 100
@@ -48,8 +48,8 @@ def fit(
     mend(folder.parent, glob.escape(folder.name))
     done = 0
     if folder.is_dir():
-        checkpoint.load(folder, files)
-        done = checkpoint.state_of(folder)["step"]
+        checkpoint_files.load(folder, files)
+        done = checkpoint_files.state_of(folder)["step"]
     device = next(model.parameters()).device.type
     started, first = time.monotonic(), done
     model.train()
@@ -76,7 +76,7 @@ def fit(
 def _save(folder: Path, files, step: int, steps: int, loss: float, rate: float) -> None:
     if not math.isfinite(loss):
         raise RuntimeError(f"The loss is {loss} at step {step} of {folder.name}.")
-    checkpoint.save(folder, files, {"step": step})
+    checkpoint_files.save(folder, files, {"step": step})
     say(f"{folder.name}: step {step}/{steps}, loss {loss:.4f}, {rate:.2f} steps/s")
 
 

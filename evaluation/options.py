@@ -8,13 +8,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.command_line import ArgumentParser
 from core.errors import UserError
 from core.inputs import is_folder
 from evaluation.clip_score import VIT_B_16, check_name
 from evaluation.judges import options as judge_options
 from evaluation.prompts import SEED_STRIDE, SETS
 from sampling.generator import DEFAULT_MODEL
-from sampling.pipeline import read_run
+from sampling.model_info import read_run
+from sampling.pipeline import check_names
 from sampling.request import Request
 
 DRAWING = (  # options that mean nothing beside --pictures
@@ -25,7 +27,7 @@ DRAWING = (  # options that mean nothing beside --pictures
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; exits for unknown ones, and for --help."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="metrics.py",
         description="Did it get better? Score a model, and compare it with its base.",
     )
@@ -95,6 +97,7 @@ def checked_request(options: argparse.Namespace) -> Request:
     """What all requests have in common. Raises UserError for options that are out of bounds or
     contradict each other, for results that could not be written, and for weights of scorer or
     judges that are missing or of another kind."""
+    check_names(options.device, options.dtype)
     _check_destinations(options)
     request = common_request(options)
     if options.scorer:

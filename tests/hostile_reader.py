@@ -86,7 +86,7 @@ def of_model(folder: Path, content: bytes, name: str) -> None:
 
 
 def of_log(folder: Path, content: bytes, name: str) -> None:
-    from training.curves import TrainingHistory, chart
+    from training.history import TrainingHistory, chart
     from training.report import records_of
 
     (folder / name).write_bytes(content)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from training.config import Config
 from training.dataset import CaptionedImages
-from training.latents import encode_once
+from training.encode import encode_once
 from training.model import load_model
 from training.run import start_run
 from training.weights import WEIGHTS

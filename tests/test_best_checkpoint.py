@@ -1,4 +1,4 @@
-"""The best of several looks is told by what had no part in its choice."""
+"""The best of several validations is measured by what had no part in its choice."""
 
 import json
 import math
@@ -26,7 +26,7 @@ def test_the_best_of_equal_looks_is_seldom_told_to_be_better():
     told = naive = 0
     for _ in range(TRIALS):
         base, best = chosen_among_equals(random)
-        told += CLIP.told(best, base)["verdict"] == "better"
+        told += CLIP.compared(best, base)["verdict"] == "better"
         differences = np.subtract(best, base)[::2]
         naive += verdict(bootstrap_interval(differences.tolist())) == "better"
     assert told <= 0.05 * TRIALS  # half of 5 %, as only one side counts, and some luck
@@ -37,22 +37,22 @@ def test_a_real_gain_is_told():
     random = np.random.default_rng(1)
     base = random.normal(size=MEASURED)
     for measure, sign in ((CLIP, 1), (HELD_OUT, -1)):
-        told = measure.told((base + sign).tolist(), base.tolist())
+        told = measure.compared((base + sign).tolist(), base.tolist())
         assert told["better_by"] == pytest.approx(1) and told["verdict"] == "better"
         assert told["measured"] == MEASURED // 2 and json.loads(json.dumps(told)) == told
-        assert measure.told(base.tolist(), (base + sign).tolist())["verdict"] == "worse"
+        assert measure.compared(base.tolist(), (base + sign).tolist())["verdict"] == "worse"
 
 
 def test_what_chose_a_look_does_not_tell_of_it():
     values, base = [1.0, 0.1] * 20, [0.0] * 40
     assert CLIP.chosen_by(values) == 1.0
-    assert CLIP.told(values, base)["value"] == pytest.approx(0.1)
+    assert CLIP.compared(values, base)["value"] == pytest.approx(0.1)
     assert CLIP.chosen_by(values, whole=True) == pytest.approx(0.55)
 
 
 def test_few_pictures_give_no_interval_and_one_tells_nothing():
-    assert HELD_OUT.told([1.0, 0.1] * 8, [2.0, 0.2] * 8)["interval_95"] is None
-    assert HELD_OUT.told([1.0], [2.0]) is None
+    assert HELD_OUT.compared([1.0, 0.1] * 8, [2.0, 0.2] * 8)["interval_95"] is None
+    assert HELD_OUT.compared([1.0], [2.0]) is None
 
 
 @pytest.mark.parametrize("values", [[math.nan, 1.0], [math.inf, 1.0], [None, 1.0], []])

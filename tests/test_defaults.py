@@ -39,6 +39,8 @@ def test_who_gives_an_option_of_lora_means_lora(options):
         (SUBJECT, 5e-6),
         (SUBJECT | {"method": "lora"}, 1e-4),
         ({"optimizer": "muon"}, 0.02),
+        ({"optimizer": "prodigy"}, 1.0),
+        ({"optimizer": "prodigy", "method": "lora"}, 1.0),
         ({"method": "lora", "learning_rate": 3e-5}, 3e-5),
     ],
 )

@@ -9,6 +9,7 @@ from diffusers_options import SCRIPTS, SEVERAL
 from torchvision.transforms import InterpolationMode
 
 from training.config import Config
+from training.optimizers import OPTIMIZERS
 from training.option_warnings import LORA_SCRIPTS
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
@@ -122,6 +123,8 @@ def test_the_defaults_in_the_readme_are_the_real_ones(script):
             assert stands_in(SCRIPTS[script][name], their_cell), name
         mine = ours.empty_captions if name == "caption_dropout" else getattr(ours, name)
         assert stands_in(mine, our_cell), (name, mine)
-    assert "muon: 0.02" in rows_of_readme()["learning_rate"][1]
-    muon = Config(pretrained_model_name_or_path="m", train_data_dir="d", optimizer="muon")
-    assert muon.learning_rate == 0.02
+    own = {name: kind.learning_rate for name, kind in OPTIMIZERS.items() if kind.learning_rate}
+    for name, rate in own.items():
+        assert f"{name}: {rate:g}" in rows_of_readme()["learning_rate"][1]
+        config = Config(pretrained_model_name_or_path="m", train_data_dir="d", optimizer=name)
+        assert config.learning_rate == rate

@@ -27,8 +27,8 @@ from core import files
 from core.errors import UserError
 from core.model_folder import finish
 from core.signals import ENDING
-from training import checkpoint
-from training.checkpoint import find, what_is_wrong
+from training import checkpoint_files
+from training.checkpoint_files import find, what_is_wrong
 from training.loop import train
 
 ROOT = Path(__file__).parent.parent
@@ -418,7 +418,7 @@ def test_a_folder_that_does_not_keep_what_is_written_is_found_before_the_first_s
 ):
     config = config_for(tiny_model, tmp_path)
     run, learner, latents = prepared(config)
-    plain = checkpoint.save_file
+    plain = checkpoint_files.save_file
 
     def forgetful(tensors, path):
         plain(tensors, path)
@@ -427,7 +427,7 @@ def test_a_folder_that_does_not_keep_what_is_written_is_found_before_the_first_s
             flush = lambda *_, **__: path.exists() and path.write_bytes(zeros)  # noqa: E731
             monkeypatch.setattr(files, "flush", flush)
 
-    monkeypatch.setattr(checkpoint, "save_file", forgetful)
+    monkeypatch.setattr(checkpoint_files, "save_file", forgetful)
     with pytest.raises(UserError, match=r"does not keep what is written to it \(optimizer"):
         train(learner, latents, config, run)
     assert find(config.output, "auto") is None

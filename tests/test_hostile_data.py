@@ -49,8 +49,8 @@ from evaluation.judges.inception import Inception
 from evaluation.prompts import read_prompts
 from sampling.pipeline import open_pipeline
 from training.dataset import CaptionedImages
+from training.final_save import ours
 from training.model import open_base
-from training.model_output import ours
 from webapp.votes import Votes
 
 MANY_DIGITS = "9" * 5_000

@@ -14,10 +14,10 @@ from runs import add_picture, config_for, fresh_run, prepared, write_pictures
 from safetensors.torch import load_file
 
 from core.errors import UserError
-from training import latents
+from training import encode, latents
 from training.dataset import CaptionedImages, order
+from training.encode import encode_once
 from training.latent_cache import CacheFile, unfinished
-from training.latents import encode_once
 from training.loop import train
 from training.model import load_model
 
@@ -38,14 +38,14 @@ def encoded(tiny_model, tmp_path):
 
 def test_a_latent_is_what_the_vae_makes_of_the_picture_and_of_its_mirror_image(encoded):
     _, images, pipe, latents = encoded(random_flip=True)
-    (shelf,) = latents.shelves
-    assert shelf.mean.shape == shelf.std.shape == (12, 2, 4, 4, 4)
+    (bucket,) = latents.buckets
+    assert bucket.mean.shape == bucket.std.shape == (12, 2, 4, 4, 4)
     pixels = images.pixels(5, (32, 32)).float()[None] / 127.5 - 1
     for variant, picture in enumerate((pixels, pixels.flip(-1))):
         with torch.no_grad():
             posterior = pipe.vae.encode(picture).latent_dist
         scale = pipe.vae.config.scaling_factor
-        for kept, expected in ((shelf.mean, posterior.mean), (shelf.std, posterior.std)):
+        for kept, expected in ((bucket.mean, posterior.mean), (bucket.std, posterior.std)):
             torch.testing.assert_close(
                 kept[5, variant].float(), expected[0] * scale, rtol=2e-3, atol=2e-4
             )
@@ -94,7 +94,7 @@ def test_an_encoder_may_be_told_not_to_look_at_what_fills_a_caption_up(encoded):
 
 
 def test_many_captions_stay_encoded_where_that_is_asked(encoded, monkeypatch):
-    monkeypatch.setattr(latents, "EMBEDDING_BYTES", 0)
+    monkeypatch.setattr(encode, "EMBEDDING_BYTES", 0)
     _, _, _, anew = encoded()
     assert anew.prompts.dtype == torch.int64
     _, _, _, kept = encoded(pre_compute_text_embeddings=True)
@@ -112,11 +112,11 @@ def test_a_step_is_the_same_whatever_came_before(encoded):
 
 def test_every_epoch_draws_fresh_noise(encoded):
     config, _, _, latents = encoded()
-    (shelf,), noises = latents.shelves, []
+    (bucket,), noises = latents.buckets, []
     for epoch in (0, 1):
         x_0 = latents.batch(step=epoch, size=12)["x_0"]
         pictures = order(config.seed, 12, first=12 * epoch, count=12)
-        mean, std = (kept[pictures, 0].float() for kept in (shelf.mean, shelf.std))
+        mean, std = (kept[pictures, 0].float() for kept in (bucket.mean, bucket.std))
         noise = (x_0 - mean) / std
         assert abs(noise.mean()) < 0.15 and abs(noise.std() - 1) < 0.15
         noises.append(noise[torch.tensor(pictures).argsort()])
@@ -125,12 +125,12 @@ def test_every_epoch_draws_fresh_noise(encoded):
 
 def test_about_half_of_the_pictures_are_mirrored_when_asked(encoded):
     config, _, _, latents = encoded(random_flip=True)
-    (shelf,) = latents.shelves
-    shelf.std.zero_()
+    (bucket,) = latents.buckets
+    bucket.std.zero_()
     x_0 = latents.batch(step=0, size=240)["x_0"]
     pictures = order(config.seed, 12, first=0, count=240)
     plain, mirrored = (
-        (x_0 == shelf.mean[pictures, variant].float()).flatten(1).all(1) for variant in (0, 1)
+        (x_0 == bucket.mean[pictures, variant].float()).flatten(1).all(1) for variant in (0, 1)
     )
     assert (plain ^ mirrored).all()
     assert 90 < mirrored.sum() < 150
@@ -155,21 +155,21 @@ def test_no_caption_is_dropped_unless_asked(encoded):
 
 def test_kept_latents_are_used_and_never_for_another_crop(encoded, tmp_path):
     kept = {"latents_dir": str(tmp_path / "kept")}
-    first = shelf_of(encoded(**kept))
+    first = bucket_of_all(encoded(**kept))
     (file,) = (tmp_path / "kept").iterdir()
     written = file.stat().st_mtime_ns
-    second = shelf_of(encoded(**kept))
+    second = bucket_of_all(encoded(**kept))
     assert torch.equal(first.mean[:], second.mean[:]) and torch.equal(first.std[:], second.std[:])
     assert file.stat().st_mtime_ns == written
-    other = shelf_of(encoded(center_crop=True, **kept))
+    other = bucket_of_all(encoded(center_crop=True, **kept))
     assert not torch.equal(other.mean[:], first.mean[:])
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
 def test_kept_latents_are_those_of_memory(encoded, tmp_path):
     for flip in (False, True):
-        in_memory = shelf_of(encoded(random_flip=flip))
-        on_disk = shelf_of(encoded(random_flip=flip, latents_dir=str(tmp_path / "kept")))
+        in_memory = bucket_of_all(encoded(random_flip=flip))
+        on_disk = bucket_of_all(encoded(random_flip=flip, latents_dir=str(tmp_path / "kept")))
         assert torch.equal(in_memory.mean, on_disk.mean[:])
         assert torch.equal(in_memory.std, on_disk.std[:])
 
@@ -179,26 +179,26 @@ def test_only_pictures_that_are_new_are_encoded(encoded, tmp_path, monkeypatch):
     encoded(**kept)
     add_picture(tmp_path / "data", number=12)
     counted = []
-    plain = latents._encode
-    monkeypatch.setattr(latents, "_encode", lambda v, p: counted.append(len(p)) or plain(v, p))
-    more = shelf_of(encoded(**kept))
+    plain = encode.posterior_of
+    monkeypatch.setattr(encode, "posterior_of", lambda v, p: counted.append(len(p)) or plain(v, p))
+    more = bucket_of_all(encoded(**kept))
     assert sum(counted) == 1
     monkeypatch.undo()
-    anew = shelf_of(encoded())
+    anew = bucket_of_all(encoded())
     torch.testing.assert_close(more.mean[:], anew.mean, atol=1e-3, rtol=1e-3)
 
 
 def counting(monkeypatch, end_at: int = 10**9) -> list[int]:
     """How many pictures are encoded at once, two at most; call number `end_at` is broken off."""
-    counted, plain = [], latents._encode
+    counted, plain = [], encode.posterior_of
 
-    def encode(vae, pixels):
+    def noting(vae, pixels):
         if len(counted) == end_at:
             raise KeyboardInterrupt
         counted.append(len(pixels))
         return plain(vae, pixels)
 
-    monkeypatch.setattr(latents, "_encode", encode)
+    monkeypatch.setattr(encode, "posterior_of", noting)
     monkeypatch.setattr(latents, "ENCODE_PIXELS", 2 * 32 * 32)
     return counted
 
@@ -206,7 +206,7 @@ def counting(monkeypatch, end_at: int = 10**9) -> list[int]:
 @pytest.mark.parametrize("more", [0, 1])
 def test_what_was_encoded_when_a_run_was_ended_is_kept(encoded, tmp_path, monkeypatch, more):
     kept = {"latents_dir": str(tmp_path / "kept")}
-    whole = shelf_of(encoded())
+    whole = bucket_of_all(encoded())
     counting(monkeypatch, end_at=4)
     with pytest.raises(KeyboardInterrupt):
         encoded(**kept)
@@ -216,20 +216,22 @@ def test_what_was_encoded_when_a_run_was_ended_is_kept(encoded, tmp_path, monkey
     if more:  # the file of another data set, then
         add_picture(tmp_path / "data", number=12)
     counted = counting(monkeypatch)
-    shelf = shelf_of(encoded(**kept))
+    bucket = bucket_of_all(encoded(**kept))
     assert sum(counted) == 12 - 8 + more
-    assert torch.equal(shelf.mean[:][:12], whole.mean) and torch.equal(shelf.std[:][:12], whole.std)
+    assert torch.equal(bucket.mean[:][:12], whole.mean) and torch.equal(
+        bucket.std[:][:12], whole.std
+    )
     (file,) = (tmp_path / "kept").iterdir()
     assert file.name.startswith("latents-") and load_file(file)["mean"].shape[0] == 12 + more
 
 
 def test_what_killed_runs_of_earlier_versions_left_is_cleared_away(encoded, tmp_path):
     folder = tmp_path / "kept"
-    shelf_of(encoded(latents_dir=str(folder)))
+    bucket_of_all(encoded(latents_dir=str(folder)))
     (file,) = folder.iterdir()
     file.rename(folder / f".{file.name}.{2**22 + 1}")  # no process has such a number
     (folder / f".{file.name}.partial").write_bytes(b"no header")
-    shelf_of(encoded(latents_dir=str(folder)))
+    bucket_of_all(encoded(latents_dir=str(folder)))
     assert list(folder.iterdir()) == [file]
 
 
@@ -292,7 +294,7 @@ def test_a_file_that_is_cut_short_while_a_run_reads_it_costs_nothing(
 @pytest.mark.parametrize("damage", ["cut", "one bit"])
 def test_a_damaged_file_of_latents_is_named_and_made_anew(encoded, tmp_path, capsys, damage):
     kept = {"latents_dir": str(tmp_path / "kept")}
-    first = shelf_of(encoded(**kept))
+    first = bucket_of_all(encoded(**kept))
     (file,) = (tmp_path / "kept").iterdir()
     whole = file.read_bytes()
     expected = first.mean[:]
@@ -300,10 +302,41 @@ def test_a_damaged_file_of_latents_is_named_and_made_anew(encoded, tmp_path, cap
     damaged[-1] ^= damage == "one bit"
     file.unlink()
     file.write_bytes(damaged)
-    second = shelf_of(encoded(**kept))
+    second = bucket_of_all(encoded(**kept))
     assert f"{file} is damaged" in capsys.readouterr().err
     assert torch.equal(expected, second.mean[:])
     assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("error", [KeyError, TypeError, AttributeError, ValueError])
+def test_an_error_of_ours_is_not_said_to_be_a_damaged_cache(encoded, tmp_path, monkeypatch, error):
+    options = {"latents_dir": str(tmp_path / "kept")}
+    encoded(**options)
+    (file,) = (tmp_path / "kept").iterdir()
+
+    def ours(*_):
+        raise error("ours")
+
+    monkeypatch.setattr(CacheFile, "all_of", ours)
+    with pytest.raises(error, match="ours"):
+        encoded(**options)
+    assert file.exists()
+
+
+@pytest.mark.parametrize(
+    ("header", "changed"),
+    [
+        ("[]", "of another kind"),
+        ('{"content": 1}', "without places"),
+        ('{"content": {"data_offsets": [0, 1], "shape": [1], "dtype": "U8"}}', "of another shape"),
+        ('{"content": {"data_offsets": ["a"], "shape": [1, 2], "dtype": "U8"}}', "with a word"),
+    ],
+)
+def test_a_header_that_is_none_is_damage(tmp_path, header, changed):
+    file = tmp_path / "latents.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    with pytest.raises(UserError, match="it has no header"):
+        CacheFile(file)
 
 
 def test_without_a_cache_every_step_crops_anew_and_stays_a_function_of_the_step(encoded):
@@ -317,7 +350,7 @@ def test_without_a_cache_every_step_crops_anew_and_stays_a_function_of_the_step(
         for batch, p in zip((first, later), places, strict=True)
     ]
     assert not torch.equal(*crops)
-    mean, std = latents._encode(pipe.vae, first["pixels"])
+    mean, std = latents.posterior_of(pipe.vae, first["pixels"])
     torch.testing.assert_close(uncached.encoded(first), mean + std * first["noise"])
 
 
@@ -330,8 +363,8 @@ def test_buckets_keep_the_shape_of_pictures(tiny_model, tmp_path):
     run = fresh_run(config)
     images = CaptionedImages(config)
     held = encode_once(images, load_model(config, run), run)
-    assert {shelf.shape: len(shelf) for shelf in held.shelves} == {(32, 32): 12, (16, 48): 6}
-    assert {tuple(shelf.mean.shape[2:]) for shelf in held.shelves} == {(4, 4, 4), (4, 2, 6)}
+    assert {bucket.shape: len(bucket) for bucket in held.buckets} == {(32, 32): 12, (16, 48): 6}
+    assert {tuple(bucket.mean.shape[2:]) for bucket in held.buckets} == {(4, 4, 4), (4, 2, 6)}
     names = [name for step in range(9) for name in held.names(step, 4)]
     assert sorted(Counter(names).values()) == [2] * 18  # two epochs of 18 pictures in 9 steps
 
@@ -358,6 +391,6 @@ def test_a_small_bucket_has_steps_of_its_own_size(tiny_model, tmp_path):
     )
 
 
-def shelf_of(made):
-    (shelf,) = made[-1].shelves
-    return shelf
+def bucket_of_all(made):
+    (bucket,) = made[-1].buckets
+    return bucket

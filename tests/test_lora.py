@@ -17,7 +17,7 @@ from core.layouts import KOHYA_FILE, LORA_FILE, kohya_layer
 from sampling.generator import Generator
 from sampling.pipeline import open_pipeline, sha256_of_weights
 from sampling.request import Request
-from training import checkpoint
+from training import checkpoint_files
 from training.loop import train
 
 LORA = {"method": "lora", "rank": 4, "learning_rate": 0.1, "train_text_encoder": True}
@@ -254,7 +254,7 @@ def to_older_names(folder, learner) -> None:
             tensors = {key.removeprefix("text_model."): value for key, value in tensors.items()}
         files[name] = {key: value.clone() for key, value in tensors.items()}
     shutil.rmtree(folder)
-    checkpoint.save(folder, files, state)
+    checkpoint_files.save(folder, files, state)
 
 
 def kohya_to_peft(learner) -> dict[str, str]:

@@ -14,6 +14,7 @@ from training.optional_packages import refuse_missing
 NEEDED = {"pretrained_model_name_or_path": "model", "train_data_dir": "data"}
 OPTIONS = {
     "torchao.optim": {"use_8bit_adam": True},
+    "prodigyopt": {"optimizer": "prodigy"},
     "wandb": {"report_to": "wandb"},
     "comet_ml": {"report_to": "comet_ml"},
     "tensorboard": {"report_to": "tensorboard"},
@@ -39,7 +40,7 @@ def test_a_package_that_is_there_is_no_matter(module, monkeypatch):
 def test_it_is_found_before_the_data_are_looked_at(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao.optim", None)
     config = config_for(tiny_model, tmp_path, use_8bit_adam=True, optimizer="adamw8bit")
-    monkeypatch.setattr(train_text_to_image, "CaptionedImages", None)
+    monkeypatch.setattr("training.dataset.CaptionedImages", None)
     with pytest.raises(UserError, match="torchao"):
         train_text_to_image.main(config)
     assert not config.output.exists()

@@ -25,6 +25,7 @@ from training.config import Config
 from training.memory import BaseModel
 from training.memory_trace import Autocast, LiveBytes
 from training.model import DTYPES
+from training.optimizers import OPTIMIZERS
 from training.option_warnings import IN_BACKWARD
 from training.plan import plan
 from training.weights import WEIGHTS
@@ -149,7 +150,7 @@ def step_bytes(config: Config) -> int:
             loss = predicted.float().square().mean()
             del predicted
             loss.backward()
-    return alive.most
+    return alive.max
 
 
 def planned_bytes(config: Config) -> int:
@@ -231,7 +232,7 @@ def test_autograd_keeps_what_the_plan_says_to_the_byte(tiny_model, precision):
     config = replace(config, train_batch_size=memory.ROWS)
     half, learner = DTYPES.get(precision), real_learner(config)
     real = kept_bytes(learner, lambda: pass_of(learner, memory.ROWS, half=half))
-    planned, _, _ = base_of(tiny_model).trace(config, "cpu")._course(config)
+    planned, _, _ = base_of(tiny_model).trace(config, "cpu")._backward_order(config)
     assert sum(planned.values()) == pytest.approx(real, rel=0.001 if precision == "no" else 0.01)
 
 
@@ -252,7 +253,7 @@ def test_the_rules_of_autocast_are_those_of_pytorch_on_a_gpu(tiny_model):
         torch.autocast_decrement_nesting()
         torch.clear_autocast_cache()
         torch.set_autocast_enabled("cuda", False)
-    planned, _, _ = base.trace(config, "cuda")._course(config)
+    planned, _, _ = base.trace(config, "cuda")._backward_order(config)
     assert sum(planned.values()) == real
 
 
@@ -273,6 +274,7 @@ def test_options_that_save_memory_save_it(v1_4):
     usual = memory()
     assert memory(use_8bit_adam=True)["state of adamw8bit"] == usual["state of adamw"] / 4
     assert usual["state of adamw"] / 2 < memory(optimizer="muon")["state of muon"] < 3.5 * GB
+    assert memory(optimizer="prodigy")["state of prodigy"] == 2 * usual["state of adamw"]
     assert "moving average" not in memory(offload_ema=True)
     assert memory(optimizer_in_backward=True)["gradients"] == 4 * 2560 * 1280 * 9
     full, largest, every = (
@@ -323,7 +325,7 @@ def test_the_vae_takes_the_memory_that_was_planned(tiny_model, verb):
     shape = (5, 3, 32, 32) if verb == "encode" else (5, 4, 4, 4)
     with torch.no_grad(), LiveBytes() as alive:
         getattr(vae, verb)(torch.zeros(shape))
-    assert 5 * base.worked(config, "cpu", verb) == pytest.approx(alive.most, rel=0.1)
+    assert 5 * base.vae_bytes(config, "cpu", verb) == pytest.approx(alive.max, rel=0.1)
 
 
 def test_pictures_are_encoded_and_drawn_in_memory_too(v1_4):
@@ -345,7 +347,7 @@ def test_what_lives_at_once_is_counted():
         third = second.view(10, 100) * 2
         del second, third
         torch.zeros(500)
-    assert (alive.most, alive.now) == (8000, 0)
+    assert (alive.max, alive.now) == (8000, 0)
 
 
 def typed(suggestions) -> list[str]:
@@ -443,7 +445,7 @@ def test_an_error_of_ours_is_not_said_to_be_the_models(tiny_model, monkeypatch, 
 
 
 def test_an_entry_that_a_table_of_ours_lacks_is_not_said_to_be_the_models(tiny_model, monkeypatch):
-    monkeypatch.delitem(memory.STATE, "adamw")
+    monkeypatch.delitem(OPTIMIZERS, "adamw")
     with pytest.raises(KeyError, match="adamw"):
         plan_of(options(tiny_model), "cpu")
 
@@ -516,7 +518,13 @@ def test_checkpoints_that_are_there_already_leave_room_for_the_next(v1_4, card, 
 
 
 @pytest.mark.parametrize(
-    "changed", [{"use_ema": True}, {"optimizer": "muon"}, {"method": "lora", "save_dtype": "fp16"}]
+    "changed",
+    [
+        {"use_ema": True},
+        {"optimizer": "muon"},
+        {"optimizer": "prodigy"},
+        {"method": "lora", "save_dtype": "fp16"},
+    ],
 )
 def test_the_disk_holds_what_was_planned(tiny_model, tmp_path, changed):
     AcceleratorState._reset_state(reset_partial_state=True)

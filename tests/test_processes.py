@@ -104,8 +104,8 @@ def test_two_processes_learn_what_one_does_with_the_doubled_batch(
         torch.testing.assert_close(two[name], weight, atol=1e-5, rtol=1e-5)
     if shard:  # each process encoded some; the file is whole
         (kept,) = (load_file(path) for path in Path(halves.latents_dir).iterdir())
-        (shelf,) = latents.shelves
-        assert torch.equal(kept["mean"], shelf.mean) and torch.equal(kept["std"], shelf.std)
+        (bucket,) = latents.buckets
+        assert torch.equal(kept["mean"], bucket.mean) and torch.equal(kept["std"], bucket.std)
     # What two have begun, one may finish: as many pictures per step.
     resumed = replace(config, output_dir=halves.output_dir, resume_from_checkpoint="latest")
     run, learner, latents = prepared(resumed)

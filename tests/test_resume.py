@@ -31,6 +31,8 @@ COMBINATIONS = {
     "text encoder, bf16": {"train_text_encoder": True, "mixed_precision": "bf16", **TWICE},
     "average elsewhere": {"use_ema": True, "offload_ema": True},
     "Muon": {"optimizer": "muon", "learning_rate": 0.02, **BUSY},
+    "Prodigy": {"optimizer": "prodigy", "learning_rate": 1.0, **BUSY},
+    "Prodigy, LoRA": LORA | {"optimizer": "prodigy", "learning_rate": 1.0},
     "optimizer in backward": {"optimizer_in_backward": True, "use_ema": True},
     "buckets": {"aspect_ratio_buckets": True, **BUSY},
     "buckets, accumulation": {"aspect_ratio_buckets": True, **TWICE},
@@ -57,7 +59,7 @@ COMBINATIONS = {
 }  # fmt: skip
 SELECTION = ("accumulation", "LoRA, everything", "no cache, buckets, four workers",
              "DreamBooth, text encoder, no worker", "optimizer in backward", "LoRA, dropout",
-             "small buckets")  # fmt: skip
+             "small buckets", "Prodigy, LoRA")  # fmt: skip
 
 
 def finished(config: Config):

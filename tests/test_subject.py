@@ -10,7 +10,7 @@ from runs import config_for, fresh_run, write_pictures
 from core.errors import UserError
 from training.config import Config
 from training.dataset import CaptionedImages
-from training.latents import encode_once
+from training.encode import encode_once
 from training.loop import accumulate, train
 from training.model import load_model
 from training.objective import Objective

@@ -125,7 +125,7 @@ def test_notes_on_the_options_stand_under_the_plan(tiny_model, tmp_path, capsys)
 
 
 def test_a_scorer_that_is_none_is_found_before_anything_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(train_text_to_image, "CaptionedImages", None)
+    monkeypatch.setattr("training.dataset.CaptionedImages", None)
     config = config_for("nobody/nothing", tmp_path, validation_prompt="x", validation_scorer="foo")
     with pytest.raises(UserError, match="Unknown scorer 'foo'"):
         train_text_to_image.main(config)

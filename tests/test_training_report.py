@@ -11,7 +11,7 @@ from PIL import Image
 from core.chart import figure, round_ticks, tick_words
 from core.errors import UserError
 from training.config import Config
-from training.curves import TrainingHistory, chart, duration
+from training.history import TrainingHistory, chart, duration
 from training.model_card import model_card
 from training.report import HardExample, records_of, write_report
 
@@ -115,7 +115,7 @@ def test_lines_of_another_run_in_the_same_folder_are_not_told_of(tmp_path):
         [line(50, run_id="before"), line(100), look(100, 0.5, run_id="before"), line(250)],
     )
     assert [record["step"] for record in course.training] == [100]
-    assert course.looks == []
+    assert course.validations == []
 
 
 def test_a_falling_loss_is_told_with_the_base_first(tmp_path):
@@ -129,7 +129,7 @@ def test_a_loss_that_rises_again_is_called_memorising_and_names_what_best_holds(
     text = told(tmp_path, look(0, 0.14), look(100, 0.12), look(200, 0.125), best=best)
     assert "fell from 0.14 (base) to 0.12 at step 100. It has risen since, to 0.125" in text
     assert "the model has begun to memorise its pictures" in text
-    assert "best/ holds step 100: the lowest held-out loss of all looks, 0.12." in text
+    assert "best/ holds step 100: the lowest held-out loss of all validations, 0.12." in text
 
 
 def test_a_rise_by_less_than_a_tenth_of_the_fall_is_none(tmp_path):
@@ -145,7 +145,7 @@ def test_a_loss_that_never_falls_is_no_success(tmp_path):
 
 
 def test_a_single_look_shows_no_course(tmp_path):
-    assert "was 0.14 (step 100); a single look" in told(tmp_path, look(100, 0.14))
+    assert "was 0.14 (step 100); a single validation" in told(tmp_path, look(100, 0.14))
 
 
 def test_a_run_without_held_out_pictures_says_what_is_not_known(tmp_path):
@@ -164,8 +164,8 @@ def test_steps_skipped_and_an_early_stop_are_told(tmp_path):
         tmp_path, line(50, skipped=2), line(100, skipped=1), line(150), stopped_early=True,
         options={"early_stopping_patience": 3},
     )  # fmt: skip
-    assert "3 steps of 200 were skipped, as their loss or gradient was no number." in text
-    assert "stopped early, at step 200: 3 looks in a row had been no better." in text
+    assert "3 steps of 200 were skipped, as their loss or gradient was non-finite." in text
+    assert "stopped early, at step 200: 3 validations in a row had been no better." in text
     assert "1 step of 200 was skipped" in told(tmp_path, line(50, skipped=1))
 
 
@@ -303,19 +303,24 @@ def test_the_best_is_told_by_the_half_that_did_not_choose_it(tmp_path):
     best = {"step": 100, "by": "held-out loss", "value": 0.07}
     told = sentences_of(tmp_path, best=best | {"against_base": AGAINST})
     assert (
-        "the lowest held-out loss of all looks, 0.07, on half of what was measured. On the other "
-        "half it is better than the base model's (0.08 against 0.1, better by 0.02, 95 % interval "
-        "0.01 to 0.03, of 40)."
+        "the lowest held-out loss of all validations, 0.07, on half of what was measured. On the "
+        "other half it is better than the base model's (0.08 against 0.1, better by 0.02, 95 % "
+        "interval 0.01 to 0.03, of 40)."
     ) in told
     few = AGAINST | {"interval_95": None, "measured": 3, "verdict": "these prompts cannot tell"}
     told = sentences_of(tmp_path, best=best | {"against_base": few})
-    assert "it cannot be told from the base model's (0.08 against 0.1; 3 cannot give" in told
+    assert (
+        "it cannot be distinguished from the base model's (0.08 against 0.1; 3 cannot give" in told
+    )
     assert "0.07. " in sentences_of(tmp_path, best=best) + " "  # of a run before halves
 
 
 def test_the_report_says_since_when_no_look_was_better(tmp_path):
     told = sentences_of(tmp_path, no_better_since=100, against_best=AGAINST | {"verdict": "worse"})
-    assert "No look was better since that at step 100; the last one is worse (0.08 against" in told
+    assert (
+        "No validation was better since that at step 100; the last one is worse (0.08 against"
+        in told
+    )
     assert "since that at base." in sentences_of(tmp_path, no_better_since=0)
     assert "since that at" not in sentences_of(tmp_path)
 
@@ -414,7 +419,7 @@ def test_of_many_prompts_some_are_shown_and_the_others_counted(tmp_path):
     text = page(tmp_path, records, (), tuple(f"prompt {i}" for i in range(30)))
     assert text.count("<h3>") == 24
     assert text.count("<img") == 24 * 3
-    assert "3 of 5 looks; 6 rows left out" in text
+    assert "3 of 5 validations; 6 rows left out" in text
 
 
 def test_the_hardest_pictures_come_first_and_the_others_in_a_table(tmp_path):

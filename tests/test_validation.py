@@ -95,7 +95,7 @@ def test_the_base_model_is_measured_first_and_then_every_look(tiny_model, tmp_pa
 
 def test_looks_may_be_counted_in_epochs(tiny_model, tmp_path):
     config = config_for(tiny_model, tmp_path, validation_epochs=2)
-    assert config.steps_between_looks(pictures=12, global_batch=4) == 6
+    assert config.steps_between_validations(pictures=12, global_batch=4) == 6
 
 
 def test_the_best_look_is_kept_as_a_model_of_its_own(measured):
@@ -201,7 +201,7 @@ def test_a_look_that_is_broken_off_leaves_no_record(tiny_model, tmp_path):
     config = config_for(tiny_model, tmp_path, held_out=0.4, train_batch_size=2)
     run, learner, latents = prepared(config)
     eye = validation.Validation(learner, latents, config, run, None, None)
-    eye.look(0, stop=lambda: True)
+    eye.validate(0, stop=lambda: True)
     assert looks_of(config) == [] and eye.due(0, 10)
 
 

@@ -7,6 +7,7 @@ A task: {"options": {...}, "kill_after": seconds | "crash_at": number | "fill_di
 Forking takes milliseconds where a start takes seconds: a hundred kills fit into a test.
 """
 
+import importlib
 import json
 import os
 import resource
@@ -27,9 +28,11 @@ import train_text_to_image
 from core import disk
 from core.errors import exit_with_sentence
 from core.signals import ENDING, DeferredSignals
-from training import checkpoint, checkpointing, fallback_save, latents, weights
+from training import checkpoint_files, checkpoints, encode, full_disk, latents, weights
 from training.config import Config
 
+for name in ("final_save", "loop", "run", "subject"):  # which a command imports late
+    importlib.import_module(f"training.{name}")
 torch.set_num_threads(1)
 CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree")
 
@@ -40,7 +43,7 @@ class Crash:
     def __init__(self, folder: str, at: int | None, counted: Path):
         self.folder, self.at, self.counted, self.number = str(folder), at, counted, 0
         sys.addaudithook(self._audit)
-        plain = checkpoint.save_file
+        plain = checkpoint_files.save_file
 
         def save_file(tensors, path):  # written by Rust, which tells no hook
             self.operation(f"before {path}")
@@ -49,7 +52,7 @@ class Crash:
                 os.truncate(path, os.path.getsize(path) // 2)
             self.operation(f"after {path}")
 
-        checkpoint.save_file = save_file
+        checkpoint_files.save_file = save_file
 
     def _audit(self, event: str, arguments: tuple) -> None:
         if event not in CHANGES or not str(arguments[0]).startswith(self.folder):
@@ -70,19 +73,19 @@ class Crash:
 
 def at_save(step: int, action) -> None:
     """Do `action` when the run begins to save checkpoint `step`."""
-    plain = checkpointing.Checkpoints.write
+    plain = checkpoints.Checkpoints.write
 
     def write(self, *arguments):
         if self.step == step:
             action()
         return plain(self, *arguments)
 
-    checkpointing.Checkpoints.write = write
+    checkpoints.Checkpoints.write = write
 
 
 def others_fill(disk: Path, after: int) -> None:
     """After step `after`, other programs take all the room that a disk has left."""
-    plain = checkpointing.Checkpoints.step_to
+    plain = checkpoints.Checkpoints.step_to
 
     @contextmanager
     def step_to(self, step: int):
@@ -93,15 +96,15 @@ def others_fill(disk: Path, after: int) -> None:
                 while True:
                     file.write(bytes(4096))
 
-    checkpointing.Checkpoints.step_to = step_to
+    checkpoints.Checkpoints.step_to = step_to
 
 
 def note_encoded(log: int, kill_at: int | None) -> None:
     """Write an x for each picture that is encoded, two at most at once; before picture number
     `kill_at` the process is killed."""
-    plain, done = latents._encode, 0
+    plain, done = encode.posterior_of, 0
 
-    def encode(vae, pixels):
+    def noting(vae, pixels):
         nonlocal done
         done += len(pixels)
         if kill_at is not None and done >= kill_at:
@@ -109,12 +112,12 @@ def note_encoded(log: int, kill_at: int | None) -> None:
         os.write(log, b"x" * len(pixels))
         return plain(vae, pixels)
 
-    latents._encode, latents.ENCODE_PIXELS = encode, 2 * 32 * 32
+    encode.posterior_of, latents.ENCODE_PIXELS = noting, 2 * 32 * 32
 
 
 def note_steps(log: int) -> None:
     """Write an x for each step that is taken, and an exclamation mark for a signal."""
-    plain = checkpointing.Checkpoints.step_to
+    plain = checkpoints.Checkpoints.step_to
 
     @contextmanager
     def step_to(self, step: int):
@@ -128,7 +131,7 @@ def note_steps(log: int) -> None:
         os.write(log, b"!")
         noting(self, *arguments)
 
-    checkpointing.Checkpoints.step_to, DeferredSignals._note = step_to, note
+    checkpoints.Checkpoints.step_to, DeferredSignals._note = step_to, note
 
 
 def no_room(limit: int) -> None:
@@ -150,9 +153,9 @@ def run(task: dict) -> None:
             plain(self, *arguments)
 
         weights.Learner.save = save
-    fallback_save.SECONDS_OF_WAITING = 0
+    full_disk.SECONDS_OF_WAITING = 0
     elsewhere = Path(task.get("elsewhere", f"{folder}-elsewhere"))
-    fallback_save.places = lambda *_: iter([elsewhere])
+    full_disk.places = lambda *_: iter([elsewhere])
     if "encoded" in task:
         log = os.open(task["encoded"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         note_encoded(log, task.get("kill_at"))

@@ -1,8 +1,8 @@
-"""Which look was the best, and what may be said of it.
+"""Choice of the best checkpoint, and an unbiased estimate of how good it is.
 
-The best of many looks is the luckiest of them, too: what it was chosen by flatters it (Cawley and
-Talbot 2010). So it is chosen by one half of what was measured, and told by the other, which had no
-part in the choice.
+The best of many validations is also the luckiest, so that the values that chose it flatter it
+(Cawley and Talbot 2010). Hence one half of the values chooses, and the other half, which had no
+part in the choice, is reported.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from dataclasses import dataclass
 
 from core.statistics import bootstrap_interval, can_give_interval, verdict
 
+Values = Sequence[float | None]  # None where one could not be measured
+
 
 @dataclass(frozen=True)
 class Criterion:
-    """What a look is judged by: one value of each held-out picture, or of each prompt."""
+    """What validations are compared by: one value per held-out picture, or per prompt."""
 
     name: str
     lower_is_better: bool
 
-    def chosen_by(self, values: Sequence[float | None], whole: bool = False) -> float | None:
-        """The mean over every second value, from the first, or over the `whole` of them: what looks
-        are compared by. None where nothing is known of it, or it is no number."""
+    def chosen_by(self, values: Values, whole: bool = False) -> float | None:
+        """The mean over every other value, from the first, or over all if `whole`. None where no
+        value is known or the mean is non-finite."""
         known = [value for value in (values if whole else values[::2]) if value is not None]
         mean = sum(known) / len(known) if known else math.nan
         return mean if math.isfinite(mean) else None
@@ -31,11 +33,13 @@ class Criterion:
     def is_better(self, value: float, other: float) -> bool:
         return value < other if self.lower_is_better else value > other
 
-    def told(self, values: Sequence[float | None], others: Sequence[float | None]) -> dict | None:
-        """How much better than `others` the `values` are, by the half that chose nothing: for JSON,
-        with the 95 % interval of the mean of paired differences. None where nothing is known."""
+    def compared(self, values: Values, others: Values) -> dict | None:
+        """How much better `values` are than `others` by the half that did not choose, as JSON: with
+        the 95 % interval of the mean paired difference. None where no value is known."""
         pairs = zip(values[1::2], others[1::2], strict=True)
-        known = [(a, b) for a, b in pairs if None not in (a, b) and math.isfinite(a - b)]
+        known = [
+            (a, b) for a, b in pairs if a is not None and b is not None and math.isfinite(a - b)
+        ]
         if not known:
             return None
         sign = -1 if self.lower_is_better else 1

@@ -1,4 +1,6 @@
-"""Captioned images: read, check, crop, order."""
+"""The data set of captioned images: read, checked, cropped, and the order of a run."""
+
+from __future__ import annotations
 
 import copy
 import hashlib
@@ -6,7 +8,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
@@ -26,35 +28,36 @@ from data.rows import UNNAMED, Row
 from data.source import ReadOptions
 from data.sources import Source, open_source, pictures_alone
 from data.validate import CountTokens, examine, texts_of, uncounted
+from training.config import Config
 
 FAULTS_SHOWN = 10
-HELD_OUT_MOST = 64  # pictures that measure the loss: more cost time at every look
+MAX_HELD_OUT = 64  # pictures that measure the loss: more cost time in every validation
 
 
 def random_at(seed: int, purpose: str, where: int) -> np.random.Generator:
-    """A generator that depends on its arguments alone: randomness is a function of position."""
+    """A random generator seeded by its arguments alone: randomness is a function of position."""
     return np.random.default_rng([seed, *purpose.encode(), where])
 
 
 def order(seed: int, size: int, first: int, count: int) -> list[int]:
-    """Pictures number `first` to `first + count` of an endless row of shuffled epochs of `size`."""
+    """Pictures `first` to `first + count` of an endless sequence of shuffled epochs of `size`."""
     places = (divmod(number, size) for number in range(first, first + count))
     return [int(_shuffled(seed, size, epoch)[place]) for epoch, place in places]
 
 
 def order_apart(seed: int, size: int, first: int, count: int) -> list[int]:
-    """The same in another order, in which no `count` pictures that make up a batch are alike:
-    `first` is a multiple of `count`, which is `size` at most."""
+    """The same in an order in which a batch never holds a picture twice: `first` is a multiple of
+    the batch size `count`, which is at most `size`."""
     places = (divmod(number, size) for number in range(first, first + count))
     return [int(_apart(seed, size, count, epoch)[place]) for epoch, place in places]
 
 
 @lru_cache(maxsize=256)
 def _apart(seed: int, size: int, count: int, epoch: int) -> np.ndarray:
-    """An epoch in which those pictures that the batch it begins within holds already wait until
-    that batch is full."""
-    since = epoch % (math.lcm(size, count) // size)  # epochs after one that began with a batch
-    if size >= 3 * count:  # then who waits never comes to be at an epoch's end
+    """An epoch that starts within a batch: pictures which that batch already holds are put off
+    until it is full."""
+    since = epoch % (math.lcm(size, count) // size)  # epochs since one that began with a batch
+    if size >= 3 * count:  # then pictures put off never reach the end of an epoch
         since = min(since, 1)
     row = np.empty(0, np.int32)
     for each in range(epoch - since, epoch + 1):
@@ -66,12 +69,11 @@ def _apart(seed: int, size: int, count: int, epoch: int) -> np.ndarray:
 
 
 def bucket_of(seed: int, sizes: tuple[int, ...], count: int, step: int) -> tuple[int, int, int]:
-    """Which bucket step `step` learns from, the number of its first picture in that bucket's
-    endless row of epochs, and how many: `count`, or all where the bucket has fewer.
+    """The bucket of a step, the number of its first picture in that bucket's endless sequence of
+    epochs, and the batch size: `count`, or that of the bucket if it is smaller.
 
-    `sizes`: pictures of each bucket. An epoch holds the batches that become full in it, and no
-    picture is left out.
-    """
+    `sizes`: pictures per bucket. An epoch holds the batches that are completed in it, and no
+    picture is left out."""
     if len(sizes) == 1:
         return 0, step * min(count, sizes[0]), min(count, sizes[0])
     epoch = int(step * pictures_per_step(sizes, count) / sum(sizes))
@@ -87,7 +89,7 @@ def bucket_of(seed: int, sizes: tuple[int, ...], count: int, step: int) -> tuple
 
 
 def pictures_per_step(sizes: Sequence[int], count: int) -> float:
-    """On average over an epoch; `count` where no bucket has fewer."""
+    """The mean batch size over an epoch: `count` unless a bucket is smaller."""
     if min(sizes) >= count:
         return count
     return sum(sizes) / sum(size / min(size, count) for size in sizes)
@@ -101,7 +103,7 @@ def _batches_before(sizes: tuple[int, ...], count: int, epoch: int) -> int:
 def _bucket_order(
     seed: int, sizes: tuple[int, ...], count: int, epoch: int
 ) -> list[tuple[int, int]]:
-    """The batches of an epoch, as bucket and number in its row, shuffled."""
+    """The batches of an epoch, as bucket and number in its sequence, shuffled."""
     batches = [
         (bucket, batch)
         for bucket, size in enumerate(sizes)
@@ -116,31 +118,31 @@ def _shuffled(seed: int, size: int, epoch: int) -> np.ndarray:
 
 
 class CaptionedImages:
-    """The data set, checked: every picture opens, every caption says something.
+    """The checked data set: every picture opens, every caption has words.
 
     Of picture i, `captions[i]` are its texts (one or more), `names[i]` its file, `sizes[i]` its
-    width and height in pixels, `digests[i]` the SHA-256 of its content. `held_out` holds pictures
-    that are for measuring alone, or is None; `fingerprint` names the content; `warnings` are
-    sentences on what may not be as it was meant.
-    """
+    width and height in pixels, `digests[i]` the SHA-256 of its content. `held_out` is the data set
+    of the pictures that only measure the loss, or None; `fingerprint` identifies the content;
+    `warnings` are sentences on what may be unintended."""
 
-    def __init__(self, config, source: Source | None = None):
+    def __init__(self, config: Config, source: Source | None = None):
         """Open what the options name, or `source`. Raises `UserError` with all faults at once."""
         self.config = config
-        place = source.name if source else config.data  # as the user calls it
+        place = source.name if source else config.data  # the name that the user gave
         checked, facts, self.warnings = _checked(source or _source(config), place, config)
         chosen = [number for number, *about in facts if about[0] == "train"]
         held_out = [number for number, *about in facts if about[0] != "train"]
         known = {number: about for number, *about in facts}
-        self.held_out = copy.copy(self) if held_out else None
+        self.held_out: CaptionedImages | None = None
         if held_out:
-            # A draw by content, so that the same ones measure when others are added.
-            held_out = sorted(held_out, key=lambda number: known[number][2])[:HELD_OUT_MOST]
+            # Drawn by content, so that the same ones are held out when others are added.
+            held_out = sorted(held_out, key=lambda number: known[number][2])[:MAX_HELD_OUT]
+            self.held_out = copy.copy(self)
             self.held_out._take(held_out, checked, known)
         self._take(chosen, checked, known)
 
     def _take(self, numbers: list[int], rows: list[Row], known: dict[int, list]) -> None:
-        """Hold these rows, counted from 1, and what is known of them."""
+        """Keep these rows, counted from 1, and the facts on them."""
         rows = [rows[number - 1] for number in numbers]
         about = [known[number] for number in numbers]
         self.captions = [texts_of(row.caption) for row in rows]
@@ -155,8 +157,8 @@ class CaptionedImages:
         return len(self._contents)
 
     def image(self, index: int) -> Image.Image:
-        """Picture `index`, upright and in RGB, at its own size. Raises `UserError` where it is not
-        what was checked."""
+        """Picture `index`, upright and in RGB, at its own size. Raises `UserError` if it has
+        changed since it was checked."""
         return read_again(self.names[index], self._contents[index], self.digests[index])
 
     def pixels(
@@ -164,7 +166,7 @@ class CaptionedImages:
     ) -> torch.Tensor:
         """Picture `index`, resized to cover `shape` (H, W) and cropped: uint8 3,H,W in 0..255.
 
-        `place` in 0..1 says where to crop (x, y); None: as the options say, always the same.
+        `place` in 0..1 is the crop position (x, y); None: as the options say, always the same.
         """
         if place is None and self.config.center_crop:
             place = (0.5, 0.5)
@@ -178,11 +180,11 @@ class CaptionedImages:
     def batches(
         self, size: int, shape: tuple[int, int], numbers: Sequence[int] | None = None
     ) -> Iterator[torch.Tensor]:
-        """Pictures in order, all or those of `numbers`: uint8 N,3,H,W, decoded by threads two
+        """Batches of all pictures, or of `numbers`, in order: uint8 N,3,H,W, decoded by threads two
         batches ahead."""
         numbers = range(len(self)) if numbers is None else numbers
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            ahead = deque()
+            ahead: deque[list[Future[torch.Tensor]]] = deque()
             for first in range(0, len(numbers), size):
                 several = numbers[first : first + size]
                 ahead.append([pool.submit(self.pixels, number, shape) for number in several])
@@ -198,7 +200,7 @@ def covering(
     place: tuple[float, float],
     mode: Image.Resampling = Image.Resampling.LANCZOS,
 ) -> Image.Image:
-    """Resized to cover `shape` (H, W) as closely as it can be, then cropped at `place` (x, y)."""
+    """The picture resized to just cover `shape` (H, W), then cropped at `place` (x, y)."""
     height, width = shape
     scale = max(width / image.width, height / image.height)
     wide, high = max(width, round(image.width * scale)), max(height, round(image.height * scale))
@@ -219,16 +221,18 @@ def bucket_shape(size: tuple[int, int], resolution: int, multiple: int) -> tuple
     return min(fitting, key=lambda shape: abs(math.log(shape[1] / shape[0] / aspect)))
 
 
-def _checked(source: Source, place: str, config) -> tuple[list[Row], list[tuple], list[str]]:
-    """The rows; of each its number from 1, split, digests of caption and content, width and
-    height; and warnings. Raises `UserError` with all faults."""
+def _checked(
+    source: Source, place: str, config: Config
+) -> tuple[list[Row], list[tuple], list[str]]:
+    """The rows; the facts on each (number from 1, split, digests of caption and content, width,
+    height); warnings. Raises `UserError` with all faults."""
     rows = list(source.rows())
     if config.max_train_samples is not None:
         train = [row for row in rows if row.split == "train"]
         drawn = random_at(config.seed, "subset", 0).permutation(len(train))
-        kept = {id(train[i]) for i in drawn[: config.max_train_samples]}
-        rows = [row for row in rows if id(row) in kept or row.split != "train"]
-        source = replace(source, folders=())  # pictures without a row are meant to be there
+        chosen = {id(train[i]) for i in drawn[: config.max_train_samples]}
+        rows = [row for row in rows if id(row) in chosen or row.split != "train"]
+        source = replace(source, folders=())  # pictures without a row are expected now
     with RowIndex() as ledger:
         examine(
             replace(source, rows=lambda: iter(rows)),
@@ -249,13 +253,12 @@ def _checked(source: Source, place: str, config) -> tuple[list[Row], list[tuple]
 
 
 def _said(source: Source) -> Iterator[Finding]:
-    """What was said of the form of the data, such as which column is the captions': it may be why
-    rows are faulty."""
+    """Notes on the form of the data, such as the column of captions: they may explain faults."""
     return (finding for finding in source.findings if not finding.fault)
 
 
-def _source(config) -> Source:
-    """The data that the options name."""
+def _source(config: Config) -> Source:
+    """The data source that the options name."""
     reading = ReadOptions(
         image_column=config.image_column,
         caption_column=config.caption_column,
@@ -264,7 +267,7 @@ def _source(config) -> Source:
         strict=True,
     )
     if config.instance_data_dir:
-        return pictures_alone(Path(config.instance_data_dir), config.instance_prompt)
+        return pictures_alone(Path(config.instance_data_dir), config.instance_prompt or "")
     if config.train_data_dir and not is_folder(config.train_data_dir):
         raise UserError(
             f"The data folder {config.train_data_dir} does not exist; check --train_data_dir."
@@ -279,8 +282,9 @@ def _source(config) -> Source:
     return source
 
 
-def _token_counter(config) -> CountTokens:
-    """Counts nothing where there is no tokenizer: opening the model will say what to do."""
+def _token_counter(config: Config) -> CountTokens:
+    """The counter of a caption's tokens. Without a tokenizer it counts nothing: opening the model
+    will report that."""
     name, subfolder = config.tokenizer_name, ""
     if name is None:
         name, subfolder = config.pretrained_model_name_or_path, "tokenizer"

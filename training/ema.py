@@ -1,20 +1,20 @@
-"""The moving average of what learns."""
+"""Exponential moving average (EMA) of the weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-from training.checkpoint import is_sharded
+from training.sharding import is_sharded
 
 
 class Ema:
-    """Exponential moving average of weights, with warm-up so that short runs have one too."""
+    """Exponential moving average of weights, with a warm-up for short runs."""
 
     def __init__(
         self, weights: dict[str, torch.nn.Parameter], decay: float, offloaded: bool = False
     ):
-        """`offloaded`: the average lies in the memory of the CPU."""
+        """`offloaded`: the average is kept in CPU memory."""
         self.decay, self.offloaded = decay, offloaded
         self.shadow = {
             name: weight.detach().to("cpu" if offloaded else weight.device, copy=True)
@@ -23,7 +23,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, weights: dict[str, torch.nn.Parameter], updates: int) -> None:
-        """Move towards `weights` after optimizer step number `updates`, counted from 0."""
+        """Move towards `weights` after optimizer step `updates`, from 0."""
         decay = decay_after(updates, self.decay)
         averages, now = list(self.shadow.values()), list(weights.values())
         if self.offloaded:
@@ -32,13 +32,13 @@ class Ema:
 
     @torch.no_grad()
     def restart(self, weights: dict[str, torch.nn.Parameter]) -> None:
-        """Begin anew at `weights`."""
+        """Reset the average to `weights`."""
         for name, average in self.shadow.items():
             average.copy_(weights[name])
 
     @contextmanager
     def applied_to(self, weights: dict[str, torch.nn.Parameter]) -> Iterator[None]:
-        """Within it, `weights` are their average. Storage is swapped: no copy is made."""
+        """Context in which `weights` are their average. Storage is swapped, not copied."""
         self._swap(weights)
         try:
             yield
@@ -47,17 +47,17 @@ class Ema:
 
     def _swap(self, weights: dict[str, torch.nn.Parameter]) -> None:
         for name, weight in weights.items():
-            if is_sharded(weight):  # its storage is known elsewhere: contents change places
-                kept = weight.data.clone()
+            if is_sharded(weight):  # FSDP holds its storage, so the contents are swapped
+                own = weight.data.clone()
                 weight.data.copy_(self.shadow[name])
-                self.shadow[name].copy_(kept)
+                self.shadow[name].copy_(own)
                 continue
             average = self.shadow[name].to(weight.device)
             self.shadow[name] = weight.data.to(self.shadow[name].device)
             weight.data = average
 
 
-def decay_after(updates: int, most: float) -> float:
-    """How much of the average stays after so many updates before, as diffusers' `EMAModel` has it:
-    nothing of what was there before the first, then ever more up to `most`."""
-    return min(most, (1 + updates) / (10 + updates)) if updates else 0.0
+def decay_after(updates: int, limit: float) -> float:
+    """The decay after so many updates, as in diffusers' `EMAModel`: 0 at the first, then rising to
+    `limit`."""
+    return min(limit, (1 + updates) / (10 + updates)) if updates else 0.0

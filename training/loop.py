@@ -4,63 +4,76 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 
 from core.errors import Stopped, UserError
-from training.checkpointing import Checkpoints
+from training.checkpoints import Checkpoints
+from training.config import Config
 from training.dataset import random_at
+from training.full_disk import FallbackCheckpoint
 from training.latents import Batch
 from training.micro_batches import deal, filled
 from training.objective import Objective
-from training.optimizer import BOUND_TO_THE_END, descent_for, learning_rates
+from training.optimizer_step import BOUND_TO_THE_END, learning_rates, stepper_for
 from training.progress import Progress
 from training.validation import Preview, Score, Validation
 
+if TYPE_CHECKING:
+    from training.run import Run
+    from training.subject import TrainingLatents
+    from training.weights import Learner
+
 
 def train(
-    learner, latents, config, run, preview: Preview | None = None, score: Score | None = None
+    learner: Learner,
+    latents: TrainingLatents,
+    config: Config,
+    run: Run,
+    preview: Preview | None = None,
+    score: Score | None = None,
 ) -> tuple[int, dict]:
-    """Train to the last step; its number, and what is known of the best look.
+    """Train to the last step; return its number and the state of the validations.
 
-    `preview` draws pictures with the weights that would be saved, `score` says how well they show
+    `preview` draws pictures with the weights that would be saved, `score` rates how well they match
     their prompts. Raises `Stopped` on Ctrl-C and other signals that end a process, and `UserError`
-    when losses or weights are no longer numbers.
+    when losses or weights become non-finite.
     """
     steps = config.total_steps(len(latents), latents.pictures_per_step(run.global_batch))
     objective = Objective(learner.pipe.scheduler, config, run.device)
-    descent = descent_for(learner.weights, config, run)
+    stepper = stepper_for(learner.weights, config, run)
     module = run.prepare(learner)
     rate = learning_rates(config, steps, run.global_batch)
-    watch = Validation(learner, latents, config, run, preview, score)
-    same = what_decides(latents, objective, config, run, steps)
-    checkpoints = Checkpoints(learner, descent, config, run, same, latents, watch)
+    validation = Validation(learner, latents, config, run, preview, score)
+    same = deciding_facts(latents, objective, config, run, steps)
+    checkpoints = Checkpoints(learner, stepper, config, run, same, latents, validation)
     state = checkpoints.resume()
     if not state:
         checkpoints.start()
-    start, watch.state = state.get("step", 0), state.get("watch", watch.state)
+    start, validation.state = state.get("step", 0), state.get("watch", validation.state)
     steps = at_least_one_more(start, steps, run)
     checkpoints.rehearse()
     module.train()
 
     with (
         run.interruption as asked,
-        checkpoints.kept_on_failure(),
+        checkpoints.saved_on_failure(),
         Progress(config, run, latents, start, steps) as progress,
     ):
-        if watch.due(start, steps):
+        if validation.due(start, steps):
             with progress.paused():
-                watch.look(start, asked.asked)
+                validation.validate(start, asked.asked)
         for step, batch in batches(latents, objective, config, run, start, steps):
-            descent.rate = rate(step)
+            stepper.rate = rate(step)
             seed_dropout(config, run, step)
             checkpoints.whole = not config.optimizer_in_backward
             losses = accumulate(module, batch, latents, objective, config, run)
             done = step + 1
             with checkpoints.step_to(done):
-                taken = descent.step()
+                taken = stepper.step()
                 if learner.ema:
                     learner.ema.update(learner.weights, step)
 
@@ -74,19 +87,21 @@ def train(
                 raise UserError(stuck(done, config, checkpoints.keep()))
             if checkpoints.due(done):
                 checkpoints.save()
-            if watch.due(done, steps):
+            if validation.due(done, steps):
                 progress.check(learner)
                 with progress.paused():
-                    watch.look(done, asked.asked)
-            if watch.enough:
-                run.say(f"Stopped early after step {done}: {config.early_stopping_patience} looks "
-                        "were not better than the best.")  # fmt: skip
+                    validation.validate(done, asked.asked)
+            if validation.enough:
+                run.say(f"Stopped early after step {done}: {config.early_stopping_patience} "
+                        "validations were not better than the best.")  # fmt: skip
                 break
-    return progress.step, watch.state
+    return progress.step, validation.state
 
 
-def what_decides(latents, objective, config, run, steps: int) -> dict:
-    """All that has a part in the result up to any step, by the words that a user knows it by."""
+def deciding_facts(
+    latents: TrainingLatents, objective: Objective, config: Config, run: Run, steps: int
+) -> dict:
+    """Everything that decides the result up to any step, by the name that a user knows."""
     options = {f"--{name}": value for name, value in config.lasting.items()}
     ends = steps if config.lr_scheduler in BOUND_TO_THE_END else None
     return options | {
@@ -97,21 +112,22 @@ def what_decides(latents, objective, config, run, steps: int) -> dict:
         "--mixed_precision": run.accelerator.mixed_precision,
         "--prediction_type": objective.prediction_type,
         f"--max_train_steps under --lr_scheduler {config.lr_scheduler}": ends,
-        "--resolution": [list(shelf.shape) for shelf in latents.shelves],
+        "--resolution": [list(bucket.shape) for bucket in latents.buckets],
     }  # fmt: skip
 
 
-def at_least_one_more(start: int, steps: int, run) -> int:
-    """The last step; one after the checkpoint where that is past --max_train_steps already, as
-    diffusers' script has it."""
+def at_least_one_more(start: int, steps: int, run: Run) -> int:
+    """The last step: at least one after the checkpoint, as in diffusers' script."""
     if start > steps:
         run.say(f"The checkpoint is past --max_train_steps {steps}: one more step is taken.")
         return start + 1
     return steps
 
 
-def batches(latents, objective, config, run, start: int, steps: int) -> Iterator[tuple[int, Batch]]:
-    """Each step's number and all that it learns from, prepared by threads a few steps ahead."""
+def batches(
+    latents: TrainingLatents, objective: Objective, config: Config, run: Run, start: int, steps: int
+) -> Iterator[tuple[int, Batch]]:
+    """The number and batch of each step, prepared by threads a few steps ahead."""
     workers = config.dataloader_num_workers
     if workers is None:
         workers = 0 if run.device.type == "cpu" else 2
@@ -123,13 +139,13 @@ def batches(latents, objective, config, run, start: int, steps: int) -> Iterator
         if config.input_perturbation:
             batch["more_noise"] = objective.perturbation(step, shape)
         batch = filled(batch, config, run, latents.rows_per_picture)
-        pinned = run.device.type == "cuda"  # so that copies to the device need not wait
+        pinned = run.device.type == "cuda"  # so that copies to the device do not block
         return {name: tensor.pin_memory() if pinned else tensor for name, tensor in batch.items()}
 
     if not workers:
         yield from ((step, prepare(step)) for step in range(start, steps))
         return
-    ahead = deque()
+    ahead: deque[Future[Batch]] = deque()
     with closing(_Pool(workers)) as pool:
         for step in range(start, steps):
             while len(ahead) <= workers and step + len(ahead) < steps:
@@ -142,15 +158,22 @@ class _Pool(ThreadPoolExecutor):
         self.shutdown(cancel_futures=True)
 
 
-def seed_dropout(config, run, step: int) -> None:
-    """What networks draw themselves in a step, for dropout, depends on seed, step and process."""
+def seed_dropout(config: Config, run: Run, step: int) -> None:
+    """Seed dropout by run, step and process, so that it does not depend on history."""
     place = step * run.accelerator.num_processes + run.accelerator.process_index
     torch.manual_seed(int(random_at(config.seed, "dropout", place).integers(2**63)))
 
 
-def accumulate(module, batch: Batch, latents, objective, config, run) -> torch.Tensor:
-    """Gradients of one optimizer step over this process's share of its batch; the weighted loss of
-    each of its rows, float32 R."""
+def accumulate(
+    module: torch.nn.Module,
+    batch: Batch,
+    latents: TrainingLatents,
+    objective: Objective,
+    config: Config,
+    run: Run,
+) -> torch.Tensor:
+    """Backward passes of one optimizer step over this process's share of the batch; the weighted
+    loss of each row, float32 R."""
     passes, rows = deal(len(batch["weight"]), config, run, latents.rows_per_picture)
     pictures = rows // latents.rows_per_picture
     losses = []
@@ -173,10 +196,11 @@ def accumulate(module, batch: Batch, latents, objective, config, run) -> torch.T
     return torch.cat(losses)
 
 
-def stuck(done: int, config, kept) -> str:
+def stuck(done: int, config: Config, saved: FallbackCheckpoint) -> str:
+    """The error of a run whose steps are all skipped."""
     return (
-        f"{config.max_skipped_steps} steps in a row, up to step {done}, gave a loss or gradient "
-        "that is no number and were not taken. Look at the pictures named above, or start anew "
+        f"{config.max_skipped_steps} steps in a row, up to step {done}, had a non-finite loss or "
+        "gradient and were skipped. Look at the pictures named above, or start again "
         f"with a lower --learning_rate (now {config.learning_rate:g}), a lower --max_grad_norm or "
-        f"--mixed_precision bf16. The last good state is in {kept.folder}."
+        f"--mixed_precision bf16. The last good state is in {saved.folder}."
     )

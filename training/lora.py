@@ -1,5 +1,4 @@
-"""The files of a LoRA: one in diffusers' layout, one in kohya's, of the same strength for whoever
-reads them."""
+"""LoRA files: one in diffusers' layout, one in kohya's, of the same strength in every program."""
 
 from __future__ import annotations
 
@@ -11,15 +10,16 @@ from diffusers.utils import convert_state_dict_to_diffusers
 from safetensors.torch import save_file
 
 from core.layouts import KOHYA_FILE, LORA_FILE, hub_name, kohya_name
-from training.checkpoint import whole
+from training.config import Config
 from training.model import refuse_non_finite
+from training.sharding import whole
 
 Tensors = dict[str, torch.Tensor]
-WIDTH_OF_SD2 = 1024  # of the text that its UNets listen to
+WIDTH_OF_SD2 = 1024  # of the text embeddings of its UNets
 
 
 def write_lora(
-    folder: Path, weights: Tensors, unet: UNet2DConditionModel, config, manifest: dict
+    folder: Path, weights: Tensors, unet: UNet2DConditionModel, config: Config, manifest: dict
 ) -> None:
     """Both files. Raises `UserError` when the weights are not finite."""
     refuse_non_finite("LoRA", weights, torch.float32)
@@ -32,16 +32,16 @@ def write_lora(
         save_file(tensors, folder / name, metadata)
 
 
-def alpha_of(config) -> float:
-    """What LoRA's updates are multiplied by, over the rank."""
+def alpha_of(config: Config) -> float:
+    """LoRA's alpha: updates are scaled by alpha / rank."""
     return float(config.lora_alpha or config.rank)
 
 
-def in_diffusers_layout(weights: Tensors, config) -> Tensors:
-    """As `pipe.load_lora_weights` opens them, by peft's names.
+def in_diffusers_layout(weights: Tensors, config: Config) -> Tensors:
+    """The weights, by peft's names, as `pipe.load_lora_weights` opens them.
 
-    alpha / rank is multiplied in: this layout has no place for it but metadata, which many do not
-    read, and which peft refuses where it is of a later version.
+    alpha / rank is multiplied in: this layout has room for it only in metadata, which many programs
+    do not read and older versions of peft refuse.
     """
     strength = alpha_of(config) / config.rank
     scaled = {
@@ -49,8 +49,8 @@ def in_diffusers_layout(weights: Tensors, config) -> Tensors:
         for name, weight in weights.items()
     }
     named = diffusers_names(scaled)
-    # diffusers has names of its own for layers of attention only, and of a mixture of them and of
-    # peft's it leaves out the former without a word.
+    # diffusers has its own names only for attention layers, and in a mixture of those and of peft's
+    # it silently drops the former.
     return peft_names(scaled) if any(".lora_A." in name for name in named) else named
 
 
@@ -59,7 +59,7 @@ def diffusers_names(weights: Tensors) -> Tensors:
 
 
 def peft_names(weights: Tensors) -> Tensors:
-    """Without the name of the adapter."""
+    """The weights by peft's names without that of the adapter."""
     return {name.replace(".default.", "."): weight for name, weight in weights.items()}
 
 
@@ -68,20 +68,20 @@ def _with_level(name: str) -> str:
     return f"{part}.{hub_name(part, inner)}"
 
 
-def in_kohya_layout(weights: Tensors, config) -> Tensors:
-    """As AUTOMATIC1111, ComfyUI, kohya's scripts and diffusers open it: the matrices that learned,
-    to the bit, and each layer's alpha."""
+def in_kohya_layout(weights: Tensors, config: Config) -> Tensors:
+    """The trained matrices, unchanged, and each layer's alpha, as AUTOMATIC1111, ComfyUI, kohya's
+    scripts and diffusers open them."""
     tensors = {kohya_name(name): weight for name, weight in weights.items()}
     alpha = torch.tensor(alpha_of(config))
     layers = sorted({name.partition(".")[0] for name in tensors})
     return tensors | {f"{layer}.alpha": alpha.clone() for layer in layers}
 
 
-def kohya_metadata(unet: UNet2DConditionModel, config, manifest: dict) -> dict[str, str]:
-    """What kohya's scripts write into such a file, and others show or choose by."""
+def kohya_metadata(unet: UNet2DConditionModel, config: Config, manifest: dict) -> dict[str, str]:
+    """The metadata of kohya's scripts, which other programs show or filter by."""
     is_sd2 = unet.config.cross_attention_dim == WIDTH_OF_SD2
     base = Path(config.pretrained_model_name_or_path)
-    facts = {
+    facts: dict[str, object] = {
         "base_model_version": "sd_v2" if is_sd2 else "sd_v1",
         "v2": is_sd2,
         "sd_model_name": base.resolve().name if base.exists() else base.as_posix(),

@@ -1,15 +1,17 @@
-"""What a run takes, measured before the start, on a model without weights.
+"""Memory and disk needs of a run, measured before the start on a model without weights.
 
 The base model is built from its configs on the meta device, where tensors have a shape and no
-content, and one forward pass is watched there.
+content, and a forward pass is traced there.
 """
+
+from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
@@ -19,27 +21,26 @@ from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel
 from core.errors import reason_of
 from core.hub import find
 from core.model_files import check_files
-from training.cpu_speed import speed_up
+from training.config import Config
+from training.cpu_speedups import speed_up
 from training.dataset import bucket_shape, pictures_per_step
 from training.latents import pictures_at_once
 from training.memory_trace import ROWS, Autocast, LiveBytes, MemoryTrace, bytes_of, rows_of
 from training.model import DTYPES
-from training.muon import is_matrix
+from training.optimizers import OPTIMIZERS
 from training.weights import WEIGHTS
 
 CUDA_BYTES = 600_000_000  # its libraries and the gaps between tensors: the one number not counted
 DRAWN_AT_ONCE = 8  # validation pictures
-STATE = {"adamw": 2, "adamw8bit": 0.5, "muon": 2}  # times the weights; Muon: once a matrix
 
 
 class UnknownMemory(Exception):
-    """The configs of a base model are not there, or odd; the message says how, in a few words."""
+    """The configs of a base model are missing or invalid; the message says how, in a few words."""
 
 
 @contextmanager
 def odd_configs() -> Iterator[None]:
-    """Around what libraries do with configs, and nothing of ours: whatever they raise then is
-    `UnknownMemory`."""
+    """Context for library calls on configs alone: whatever they raise becomes `UnknownMemory`."""
     try:
         yield
     except Exception as error:  # each library has errors of its own
@@ -48,7 +49,7 @@ def odd_configs() -> Iterator[None]:
 
 @contextmanager
 def odd_shapes() -> Iterator[None]:
-    """Around a pass through modules whose configs may not fit each other, which we watch."""
+    """Context for a traced pass through modules whose configs may not fit each other."""
     try:
         yield
     except (ValueError, RuntimeError) as error:
@@ -56,27 +57,27 @@ def odd_shapes() -> Iterator[None]:
 
 
 class MemoryNeeds(NamedTuple):
-    """What a run takes: bytes, `memory` and `peaks` on the device, the others on disk."""
+    """Needs of a run in bytes: `memory` and `peaks` on the device, the others on disk."""
 
-    learning: dict[str, int]  # parameters, by part of the pipeline
-    memory: dict[str, int]  # of a step, by what it is for
-    peaks: dict[str, int]  # the most at once, by what the run does then
+    learning: dict[str, int]  # trainable parameters, by part of the pipeline
+    memory: dict[str, int]  # of a step, by purpose
+    peaks: dict[str, int]  # by stage of the run
     checkpoint: int
     model: int
 
     @property
     def peak(self) -> int:
-        """Less than the sum of `memory` where gradients come as activations go."""
+        """Less than the sum of `memory` where gradients replace activations."""
         return max(self.peaks.values())
 
 
 class BaseModel:
     """A base model of which only the configs are read.
 
-    Raises `UnknownMemory` where there are none, or where they are of another kind of pipeline.
+    Raises `UnknownMemory` if there are none, or if they are of another kind of pipeline.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         name = config.pretrained_model_name_or_path
         check_files(name)
         find(name)
@@ -100,10 +101,10 @@ class BaseModel:
                 parts["safety_checker"] = StableDiffusionSafetyChecker(checker)
         self.bytes = {name: bytes_of(part.parameters()) for name, part in parts.items()}
         self.scale = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.measured = {}  # by all that it depends on: measured once for many options
+        self.measured: dict[tuple, Any] = {}  # cache, by all that a measurement depends on
 
     def pipe(self) -> SimpleNamespace:
-        """What learners take of a pipeline, frozen, without memory."""
+        """The parts of a pipeline that a learner needs, frozen, on the meta device."""
         with odd_configs(), torch.device("meta"):
             unet = UNet2DConditionModel.from_config(self.unet)
             text_encoder = CLIPTextModel(self.text)
@@ -113,28 +114,29 @@ class BaseModel:
             tokenizer=SimpleNamespace(eos_token_id=self.text.eos_token_id),
         )
 
-    def side(self, config) -> int:
-        """Pixels a side of the pictures that it learns from."""
+    def side(self, config: Config) -> int:
+        """Pixels per side of the training pictures."""
         if config.resolution is None and not isinstance(self.sample_size, int):
             raise UnknownMemory(f"the UNet's sample_size is {self.sample_size}")
         return config.resolution or self.sample_size * self.scale
 
-    def pictures_per_step(self, config, sizes: Sequence[tuple[int, int]], most: int) -> float:
-        """On average; `most` unless buckets of pictures of these sizes (W, H) have fewer."""
+    def pictures_per_step(
+        self, config: Config, sizes: Sequence[tuple[int, int]], limit: int
+    ) -> float:
+        """The mean per step: `limit` unless buckets of pictures of these sizes (W, H) are
+        smaller."""
         if not config.aspect_ratio_buckets:
-            return most
+            return limit
         multiple = self.scale * 2 ** (self.depth - 1)
         shapes = Counter(bucket_shape(size, self.side(config), multiple) for size in sizes)
-        return pictures_per_step(list(shapes.values()), most)
+        return pictures_per_step(list(shapes.values()), limit)
 
-    def needs(self, config, pictures: int, device: str, processes: int) -> MemoryNeeds:
-        """What a run over `pictures` takes on each of its devices, of type `device`."""
+    def needs(self, config: Config, pictures: int, device: str, processes: int) -> MemoryNeeds:
+        """The needs of a run over `pictures` on each device, of type `device`."""
         trace, sharers = self.trace(config, device), processes if config.shard else 1
         weights = trace.learner.weights
         learning = bytes_of(weights.values())
-        state = int(STATE[config.optimizer_name] * learning)
-        if config.optimizer_name == "muon":
-            state -= bytes_of(weight for name, weight in weights.items() if is_matrix(name, weight))
+        state = OPTIMIZERS[config.optimizer_name].state_bytes(weights)
         average = learning if config.use_ema else 0
         on_cpu, along = device == "cpu", config.train_text_encoder
         lasting = {
@@ -163,46 +165,46 @@ class BaseModel:
         )
 
     def peaks(
-        self, config, pictures: int, device: str, lasting: dict[str, int], passing: int
+        self, config: Config, pictures: int, device: str, lasting: dict[str, int], passing: int
     ) -> dict[str, int]:
-        """The most bytes at once, by what the run does then."""
+        """Peak bytes, by stage of the run."""
         lasts, drawn = sum(lasting.values()), len(config.prompts) * config.num_validation_images
         if config.no_cache:
             size, here = rows_of(config), lasts
-        else:  # the UNet is there as well, whole, and nothing yet that learning takes
+        else:  # before training: the whole UNet is there, its training state is not
             size = min(pictures, pictures_at_once((self.side(config), self.side(config))))
             here = self.bytes["unet"] + self.bytes["vae"] + lasting["CUDA"]
-        peaks = {"encoding pictures": here + size * self.worked(config, device, "encode")}
+        peaks = {"encoding pictures": here + size * self.vae_bytes(config, device, "encode")}
         peaks["training"] = lasts + passing
         if drawn:
             others = self.bytes.keys() - {"unet", "text_encoder" * config.train_text_encoder}
             idle = sum(self.bytes[part] for part in others)
             idle -= lasting["VAE"] + lasting["text encoder"]
-            drawing = min(drawn, DRAWN_AT_ONCE) * self.worked(config, device, "decode")
+            drawing = min(drawn, DRAWN_AT_ONCE) * self.vae_bytes(config, device, "decode")
             peaks["drawing pictures"] = lasts + idle + drawing
         return peaks
 
-    def worked(self, config, device: str, verb: str) -> int:
-        """The most bytes at once that the VAE adds to encode or decode one picture."""
-        half, side = DTYPES.get(config.mixed_precision), self.side(config)
+    def vae_bytes(self, config: Config, device: str, verb: str) -> int:
+        """Peak bytes of the VAE to encode or decode one picture."""
+        half, side = DTYPES.get(config.mixed_precision or "no"), self.side(config)
         shape = (3, side, side)
         if verb == "decode":
             shape = (self.vae.config.latent_channels, side // self.scale, side // self.scale)
         key = (verb, half, side, device == "cpu")
         if key not in self.measured:
-            with odd_shapes(), torch.no_grad(), LiveBytes() as alive, Autocast(half, device):
+            with odd_shapes(), torch.no_grad(), LiveBytes() as live, Autocast(half, device):
                 getattr(self.vae, verb)(torch.empty(1, *shape, device="meta"))
-            self.measured[key] = alive.most
+            self.measured[key] = live.max
         return self.measured[key]
 
-    def trace(self, config, device: str) -> "MemoryTrace":
-        """A watched forward pass of what learns."""
-        half, side = DTYPES.get(config.mixed_precision), self.side(config) // self.scale
+    def trace(self, config: Config, device: str) -> MemoryTrace:
+        """A traced forward pass of the learner."""
+        half, side = DTYPES.get(config.mixed_precision or "no"), self.side(config) // self.scale
         plain = replace(
             config, use_ema=False, shard=False, torch_compile=False, gradient_checkpointing=False
         )
-        lora = (config.rank, config.lora_target_modules, config.lora_dropout)
-        lora += (config.mixed_precision,)
+        lora = (config.rank, config.lora_target_modules, config.lora_dropout,
+                config.mixed_precision)  # fmt: skip
         kind = lora if config.method == "lora" else ()
         key = (kind, config.train_text_encoder, half, side, device == "cpu")
         if key not in self.measured:

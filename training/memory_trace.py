@@ -1,10 +1,12 @@
-"""A forward pass watched on the meta device, where tensors have a shape and no content."""
+"""A forward pass traced on the meta device, where tensors have a shape and no content."""
+
+from __future__ import annotations
 
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -12,15 +14,20 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-ROWS = 2  # of the watched pass: tensors of a single row are contiguous by chance, and less copied
+from training.config import Config
 
-# What autocast computes in half precision, and what in float32, the latter on GPUs alone.
+if TYPE_CHECKING:
+    from training.weights import Learner
+
+ROWS = 2  # of the traced pass: tensors of a single row are contiguous by chance, and copied less
+
+# Functions that autocast computes in half precision, and in float32, the latter only on GPUs.
 NARROW = {"conv2d", "linear", "matmul", "bmm", "baddbmm", "scaled_dot_product_attention"}
 WIDE = {"group_norm", "layer_norm", "softmax"}
 
 
 class Attention(torch.autograd.Function):
-    """What the fused kernels keep: all but the matrix of every token with every token."""
+    """Fused attention, by what it saves for backward: no matrix of all pairs of tokens."""
 
     @staticmethod
     def forward(ctx, query, key, value):
@@ -30,13 +37,13 @@ class Attention(torch.autograd.Function):
 
 
 class Autocast(TorchFunctionMode):
-    """On the meta device, the number types of autocast to `half`, and fused attention, as `device`
-    has them."""
+    """The dtypes of autocast to `half`, and fused attention, on the meta device as on `device`."""
 
     def __init__(self, half: torch.dtype | None, device: str):
         super().__init__()
         self.half, self.wide = half, WIDE if device != "cpu" else set()
-        self.copies = {}  # of weights that learn, in half precision: each is made once
+        # Half-precision copies of trainable weights, by id: each is made once.
+        self.copies: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         name, kwargs = getattr(function, "__name__", ""), kwargs or {}
@@ -59,25 +66,27 @@ class Autocast(TorchFunctionMode):
 
 
 class SavedTensor(NamedTuple):
-    """A tensor that autograd keeps."""
+    """A tensor that autograd saves for backward."""
 
     storage: int
     bytes: int
-    weight: torch.nn.Parameter | None  # that it is, or is a half-precision copy of
-    block: int | None  # that gradient checkpointing may compute twice
-    entry: bool  # what the block starts from
+    weight: torch.nn.Parameter | None  # which it is, or is a half-precision copy of
+    block: int | None  # that gradient checkpointing may recompute
+    entry: bool  # whether it is an input of the block
 
 
 class MemoryTrace(Autocast):
-    """Watches a forward pass of a learner on the meta device: `saved` is what autograd keeps."""
+    """Traces a forward pass of a learner on the meta device: `saved` are the tensors for
+    backward."""
 
-    def __init__(self, learner, half: torch.dtype | None, device: str):
+    def __init__(self, learner: Learner, half: torch.dtype | None, device: str):
         super().__init__(half, device)
         self.learner = learner
         self.weights = {key_of(weight): weight for weight in learner.parameters()}
         self.saved: list[SavedTensor] = []  # in order
-        self.alive = []  # the storages: one that is gone could lend its address to another
-        self.block, self.largest = None, []  # of each block: whether it is one of the largest
+        self.alive: list[Any] = []  # the storages, so that no address is used twice
+        self.block: int | None = None
+        self.largest: list[bool] = []  # of each block: whether it is one of the largest
         self.hooks = saved_tensors_hooks(self._keep, lambda tensor: tensor)
         unet = learner.unet
         small = {*unet.modules()} - {*unet.down_blocks[0].modules(), *unet.up_blocks[-1].modules()}
@@ -86,7 +95,7 @@ class MemoryTrace(Autocast):
                 module.gradient_checkpointing = True
                 module._gradient_checkpointing_func = partial(self._twice, module not in small)
 
-    def __enter__(self) -> "MemoryTrace":
+    def __enter__(self) -> MemoryTrace:
         self.hooks.__enter__()
         return super().__enter__()
 
@@ -109,7 +118,8 @@ class MemoryTrace(Autocast):
         return tensor
 
     def _twice(self, largest: bool, function: Callable, *inputs):
-        """Stands for torch's `checkpoint`: notes what a block starts from, and what is within."""
+        """Replaces torch's `checkpoint`: records the inputs of a block, and what is saved
+        within."""
         self.block = len(self.largest)
         self.largest.append(largest)
         for value in inputs:
@@ -121,71 +131,77 @@ class MemoryTrace(Autocast):
             self.block = None
 
     def learning(self, part: str) -> int:
-        """Parameters of a part that learn."""
+        """The number of trainable parameters of a part."""
         weights = self.learner.weights.items()
         return sum(weight.numel() for name, weight in weights if name.startswith(f"{part}."))
 
     @property
     def gathered(self) -> int:
-        """Bytes of weights that a process with a share of all has whole at once: of two blocks."""
+        """Bytes of gathered weights under sharding: at most those of two blocks at once."""
         unet = self.learner.unet
         blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
         return 2 * max(bytes_of(block.parameters()) for block in blocks)
 
-    def passing(self, config, sharers: int = 1, processes: int = 1) -> tuple[int, int, int, int]:
-        """Bytes that come and go in a step: gradients, weights in half precision, activations.
+    def passing(
+        self, config: Config, sharers: int = 1, processes: int = 1
+    ) -> tuple[int, int, int, int]:
+        """Transient bytes of a step: gradients, half-precision weights, activations, and their
+        peak.
 
-        The last number is the most of them at once. Gradients are split among `sharers`.
+        Gradients are sharded over `sharers`.
         """
-        kept, blocks, course = self._course(config)
+        waiting_for, blocks, order = self._backward_order(config)
         again = {block: sum(counts.values()) for block, counts in blocks.items()}
         due = {id(weight): weight.nbytes // sharers for weight in self.learner.weights.values()}
         gradients = max(due.values()) if config.optimizer_in_backward else sum(due.values())
-        # In a step of one pass, gradients come as the backward pass lets go of what it has used;
-        # those that whole processes share stay where they are, from step to step.
+        # In a step of one pass, gradients appear while the backward pass frees activations; those
+        # shared by unsharded processes stay allocated from step to step.
         come = config.gradient_accumulation_steps == 1 and not config.optimizer_in_backward
         come = come and processes == sharers
         there = 0 if come else gradients
         copies = {key_of(copy): copy.nbytes for _, copy in self.copies.values()}
-        most = there + sum((copies | kept).values())
-        for waiting, block, weight in reversed(course):
-            most = max(most, there + waiting + again.get(block, 0))
+        peak = there + sum((copies | waiting_for).values())
+        for waiting, block, weight in reversed(order):
+            peak = max(peak, there + waiting + again.get(block, 0))
             there += due.pop(id(weight), 0) if come else 0
         widest = max(each.bytes for each in self.saved if each.weight is None)
-        widest = widest * rows_of(config) // ROWS  # it has a gradient too, which comes and goes
-        activations = self._activations(kept) + widest
+        widest = widest * rows_of(config) // ROWS  # has a transient gradient as well
+        activations = self._activations(waiting_for) + widest
         activations += max(map(self._activations, blocks.values()), default=0)
-        return gradients, sum(copies.values()), activations, max(most, gradients) + widest
+        return gradients, sum(copies.values()), activations, max(peak, gradients) + widest
 
-    def _course(self, config) -> tuple[dict, dict, list]:
-        """What waits for the backward pass, bytes by storage; the same within each block that is
-        computed twice; and for each tensor in order what waits by then, its block, its weight."""
+    def _backward_order(self, config: Config) -> tuple[dict, dict, list]:
+        """Saved bytes by storage; those within each recomputed block; and for each tensor, in order
+        of the forward pass, the bytes saved so far, its block, its weight."""
         every = config.gradient_checkpointing_blocks == "all"
-        kept, blocks, course, waiting = {}, defaultdict(dict), [], 0
+        saved: dict[int, int] = {}
+        blocks: dict[int, dict[int, int]] = defaultdict(dict)
+        order, waiting = [], 0
         for storage, count, weight, block, entry in self.saved:
             twice = block is not None and (every or self.largest[block])
             twice = twice and config.gradient_checkpointing
             if entry and not twice:
                 continue
             count = count if weight is not None else count * rows_of(config) // ROWS
-            if storage not in kept and twice and not entry:
+            if storage not in saved and twice and block is not None and not entry:
                 blocks[block][storage] = count
-            elif storage not in kept:
-                kept[storage] = count
+            elif storage not in saved:
+                saved[storage] = count
                 waiting += count
-            course.append((waiting, block if twice else None, weight))
-        return kept, blocks, course
+            order.append((waiting, block if twice else None, weight))
+        return saved, blocks, order
 
     def _activations(self, counts: dict[int, int]) -> int:
         return sum(count for storage, count in counts.items() if storage not in self.weights)
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that are made within it: `most` at once."""
+    """Counts the live bytes of tensors made in its context: `max` is their peak."""
 
     def __init__(self):
         super().__init__()
-        self.storages, self.now, self.most = set(), 0, 0
+        self.storages: set[int] = set()
+        self.now, self.max = 0, 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         made = function(*args, **(kwargs or {}))
@@ -199,16 +215,17 @@ class LiveBytes(TorchDispatchMode):
     def _change(self, key: int, count: int) -> None:
         self.storages ^= {key}
         self.now += count
-        self.most = max(self.most, self.now)
+        self.max = max(self.max, self.now)
 
 
-def rows_of(config) -> int:
-    """Of a pass: each picture of a subject brings one of its class."""
+def rows_of(config: Config) -> int:
+    """Rows of a pass: with prior preservation each picture of the subject brings one of its
+    class."""
     return config.train_batch_size * (2 if config.with_prior_preservation else 1)
 
 
 def key_of(tensor: torch.Tensor) -> int:
-    """The same for all tensors that share memory."""
+    """A key that tensors share which share memory."""
     return tensor.untyped_storage()._cdata
 
 

@@ -1,8 +1,11 @@
-"""The base model: opened, and written again with what has learned."""
+"""The base model: opened, checked, and saved as a pipeline with the trained weights."""
+
+from __future__ import annotations
 
 import copy
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
@@ -16,12 +19,17 @@ from core.layouts import LORA_FILE, hub_names
 from core.model_files import check_files
 from core.model_folder import settle
 from data.caption_tokens import tokenizer_of
-from training.checkpoint import fingerprint_of
+from training.checkpoint_files import fingerprint_of
+from training.config import Config
+
+if TYPE_CHECKING:
+    from training.run import Run
+    from training.subject import TrainingLatents
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def load_model(config, run) -> StableDiffusionPipeline:
+def load_model(config: Config, run: Run) -> StableDiffusionPipeline:
     """The base model in float32, frozen, its UNet on the device.
 
     Raises `UserError` when there is no such model, or it is not a Stable Diffusion 1 or 2.
@@ -39,7 +47,7 @@ def load_model(config, run) -> StableDiffusionPipeline:
     parts = (pipe.unet, pipe.vae, pipe.text_encoder)
     refuse_odd_tokens(pipe, config)
     if config.text_encoder_use_attention_mask and config.method == "full":
-        pipe.text_encoder.config.use_attention_mask = True  # saved: whoever draws is to have it too
+        pipe.text_encoder.config.use_attention_mask = True  # saved, so that sampling has it too
     for part in parts:
         part.requires_grad_(False).eval()
         _detach(part)
@@ -49,19 +57,19 @@ def load_model(config, run) -> StableDiffusionPipeline:
 
 
 def _detach(part: torch.nn.Module) -> None:
-    """Bring all of a part into memory. As it is opened it is a map of its files: who writes to them
-    while it learns would alter it, or end the process."""
+    """Copy a part into memory. Opened weights are mapped files: writing to the files during
+    training would alter the weights, or end the process."""
     for tensor in (*part.parameters(), *part.buffers()):
         tensor.data = tensor.data.clone()
 
 
-def open_base(config) -> StableDiffusionPipeline:
+def open_base(config: Config) -> StableDiffusionPipeline:
     """The base model as it is, in float32, on the CPU."""
     name = config.pretrained_model_name_or_path
     settle(Path(name))
     check_files(name)
     find(name)
-    hub = {"revision": config.revision, "cache_dir": config.cache_dir}
+    hub: dict[str, object] = {"revision": config.revision, "cache_dir": config.cache_dir}
     try:
         index = DiffusionPipeline.load_config(name, **hub)
         if (kind := index["_class_name"]) != "StableDiffusionPipeline":
@@ -87,8 +95,8 @@ def open_base(config) -> StableDiffusionPipeline:
         ) from error
 
 
-def refuse_odd_tokens(pipe: StableDiffusionPipeline, config) -> None:
-    """Raise `UserError` for tokens that the text encoder does not know or has no place for."""
+def refuse_odd_tokens(pipe: StableDiffusionPipeline, config: Config) -> None:
+    """Raise `UserError` for a tokenizer that exceeds the text encoder's vocabulary or length."""
     known, places = (
         getattr(pipe.text_encoder.config, name)
         for name in ("vocab_size", "max_position_embeddings")
@@ -105,8 +113,10 @@ def refuse_odd_tokens(pipe: StableDiffusionPipeline, config) -> None:
         )
 
 
-def embeddings_of(pipe, tokens: torch.Tensor, config) -> torch.Tensor:
-    """What the UNet is told of captions: int64 N,T -> float N,T,D."""
+def embeddings_of(
+    pipe: StableDiffusionPipeline, tokens: torch.Tensor, config: Config
+) -> torch.Tensor:
+    """The text embeddings of captions: int64 N,T -> float N,T,D."""
     mask, encoder = None, pipe.text_encoder
     if config.text_encoder_use_attention_mask or asks_for_mask(encoder):
         ends = (tokens == pipe.tokenizer.eos_token_id).long()
@@ -115,7 +125,7 @@ def embeddings_of(pipe, tokens: torch.Tensor, config) -> torch.Tensor:
 
 
 def asks_for_mask(text_encoder) -> bool:
-    """Whether diffusers' pipelines draw without a look at what fills a caption up."""
+    """Whether the text encoder masks the padding of captions."""
     return bool(getattr(text_encoder.config, "use_attention_mask", False))
 
 
@@ -123,8 +133,8 @@ def write_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
     """Save a whole pipeline so that transformers 4 and 5 open the same, in float32 unless another
     type is asked for.
 
-    Left to itself, transformers 5 opens its parts in the type of their files and diffusers does
-    not: half a pipeline in fp16, which does not draw.
+    By default transformers 5 opens its parts in the dtype of their files and diffusers does not:
+    a pipeline that is half in fp16 cannot draw.
     """
     with hub_names(pipe.components):
         pipe.save_pretrained(folder)
@@ -137,13 +147,13 @@ def write_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
 
 
 def write_vocabulary(tokenizer: Path) -> None:
-    """Beside a tokenizer.json, which is all that transformers 5 writes, vocab.json and merges.txt,
-    without which transformers 4 opens no CLIPTokenizer."""
+    """Write vocab.json and merges.txt, which transformers 4 needs for a CLIPTokenizer, beside
+    tokenizer.json, which is all that transformers 5 writes."""
     Tokenizer.from_file(str(tokenizer)).model.save(str(tokenizer.parent))
 
 
-def merged_pipeline(config, lora: Path) -> StableDiffusionPipeline:
-    """The base model with the LoRA of folder `lora` added into its weights, in --save_dtype."""
+def merged_pipeline(config: Config, lora: Path) -> StableDiffusionPipeline:
+    """The base model with the LoRA in folder `lora` merged into its weights, in --save_dtype."""
     pipe = open_base(config)
     pipe.load_lora_weights(lora, weight_name=LORA_FILE)
     pipe.fuse_lora()
@@ -159,17 +169,17 @@ def merged_pipeline(config, lora: Path) -> StableDiffusionPipeline:
 def part_in(
     dtype: torch.dtype, part: torch.nn.Module, weights: dict[str, torch.Tensor]
 ) -> torch.nn.Module:
-    """A copy of part of a pipeline on the CPU, with those of its weights that learned, for saving.
+    """A copy of a part of a pipeline on the CPU, with the trained weights in it, for saving.
 
-    Raises `UserError` if it overflows.
+    Raises `UserError` if it overflows in `dtype`.
     """
 
-    def small(tensor: torch.Tensor) -> torch.Tensor:
+    def converted(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
 
-    # Never a whole copy in float32: each tensor is copied as it is to be saved.
+    # Each tensor is copied in `dtype` at once: no whole copy in float32.
     own = {**dict(part.named_parameters()), **dict(part.named_buffers())}
-    copies = {id(own[name]): small(weights.get(name, tensor)) for name, tensor in own.items()}
+    copies = {id(own[name]): converted(weights.get(name, tensor)) for name, tensor in own.items()}
     for tensor in part.parameters():
         copies[id(tensor)] = torch.nn.Parameter(copies[id(tensor)], requires_grad=False)
     part = copy.deepcopy(part, copies)
@@ -180,14 +190,13 @@ def part_in(
 def refuse_non_finite(name: str, tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
     if not all(tensor.to(dtype).isfinite().all() for tensor in tensors.values()):
         raise UserError(
-            f"The {name} has values that are no numbers in {dtype}; "
+            f"The {name} has non-finite values in {dtype}; "
             "try --save_dtype fp32, or train with a lower --learning_rate."
         )
 
 
-def captions_beside(config, latents) -> dict[str, str]:
-    """What lies in the model's folder on the captions that it learned from: texts, by file name."""
-    parts = (latents, latents.held_out) if latents.held_out else (latents,)
-    texts = (part.images.captions for part in parts)
+def captions_beside(config: Config, latents: TrainingLatents) -> dict[str, str]:
+    """The file on the captions of the training data for the model folder: its text, by name."""
+    held_out = latents.held_out.images.captions if latents.held_out else ()
     base = captions_of(config.pretrained_model_name_or_path)
-    return {FILE: Captions.of(*texts, base=base).text}
+    return {FILE: Captions.of(latents.images.captions, held_out, base).text}

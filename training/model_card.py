@@ -15,10 +15,10 @@ from core.layouts import KOHYA_FILE
 from core.printable import UNSEEN
 from core.wording import amount, scorer_of
 from training.config import Config
-from training.curves import TrainingHistory
-from training.report import changed, looks_of, words_of
+from training.history import TrainingHistory
+from training.report import changed, pictures_of, words_of
 
-TOLD = (  # options that a model card always names
+ALWAYS_SHOWN = (  # options that a model card always names
     "method", "resolution", "train_batch_size", "gradient_accumulation_steps", "learning_rate",
     "optimizer", "lr_scheduler", "seed",
 )  # fmt: skip
@@ -27,7 +27,7 @@ KOHYA = f"\n\n`{KOHYA_FILE}` is the LoRA for AUTOMATIC1111, ComfyUI and kohya's 
 
 def model_card(manifest: dict, records: list[dict], prompts: tuple[str, ...]) -> str:
     """README.md of the model folder, with the front matter that the hub reads."""
-    course, options = TrainingHistory.of(manifest, records), manifest["options"]
+    history, options = TrainingHistory.of(manifest, records), manifest["options"]
     base, pictures = _public(manifest["base_model"]), manifest["dataset"]["pictures"]
     both = " and text encoder" if options.get("train_text_encoder") else ""
     kinds = {"lora": f"a LoRA of rank {options.get('rank')} beside its UNet{both}"}
@@ -37,21 +37,22 @@ def model_card(manifest: dict, records: list[dict], prompts: tuple[str, ...]) ->
         f"Stable Diffusion ({_plain(base)}), of which "
         f"{kinds.get(options.get('method'), f'the UNet{both}')} learned from "
         f"{amount(pictures, 'picture')}.",
-        _card_pictures(course, prompts),
+        _card_pictures(history, prompts),
         f"## How to use it\n\n{_usage(options, base, prompts)}",
-        f"## How it was trained\n\n{_training(course)}",
-        f"## Measured\n\n{_measured(course)}",
+        f"## How it was trained\n\n{_training(history)}",
+        f"## Measured\n\n{_measured(history)}",
         "## Limits\n\nIt learned from its pictures alone: what they do not show it may draw worse "
         "than its base does, what they show it may repeat, and nobody has looked for bias or harm "
         "in what it draws.",
     )
     text = "\n\n".join(part for part in parts if part) + "\n"
-    # A prompt may hold anything: what cannot be written, or turns what follows, is shown as a code.
+    # A prompt may hold anything: characters that are invisible or unwritable are escaped.
     return text.translate(UNSEEN).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _front_matter(manifest: dict) -> str:
-    """YAML. A base model that is a folder of this machine is no name that the hub accepts."""
+    """YAML front matter. A base model that is a local folder is left out: the hub would refuse
+    it."""
     options, base = manifest["options"], manifest["base_model"]
     kinds = {"lora": options.get("method") == "lora", "dreambooth": options.get("instance_prompt")}
     data = ModelCardData(
@@ -75,22 +76,24 @@ def _on_hub(name: str) -> bool:
 
 
 def _public(name: str) -> str:
-    """What others may know of a path: not the folders of this machine."""
+    """A path as published: without the folders of this machine."""
     return Path(name).name if name.startswith(("/", "~", ".")) else name
 
 
 def _plain(text: str) -> str:
-    """Words that Markdown shows as they are, on one line."""
+    """Text escaped for Markdown, on one line."""
     return re.sub(r"([\\`*<>|\[\]])", r"\\\1", " ".join(text.split()))
 
 
-def _card_pictures(course: TrainingHistory, prompts: tuple[str, ...]) -> str:
-    """What the base model and the last look drew, as a table; nothing where no picture is there."""
-    looks, prompt_of = looks_of(Path(course.manifest["options"]["output_dir"]), course, prompts)
-    steps = sorted({step for step in looks if step in (0, max(looks))})
+def _card_pictures(history: TrainingHistory, prompts: tuple[str, ...]) -> str:
+    """A table of the pictures of the base model and the last validation; empty without pictures."""
+    pictures, prompt_of = pictures_of(
+        Path(history.manifest["options"]["output_dir"]), history, prompts
+    )
+    steps = sorted({step for step in pictures if step in (0, max(pictures))})
     lines = [["prompt", *map(label, steps)], ["---"] * (len(steps) + 1)]
     for number, prompt in prompt_of.items():
-        names = [looks[step][number].name if number in looks[step] else "" for step in steps]
+        names = [pictures[step][number].name if number in pictures[step] else "" for step in steps]
         images = [f"![](validation/{quote(name)})" * bool(name) for name in names]
         lines.append([_plain(prompt), *images])
     return _markdown_table(lines) if steps else ""
@@ -121,26 +124,26 @@ def _usage(options: dict, base: str, prompts: tuple[str, ...]) -> str:
     )
 
 
-def _training(course: TrainingHistory) -> str:
-    """Steps, and the options that decide the result: the usual ones, and all that were changed."""
-    options = course.manifest["options"]
+def _training(history: TrainingHistory) -> str:
+    """Steps and options: those always shown, and all changed ones that decide the result."""
+    options = history.manifest["options"]
     other = changed(options)
     lasting = [
         each.name for each in fields(Config)
         if not each.metadata["free"] and not each.name.endswith(("_dir", "_or_path"))
         and (each.name != "dataset_name" or _on_hub(options.get(each.name) or ""))
     ]  # fmt: skip
-    rows = {name: words_of(options[name]) for name in TOLD if options.get(name) is not None}
+    rows = {name: words_of(options[name]) for name in ALWAYS_SHOWN if options.get(name) is not None}
     rows |= {name: other[name] for name in lasting if name in other}
-    rows = {"steps": f"{course.last_step:,}"} | rows | course.manifest["versions"]
+    rows = {"steps": f"{history.last_step:,}"} | rows | history.manifest["versions"]
     lines = [[name, _plain(value)] for name, value in rows.items()]
     return _markdown_table([["option", "value"], ["---", "---"], *lines])
 
 
-def _measured(course: TrainingHistory) -> str:
-    """What the looks mean, and what was scored later."""
-    said = [_plain(" ".join(course.sentences))]
-    for name, scores in course.manifest.get("scores", {}).items():
+def _measured(history: TrainingHistory) -> str:
+    """The results of the validations, and scores from later on."""
+    said = [_plain(" ".join(history.sentences))]
+    for name, scores in history.manifest.get("scores", {}).items():
         if (score := scores.get("clip_score")) is not None:
             scorer = _plain(scorer_of(scores.get("identity")))
             said.append(

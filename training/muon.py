@@ -1,4 +1,4 @@
-"""Muon: momentum, made orthogonal. Trains the small bundled networks in far fewer steps."""
+"""Muon, orthogonalised momentum: trains the small bundled networks in far fewer steps."""
 
 from collections.abc import Iterable
 
@@ -7,16 +7,16 @@ import torch
 from core.precision import has_bf16
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the odd polynomial, Jordan et al. 2024
-ADAM_SHARE = 0.1  # learning rate of what is no matrix, relative to that of the matrices
+ADAM_SHARE = 0.1  # learning rate of the other weights, relative to that of the matrices
 
 
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) for matrices and convolutions, AdamW for everything else.
 
-    Everything else is what is no matrix, has fewer than 16 rows or columns (first and last
-    layers), or is an embedding. A convolution O,I,H,W counts as the matrix O,IHW. Parameters come
-    with their names, as from `named_parameters()`. `lr` is that of the matrices, in units of the
-    spectral norm of an update; 0.02 suits most networks trained from nothing.
+    Everything else is biases and scales, embeddings, and matrices with fewer than 16 rows or
+    columns (first and last layers). A convolution O,I,H,W counts as the matrix O,IHW.
+    Parameters come with their names, as from `named_parameters()`. `lr` is that of the matrices, in
+    units of the spectral norm of an update; 0.02 suits most networks trained from scratch.
     """
 
     def __init__(

@@ -1,4 +1,6 @@
-"""Noise in, loss out."""
+"""The training objective: noise added, prediction compared with its target, weighted loss."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 
@@ -7,6 +9,7 @@ import torch
 from torch import Tensor
 
 from core.errors import UserError
+from training.config import Config
 from training.dataset import random_at
 
 
@@ -40,9 +43,9 @@ def min_snr_weight(alpha_bar: Tensor, gamma: float, prediction_type: str) -> Ten
 
 
 class Objective:
-    """The losses of a UNet against what its scheduler says that it predicts."""
+    """The loss of a UNet against the target of its scheduler's prediction type."""
 
-    def __init__(self, scheduler, config, device: torch.device):
+    def __init__(self, scheduler, config: Config, device: torch.device):
         self.alpha_bar = scheduler.alphas_cumprod.to(device)  # float32 T, from 1 to about 0
         self.prediction_type = scheduler.config.prediction_type
         self.config = config
@@ -53,7 +56,8 @@ class Objective:
             )
 
     def draw(self, step: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """eps, float32 of `shape` R,C,h,w, and t, int64 R, of a whole step, by position alone."""
+        """eps, float32 of `shape` R,C,h,w, and t, int64 R, of a whole step: functions of the
+        step."""
         random = random_at(self.config.seed, "noise", step)
         t = random.integers(len(self.alpha_bar), size=shape[0])
         eps = random.standard_normal(shape, dtype=np.float32)
@@ -63,7 +67,7 @@ class Objective:
         return torch.from_numpy(eps), torch.from_numpy(t)
 
     def perturbation(self, step: int, shape: tuple[int, ...]) -> Tensor:
-        """More noise for the input alone (Ning et al. 2023, algorithm 1), float32 of `shape`."""
+        """Extra noise for the input alone (Ning et al. 2023, algorithm 1), float32 of `shape`."""
         random = random_at(self.config.seed, "perturbation", step)
         return torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
 
@@ -92,8 +96,8 @@ class Objective:
     def _rectified(
         self, predict, x_t: Tensor, t: Tensor, prompt: Tensor, eps: Tensor, alpha_bar: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """x_t and eps moved by a share of what `predict` gets wrong, which is what it meets when
-        it draws (DREAM, Zhou et al. 2024, equations 8 and 9)."""
+        """x_t and eps moved by a share of the prediction error, as it occurs when sampling (DREAM,
+        Zhou et al. 2024, equations 8 and 9)."""
         sigma = (1 - alpha_bar).sqrt()
         wrong = eps - predict(x_t, t, prompt).float()
         shift = sigma**self.config.dream_detail_preservation * wrong

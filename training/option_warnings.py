@@ -1,19 +1,23 @@
-"""What is said of the options before the start: which do nothing here, and which do more than their
-names tell. None of it stops a run."""
+"""Warnings about options: those without effect here, and those that do more than their names say.
+None of them stops a run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 
+from training.config import Config
 from training.defaults import RANK
+from training.optimizers import OPTIMIZERS
 
 IN_BACKWARD = (
     "--optimizer_in_backward cuts each gradient to --max_grad_norm by itself, not all of them "
     "together: where that is reached, the run learns something else than without it"
 )
 
-# By what must be added for them to do something: whether it is there, and the options.
+LOW_FACTOR = 0.1  # of a learning rate that the optimizer finds by itself: below, hardly meant
+
+# Options without effect, by the option that they need: whether it is given, and which they are.
 PARTNERS: dict[str, tuple[Callable, tuple[str, ...]]] = {
     "--method lora": (
         lambda config: config.method == "lora",
@@ -61,14 +65,14 @@ LORA_SCRIPTS = {
 }
 
 
-def notes_on(config) -> list[str]:
-    """Sentences on the options, in the order in which they matter."""
+def notes_on(config: Config) -> list[str]:
+    """The warnings, in order of importance."""
     given = _given(config)
-    return [*_of_lora_script(config, given), *_meant_otherwise(config), *_idle(config, given)]
+    return [*_of_lora_script(config, given), *_surprises(config), *_idle(config, given)]
 
 
-def _given(config) -> set[str]:
-    """The options that are not as they are unless told otherwise."""
+def _given(config: Config) -> set[str]:
+    """The options that differ from their defaults."""
     usual = {each.name: each.default for each in fields(config)} | {"rank": RANK}
     return {
         name for name, value in usual.items()
@@ -76,8 +80,8 @@ def _given(config) -> set[str]:
     }  # fmt: skip
 
 
-def _of_lora_script(config, given: set[str]) -> Iterator[str]:
-    """Whether this may be a command for a script that trains LoRA, with nothing that says so."""
+def _of_lora_script(config: Config, given: set[str]) -> Iterator[str]:
+    """Warn about a command for diffusers' LoRA script that trains the whole UNet here."""
     script = f"train_{'dreambooth' if config.instance_data_dir else 'text_to_image'}_lora.py"
     theirs = [name for name in LORA_SCRIPTS[script] if name in given]
     if "method" in config.unset and config.method == "full" and theirs:
@@ -87,9 +91,15 @@ def _of_lora_script(config, given: set[str]) -> Iterator[str]:
         )
 
 
-def _meant_otherwise(config) -> Iterator[str]:
+def _surprises(config: Config) -> Iterator[str]:
+    """Options that do more than their names say."""
     if config.optimizer_in_backward:
         yield f"{IN_BACKWARD}."
+    if OPTIMIZERS[config.optimizer_name].finds_rate and config.learning_rate < LOW_FACTOR:
+        yield (
+            f"--optimizer {config.optimizer} finds the learning rate by itself, and "
+            f"--learning_rate {config.learning_rate:g} multiplies it: 1 is usual."
+        )
     if config.skip_save_text_encoder and (config.method == "full" or config.merge_lora):
         yield (
             "--skip_save_text_encoder: generate.py, app.py and metrics.py take the text encoder "
@@ -97,8 +107,8 @@ def _meant_otherwise(config) -> Iterator[str]:
         )
 
 
-def _idle(config, given: set[str]) -> Iterator[str]:
-    """The options that do nothing here."""
+def _idle(config: Config, given: set[str]) -> Iterator[str]:
+    """Options without effect."""
     for each in fields(config):
         if each.name in given and (reason := each.metadata.get("idle")):
             yield f"--{each.name} changes nothing: {reason}."

@@ -1,4 +1,4 @@
-"""The packages that some options need: looked for before anything is spent."""
+"""Optional packages: checked for at the start, before any work is done."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 from core.errors import UserError, reason_of
 from core.modules import module_if_here
+from training.config import Config
+from training.optimizers import OPTIMIZERS
 
 
-def refuse_missing(config) -> None:
-    """Raise `UserError` for an option that needs what is not installed here."""
-    if config.optimizer_name == "adamw8bit":
-        _need("torchao.optim", "torchao", "8-bit Adam (--use_8bit_adam)")
+def refuse_missing(config: Config) -> None:
+    """Raise `UserError` for an option whose package is not installed."""
+    optimizer = OPTIMIZERS[config.optimizer_name]
+    if optimizer.module:
+        asked = "--use_8bit_adam" if config.use_8bit_adam else f"--optimizer {config.optimizer}"
+        _need(optimizer.module, optimizer.package, asked)
     if config.report_to not in (None, "all"):
         _need_tracker(config.report_to)
     if config.validation_scorer and config.prompts:
@@ -44,7 +48,7 @@ def _need_tracker(name: str) -> None:
 
 
 def _need_compiler() -> None:
-    """What torch.compile makes programs with, which it looks for in the first step only."""
+    """The compiler of torch.compile, which would otherwise be missed only in the first step."""
     from torch._inductor.cpp_builder import get_cpp_compiler
 
     try:

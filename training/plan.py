@@ -1,7 +1,9 @@
-"""The plan before the start: what learns, what memory and disk it takes, what would make it fit.
+"""The plan of a run, made before the start: steps, memory, disk, and options that make it fit.
 
 1 GB is 10^9 bytes.
 """
+
+from __future__ import annotations
 
 import os
 import shutil
@@ -16,24 +18,25 @@ import torch
 from core.errors import UserError
 from core.precision import fastest_precision
 from core.wording import amount, size
+from training.config import Config
 from training.memory import BaseModel, MemoryNeeds, UnknownMemory
 from training.model import DTYPES
+from training.option import flags
 from training.option_warnings import IN_BACKWARD
-from training.shell_command import flags
 
 CARDS = (8, 12, 16, 24, 40, 80)  # GB
-PARTS = ("UNet", "text encoder")  # that can learn
+PARTS = ("UNet", "text encoder")  # that can be trained
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do; `str` of it is for the terminal."""
+    """The plan of a run; `str` of it is for the terminal."""
 
-    facts: dict[str, str]  # in words, by what they are about
+    facts: dict[str, str]  # texts, by label
     steps: int
     epochs: float
-    needs: MemoryNeeds | None  # None where the configs of the base model cannot be read
-    suggestions: tuple[str, ...]  # options that bring the peak down, one after the other
+    needs: MemoryNeeds | None  # None if the configs of the base model cannot be read
+    suggestions: tuple[str, ...]  # options that lower the peak, one after the other
 
     def __str__(self) -> str:
         lines = (f"{name:12}{words}" for name, words in self.facts.items() if words)
@@ -41,7 +44,7 @@ class Plan:
 
 
 def plan(
-    config,
+    config: Config,
     sizes: Sequence[tuple[int, int]],
     global_batch: int,
     processes: int,
@@ -63,7 +66,7 @@ def plan(
         facts["steps"], steps, epochs = _steps(config, pictures, global_batch, global_batch)
         return Plan(facts, steps, epochs, None, ())
 
-    def peak(kind: str, tried) -> int:
+    def peak(kind: str, tried: Config) -> int:
         return base.needs(tried, pictures, kind, processes).peak
 
     facts["steps"], steps, epochs = _steps(config, pictures, global_batch, several)
@@ -79,8 +82,8 @@ def plan(
     return Plan(facts, steps, epochs, needs, suggestions)
 
 
-def _facts(config, pictures: int, processes: int, device: torch.device) -> dict[str, str]:
-    """What is known without the base model, and places for what is not."""
+def _facts(config: Config, pictures: int, processes: int, device: torch.device) -> dict[str, str]:
+    """The facts that do not depend on the base model, and blanks for the others."""
     machine, total, free = memory_of(device)
     rows, passes = config.train_batch_size, config.gradient_accumulation_steps
     number = config.mixed_precision
@@ -95,23 +98,23 @@ def _facts(config, pictures: int, processes: int, device: torch.device) -> dict[
     }
 
 
-def _steps(config, pictures: int, most: int, several: float) -> tuple[str, int, float]:
-    """Steps and epochs of a run, in words and in numbers; a step is of `several` pictures on
-    average, and of `most` at most."""
+def _steps(config: Config, pictures: int, limit: int, several: float) -> tuple[str, int, float]:
+    """Steps and epochs of a run, in words and as numbers; a step has `several` pictures on average,
+    and at most `limit`."""
     steps = config.total_steps(pictures, several)
     epochs = steps * several / pictures
-    words = f"{most}" if several == most else f"{most} (in small buckets fewer: {several:.1f})"
+    words = f"{limit}" if several == limit else f"{limit} (in small buckets fewer: {several:.1f})"
     return f"{steps:,} of {words} pictures: {epochs:.1f} epochs", steps, epochs
 
 
 def _remarked(advice: str) -> str:
-    """With what there is to say of an option that may be advised."""
+    """The advice, with a remark on an option that changes the result."""
     remark = f"\n{IN_BACKWARD}" if "--optimizer_in_backward" in advice else ""
     return advice + remark
 
 
 def memory_of(device: torch.device) -> tuple[str, int, int]:
-    """The name of a device; bytes of its memory in all, and free."""
+    """The name of a device; the total and free bytes of its memory."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return torch.cuda.get_device_name(device), total, free
@@ -122,8 +125,8 @@ def memory_of(device: torch.device) -> tuple[str, int, int]:
     return f"{os.cpu_count()} CPU cores", memory.total, memory.available
 
 
-def disk(config, needs: MemoryNeeds, steps: int) -> str:
-    """What goes to disk, against what is free; a checkpoint is deleted after the next is safe.
+def disk(config: Config, needs: MemoryNeeds, steps: int) -> str:
+    """The disk space needed, and what is free; a checkpoint is deleted once the next is safe.
 
     Raises `UserError` when not even two checkpoints and the model fit.
     """
@@ -131,8 +134,8 @@ def disk(config, needs: MemoryNeeds, steps: int) -> str:
     free = shutil.disk_usage(next(p for p in (output, *output.parents) if p.exists())).free
     old = (path for path in output.glob("checkpoint-*/**/*") if path.is_file())
     free += sum(path.stat().st_size for path in old)
-    written = max(1, steps // config.checkpointing_steps)  # one is rehearsed before the first step
-    kept = min(written, config.checkpoints_total_limit or written)
+    written = max(1, steps // config.checkpointing_steps)  # one is written before the first step
+    staying = min(written, config.checkpoints_total_limit or written)
     best = bool(config.held_out or (config.validation_scorer and config.prompts))
     models = needs.model * (1 + best)
     if min(written, 2) * needs.checkpoint + models > free:
@@ -141,68 +144,68 @@ def disk(config, needs: MemoryNeeds, steps: int) -> str:
             f"and each of {amount(min(written, 2), 'checkpoint')} {size(needs.checkpoint)}: make "
             "room, or choose another --output_dir."
         )
-    words = [f"{size(needs.checkpoint)} a checkpoint"]
-    words += [f"{size(kept * needs.checkpoint)} the {kept} that stay"] if kept > 1 else []
-    words += [f"{size(models)} the model" + " and the best one" * best]
-    words = f"{', '.join(words)}; {size(free)} free"
-    if min(written, kept + 1) * needs.checkpoint + models > free:
+    parts = [f"{size(needs.checkpoint)} a checkpoint"]
+    parts += [f"{size(staying * needs.checkpoint)} the {staying} that stay"] if staying > 1 else []
+    parts += [f"{size(models)} the model" + " and the best one" * best]
+    words = f"{', '.join(parts)}; {size(free)} free"
+    if min(written, staying + 1) * needs.checkpoint + models > free:
         fit = int((free - models) // needs.checkpoint) - 1
         words += f"\nwarning: not all of that fits; add --checkpoints_total_limit {fit}"
     return words
 
 
-def suggested(config, peak: Callable, room: float, half: str) -> tuple[str, ...]:
-    """Options that bring the peak down to `room`, a line for each, with the new peak."""
+def suggested(config: Config, peak: Callable, room: float, half: str) -> tuple[str, ...]:
+    """Options that lower the peak to `room`, a line each, with the new peak."""
     steps = ladder(config, peak, room, half)
-    lines = []
-    for (before, _), (after, most) in pairwise(steps):
+    lines: list[str] = []
+    for (before, _), (after, after_peak) in pairwise(steps):
         word = "and" if lines and before.method == after.method else "or" if lines else "with"
         options = flags(after, before if word == "and" else config)
-        lines.append(f"{size(most):>8}  {word} {options}")
+        lines.append(f"{size(after_peak):>8}  {word} {options}")
     if steps[-1][1] > room:
         lines.append(f"{size(room)} are not enough even so: lower --resolution")
     return tuple(lines)
 
 
-def cards(config, peak: Callable) -> str:
-    """What the run takes to fit cards of typical sizes, a line for each."""
+def cards(config: Config, peak: Callable) -> str:
+    """The options that fit the run on cards of typical sizes, a line each."""
     half = fastest_precision("cuda") if torch.cuda.is_available() else "bf16"  # most have it
     lines = []
     for card in CARDS:
-        options, most = ladder(config, peak, card * 1e9, half)[-1]
+        options, least = ladder(config, peak, card * 1e9, half)[-1]
         words = f"with {flags(options, config)}" if options != config else "as it is"
-        lines.append(f"{card:>5} GB  {words if most <= card * 1e9 else 'too small for it'}")
-        if words == "as it is" and most <= card * 1e9:
+        lines.append(f"{card:>5} GB  {words if least <= card * 1e9 else 'too small for it'}")
+        if words == "as it is" and least <= card * 1e9:
             break
     return "\n".join(lines)
 
 
-def ladder(config, peak: Callable, room: float, half: str) -> list[tuple]:
-    """The options as they are, then changed step by step until `peak` is within `room`; with peaks.
+def ladder(config: Config, peak: Callable, room: float, half: str) -> list[tuple[Config, int]]:
+    """The options, then changed step by step until `peak` is within `room`; with their peaks.
 
-    `half` is the precision to try, "bf16" or "fp16", or "no" where none is fast. The cheapest comes
-    first, what does not help is left out. LoRA, another method, starts anew.
-    """
+    `half` is the precision to try: "bf16" or "fp16", or "no" if neither is fast. The cheapest
+    change comes first; one that does not help is left out. LoRA starts again from the given
+    options."""
     half = config.mixed_precision if config.mixed_precision in DTYPES else half
     lora = {"method": "lora", "mixed_precision": half}
-    steps = []
+    steps: list[tuple[Config, int]] = []
     for start in ({}, lora) if config.method != "lora" else ({},):
         current = config
         for options in (start, *_rungs(config, half)):
             try:
                 tried = replace(current, **options)
-                most = peak(tried)
-            except (UserError, UnknownMemory):  # options that exclude each other, or no such layers
+                tried_peak = peak(tried)
+            except (UserError, UnknownMemory):  # conflicting options, or no such layers
                 continue
-            if options is start or most < 0.99 * steps[-1][1]:
+            if options is start or tried_peak < 0.99 * steps[-1][1]:
                 current = tried
-                steps.append((tried, most))
+                steps.append((tried, tried_peak))
             if steps[-1][1] <= room:
                 return steps
     return steps
 
 
-def _rungs(config, half: str) -> Iterator[dict]:
+def _rungs(config: Config, half: str) -> Iterator[dict]:
     rows, passes = config.train_batch_size, config.gradient_accumulation_steps
     yield {"mixed_precision": half}
     yield {"gradient_checkpointing": True, "gradient_checkpointing_blocks": "largest"}
@@ -215,6 +218,26 @@ def _rungs(config, half: str) -> Iterator[dict]:
     yield {"offload_ema": True}
     if half != "fp16" and not torch.distributed.is_initialized():
         yield {"optimizer_in_backward": True}
+
+
+def savings(config: Config, device: torch.device) -> Iterator[str]:
+    """Options that save memory in this run, the cheapest first."""
+    if config.mixed_precision == "no":
+        fastest = fastest_precision(device)
+        if fastest != "no":
+            yield f"--mixed_precision {fastest}"
+    if config.train_batch_size > 1:
+        passes = config.gradient_accumulation_steps * config.train_batch_size
+        yield f"--train_batch_size 1 --gradient_accumulation_steps {passes}"
+    if not config.gradient_checkpointing:
+        yield "--gradient_checkpointing"
+    if config.optimizer_name == "adamw":
+        yield "--use_8bit_adam"
+    if config.use_ema and not config.offload_ema:
+        yield "--offload_ema"
+    if config.method == "full":
+        yield "--method lora"
+    yield "a smaller --resolution"
 
 
 def _listed(counts: dict[str, int]) -> str:

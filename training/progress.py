@@ -1,4 +1,4 @@
-"""What a run tells while it goes: the bar, the log, and steps that were not taken."""
+"""Progress of a run: the bar, the log, and skipped steps."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import mean
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from core.errors import UserError
+from training.config import Config
 from training.micro_batches import rows_in_order
+
+if TYPE_CHECKING:
+    from training.run import Run
+    from training.subject import TrainingLatents
+    from training.weights import Learner
 
 STEPS_BETWEEN_READINGS = 10  # reading a loss waits for the device, so it is done seldom
 NAMES_SHOWN = 8
 
 
 class ProgressBar(tqdm):
-    """A bar whose speed and time left are measured from the second step on, looks and checkpoints
-    included: the first step also gets everything going, and may take many times as long."""
+    """A bar that measures speed and time left from the second step on, validations and checkpoints
+    included: the first step also warms everything up, and may take many times as long."""
 
-    begun = None  # steps and time when the first was done
+    begun: tuple[int, float] | None = None  # steps and time after the first step
 
     @property
     def format_dict(self) -> dict:
@@ -33,20 +40,21 @@ class ProgressBar(tqdm):
         return super().format_dict | {"rate": (self.n - steps) / seconds if seconds else 0}
 
     def seconds_left(self) -> float | None:
-        """None where nobody knows yet."""
+        """None while the speed is unknown."""
         rate = self.format_dict["rate"]
         return (self.total - self.n) / rate if rate else None
 
 
 class Progress:
-    """Bar, log and watch over the losses, which are read every few steps only."""
+    """Bar, log and check of the losses, which are read only every few steps."""
 
-    def __init__(self, config, run, latents, start: int, steps: int):
+    def __init__(self, config: Config, run: Run, latents: TrainingLatents, start: int, steps: int):
         self.config, self.run, self.latents = config, run, latents
         self.pictures_per_step = latents.pictures_per_step(run.global_batch)
-        self.unread, self.unlogged = [], []
+        self.unread: list[torch.Tensor] = []  # by step: whether it was taken, and its losses
+        self.unlogged: list[float] = []
         self.step, self.learning_rate = start, 0.0
-        self.skipped = 0  # since the last line of the log
+        self.skipped = 0  # since the last record of the log
         self.skipped_in_a_row = 0
         self.logged = (start, time.monotonic())
         self.bar = ProgressBar(
@@ -55,7 +63,7 @@ class Progress:
             unit="step",
             disable=not run.is_main,
             dynamic_ncols=True,
-            mininterval=0.5 if sys.stderr.isatty() else 30,  # a file keeps every line
+            mininterval=0.5 if sys.stderr.isatty() else 30,  # in a file each update is a line
         )
 
     def __enter__(self) -> Progress:
@@ -69,8 +77,8 @@ class Progress:
     def add(
         self, step: int, losses: torch.Tensor, taken: torch.Tensor, learning_rate: float
     ) -> None:
-        """Count optimizer step number `step`, from 1. On the device: `losses`, float R of this
-        process's rows, and `taken`, a bool, whether the step was."""
+        """Count optimizer step `step`, from 1. On the device: `losses`, float R of this
+        process's rows, and `taken`, a bool, false for a skipped step."""
         self.step, self.learning_rate = step, learning_rate
         self.unread.append(torch.cat([taken.to(losses)[None], losses]))
         self._count()
@@ -80,11 +88,11 @@ class Progress:
             self.log()
 
     def _count(self) -> None:
-        """A step more on the bar. The second brings the first word of the time left."""
+        """Advance the bar. From the second step on it shows the time left."""
         self.bar.update()
         if self.bar.disable or self.bar.n - self.bar.initial > 2:
             return
-        self.unread[-1].sum().item()  # waits for the device: else nobody knows how long it took
+        self.unread[-1].sum().item()  # waits for the device, to time the step
         if self.bar.begun:
             self.bar.refresh()
         else:
@@ -92,18 +100,18 @@ class Progress:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Within it, time is not that of training steps."""
+        """Context whose time does not count as that of training steps."""
         before = time.monotonic()
         yield
         self.logged = (self.logged[0], self.logged[1] + time.monotonic() - before)
 
     @property
     def stuck(self) -> bool:
-        """Whether too many steps in a row could not be taken."""
+        """Whether too many steps in a row were skipped."""
         return self.skipped_in_a_row >= self.config.max_skipped_steps
 
     def read(self) -> None:
-        """Fetch what is known of the steps since the last reading."""
+        """Read the losses of the steps since the last reading from the device."""
         if not self.unread:
             return
         lengths = [len(row) for row in self.unread]  # a bucket with few pictures has fewer rows
@@ -124,14 +132,14 @@ class Progress:
 
     def _skip(self, step: int, losses: torch.Tensor) -> None:
         self.skipped += 1
-        if self.skipped_in_a_row < 3:  # then it is known
+        if self.skipped_in_a_row < 3:  # more warnings would only repeat it
             self.run.say(
-                f"Step {step} is not taken: its loss or gradient is no number; "
+                f"Step {step} is skipped: its loss or gradient is non-finite; "
                 f"{self._pictures(step, losses)}."
             )
 
     def _pictures(self, step: int, losses: torch.Tensor) -> str:
-        """The pictures whose loss is no number; all of the step where only the gradient is none."""
+        """The pictures with a non-finite loss; all of the step if only the gradient is."""
         names = self.latents.names(step - 1, self.run.global_batch)
         order = rows_in_order(len(names), self.config, self.run, self.latents.rows_per_picture)
         bad = [names[row] for row, loss in zip(order, losses.tolist(), strict=True)
@@ -140,25 +148,25 @@ class Progress:
         more = f" and {len(bad) - NAMES_SHOWN} more" if len(bad) > NAMES_SHOWN else ""
         return f"it learned from {', '.join(bad[:NAMES_SHOWN])}{more}"
 
-    def check(self, learner) -> None:
-        """Raise `UserError` if a weight is no number: call before weights are saved."""
+    def check(self, learner: Learner) -> None:
+        """Raise `UserError` if a weight is non-finite; to be called before weights are saved."""
         self.read()
         if self.run.any(not learner.all_finite()):
             raise UserError(
-                f"A weight is no longer a number after step {self.step}: start anew with a lower "
+                f"A weight is non-finite after step {self.step}: start again with a lower "
                 f"--learning_rate (now {self.config.learning_rate:g}) or --max_grad_norm; what was "
                 "saved before is whole."
             )
 
     def log(self) -> None:
-        """Write a line on the steps since the last one."""
+        """Log the steps since the last record."""
         self.read()
         (step, then), now = self.logged, time.monotonic()
         if self.step == step:
             return
         seconds = (now - then) / (self.step - step)
         speed = self.pictures_per_step / seconds
-        record = {
+        record: dict[str, float | None] = {
             "step": self.step,
             "epoch": round(self.step * self.pictures_per_step / len(self.latents), 3),
             "learning_rate": self.learning_rate,
@@ -169,7 +177,7 @@ class Progress:
             record["seconds_left"] = round(left, 1)
         record["loss"] = round(mean(self.unlogged), 6) if self.unlogged else None
         if self.unlogged:
-            words = f"loss {record['loss']:.4f}, {speed:.1f} pictures/s"
+            words = f"loss {mean(self.unlogged):.4f}, {speed:.1f} pictures/s"
             self.bar.set_postfix_str(words, refresh=False)  # as often as the bar itself
         if self.skipped:
             record["skipped"] = self.skipped

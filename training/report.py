@@ -1,4 +1,4 @@
-"""What came of a run: a page to look at, and the README.md of the model folder."""
+"""report.html of a run: a page of figures, charts, validation pictures and the hardest examples."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from core.run_log import records_in
 from core.wording import amount
 from data.images import ImageFormat, Unreadable, opened
 from training.config import Config
-from training.curves import STYLE as CURVES_STYLE
-from training.curves import TrainingHistory, chart
 from training.defaults import meant_by
+from training.history import STYLE as CURVES_STYLE
+from training.history import TrainingHistory, chart
 
 SHOWN = 12  # of the hardest pictures, with thumbnails
 LISTED = 1_000  # of the others
 CAPTION = 300  # characters of a caption
-LOOKS = 8  # at a validation prompt, side by side
+MAX_STEPS = 8  # validations of a prompt, side by side
 PICTURES = 72  # of validation on the page, which stays below 5 MB with them
 SMALL = ImageFormat(max_side=192, format="jpeg", quality=80)
 
@@ -56,7 +56,7 @@ wbr {{ display: none }}
 
 @dataclass(frozen=True)
 class HardExample:
-    """A picture of the data and how hard the model finds it."""
+    """A picture of the data set and the model's loss on it."""
 
     picture: str  # its file's name
     caption: str
@@ -65,7 +65,7 @@ class HardExample:
 
 
 def records_of(path: Path) -> list[dict]:
-    """The lines of a log.jsonl, by step."""
+    """The records of a log.jsonl."""
     with open(path, encoding="utf-8", errors="replace") as file:
         return records_in(file)
 
@@ -77,9 +77,9 @@ def write_report(
     hardest: list[HardExample],
     prompts: tuple[str, ...],
 ) -> Path:
-    """Write FOLDER/report.html, a page that needs nothing but itself.
+    """Write FOLDER/report.html, a self-contained page.
 
-    Raises `UserError` where it cannot be written; then what was there before is there still.
+    Raises `UserError` if it cannot be written; then the previous one stays.
     """
     path = folder / "report.html"
     write_page(path, _page(folder, TrainingHistory.of(manifest, records), hardest, prompts))
@@ -87,21 +87,21 @@ def write_report(
 
 
 def _page(
-    folder: Path, course: TrainingHistory, hardest: list[HardExample], prompts: tuple[str, ...]
+    folder: Path, history: TrainingHistory, hardest: list[HardExample], prompts: tuple[str, ...]
 ) -> Iterator[str]:
-    """The page in pieces, so that its pictures are never in memory together."""
-    manifest = course.manifest
+    """The page in pieces, so that its pictures are not all in memory at once."""
+    manifest = history.manifest
     yield page_head(folder.resolve().name, STYLE)
     yield f"<p>trained from {_text(manifest['base_model'])}, run {_text(manifest['run_id'])}</p>\n"
-    told = "".join(f"<p>{_text(sentence)}</p>\n" for sentence in course.sentences)
-    yield f'<div class="told">\n{told}</div>\n{_table(course.figures)}<div class="curves">\n'
-    yield chart(course, "loss", "training loss", noisy=True)
-    yield chart(course, "held_out_loss", "loss on held-out pictures")
-    yield chart(course, "clip_score", "CLIP score of the validation pictures")
-    yield chart(course, "kept_score", "CLIP score of what the base model knew")
-    yield chart(course, "learning_rate", "learning rate", zero=True)
+    sentences = "".join(f"<p>{_text(sentence)}</p>\n" for sentence in history.sentences)
+    yield f'<div class="told">\n{sentences}</div>\n{_table(history.figures)}<div class="curves">\n'
+    yield chart(history, "loss", "training loss", noisy=True)
+    yield chart(history, "held_out_loss", "loss on held-out pictures")
+    yield chart(history, "clip_score", "CLIP score of the validation pictures")
+    yield chart(history, "kept_score", "CLIP score of what the base model knew")
+    yield chart(history, "learning_rate", "learning rate", zero=True)
     yield "</div>\n"
-    yield from _validation(folder, course, prompts)
+    yield from _validation(folder, history, prompts)
     yield from _hardest(hardest)
     yield f"<h2>Options other than their defaults</h2>\n{_table(changed(manifest['options']))}"
     made = {"data": manifest["dataset"]["fingerprint"], **manifest["versions"]}
@@ -121,8 +121,8 @@ def _table(rows: dict) -> str:
 
 
 def changed(options: dict) -> dict[str, str]:
-    """Options by name, where they are not as `Config` has them unless told otherwise."""
-    usual = {each.name: each.default for each in fields(Config)}
+    """The options that differ from their defaults, by name."""
+    usual: dict[str, object] = {each.name: each.default for each in fields(Config)}
     unset = dict.fromkeys(("rank", "learning_rate", "noise_offset"))
     usual |= {"method": "full"} | meant_by(usual | options | unset)
     return {
@@ -141,68 +141,72 @@ def words_of(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def looks_of(
-    folder: Path, course: TrainingHistory, prompts: tuple[str, ...]
+def pictures_of(
+    folder: Path, history: TrainingHistory, prompts: tuple[str, ...]
 ) -> tuple[dict[int, dict[int, Path]], dict[int, str]]:
-    """Validation pictures that are still there by step and number, and the numbers' prompts."""
-    each = course.manifest["options"].get("num_validation_images") or 1
-    looks = {}
-    for look in course.looks:
-        for name in look.get("pictures") or ():
+    """The validation pictures still there, by step and number; and the prompt of each number."""
+    each = history.manifest["options"].get("num_validation_images") or 1
+    pictures: dict[int, dict[int, Path]] = {}
+    for validation in history.validations:
+        for name in validation.get("pictures") or ():
             path = folder / "validation" / Path(name).name
             number = re.search(r"\d+$", path.stem)
             if number and int(number[0]) // each < len(prompts) and path.is_file():
-                looks.setdefault(look["step"], {})[int(number[0])] = path
-    return looks, {n: prompts[n // each] for n in sorted(set().union(*looks.values()))}
+                pictures.setdefault(validation["step"], {})[int(number[0])] = path
+    numbers = sorted(set().union(*pictures.values()))
+    return pictures, {number: prompts[number // each] for number in numbers}
 
 
-def _validation(folder: Path, course: TrainingHistory, prompts: tuple[str, ...]) -> Iterator[str]:
-    """A row per prompt and seed: what the base model drew, then the looks along the way."""
-    looks, prompt_of = looks_of(folder, course, prompts)
+def _validation(folder: Path, history: TrainingHistory, prompts: tuple[str, ...]) -> Iterator[str]:
+    """A row per prompt and seed: the pictures of the base model, then those of the validations."""
+    pictures, prompt_of = pictures_of(folder, history, prompts)
     rows = list(prompt_of)[: PICTURES // 3]
     if not rows:
         return
-    steps = _selected(list(looks), course.best_step, min(max(PICTURES // len(rows), 3), LOOKS))
+    steps = _selected(
+        list(pictures), history.best_step, min(max(PICTURES // len(rows), 3), MAX_STEPS)
+    )
     more = len(prompt_of) - len(rows)
     left_out = f"; {amount(more, 'row')} left out" if more else ""
-    yield f"<h2>Validation pictures</h2>\n<p>{len(steps)} of {amount(len(looks), 'look')}{left_out}"
-    yield "</p>\n"
+    shown = f"{len(steps)} of {amount(len(pictures), 'validation')}{left_out}"
+    yield f"<h2>Validation pictures</h2>\n<p>{shown}</p>\n"
     heading = ""
     for number in rows:
         above, heading = heading, f"<h3>{_text(prompt_of[number])}</h3>\n"
         yield heading if heading != above else ""
         yield f'<ul class="looks" tabindex="0" aria-label="{_text(prompt_of[number])}">\n'
         for step in steps:
-            if number in looks[step] and (content := _reduced(looks[step][number])):
-                words = label(step) + ", best" * (step == course.best_step)
+            if number in pictures[step] and (content := _reduced(pictures[step][number])):
+                words = label(step) + ", best" * (step == history.best_step)
                 yield f'<li><img src="{data_uri(content)}" alt="{words}">'
                 yield f"<small>{words}</small></li>\n"
         yield "</ul>\n"
 
 
-def _selected(steps: list[int], best: int | None, most: int) -> list[int]:
-    """At most `most` steps: the first, an even selection of the others, the best and the last."""
-    if len(steps) <= most:
+def _selected(steps: list[int], best: int | None, limit: int) -> list[int]:
+    """At most `limit` steps: the first, an even selection of the others, the best and the last."""
+    if len(steps) <= limit:
         return steps
-    for count in (most, most - 1):  # the best may be among the even ones
+    for count in (limit, limit - 1):  # the best may be among the even ones
         even = {steps[round(i * (len(steps) - 1) / (count - 1))] for i in range(count)}
-        chosen = sorted(even | ({best} & set(steps)))
-        if len(chosen) <= most:
+        chosen = sorted(even | {step for step in steps if step == best})
+        if len(chosen) <= limit:
             break
     return chosen
 
 
 def _reduced(path: Path) -> bytes | None:
-    """A picture as a small JPEG; None where it cannot be read."""
+    """A picture as a small JPEG; None if it cannot be read."""
     try:
-        return opened(path.read_bytes(), SMALL).file.content
+        file = opened(path.read_bytes(), SMALL).file
+        return file.content if file else None
     except (OSError, Unreadable):
         return None
 
 
 def _hardest(hardest: list[HardExample]) -> Iterator[str]:
-    """The highest losses with their pictures, the others in a table to be opened."""
-    # A loss that is no number is higher than any.
+    """The highest losses with their pictures; the others in a table that unfolds."""
+    # A non-finite loss ranks highest.
     ranked = sorted(hardest, key=lambda h: -h.loss if math.isfinite(h.loss) else -math.inf)
     if not ranked:
         return

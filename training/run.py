@@ -1,4 +1,4 @@
-"""What every stage of a run shares: its processes, its folder, its log and its manifest."""
+"""A run: its processes, output folder, log, manifest, and what its stages share."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
 import transformers
 from accelerate import Accelerator, PartialState
-from accelerate.utils import (
-    DistributedDataParallelKwargs,
-    ProjectConfiguration,
-    parse_flag_from_env,
-)
+from accelerate.utils import DistributedDataParallelKwargs as DDPOptions
+from accelerate.utils import ProjectConfiguration, parse_flag_from_env
 from filelock import FileLock, Timeout
 
 from core.errors import UserError, reason_of
@@ -29,39 +27,48 @@ from core.precision import cost_of_bf16, fastest_precision
 from core.shortage import OUT, is_out_of_memory, limit_of_memory
 from core.signals import DeferredSignals
 from core.terminal import complain
-from training.checkpoint import MANIFEST, clear_leftovers
-from training.cpu_speed import keep_memory
+from training.checkpoint_files import MANIFEST, clear_leftovers
+from training.config import Config
+from training.cpu_speedups import keep_memory
 from training.defaults import as_begun
-from training.disk_reserve import DiskReserve
+from training.full_disk import DiskReserve
 from training.option_warnings import notes_on
 from training.optional_packages import refuse_missing
-from training.plan import plan
+from training.plan import plan, savings
+
+if TYPE_CHECKING:
+    from training.checkpoints import Checkpoints
+    from training.dataset import CaptionedImages
+    from training.subject import TrainingLatents
+    from training.weights import Learner
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "datasets", "peft")
 
 
 class Run:
-    """A started run. `id` names it in checkpoints, in run.json and in every picture drawn later."""
+    """A started run. `id` identifies it in checkpoints, in run.json and in every picture drawn
+    later."""
 
-    def __init__(self, config, accelerator: Accelerator, notes: Sequence[str] = ()):
+    def __init__(self, config: Config, accelerator: Accelerator, notes: Sequence[str] = ()):
         """`notes`: sentences on the options, for the plan."""
         self.config, self.notes = config, list(notes)
         self.accelerator = accelerator
         self.device = accelerator.device
         self.is_main = accelerator.is_main_process
-        self.base_model = ""  # names its weights, once they are loaded
+        self.base_model = ""  # fingerprint of its weights, once they are loaded
         self.id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         self._lock = FileLock(config.output / ".lock", timeout=0)
         self.room = DiskReserve(config.output)
         self.interruption = DeferredSignals()
-        self.checkpoints = None  # how what was trained is kept, from the first step on
-        self._unwritten, self._tracks = [], bool(config.report_to)  # lines of the log
+        self.checkpoints: Checkpoints | None = None  # from the start of training on
+        self._unwritten: list[str] = []  # lines of the log
+        self._tracks = bool(config.report_to)
         several = accelerator.num_processes > 1
-        # Of its own, on the CPU: what processes agree on must not wait for their devices.
+        # On the CPU, so that agreement between processes does not wait for their devices.
         self._group = torch.distributed.new_group(backend="gloo") if several else None
 
     def take_folder(self) -> None:
-        """Make OUTPUT_DIR this run's own, and mend what a killed one left there.
+        """Lock OUTPUT_DIR for this run, and clean up after a killed one.
 
         Raises `UserError` when it cannot be written, or another run is writing to it.
         """
@@ -81,7 +88,7 @@ class Run:
         self.accelerator.wait_for_everyone()
 
     def close(self) -> None:
-        """Let others have the folder, and trackers finish."""
+        """Unlock the folder and finish the trackers."""
         self.room.release()
         self._lock.release()
         if self._tracks:
@@ -93,8 +100,9 @@ class Run:
         passes = self.config.gradient_accumulation_steps * self.accelerator.num_processes
         return self.config.train_batch_size * passes
 
-    def fit(self, pictures: int):
-        """The options for a data set of so many: a batch holds each picture once at most."""
+    def fit(self, pictures: int) -> Config:
+        """The options for a data set of so many pictures: a batch holds each of them at most
+        once."""
         if pictures < self.config.train_batch_size:
             self.notes.append(
                 f"--train_batch_size is {pictures} instead of {self.config.train_batch_size}: a "
@@ -103,8 +111,8 @@ class Run:
             self.config = replace(self.config, train_batch_size=pictures)
         return self.config
 
-    def plan(self, images) -> str:
-        """What is going to happen, for the user to read before it does."""
+    def plan(self, images: CaptionedImages) -> str:
+        """The plan of the run, with notes and warnings, for the terminal."""
         processes = self.accelerator.num_processes
         planned = plan(self.config, images.sizes, self.global_batch, processes, self.device)
         notes = [f"note: {note}" for note in self.notes]
@@ -113,11 +121,12 @@ class Run:
             warnings += filter(None, [cost_of_bf16(self.device, "--mixed_precision no")])
         return "\n".join([str(planned), *notes, *(f"warning: {warning}" for warning in warnings)])
 
-    def prepare(self, learner):
-        """The learner as it is called: in the precision of the passes, its gradients shared."""
+    def prepare(self, learner: Learner) -> torch.nn.Module:
+        """The module to call for training: under autocast, its gradients averaged over
+        processes."""
         if not self.config.shard:
             return self.accelerator.prepare(learner)
-        learner.forward = self.accelerator.autocast()(learner.forward)
+        setattr(learner, "forward", self.accelerator.autocast()(learner.forward))  # noqa: B010
         return learner
 
     def any(self, flag: bool) -> bool:
@@ -128,8 +137,8 @@ class Run:
         torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=self._group)
         return bool(found)
 
-    def shared(self, value):
-        """The first process's `value`, for all."""
+    def shared(self, value: Any) -> Any:
+        """The `value` of the first process, in all processes."""
         if self._group is None:
             return value
         values = [value]
@@ -137,18 +146,18 @@ class Run:
         return values[0]
 
     def send(self, tensor: torch.Tensor, source: int) -> None:
-        """Fill `tensor`, on the CPU, with that of process `source`, in all."""
+        """Fill `tensor`, on the CPU, with that of process `source`, in all processes."""
         if self._group is not None:
             torch.distributed.broadcast(tensor, source, group=self._group)
 
     def say(self, text: str) -> None:
-        """To the terminal, once however many processes there are."""
+        """Print to the terminal, from the first process only."""
         if self.is_main:
             complain(text)
 
     @contextmanager
     def going_on(self) -> Iterator[None]:
-        """Within it, what cannot be written is said, and is no reason to end the run."""
+        """Context in which a failure to write is a warning and does not end the run."""
         try:
             yield
         except NotWritable as error:
@@ -157,13 +166,13 @@ class Run:
             self.say(f"warning: {error} The run goes on without it.")
 
     def log(self, record: dict) -> None:
-        """One line of OUTPUT_DIR/log.jsonl, and its numbers to the tracker."""
+        """Append a record to OUTPUT_DIR/log.jsonl, and send its numbers to the tracker."""
         if self.is_main:
             self._unwritten.append(json.dumps({"run_id": self.id, **record}) + "\n")
             with self.going_on(), (self.config.output / "log.jsonl").open("a") as file:
                 file.write("".join(self._unwritten))
                 file.flush()
-                self._unwritten.clear()  # else they are written once there is room
+                self._unwritten.clear()  # otherwise written with the next record
         if self._tracks:
             numbers = {
                 k: v for k, v in record.items() if isinstance(v, int | float) and k != "step"
@@ -178,8 +187,8 @@ class Run:
             self.say(f"warning: {self.config.report_to} takes no more numbers "
                      f"({reason_of(error)}); the run goes on without it.")  # fmt: skip
 
-    def manifest(self, latents, steps: int) -> dict:
-        """run.json: how the model came to be."""
+    def manifest(self, latents: TrainingLatents, steps: int) -> dict:
+        """The content of run.json: how the model was made."""
         return {
             "run_id": self.id,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -193,7 +202,7 @@ class Run:
 
     @contextmanager
     def memory_advice(self) -> Iterator[None]:
-        """Within it, running out of memory is a sentence that names the options to change."""
+        """Context in which running out of memory is a sentence that names options to change."""
         try:
             yield
         except Exception as error:
@@ -201,43 +210,22 @@ class Run:
                 raise
             advice = UserError(
                 f"{self.device} {OUT}{limit_of_memory()}. Any of these needs less: "
-                f"{', '.join(self._savings())}; --dry_run says how much."
+                f"{', '.join(savings(self.config, self.device))}; --dry_run says how much."
             )
-            for note in getattr(error, "__notes__", ()):  # what was trained, and where it is
+            for note in getattr(error, "__notes__", ()):  # where the state was saved
                 advice.add_note(note)
             raise advice from error
 
-    def _savings(self) -> Iterator[str]:
-        """Options that need less memory than those of this run, the cheapest first."""
-        config = self.config
-        if config.mixed_precision == "no":
-            fastest = fastest_precision(self.device)
-            if fastest != "no":
-                yield f"--mixed_precision {fastest}"
-        if config.train_batch_size > 1:
-            passes = config.gradient_accumulation_steps * config.train_batch_size
-            yield f"--train_batch_size 1 --gradient_accumulation_steps {passes}"
-        if not config.gradient_checkpointing:
-            yield "--gradient_checkpointing"
-        if config.optimizer_name == "adamw":
-            yield "--use_8bit_adam"
-        if config.use_ema and not config.offload_ema:
-            yield "--offload_ema"
-        if config.method == "full":
-            yield "--method lora"
-        yield "a smaller --resolution"
 
+def start_run(config: Config) -> Run:
+    """Start the processes of a run and lock its folder; a --dry_run writes nothing.
 
-def start_run(config) -> Run:
-    """Processes and folder of the run; nothing is written for a --dry_run.
-
-    Raises `UserError` when the folder cannot be written, another run is in it, the machine cannot
-    do the precision or a package is missing: found now, not after the last step.
-    """
-    # Their bars say nothing about the run, and hide ours.
+    Raises `UserError` if the folder cannot be written or is in use, the machine does not support
+    the precision, or a package is missing: now rather than after the last step."""
+    # Their progress bars say nothing about the run, and hide ours.
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    config, notes = _as_meant(config)
+    config, notes = _effective(config)
     refuse_missing(config)
     _refuse_missing_checkpoint(config.init_from_checkpoint)
     config = _as_accelerate_is_configured(config)
@@ -249,7 +237,7 @@ def start_run(config) -> Run:
         mixed_precision=config.mixed_precision,
         log_with=config.report_to,
         project_config=ProjectConfiguration(str(config.output), logging_dir=str(logs)),
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+        kwargs_handlers=[DDPOptions(gradient_as_bucket_view=True)],
     )
     config = replace(config, mixed_precision=accelerator.mixed_precision)
     refuse_impossible(config, accelerator)
@@ -265,17 +253,17 @@ def start_run(config) -> Run:
     return run
 
 
-def _as_meant(config) -> tuple:
-    """The options, those that nobody gave as when the run began; and what there is to say."""
+def _effective(config: Config) -> tuple[Config, list[str]]:
+    """The options, with those not given as when a resumed run began; and notes on them."""
     begun = as_begun(config)
-    kept = [
+    from_start = [
         f"--{name} is {getattr(begun, name)}, as when this run began."
         for name in sorted(config.unset) if getattr(begun, name) != getattr(config, name)
     ]  # fmt: skip
-    return begun, [*kept, *notes_on(begun)]
+    return begun, [*from_start, *notes_on(begun)]
 
 
-def _as_accelerate_is_configured(config):
+def _as_accelerate_is_configured(config: Config) -> Config:
     """The options, with --shard where `accelerate launch` was asked for FSDP.
 
     Raises `UserError` where it was asked for DeepSpeed.
@@ -291,8 +279,9 @@ def _as_accelerate_is_configured(config):
     return config
 
 
-def refuse_impossible(config, accelerator: Accelerator) -> None:
-    """Raise `UserError` for options that this machine, or so many processes, cannot do."""
+def refuse_impossible(config: Config, accelerator: Accelerator) -> None:
+    """Raise `UserError` for options that this machine, or its number of processes, cannot
+    support."""
     alone, fp16 = accelerator.num_processes == 1, config.mixed_precision == "fp16"
     if fp16 and accelerator.device.type == "cpu":
         raise UserError("A CPU cannot train in fp16; choose --mixed_precision bf16 or no.")
@@ -310,7 +299,7 @@ def refuse_impossible(config, accelerator: Accelerator) -> None:
 
 
 def _end_line(path: Path) -> None:
-    """Make a file of lines ready for another, also where a kill broke its last one off."""
+    """End the last line of a file, which a kill may have cut off."""
     with path.open("a+b") as file:
         file.seek(max(0, file.tell() - 1))
         if file.read() not in (b"", b"\n"):
@@ -320,6 +309,6 @@ def _end_line(path: Path) -> None:
 def _refuse_missing_checkpoint(name: str | None) -> None:
     if name and not (Path(name) / MANIFEST).is_file():
         raise UserError(
-            f"--init_from_checkpoint: {name} is no checkpoint; name a folder checkpoint-STEP of an "
-            "earlier run."
+            f"--init_from_checkpoint: {name} is not a checkpoint; name a folder checkpoint-STEP of "
+            "an earlier run."
         )

@@ -1,7 +1,7 @@
 """DreamBooth: one subject, plus pictures of its class (Ruiz et al. 2023).
 
-A subject is a few pictures under one prompt; that is what the data set gives. So that the class
-stays as it was, each step also learns from pictures that the base model itself drew of it.
+A subject is a few pictures under one prompt; that is what the data set gives. To preserve
+the class, each step also learns from pictures of it that the base model itself drew.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
@@ -20,22 +21,31 @@ from core.files import mend
 from data.folder_walk import files_below
 from data.rows import PICTURE_SUFFIXES
 from data.sources import pictures_alone
+from training.config import Config
 from training.dataset import CaptionedImages
-from training.latents import Batch, Latents, encode_once, side_of
+from training.encode import encode_once, side_of
+from training.latents import Batch, Latents
 from training.model import DTYPES
 
-# Draws a prompt once for each seed; the pictures have a `save(path)`, which writes all or nothing.
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+    from training.run import Run
+
+# Draws a prompt once for each seed; `save(path)` of a picture is atomic.
 Draw = Callable[[object, str, list[int]], Iterable]
 
 
-def with_class(latents: Latents, pipe, run, draw: Draw) -> SubjectLatents:
-    """The subject's latents with those of its class beside them.
+def with_class(
+    latents: Latents, pipe: StableDiffusionPipeline, run: Run, draw: Draw
+) -> SubjectLatents:
+    """The latents of the subject and of its class.
 
-    Raises `UserError` where --aspect_ratio_buckets has given the subject other shapes.
+    Raises `UserError` if --aspect_ratio_buckets has given the subject other shapes.
     """
     config = run.config
     side = side_of(pipe, config)
-    if any(shelf.shape != (side, side) for shelf in latents.shelves):
+    if any(bucket.shape != (side, side) for bucket in latents.buckets):
         raise UserError(
             "--with_prior_preservation puts a picture of the subject and a square one of its class "
             "into each pass: leave out --aspect_ratio_buckets, or --with_prior_preservation."
@@ -45,10 +55,12 @@ def with_class(latents: Latents, pipe, run, draw: Draw) -> SubjectLatents:
     return SubjectLatents(latents, of_class, config.prior_loss_weight)
 
 
-def class_images(config, pipe, run, draw: Draw) -> CaptionedImages:
-    """Pictures of the class, from --class_data_dir; the base model draws those that are missing.
+def class_images(
+    config: Config, pipe: StableDiffusionPipeline, run: Run, draw: Draw
+) -> CaptionedImages:
+    """The class pictures in --class_data_dir; the base model draws missing ones.
 
-    Picture number n comes from seed n: a run that was stopped here goes on where it was.
+    Picture n comes from seed n, so that a run stopped here continues where it was.
     """
     folder = Path(config.class_data_dir) if config.class_data_dir else config.output / "class"
     if run.is_main:
@@ -62,11 +74,11 @@ def class_images(config, pipe, run, draw: Draw) -> CaptionedImages:
             run.say(f"Drawing {len(missing)} pictures of the class, '{config.class_prompt}'.")
             _draw_missing(pipe, run, draw, {number: paths[number] for number in missing})
     run.accelerator.wait_for_everyone()
-    return CaptionedImages(of_class(config), pictures_alone(folder, config.class_prompt))
+    return CaptionedImages(of_class(config), pictures_alone(folder, config.class_prompt or ""))
 
 
-def of_class(config):
-    """The options for pictures of the class: all of them learn, in an order of their own."""
+def of_class(config: Config) -> Config:
+    """The options for class pictures: all are used, in an order of their own."""
     return replace(
         config, held_out=0.0, max_train_samples=None, aspect_ratio_buckets=False,
         seed=(config.seed + 1) % 2**32,
@@ -74,8 +86,10 @@ def of_class(config):
 
 
 @torch.no_grad()
-def _draw_missing(pipe, run, draw: Draw, paths: dict[int, Path]) -> None:
-    """Draw the pictures of these numbers."""
+def _draw_missing(
+    pipe: StableDiffusionPipeline, run: Run, draw: Draw, paths: dict[int, Path]
+) -> None:
+    """Draw the class pictures of these numbers."""
     parts = (pipe.unet, pipe.vae, pipe.text_encoder)
     homes = [part.device for part in parts]
     pipe.to(run.device)
@@ -83,15 +97,15 @@ def _draw_missing(pipe, run, draw: Draw, paths: dict[int, Path]) -> None:
     for first in tqdm(range(0, len(numbers), size), "Drawing the class", leave=False):
         seeds = numbers[first : first + size]
         with precision_of_drawing(run):
-            pictures = draw(pipe, run.config.class_prompt, seeds)
+            pictures = draw(pipe, run.config.class_prompt or "", seeds)
         for seed, picture in zip(seeds, pictures, strict=True):
             picture.save(paths[seed])
     for part, home in zip(parts, homes, strict=True):
         part.to(home)
 
 
-def precision_of_drawing(run) -> AbstractContextManager:
-    """Within it, passes are in --prior_generation_precision, or else as in training."""
+def precision_of_drawing(run: Run) -> AbstractContextManager:
+    """Context for sampling in --prior_generation_precision, by default as in training."""
     name = run.config.prior_generation_precision
     if name is None:
         return run.accelerator.autocast()
@@ -100,19 +114,19 @@ def precision_of_drawing(run) -> AbstractContextManager:
 
 
 class SubjectLatents:
-    """Latents of a subject and of its class: every step learns from as many of both.
+    """Latents of a subject and of its class: each step learns from equally many of both.
 
-    Rows alternate, a picture of the subject and one of the class, so that each pass holds pairs.
+    Rows alternate between subject and class, so that each pass holds pairs.
     """
 
     rows_per_picture = 2
 
     def __init__(self, subject: Latents, of_class: Latents, prior_loss_weight: float):
-        """`prior_loss_weight`: what a picture of the class counts, against 1 for the subject."""
+        """`prior_loss_weight`: of a class picture, against 1 for the subject."""
         self.subject, self.of_class = subject, of_class
         self.prior_loss_weight = prior_loss_weight
         self.held_out, self.images = subject.held_out, subject.images
-        self.still, self.encoded, self.shelves = subject.still, subject.encoded, subject.shelves
+        self.clean, self.encoded, self.buckets = subject.clean, subject.encoded, subject.buckets
         both = subject.fingerprint + of_class.fingerprint
         self.fingerprint = hashlib.sha256(both.encode()).hexdigest()[:16]
 
@@ -120,7 +134,7 @@ class SubjectLatents:
         return len(self.subject)
 
     def pictures_per_step(self, size: int) -> float:
-        """Of the subject, on average."""
+        """The mean number of subject pictures per step."""
         return self.subject.pictures_per_step(size)
 
     def names(self, step: int, size: int) -> list[str]:
@@ -137,3 +151,6 @@ class SubjectLatents:
         return {
             name: torch.stack([subject[name], of_class[name]], 1).flatten(0, 1) for name in subject
         }
+
+
+TrainingLatents = Latents | SubjectLatents  # what a run learns from

@@ -1,4 +1,4 @@
-"""Looks along the way: held-out loss, validation pictures, CLIP score; which step was the best."""
+"""Validation during training: held-out loss, pictures, CLIP score, best model, early stopping."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -13,36 +14,58 @@ import torch
 from core.chart import figure, label
 from core.errors import UserError
 from training.best_checkpoint import CLIP, HELD_OUT, Criterion
-from training.checkpoint import BEST
+from training.checkpoint_files import BEST
+from training.config import Config
 from training.dataset import random_at
 from training.model import captions_beside
 from training.objective import Objective
 
+if TYPE_CHECKING:
+    from training.run import Run
+    from training.subject import TrainingLatents
+    from training.weights import Learner
+
+NOTHING_MEASURED = {"best": None, "base": None, "values": None}
 TIMES = 8  # timesteps at which a picture's loss is measured, evenly over the whole range
 
-# Draws the validation prompts, each with its pictures in a row, until the second argument says
-# stop: where each belongs in OUTPUT_DIR/validation, and a picture with a `save(path)`.
-Preview = Callable[[object, Callable[[], bool]], Iterable[tuple[str, object]]]
-# What a scorer says of the pictures drawn after a step, for the log: "clip_score", their mean, and
-# "clip_scores", that of each validation prompt, which decide what is best.
-Score = Callable[[int, list[tuple[str, object]]], dict]
+
+class Saveable(Protocol):
+    """A picture as it is drawn."""
+
+    def save(self, path: Path) -> object: ...
+
+
+# Draws the pictures of the validation prompts with a pipeline until the second argument returns
+# True: the folder of each in OUTPUT_DIR/validation, and the picture.
+Preview = Callable[[Any, Callable[[], bool]], Iterable[tuple[str, Saveable]]]
+# Scores the pictures drawn after a step, for the log: "clip_score", their mean, and "clip_scores",
+# one per validation prompt, which choose the best.
+Score = Callable[[int, list[tuple[str, Any]]], dict]
 
 
 class Validation:
-    """Looks at the model every few steps, keeps the best one in OUTPUT_DIR/best, says when to stop.
+    """Validates every few steps, saves the best model in OUTPUT_DIR/best, stops early.
 
-    The best look is that of the lowest held-out loss; where nothing is held out, that of the
-    highest CLIP score of the validation pictures. A later look must be better, not equal.
+    The best model has the lowest held-out loss or, with nothing held out, the highest CLIP score of
+    the validation pictures. A later one must be better, not equal.
     """
 
-    def __init__(self, learner, latents, config, run, preview: Preview | None, score: Score | None):
+    def __init__(
+        self,
+        learner: Learner,
+        latents: TrainingLatents,
+        config: Config,
+        run: Run,
+        preview: Preview | None,
+        score: Score | None,
+    ):
         self.learner, self.latents, self.config, self.run = learner, latents, config, run
         self.preview, self.score = preview, score if preview else None
         several = latents.pictures_per_step(run.global_batch)
-        self.every = config.steps_between_looks(len(latents), several)
+        self.every = config.steps_between_validations(len(latents), several)
         self.measure = HELD_OUT if latents.held_out else CLIP if self.score else None
-        # Of the base model and of the best look: one value a held-out picture or prompt.
-        self.state = {"looked": -1, "best": None, "unimproved": 0, "base": None, "values": None}
+        # "base" and "values", of the best: one value per held-out picture or prompt.
+        self.state: dict[str, Any] = {"looked": -1, "unimproved": 0} | NOTHING_MEASURED
         if config.early_stopping_patience and not self.measure:
             raise UserError(
                 "--early_stopping_patience needs a measure: add --held_out 0.05, or "
@@ -50,11 +73,11 @@ class Validation:
             )
 
     def due(self, step: int, steps: int) -> bool:
-        """Whether to look after `step` of `steps`."""
+        """Whether to validate after `step` of `steps`."""
         return self.state["looked"] != step and (step % self.every == 0 or step >= steps)
 
-    def look(self, step: int, stop: Callable[[], bool]) -> None:
-        """Look after `step`; 0 is the base model. Given up where `stop` comes true."""
+    def validate(self, step: int, stop: Callable[[], bool]) -> None:
+        """Validate after `step`; 0 is the base model. Abandoned once `stop` returns True."""
         found = self._measured(step, stop)
         if self.run.any(stop()):
             return
@@ -63,19 +86,20 @@ class Validation:
         if record.keys() != {"step"}:
             self._judge(step, record, values)
             self.run.log(record)
-            self.run.say(told(record, self.measure))
+            self.run.say(in_words(record, self.measure))
 
     def _measured(self, step: int, stop: Callable[[], bool]) -> tuple[dict, list]:
-        """The line of the log, and the values that the look is judged by."""
-        record, values = {"step": step}, []
+        """The log record, and the values that choose the best."""
+        record: dict[str, Any] = {"step": step}
+        values: list[float | None] = []
         if self.latents.held_out:
             losses = fixed_losses(self.learner, self.latents.held_out, self.config, self.run, stop)
             if losses is None:
                 return record, values
-            values = list(losses.values())
-            record["held_out_loss"] = round(sum(values) / len(values), 6)
+            values = [*losses.values()]
+            record["held_out_loss"] = round(sum(losses.values()) / len(losses), 6)
         if self.preview and (self.run.is_main or self.config.shard):
-            pictures = self._draw(step, stop)
+            pictures = self._draw(self.preview, step, stop)
             if stop():
                 return record, values
             record["pictures"] = [path.name for place, path, _ in pictures if not place]
@@ -95,48 +119,51 @@ class Validation:
         self._forget_other_prompts()
         if step == 0:
             self.state["base"] = values
-        # A run that was begun when all values chose goes on in that way.
+        # In runs of earlier versions all values choose, to the end.
         whole = self.state["best"] is not None and not self.state.get("values")
         value, best = self.measure.chosen_by(values, whole), self.state["best"]
         if value is None or (best and not self.measure.is_better(value, best["value"])):
             self.state["unimproved"] += 1
             record["no_better_since"] = best and best["step"]
             if self.state.get("values"):
-                record["against_best"] = self.measure.told(values, self.state["values"])
+                record["against_best"] = self.measure.compared(values, self.state["values"])
             return
         self.state["unimproved"] = 0
         best = {"step": step, "by": self.measure.name, "value": value}
         if step and self.state.get("base"):
-            best["against_base"] = self.measure.told(values, self.state["base"])
-        if step == 0 or self._kept(best):
+            best["against_base"] = self.measure.compared(values, self.state["base"])
+        if step == 0 or self._saved(best):
             self.state["best"] = best
             if not whole:
                 self.state["values"] = values
             record["best"] = True
 
     def _forget_other_prompts(self) -> None:
-        """Scores of other prompts than a resumed run draws now say nothing of these."""
+        """Drop scores of other prompts than a resumed run draws now."""
         config = self.config
-        asked = [config.validation_scorer, config.num_validation_images, *config.prompts]
+        asked: list[object] = [config.validation_scorer, config.num_validation_images]
+        asked += config.prompts
         if self.measure is CLIP and self.state.get("asked", asked) != asked:
-            self.state |= {"best": None, "unimproved": 0, "base": None, "values": None}
+            self.state |= {"unimproved": 0} | NOTHING_MEASURED
         self.state["asked"] = asked
 
-    def _kept(self, best: dict) -> bool:
-        """Whether the model could be saved as the best; the run goes on in either case."""
-        manifest, kept = self.run.manifest(self.latents, best["step"]) | {"best": best}, False
+    def _saved(self, best: dict) -> bool:
+        """Save the best model; whether that worked. The run goes on in either case."""
+        manifest, saved = self.run.manifest(self.latents, best["step"]) | {"best": best}, False
         with self.run.going_on():
             beside = captions_beside(self.config, self.latents)
             self.learner.save(self.config.output / BEST, manifest, beside)
-            kept = True
-        return not self.run.any(not kept)
+            saved = True
+        return not self.run.any(not saved)
 
     @torch.no_grad()
-    def _draw(self, step: int, stop: Callable[[], bool]) -> list[tuple[str, Path, object]]:
-        """Pictures of the validation prompts, and their files in OUTPUT_DIR/validation."""
-        folder, numbers, drawn = self.config.output / "validation", Counter(), []
+    def _draw(
+        self, preview: Preview, step: int, stop: Callable[[], bool]
+    ) -> list[tuple[str, Path, Saveable]]:
+        """Draw the validation prompts, and save the pictures in OUTPUT_DIR/validation."""
+        folder, numbers, drawn = self.config.output / "validation", Counter[str](), []
         with self.learner.drawing() as pipe, self.run.accelerator.autocast():
-            for place, picture in self.preview(pipe, stop):
+            for place, picture in preview(pipe, stop):
                 path = folder / place / f"step-{step:06}-{numbers[place]}.png"
                 drawn.append((place, path, picture))
                 numbers[place] += 1
@@ -148,8 +175,8 @@ class Validation:
         return drawn
 
 
-def told(record: dict, measure: Criterion | None) -> str:
-    """A look in one line, and a line for each sentence of its verdict, for the terminal."""
+def in_words(record: dict, measure: Criterion | None) -> str:
+    """A validation in one line, then each sentence of its verdict, for the terminal."""
     known = [
         f"{name} {figure(record[key])}"
         for name, key in (("held-out loss", "held_out_loss"), ("CLIP score", "clip_score"))
@@ -160,23 +187,28 @@ def told(record: dict, measure: Criterion | None) -> str:
         known.append("the best so far")
     elif since is not None:
         known.append(f"not better since step {since:,}")
-    words = f"{label(record['step'])}: {', '.join(known) or 'looked at'}."
+    words = f"{label(record['step'])}: {', '.join(known) or 'validated'}."
     return "\n    ".join([words[0].upper() + words[1:], *record.get("verdict", ())])
 
 
 @torch.no_grad()
 def fixed_losses(
-    learner, latents, config, run, stop: Callable[[], bool] = lambda: False, most: int = 2**31
+    learner: Learner,
+    latents: TrainingLatents,
+    config: Config,
+    run: Run,
+    stop: Callable[[], bool] = lambda: False,
+    limit: int = 2**31,
 ) -> dict[int, float] | None:
-    """By its number, the loss of each of the first `most` pictures, at the same timesteps and
-    noise whatever the run: the mean of a plain squared error. None where `stop` comes true."""
+    """The loss of each of the first `limit` pictures, by number: mean squared error at
+    timesteps and noise that are the same in every run. None once `stop` returns True."""
     plain = replace(config, snr_gamma=None, dream_training=False)
     objective = Objective(learner.pipe.scheduler, plain, run.device)
     times = [int((k + 0.5) * len(objective.alpha_bar) / TIMES) for k in range(TIMES)]
-    losses = {}
+    losses: dict[int, float] = {}
     learner.eval()
     with learner.averaged(), run.accelerator.autocast():
-        for numbers, x_0, prompt in _small(latents.still(most), config.train_batch_size):
+        for numbers, x_0, prompt in _chunks(latents.clean(limit), config.train_batch_size):
             if stop():
                 break
             parts = [_noise(number, x_0.shape[1:]) for number in numbers]
@@ -192,13 +224,13 @@ def fixed_losses(
 
 
 def _noise(number: int, shape: torch.Size) -> torch.Tensor:
-    """float32 TIMES,C,h,w: the noise that picture `number` is always measured with."""
+    """float32 TIMES,C,h,w: the noise that the loss of picture `number` is measured with."""
     random = random_at(0, "fixed noise", number)
     return torch.from_numpy(random.standard_normal((TIMES, *shape), dtype=np.float32))
 
 
-def _small(parts: Iterable, size: int) -> Iterator[tuple]:
-    """The same parts, in pieces of at most `size` pictures."""
+def _chunks(parts: Iterable, size: int) -> Iterator[tuple]:
+    """The parts in chunks of at most `size` pictures."""
     for numbers, x_0, prompt in parts:
         for first in range(0, len(numbers), size):
             rows = slice(first, first + size)

@@ -1,20 +1,22 @@
-"""Which weights learn, how they are averaged and how they are saved."""
+"""The trainable weights, full or LoRA: chosen, averaged, checkpointed, saved."""
+
+from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
-from torch.distributed.device_mesh import init_device_mesh
 
 from core.errors import UserError, reason_of
 from core.layouts import KOHYA_FILE, LORA_FILE, hub_name
 from core.model_folder import replaced_model
-from training.checkpoint import OPTIMIZER, Files, gathered, load, local
-from training.cpu_speed import speed_up
+from training.checkpoint_files import OPTIMIZER, load
+from training.config import Config
+from training.cpu_speedups import speed_up
 from training.ema import Ema
 from training.lora import alpha_of, diffusers_names, in_kohya_layout, write_lora
 from training.model import (
@@ -25,18 +27,19 @@ from training.model import (
     part_in,
     write_pipeline,
 )
+from training.sharding import Files, gathered, local, shard
 
-BESIDE_WEIGHTS = 8 * 2**20  # bytes of configs, tokenizer, card
+BESIDE_WEIGHTS = 8 * 2**20  # bytes of configs, tokenizer and card
 LORA_OF_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 class Learner(torch.nn.Module):
-    """What learns, as one module: it predicts, is averaged, checkpointed and saved.
+    """The model in training, as one module: it predicts, is averaged, checkpointed and saved.
 
-    Trainable weights are float32 whatever the precision of the passes.
+    Trainable weights are float32 whatever --mixed_precision says.
     """
 
-    def __init__(self, pipe: StableDiffusionPipeline, config):
+    def __init__(self, pipe: StableDiffusionPipeline, config: Config):
         super().__init__()
         self.config, self.pipe = config, pipe
         self.unet = pipe.unet
@@ -52,11 +55,11 @@ class Learner(torch.nn.Module):
         if config.shard:
             for part in self.children():
                 shard(part)
-        # A compiled function, not a compiled module: the weights keep their names, and previews,
-        # whose batches have other sizes, run without compiling anew.
+        # The function is compiled, not the module: weights keep their names, and previews, whose
+        # batches have other sizes, need no further compilation.
         forward = self.unet.forward
         self.denoise = torch.compile(forward) if config.torch_compile else forward
-        if config.shard:  # it gathers the weights of a module when that is called
+        if config.shard:  # FSDP gathers the weights of a module when it is called
             self.denoise = self.unet
         self.weights = {name: w for name, w in self.named_parameters() if w.requires_grad}
         self.ema = (
@@ -64,18 +67,19 @@ class Learner(torch.nn.Module):
         )
 
     def forward(self, x_t: torch.Tensor, t: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
-        """What the UNet predicts, B,C,h,w, for prompts given as token ids or as embeddings."""
+        """The prediction of the UNet, B,C,h,w, for prompts given as token ids or embeddings."""
         if not prompt.is_floating_point():
             prompt = embeddings_of(self.pipe, prompt, self.config)
         return self.denoise(x_t, t, prompt, return_dict=False)[0]
 
-    def averaged(self):
-        """Within it, the weights are those that are previewed and saved."""
+    def averaged(self) -> AbstractContextManager[None]:
+        """Context in which the weights are those that are previewed and saved."""
         return self.ema.applied_to(self.weights) if self.ema else nullcontext()
 
     @contextmanager
     def drawing(self) -> Iterator[StableDiffusionPipeline]:
-        """The pipeline as it would be saved, on one device; idle parts leave again afterwards."""
+        """Context with the pipeline as it would be saved, on one device; afterwards idle parts
+        leave it."""
         parts = self._modules_of_pipe().values()
         homes = [part.device for part in parts]
         self.eval()
@@ -88,14 +92,14 @@ class Learner(torch.nn.Module):
                 part.to(home)
 
     def all_finite(self) -> bool:
-        """Whether every learning weight, or this process's share of it, is a number."""
+        """Whether all trainable weights, or this process's shards, are finite."""
         norms = torch._foreach_norm([local(weight.detach()) for weight in self.weights.values()])
         return bool(torch.stack(norms).isfinite().all())
 
     def files(self, older: bool = False) -> Files:
-        """The weights and their average, live, as a checkpoint's files.
+        """The live weights and their average, as files of a checkpoint.
 
-        `older`: as those that earlier versions wrote.
+        `older`: in the layout of earlier versions.
         """
         files = self._files(self.weights, older)
         if self.ema:
@@ -105,16 +109,16 @@ class Learner(torch.nn.Module):
 
     @torch.no_grad()
     def start_from(self, folder: Path) -> None:
-        """Begin with what a checkpoint learned, or with the average of it where there is one.
+        """Start from the weights of a checkpoint, or from their average if it has one.
 
-        Raises `UserError` if it is damaged, or if other weights learned than learn now.
+        Raises `UserError` if it is damaged, or if other weights were trained.
         """
         layouts = [self._files(self.weights, older) for older in (False, True)]
         names = {name for files in layouts for path in files for name in (path, _of_average(path))}
         for path in folder.rglob("*.safetensors"):
             if path.relative_to(folder).as_posix() not in names | {OPTIMIZER}:
                 raise UserError(
-                    f"--init_from_checkpoint: {path} learned then and does not now; use the "
+                    f"--init_from_checkpoint: {path} was trained then and is not now; use the "
                     "options that it was made with, or leave it out."
                 )
         load(folder, *(_averages_first(folder, files) for files in layouts))
@@ -123,7 +127,7 @@ class Learner(torch.nn.Module):
 
     @property
     def saved_bytes(self) -> int:
-        """What `save` writes, at most."""
+        """Bytes that `save` writes, at most."""
         size = BESIDE_WEIGHTS
         if self.config.method == "lora":
             size += 2 * 4 * sum(weight.numel() for weight in self.weights.values())  # two files
@@ -134,11 +138,11 @@ class Learner(torch.nn.Module):
         return size
 
     def save(self, folder: str | Path, manifest: dict, notes: dict[str, str] | None = None) -> None:
-        """The model's folder, its run.json and `notes`, other files by their names.
+        """Write the model folder with run.json and `notes`, texts by file name.
 
-        What was there stays until all is written, and gives way at once. Where weights are sharded,
-        all processes call this, and the first one writes. Raises `UserError` when the weights are
-        not finite or do not fit --save_dtype.
+        An existing folder is replaced at once when all is written. With sharded weights all
+        processes must call this; the first one writes. Raises `UserError` if weights are non-finite
+        or overflow in --save_dtype.
         """
         with self.averaged():
             weights = gathered({"": self.weights})[""]
@@ -151,7 +155,7 @@ class Learner(torch.nn.Module):
             (staged / "run.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
     def _recompute(self) -> None:
-        """Gradient checkpointing: activations are computed anew in the backward pass."""
+        """Gradient checkpointing: activations are recomputed in the backward pass."""
         self.unet.enable_gradient_checkpointing()
         if self.config.gradient_checkpointing_blocks == "largest":
             largest = {*self.unet.down_blocks[0].modules(), *self.unet.up_blocks[-1].modules()}
@@ -167,15 +171,15 @@ class Learner(torch.nn.Module):
 
 
 class FullWeights(Learner):
-    """Every weight of the UNet learns; with --train_text_encoder, of the text encoder as well."""
+    """All weights of the UNet and, with --train_text_encoder, of the text encoder."""
 
     def _choose(self) -> None:
         self.requires_grad_(True)
 
     def _files(self, weights: dict[str, torch.Tensor], older: bool) -> Files:
-        """As `from_pretrained` of any version opens them: unet/ and text_encoder/."""
+        """Files that `from_pretrained` of any version opens: unet/ and text_encoder/."""
         names = {"unet": "diffusion_pytorch_model", "text_encoder": "model"}
-        files = {}
+        files: Files = {}
         for name, weight in weights.items():
             part, _, inner = name.partition(".")
             inner = inner if older else hub_name(part, inner)
@@ -183,7 +187,7 @@ class FullWeights(Learner):
         return files
 
     def describe(self, folder: Path) -> None:
-        """Add to a checkpoint what makes its parts models that open."""
+        """Add the configs to a checkpoint, so that its parts open as models."""
         for path in sorted(folder.glob("*/*.safetensors")):
             part = getattr(self, path.parent.name.removesuffix("_ema"))
             if isinstance(part, UNet2DConditionModel):
@@ -209,13 +213,13 @@ class FullWeights(Learner):
 
 
 class LoraWeights(Learner):
-    """Two small matrices beside each layer of attention learn (Hu et al. 2021); the rest is frozen.
+    """LoRA: two small matrices beside each attention layer (Hu et al. 2021); the rest is frozen.
 
-    Under mixed precision the frozen weights are kept in it.
+    Under mixed precision the frozen weights are in half precision.
     """
 
     def _choose(self) -> None:
-        half = DTYPES.get(self.config.mixed_precision)
+        half = DTYPES.get(self.config.mixed_precision or "no")
         targets = {"unet": self.config.lora_target_modules, "text_encoder": LORA_OF_TEXT}
         for name, part in self.named_children():
             if half:
@@ -244,23 +248,23 @@ class LoraWeights(Learner):
         )
 
     def _files(self, weights: dict[str, torch.Tensor], older: bool) -> Files:
-        """As `pipe.load_lora_weights` opens them, to the bit and at their own strength."""
+        """A file that `pipe.load_lora_weights` opens, bit for bit and at full strength."""
         if older:
             return {LORA_FILE: diffusers_names(weights)}
         return {KOHYA_FILE: in_kohya_layout(weights, self.config)}
 
     def describe(self, folder: Path) -> None:
-        """A checkpoint's matrices are described by their names."""
+        """Nothing to add: the names of the matrices say what they are."""
 
     def _save(self, folder: Path, weights: dict[str, torch.Tensor], manifest: dict) -> None:
-        """The matrices in diffusers' layout and in kohya's; with --merge_lora also a pipeline."""
+        """LoRA files in diffusers' and kohya's layouts; with --merge_lora a pipeline as well."""
         write_lora(folder, weights, self.unet, self.config, manifest)
         if self.config.merge_lora:
             write_pipeline(merged_pipeline(self.config, folder), folder)
 
 
 def _below(part: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Those of a part of the pipeline, by their names within it."""
+    """The tensors of a part of the pipeline, by their names within it."""
     return {
         name.removeprefix(f"{part}."): tensor
         for name, tensor in tensors.items() if name.startswith(f"{part}.")
@@ -268,30 +272,20 @@ def _below(part: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
 
 
 def channels_last(part: torch.nn.Module) -> None:
-    """Lay out the weights of convolutions as a GPU's half-precision kernels want them."""
+    """Convert convolution weights to the memory layout of a GPU's half-precision kernels."""
     for weight in part.parameters():
         if weight.ndim == 4:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
-def shard(part: torch.nn.Module) -> None:
-    """Split the weights of a part over all processes, block by block (FSDP, Zhao et al. 2023)."""
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = init_device_mesh(part.device.type, (torch.distributed.get_world_size(),))
-    blocks = [*getattr(part, "down_blocks", ()), *getattr(part, "up_blocks", ())]
-    for module in [*blocks, part]:
-        fully_shard(module, mesh=mesh)
-
-
 def _of_average(path: str) -> str:
-    """Where the average of a file's weights is kept: in a folder, or file, of its own."""
+    """The path of the average of a file's weights."""
     folder, _, name = path.rpartition("/")
     return f"{folder}_ema/{name}" if folder else f"ema/{name}"
 
 
 def _averages_first(folder: Path, files: Files) -> Files:
-    """Of a checkpoint's files those of the averages, where it has them."""
+    """The files of a checkpoint, with the averages in place of the weights where it has them."""
     averages = {path: _of_average(path) for path in files}
     return {
         averages[path] if (folder / averages[path]).exists() else path: tensors

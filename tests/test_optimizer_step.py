@@ -1,4 +1,4 @@
-"""training/optimizer.py against torch's own optimizers and diffusers' own schedules."""
+"""training/optimizer_step.py against torch's own optimizers and diffusers' own schedules."""
 
 import math
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 
 from training.config import Config
-from training.optimizer import OptimizerStepper, StepperInBackward, descent_for, learning_rates
+from training.optimizer_step import OptimizerStepper, StepperInBackward, learning_rates, stepper_for
 
 RATES = (1e-2, 3e-3, 5e-2)
 
@@ -70,88 +70,88 @@ def assert_alike(weights, others) -> None:
 @pytest.mark.parametrize("scale", [3.0, 0.01])
 def test_steps_are_those_of_torch_clipped_and_at_the_rate_of_each(run, plain, scale):
     config, weights = config_of(), weights_of()
-    descent = OptimizerStepper(weights, config, run)
-    descent.plain = plain  # else accelerate clips
+    stepper = OptimizerStepper(weights, config, run)
+    stepper.plain = plain  # else accelerate clips
     for step, rate in enumerate(RATES):
         give_gradients(weights, step, scale)
-        descent.rate = rate
-        assert descent.step().item() is True
+        stepper.rate = rate
+        assert stepper.step().item() is True
         assert all(weight.grad is None for weight in weights.values())
     expected, adam = reference(config, scale=scale)
     assert_alike(weights, expected)
     for (name, weight), key in zip(expected.items(), weights, strict=True):
         for moment in ("exp_avg", "exp_avg_sq", "step"):
-            mine = descent.moments()[f"{key}/{moment}"]
+            mine = stepper.moments()[f"{key}/{moment}"]
             torch.testing.assert_close(mine, adam.state[weight][moment], rtol=1e-5, atol=1e-9)
         assert name == key
 
 
 def test_a_step_whose_gradient_is_no_number_is_not_taken(run):
-    for name in ("adamw", "muon"):
+    for name in ("adamw", "muon", "prodigy"):
         weights = weights_of()
-        descent = OptimizerStepper(weights, config_of(optimizer=name), run)
+        stepper = OptimizerStepper(weights, config_of(optimizer=name), run)
         give_gradients(weights, 0)
-        descent.rate = 0.1
-        assert descent.step()
+        stepper.rate = 0.1
+        assert stepper.step()
         before = {key: weight.detach().clone() for key, weight in weights.items()}
-        moments = {key: value.clone() for key, value in descent.moments().items()}
+        moments = {key: value.clone() for key, value in stepper.moments().items()}
         give_gradients(weights, 1)
         weights["a.bias"].grad[2] = math.inf
-        assert not descent.step()
+        assert not stepper.step()
         assert_alike(weights, before)
-        assert all(torch.equal(value, moments[key]) for key, value in descent.moments().items())
+        assert all(torch.equal(value, moments[key]) for key, value in stepper.moments().items())
         assert all(weight.grad is None for weight in weights.values())
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_making_the_state_moves_nothing_and_leaves_the_decay_as_it_was(run, name):
     weights = weights_of()
-    descent = OptimizerStepper(weights, config_of(optimizer=name), run)
+    stepper = OptimizerStepper(weights, config_of(optimizer=name), run)
     assert_alike(weights, weights_of())
-    moments = descent.moments()
+    moments = stepper.moments()
     assert {key.rpartition("/")[0] for key in moments} == set(weights)
     assert all((value == 0).all() for value in moments.values())
-    assert {group["weight_decay"] for group in descent.optimizer.param_groups} == {0.1}
+    assert {group["weight_decay"] for group in stepper.optimizer.param_groups} == {0.1}
     assert all(weight.grad is None for weight in weights.values())
 
 
 def test_in_backward_each_gradient_is_clipped_by_itself_and_dropped_at_once(run):
     config, weights = config_of(max_grad_norm=0.5), weights_of()
-    descent = StepperInBackward(weights, config, run)
+    stepper = StepperInBackward(weights, config, run)
     expected = weights_of()
     adams = {name: torch.optim.AdamW([weight], betas=(0.9, 0.999), weight_decay=0.1)
              for name, weight in expected.items()}  # fmt: skip
     for step, rate in enumerate(RATES):
-        descent.rate = rate
+        stepper.rate = rate
         give_gradients(expected, step)
         sum((weight * expected[name].grad).sum() for name, weight in weights.items()).backward()
         assert all(weight.grad is None for weight in weights.values())
-        assert descent.step().item() is True
+        assert stepper.step().item() is True
         for name, weight in expected.items():
             torch.nn.utils.clip_grad_norm_([weight], 0.5)
             adams[name].param_groups[0]["lr"] = rate
             adams[name].step()
     assert_alike(weights, expected)
-    assert {key.rpartition("/")[0] for key in descent.moments()} == set(weights)
+    assert {key.rpartition("/")[0] for key in stepper.moments()} == set(weights)
 
 
 def test_in_backward_only_the_weight_without_a_number_stays(run):
     weights = weights_of()
-    descent = StepperInBackward(weights, config_of(), run)
-    descent.rate = 0.1
+    stepper = StepperInBackward(weights, config_of(), run)
+    stepper.rate = 0.1
     loss = (weights["a.weight"] * math.inf).sum() + weights["a.bias"].sum()
     loss.backward()
-    assert not descent.step()
+    assert not stepper.step()
     before = weights_of()
     assert torch.equal(weights["a.weight"], before["a.weight"])
     assert not torch.equal(weights["a.bias"], before["a.bias"])
     weights["a.bias"].sum().backward()
-    assert descent.step()  # of this backward alone
+    assert stepper.step()  # of this backward alone
 
 
 def test_a_step_is_clipped_and_decided_where_nobody_waits_for_it(run):
-    descent = OptimizerStepper(weights_of(), config_of(), run)
-    assert descent.plain and descent.optimizer.defaults["fused"]
+    stepper = OptimizerStepper(weights_of(), config_of(), run)
+    assert stepper.plain and stepper.optimizer.defaults["fused"]
     assert not OptimizerStepper(weights_of(), config_of(shard=True), run).plain
     run.device = torch.device("cuda")
     assert not OptimizerStepper(weights_of(), config_of(), run).plain
@@ -168,32 +168,32 @@ class Packed:
 
 
 def test_a_moment_of_packed_bits_is_saved_as_its_parts_and_a_sharded_one_whole(run):
-    descent = OptimizerStepper(weights_of(), config_of(), run)
+    stepper = OptimizerStepper(weights_of(), config_of(), run)
     packed, sharded = Packed(), Packed()
     sharded.full_tensor = lambda: None
-    state = descent.optimizer.state[descent.weights[0]]
+    state = stepper.optimizer.state[stepper.weights[0]]
     state |= {"exp_avg": packed, "exp_avg_sq": sharded}
-    moments = descent.moments()
+    moments = stepper.moments()
     assert moments["a.weight/exp_avg/codes"] is packed.codes
     assert moments["a.weight/exp_avg/scale"] is packed.scale
     assert "a.weight/exp_avg" not in moments and moments["a.weight/exp_avg_sq"] is sharded
 
 
 def test_the_options_choose_when_steps_are_taken(run):
-    assert type(descent_for(weights_of(), config_of(), run)) is OptimizerStepper
+    assert type(stepper_for(weights_of(), config_of(), run)) is OptimizerStepper
     inside = config_of(optimizer_in_backward=True)
-    assert type(descent_for(weights_of(), inside, run)) is StepperInBackward
+    assert type(stepper_for(weights_of(), inside, run)) is StepperInBackward
 
 
 def test_a_rate_that_is_kept_as_a_tensor_is_set_in_place(run):
-    descent = OptimizerStepper(weights_of(), config_of(), run)
-    kept = descent.optimizer.param_groups[0]["lr"] = torch.tensor(0.0)
-    descent.optimizer.defaults["fused"] = False
-    for weight in descent.weights:
+    stepper = OptimizerStepper(weights_of(), config_of(), run)
+    kept = stepper.optimizer.param_groups[0]["lr"] = torch.tensor(0.0)
+    stepper.optimizer.defaults["fused"] = False
+    for weight in stepper.weights:
         weight.grad = torch.ones_like(weight)
-    descent.rate = 0.25
-    descent.step()
-    assert descent.optimizer.param_groups[0]["lr"] is kept and kept.item() == 0.25
+    stepper.rate = 0.25
+    stepper.step()
+    assert stepper.optimizer.param_groups[0]["lr"] is kept and kept.item() == 0.25
 
 
 @pytest.mark.parametrize(

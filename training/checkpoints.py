@@ -1,4 +1,4 @@
-"""How a run goes on after a stop: its checkpoints, and where what was learned goes if they fail."""
+"""The checkpoints of a run: when they are due, saving and resuming, saving after a failure."""
 
 from __future__ import annotations
 
@@ -7,56 +7,71 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.errors import Stopped, UserError, reason_of
 from core.files import NotWritable, unwritable, vanish
-from training.checkpoint import (
+from training.checkpoint_files import (
     OPTIMIZER,
     REHEARSAL,
-    Files,
     bytes_of,
     changes,
     find,
-    gathered,
     load,
     prune,
     save,
     state_of,
     what_is_wrong,
 )
-from training.disk_reserve import require
-from training.fallback_save import FallbackCheckpoint, kept_somewhere
-from training.shell_command import flags
+from training.config import Config
+from training.full_disk import FallbackCheckpoint, require, save_somewhere
+from training.option import flags
+from training.sharding import Files, gathered
+
+if TYPE_CHECKING:
+    from training.run import Run
+    from training.subject import TrainingLatents
+    from training.validation import Validation
+    from training.weights import Learner
 
 TRIES = 10  # of a checkpoint that failed, until the next one is due
 
 
 class Checkpoints:
-    """The checkpoints of a run: how it goes on after a stop, and what is left of one that failed.
+    """The checkpoints of a run: resumed from, written, and saved after a failure.
 
-    `same` are the options and facts that have decided the result so far, by the words for them.
-    `step` is the last one that was taken; `whole`: weights and moments are those after it, as they
-    are not in the middle of a step.
+    `same`: options and facts that have decided the result so far, by name; a resumed run must have
+    the same. `step`: the last step taken; `whole`: whether weights and moments are those after it,
+    as they are not in the middle of a step.
     """
 
-    def __init__(self, learner, descent, config, run, same: dict, latents=None, watch=None):
-        self.learner, self.descent, self.config, self.run = learner, descent, config, run
-        self.same, self.latents, self.watch = same, latents, watch
+    def __init__(
+        self,
+        learner: Learner,
+        stepper,
+        config: Config,
+        run: Run,
+        same: dict,
+        latents: TrainingLatents,
+        validation: Validation | None = None,
+    ):
+        self.learner, self.stepper, self.config, self.run = learner, stepper, config, run
+        self.same, self.latents, self.validation = same, latents, validation
         self.step, self.whole = 0, True
         self.owed = False  # whether the last one that was due could not be written
-        self.kept: FallbackCheckpoint | None = None  # once the run ends
+        self.saved: FallbackCheckpoint | None = None  # once the run has ended
         run.checkpoints = self
 
     def resume(self) -> dict:
-        """Put the checkpoint that the options ask for back, and return its state; {} if none."""
+        """Load the checkpoint that the options ask for; its state, or {} to start from scratch."""
         folder = find(self.config.output, self.config.resume_from_checkpoint, self.run.say)
         if folder is None:
             return {}
         state = state_of(folder)
         if changed := self._changes(state):
             raise UserError(
-                f"{folder} cannot be gone on with: {'; '.join(changed)}. Use the same again, or "
-                f"start anew with its weights: {self._anew(folder)}"
+                f"{folder} cannot be resumed: {'; '.join(changed)}. Use the same again, or "
+                f"start a new run from its weights: {self._command_from(folder)}"
             )
         load(folder, self.files(), self.files(older=True))
         scaler = self.run.accelerator.scaler
@@ -67,34 +82,34 @@ class Checkpoints:
         return state
 
     def _changes(self, state: dict) -> list[str]:
-        """All that would have altered the result so far, in words."""
-        before, now = state.get("pictures"), self.latents and len(self.latents)
-        counts = (before, now) if before and now and before != now else None
+        """Differences that would have altered the result so far, in words."""
+        before, now = state.get("pictures"), len(self.latents)
+        counts = (before, now) if before and before != now else None
         return changes(state["same"], self.same, counts)
 
-    def _anew(self, folder: Path) -> str:
-        """The command of a new run, in a folder that is not there yet."""
+    def _command_from(self, folder: Path) -> str:
+        """The command of a new run that starts from a checkpoint, in an unused folder."""
         output = self.config.output
         free = next(
             place for number in count(2)
             if not (place := output.with_name(f"{output.name}-{number}")).exists()
         )  # fmt: skip
-        anew = replace(
+        options = replace(
             self.config,
             resume_from_checkpoint=None, init_from_checkpoint=str(folder), output_dir=str(free),
         )  # fmt: skip
-        return f"python train_text_to_image.py {flags(anew)}"
+        return f"python train_text_to_image.py {flags(options)}"
 
     def start(self) -> None:
-        """Begin a new run: with --init_from_checkpoint, with the weights of another."""
+        """Start a new run, with --init_from_checkpoint from the weights of another."""
         if self.config.init_from_checkpoint:
             folder = Path(self.config.init_from_checkpoint)
             self.learner.start_from(folder)
-            self.run.say(f"Beginning with what {folder} learned.")
+            self.run.say(f"Starting from the weights of {folder}.")
 
     def rehearse(self) -> None:
-        """Save and read back once before the first step: what cannot be saved is found now. Then
-        the room that it takes is set aside."""
+        """Save and read back a checkpoint before the first step, so that what cannot be saved shows
+        now; then reserve the disk space that it takes."""
         files = gathered(self.files())
         if self.run.is_main:
             try:
@@ -105,7 +120,7 @@ class Checkpoints:
         self.run.accelerator.wait_for_everyone()
 
     def _rehearsed(self, place: Path, files: Files) -> int:
-        """The bytes that a checkpoint takes."""
+        """Write, verify and delete a checkpoint; its size in bytes."""
         vanish(place)
         save(place, files, {"step": 0}, self.learner.describe)
         reason, size = what_is_wrong(place), bytes_of(place)
@@ -118,13 +133,13 @@ class Checkpoints:
         return size
 
     def due(self, step: int) -> bool:
-        """Whether one is to be written after `step`."""
+        """Whether a checkpoint is due after `step`."""
         every = self.config.checkpointing_steps
         return step % (max(1, every // TRIES) if self.owed else every) == 0
 
     @contextmanager
     def step_to(self, step: int) -> Iterator[None]:
-        """Within it, weights, average and moments become those after `step`, one by one."""
+        """Context in which weights, average and moments become those after `step`, one by one."""
         self.whole = False
         yield
         self.step, self.whole = step, True
@@ -132,8 +147,8 @@ class Checkpoints:
     def save(self) -> None:
         """Write checkpoint-STEP; only then delete those beyond --checkpoints_total_limit.
 
-        Where it cannot be written, the run goes on, and tries again soon: to end it would cost
-        what it has learned since the last one.
+        Where it cannot be written, the run goes on and tries again soon: ending would lose what it
+        has learned since the last one.
         """
         files, failed = gathered(self.files()), None
         if self.run.is_main:
@@ -149,15 +164,15 @@ class Checkpoints:
             self.run.say(f"warning: {failed} Make room: the run goes on, and will try again.")
 
     def write(self, place: Path, files: Files) -> Path:
-        """A checkpoint in folder `place`, unless it is there and whole. Raises `NotWritable`."""
+        """Write a checkpoint into `place`, unless a whole one is there. Raises `NotWritable`."""
         folder, scaler = place / f"checkpoint-{self.step}", self.run.accelerator.scaler
         if folder.is_dir() and what_is_wrong(folder) is None:
             return folder
         state = {"step": self.step, "run_id": self.run.id, "same": self.same}
-        state["pictures"] = len(self.latents) if self.latents else None
+        state["pictures"] = len(self.latents)
         state["scaler"] = scaler.state_dict() if scaler else None
-        if self.watch:
-            state["watch"] = self.watch.state
+        if self.validation:
+            state["watch"] = self.validation.state
         try:
             require(place, self.run.room.checkpoint)
             place.mkdir(parents=True, exist_ok=True)
@@ -168,31 +183,34 @@ class Checkpoints:
 
     def keep(self, alone: bool = False) -> FallbackCheckpoint:
         """Save the state after the last step, in OUTPUT_DIR or wherever there is room. Raises
-        `UserError` where nothing can go on with what could be saved.
+        `UserError` where that is not a checkpoint to resume from.
 
-        `alone`: other processes do not take part, nor do they wait.
+        `alone`: other processes neither take part nor wait.
         """
-        files, kept, error = self.files() if alone else gathered(self.files()), None, ""
+        files = self.files() if alone else gathered(self.files())
+        saved: FallbackCheckpoint | None = None
+        error = ""
         self.run.room.release()
         if self.run.is_main:
             try:
-                kept = kept_somewhere(self, files)
+                saved = save_somewhere(self, files)
             except UserError as reason:
                 error = str(reason)
         if not alone:
-            kept, error = self.run.shared((kept, error))
-        if error:
+            saved, error = self.run.shared((saved, error))
+        if saved is None:
             raise UserError(error)
-        self.kept = kept
-        return kept
+        self.saved = saved
+        return saved
 
     def files(self, older: bool = False) -> Files:
-        """All that learning goes on from, as a checkpoint's files, or as `older` ones."""
-        return self.learner.files(older) | {OPTIMIZER: self.descent.moments()}
+        """The files of a checkpoint: weights, average, moments. `older`: in the layout of earlier
+        versions."""
+        return self.learner.files(older) | {OPTIMIZER: self.stepper.moments()}
 
     @contextmanager
-    def kept_on_failure(self) -> Iterator[None]:
-        """Within it, no error takes along what was learned: it is saved, and the error says so."""
+    def saved_on_failure(self) -> Iterator[None]:
+        """Context in which an error loses nothing: the state is saved, and the error says where."""
         try:
             yield
         except Stopped:
@@ -203,8 +221,8 @@ class Checkpoints:
             raise
 
     def _words_after(self, error: Exception) -> str:
-        """What has become of the state, where it could be kept."""
-        if self.kept or self.config.shard or not (self.run.is_main and self.step and self.whole):
+        """What has become of the state after an error, for its message."""
+        if self.saved or self.config.shard or not (self.run.is_main and self.step and self.whole):
             return ""
         try:
             if not self.learner.all_finite():
@@ -212,5 +230,5 @@ class Checkpoints:
             return f"The state after step {self.step} is saved: {self.keep(alone=True)}."
         except UserError as other:
             return str(other)
-        except Exception as other:  # as after an error of the device: then nothing can be read
+        except Exception as other:  # such as a device that no longer answers
             return f"The state after step {self.step} could not be saved ({reason_of(other)})."

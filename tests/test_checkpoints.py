@@ -18,11 +18,11 @@ from test_subject import learning
 import train_text_to_image
 from core.errors import UserError, sentence_of
 from core.files import NotWritable
-from training import checkpointing, fallback_save
+from training import checkpoints, full_disk
 from training import latents as latents_module
-from training.checkpoint import state_of, what_is_wrong
+from training.checkpoint_files import state_of, what_is_wrong
 from training.config import Config
-from training.fallback_save import places
+from training.full_disk import places
 from training.loop import train
 from training.weights import Learner
 
@@ -30,15 +30,15 @@ from training.weights import Learner
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch) -> list[Path]:
     """The places outside of OUTPUT_DIR, all below this test's own folder; nobody waits for room."""
-    monkeypatch.setattr(fallback_save, "SECONDS_OF_WAITING", 0)
+    monkeypatch.setattr(full_disk, "SECONDS_OF_WAITING", 0)
     found = [tmp_path / "elsewhere" / name for name in ("first", "second")]
-    monkeypatch.setattr(fallback_save, "places", lambda *_: iter(found))
+    monkeypatch.setattr(full_disk, "places", lambda *_: iter(found))
     return found
 
 
 def refusing(monkeypatch, *targets: str, times: int = 10**6) -> list[Path]:
     """No checkpoint is written below folders whose names end so; those that were tried."""
-    plain, tried = checkpointing.save, []
+    plain, tried = checkpoints.save, []
 
     def save(folder, *arguments):
         there = any(str(folder.parent).endswith(target) for target in targets)
@@ -47,7 +47,7 @@ def refusing(monkeypatch, *targets: str, times: int = 10**6) -> list[Path]:
             raise NotWritable(f"{folder} cannot be written: No space left on device.")
         plain(folder, *arguments)
 
-    monkeypatch.setattr(checkpointing, "save", save)
+    monkeypatch.setattr(checkpoints, "save", save)
     return tried
 
 
@@ -174,13 +174,13 @@ def test_where_there_is_no_room_at_all_it_is_waited_for(
     tiny_model, tmp_path, monkeypatch, elsewhere, capsys
 ):
     config = config_for(tiny_model, tmp_path, max_train_steps=8)
-    monkeypatch.setattr(fallback_save, "SECONDS_OF_WAITING", 600)
+    monkeypatch.setattr(full_disk, "SECONDS_OF_WAITING", 600)
     tried = refusing(monkeypatch, "out", "first", "second", times=8)
-    monkeypatch.setattr(fallback_save, "places", lambda *_: iter(elsewhere[:1]))
+    monkeypatch.setattr(full_disk, "places", lambda *_: iter(elsewhere[:1]))
     monkeypatch.setattr(Learner, "save", lambda *_: (_ for _ in ()).throw(NotWritable("full")))
     slept = []
     monkeypatch.setattr(
-        fallback_save, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=slept.append)
+        full_disk, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=slept.append)
     )
     breaking(monkeypatch, RuntimeError("broken"), at=3)
     run, learner, latents = prepared(config)
@@ -204,7 +204,7 @@ def test_the_other_places_can_be_written_and_are_named_after_the_run(tmp_path, m
 
 FAILURES = {
     "full": lambda: OSError(28, "No space left on device"),
-    "overflow": lambda: UserError("The UNet has values that are no numbers in torch.float16."),
+    "overflow": lambda: UserError("The UNet has non-finite values in torch.float16."),
     "memory": lambda: MemoryError(),
     "gone": lambda: FileNotFoundError(2, "No such file or directory", "base/model_index.json"),
 }
@@ -322,10 +322,10 @@ def test_a_checkpoint_without_a_count_of_pictures_still_says_what_changed(tiny_m
     del state["pictures"]  # as earlier versions wrote it
     add_picture(tmp_path / "data", 12)
     run, learner, latents = prepared(config)
-    checkpoints = checkpointing.Checkpoints(learner, None, config, run, state["same"], latents)
-    assert checkpoints._changes(state) == []
-    checkpoints.same = state["same"] | {"the data": "another"}
-    assert checkpoints._changes(state) == ["the data has changed (pictures or captions)"]
+    resumed = checkpoints.Checkpoints(learner, None, config, run, state["same"], latents)
+    assert resumed._changes(state) == []
+    resumed.same = state["same"] | {"the data": "another"}
+    assert resumed._changes(state) == ["the data has changed (pictures or captions)"]
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -349,16 +349,16 @@ def test_a_new_run_does_not_begin_with_what_does_not_fit_it(tiny_model, tmp_path
     config, folder = stopped(tiny_model, tmp_path, train_text_encoder=True)
     anew = replace(config, init_from_checkpoint=str(folder), output_dir=str(tmp_path / "new"))
     run, learner, latents = prepared(replace(anew, train_text_encoder=False))
-    with pytest.raises(UserError, match=r"text_encoder.* learned then and does not now"):
+    with pytest.raises(UserError, match=r"text_encoder.* was trained then and is not now"):
         learner.start_from(folder)
     run, learner, latents = prepared(replace(anew, method="lora"))
-    with pytest.raises(UserError, match="learned then and does not now"):
+    with pytest.raises(UserError, match="was trained then and is not now"):
         learner.start_from(folder)
     (folder / "optimizer.safetensors").unlink()
     run, learner, latents = prepared(anew)
     with pytest.raises(UserError, match="damaged"):
         train(learner, latents, anew, run)
-    with pytest.raises(UserError, match=r"nowhere is no checkpoint"):
+    with pytest.raises(UserError, match=r"nowhere is not a checkpoint"):
         fresh_run(replace(anew, init_from_checkpoint="nowhere"))
 
 

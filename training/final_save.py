@@ -1,4 +1,4 @@
-"""What a run leaves: the model, its card, a report, and if wanted a copy on the hub."""
+"""The final save of a run: model, card, examples, report, and a copy on the hub."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -13,17 +14,24 @@ from core import hub
 from core.errors import UserError, reason_of
 from core.files import NotWritable, replaced, unwritable, vanish
 from core.inputs import TEXT_BYTES, is_there, read_text
+from training.config import Config
 from training.model import captions_beside
 from training.model_card import model_card
 from training.report import HardExample, records_of, write_report
 from training.validation import fixed_losses
 
+if TYPE_CHECKING:
+    from training.dataset import CaptionedImages
+    from training.run import Run
+    from training.subject import TrainingLatents
+    from training.weights import Learner
+
 WRITTEN_HERE = "\n<!-- written by train_text_to_image.py -->\n"
-LOOKED_AT = 200  # pictures whose loss is measured at the end
+MEASURED = 200  # pictures whose loss is measured at the end
 FEW, LARGE = 8, 100_000_000  # for a UNet of more parameters than this on a CPU: seconds a picture
 EXAMPLES = 12  # pictures that go with the model
 THUMBNAILS, THUMBNAIL_SIDE = 12, 160  # of the hardest; pixels
-# Of OUTPUT_DIR; the hub gets the model, not how it came to be step by step.
+# Of OUTPUT_DIR; the hub gets the model without its intermediate states.
 NOT_UPLOADED = [
     "checkpoint-*",
     "checkpoint-*/**",
@@ -39,17 +47,19 @@ NOT_UPLOADED = [
 Beside = Callable[[object, Path], None]
 
 
-def save_model(learner, latents, config, run, steps: int, state: dict) -> dict:
-    """Write the model to OUTPUT_DIR; its run.json. Whatever fails, what was trained is kept.
+def save_model(
+    learner: Learner, latents: TrainingLatents, config: Config, run: Run, steps: int, state: dict
+) -> dict:
+    """Save the model to OUTPUT_DIR; its run.json. If that fails, a checkpoint is saved.
 
-    `state`: what is known of the best look and of an early stop.
+    `state`: of the validations.
     """
     manifest = run.manifest(latents, steps)
     if state["best"]:
         manifest["best"] = state["best"]
     several = latents.pictures_per_step(run.global_batch)
     manifest["stopped_early"] = steps < config.total_steps(len(latents), several)
-    failed = None
+    failed: Exception | None = None
     run.room.release()
     try:
         records = records_of(config.output / "log.jsonl")
@@ -60,37 +70,44 @@ def save_model(learner, latents, config, run, steps: int, state: dict) -> dict:
         learner.save(config.output, manifest, notes)
     except OSError as error:
         failed = unwritable(config.output, error)
-    except Exception as error:  # memory, numbers that do not fit --save_dtype, a base that is gone
+    except Exception as error:  # memory, overflow in --save_dtype, a base model that is gone
         failed = error
     if run.any(failed is not None):
         failed = failed or UserError("The model could not be saved.")
-        failed.add_note(_kept(run.checkpoints))
+        failed.add_note(_save_checkpoint(run))
         raise failed
     run.say(f"The model is in {config.output}.")
     return manifest
 
 
-def _kept(checkpoints) -> str:
-    """What has become of the weights that could not be saved as a model, in words."""
+def _save_checkpoint(run: Run) -> str:
+    """Save the weights that could not be saved as a model; a sentence on where they are."""
+    assert run.checkpoints, "made when training starts"
     try:
-        kept = checkpoints.keep()
+        saved = run.checkpoints.keep()
     except UserError as error:
         return str(error)
-    return f"What was trained is kept: {kept}; only the saving is left to be done."
+    return f"What was trained is kept: {saved}; only the saving is left to be done."
 
 
-def tell(
-    learner, latents, config, run, manifest: dict, state: dict, beside: Beside | None = None
+def write_extras(
+    learner: Learner,
+    latents: TrainingLatents,
+    config: Config,
+    run: Run,
+    manifest: dict,
+    state: dict,
+    beside: Beside | None = None,
 ) -> None:
-    """Write what goes with the model, then the report, then upload: what fails takes nothing along.
+    """Write the examples and the report, then upload; a failure leaves the model as it is.
 
-    `beside` is given the pipeline and the model's folder, to write there what else it is to hold.
+    `beside` writes more files, given the pipeline and the model's folder.
     """
-    hardest = hard_pictures(learner, latents, config, run)
+    hardest = hard_examples(learner, latents, config, run)
     if not run.is_main:
         return
     try:
-        keep_examples(config, manifest["steps"] if state["looked"] == manifest["steps"] else None)
+        save_examples(config, manifest["steps"] if state["looked"] == manifest["steps"] else None)
         if beside:
             beside(learner.pipe, config.output)
         records = records_of(config.output / "log.jsonl")
@@ -105,28 +122,28 @@ def tell(
         upload(config, run)
 
 
-def keep_examples(config, look: int | None) -> None:
-    """Copy what the final model drew at `look` into OUTPUT_DIR/examples, which the app shows: the
-    first picture of each validation prompt, unless it is black because something went wrong."""
+def save_examples(config: Config, step: int | None) -> None:
+    """Copy validation pictures of `step` into OUTPUT_DIR/examples, which the app shows: the
+    first of each prompt, unless it is black because something went wrong."""
     examples = config.output / "examples"
     numbers = [place * config.num_validation_images for place in range(len(config.prompts))]
-    drawn = [config.output / "validation" / f"step-{look:06}-{n}.png" for n in numbers if look]
-    kept = [path for path in drawn if path.is_file() and _has_light(path)][:EXAMPLES]
-    if not kept:
+    drawn = [config.output / "validation" / f"step-{step:06}-{n}.png" for n in numbers if step]
+    shown = [path for path in drawn if path.is_file() and _has_light(path)][:EXAMPLES]
+    if not shown:
         return vanish(examples)  # those of an earlier model
     with replaced(examples) as folder:
         folder.mkdir()
-        for place, path in enumerate(kept):
+        for place, path in enumerate(shown):
             shutil.copy(path, folder / f"{place:02}.png")
 
 
 def _has_light(path: Path) -> bool:
     with Image.open(path) as image:
-        return max(high for _, high in image.convert("RGB").getextrema()) > 0
+        return image.convert("RGB").getbbox() is not None  # of what is not black
 
 
 def ours(folder: Path) -> bool:
-    """Whether the folder's README.md may be replaced: there is none, or it is an earlier card."""
+    """Whether the README.md may be replaced: it is missing, or an earlier model card."""
     card = folder / "README.md"
     try:
         return WRITTEN_HERE in read_text(card, TEXT_BYTES, errors="replace")
@@ -134,15 +151,17 @@ def ours(folder: Path) -> bool:
         return not is_there(card)
 
 
-def hard_pictures(learner, latents, config, run) -> list[HardExample]:
-    """Of the first pictures of the data set, the loss at the end: the highest first. None where
-    they cannot be read any more, as without latents they are."""
+def hard_examples(
+    learner: Learner, latents: TrainingLatents, config: Config, run: Run
+) -> list[HardExample]:
+    """The final loss of the first pictures of the data set, highest first; [] if they can no
+    longer be read, as with --no_cache they must."""
     size = sum(weight.numel() for weight in learner.unet.parameters())
     slow = run.device.type == "cpu" and size > LARGE
-    losses = {}
+    losses: dict[int, float] = {}
     with run.going_on():
-        losses = fixed_losses(learner, latents, config, run, most=FEW if slow else LOOKED_AT)
-    order = sorted(losses, key=losses.get, reverse=True)
+        losses |= fixed_losses(learner, latents, config, run, limit=FEW if slow else MEASURED) or {}
+    order = sorted(losses, key=lambda number: losses[number], reverse=True)
     return [
         HardExample(
             picture=latents.images.names[number],
@@ -154,20 +173,20 @@ def hard_pictures(learner, latents, config, run) -> list[HardExample]:
     ]
 
 
-def _thumbnail(images, number: int) -> bytes | None:
-    """A small JPEG; None where the picture cannot be read any more."""
+def _thumbnail(images: CaptionedImages, number: int) -> bytes | None:
+    """A small JPEG; None if the picture can no longer be read."""
     try:
         image = images.image(number)
     except UserError:
         return None
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    kept = BytesIO()
-    image.save(kept, "JPEG", quality=80)
-    return kept.getvalue()
+    content = BytesIO()
+    image.save(content, "JPEG", quality=80)
+    return content.getvalue()
 
 
-def reserve_on_hub(config) -> None:
-    """Make the model's place on the hub before training: a missing login is found now."""
+def reserve_on_hub(config: Config) -> None:
+    """Create the repository on the hub before training, so that a missing login shows now."""
     from huggingface_hub import HfApi
 
     hub.answers()
@@ -180,8 +199,8 @@ def reserve_on_hub(config) -> None:
         ) from error
 
 
-def upload(config, run) -> None:
-    """Copy the saved model to the hub. What is here stays, whatever happens there."""
+def upload(config: Config, run: Run) -> None:
+    """Upload the saved model to the hub."""
     from huggingface_hub import HfApi
 
     name = _hub_name(config)
@@ -198,5 +217,5 @@ def upload(config, run) -> None:
     run.say(f"Uploaded to {name}.")
 
 
-def _hub_name(config) -> str:
+def _hub_name(config: Config) -> str:
     return config.hub_model_id or config.output.resolve().name

@@ -1,8 +1,8 @@
-"""Save, verify, find, load, prune. No pickles: tensors are safetensors, the rest is JSON.
+"""Files of checkpoints: save, verify, find, load, prune. Tensors are safetensors, the rest JSON.
 
-A checkpoint is a folder OUTPUT_DIR/checkpoint-STEP. It is written beside its place under a hidden
-name, flushed, and renamed; only then are older ones removed. Its manifest holds the SHA-256 of
-every file, so that a torn or altered one is known for what it is, and the one before it is used.
+A checkpoint is a folder OUTPUT_DIR/checkpoint-STEP. It is written under a hidden name beside its
+final one, flushed and renamed; only then are older ones removed. Its manifest holds the SHA-256 of
+every file, so that a torn or altered checkpoint is detected and the one before it is used.
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ from core.errors import UserError
 from core.files import mend, remove, replaced, vanish
 from core.model_folder import finish
 from core.terminal import say
+from training.sharding import Files, put, whole
 
 MANIFEST = "manifest.json"
 BEST = "best"  # the folder in OUTPUT_DIR of the best model
-REHEARSAL = "checkpoint-rehearsal"  # no step: never resumed from
+REHEARSAL = "checkpoint-rehearsal"  # has no step number: never resumed from
 STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"  # its moments
-
-# Tensors by the name that they have in a file, by the file's path in a checkpoint.
-Files = dict[str, dict[str, torch.Tensor]]
 
 
 def save(
@@ -48,23 +46,26 @@ def save(
 
 
 def state_of(folder: Path) -> dict:
-    """What a checkpoint holds beside tensors."""
-    return read(folder / STATE)
+    """The JSON part of a checkpoint."""
+    state = read(folder / STATE)
+    if not isinstance(state, dict):
+        raise UserError(f"{folder} is damaged ({STATE} is not readable); resume from another.")
+    return state
 
 
 @torch.no_grad()
 def load(folder: Path, *layouts: Files) -> None:
-    """Put a checkpoint back, in place, into the tensors of the first of `layouts` that it fits.
+    """Load a checkpoint in place, into the tensors of the first of `layouts` that it fits.
 
-    Raises `UserError` if it is damaged or of other weights.
+    Raises `UserError` if it is damaged or has other weights.
     """
     if reason := what_is_wrong(folder):
-        raise UserError(f"{folder} is damaged ({reason}); resume from another, or start anew.")
+        raise UserError(f"{folder} is damaged ({reason}); resume from another, or start again.")
     misfits = [_misfit(folder, files) for files in layouts]
     if None not in misfits:
         raise UserError(
-            f"{folder} cannot be resumed: in {misfits[0]} other weights learned than now. Use the "
-            "same model and options, or start anew in another --output_dir."
+            f"{folder} cannot be resumed: {misfits[0]} has other weights than learn now. Use the "
+            "same model and options, or start again in another --output_dir."
         )
     for name, tensors in layouts[misfits.index(None)].items():
         saved = load_file(folder / name) if tensors else {}
@@ -73,7 +74,7 @@ def load(folder: Path, *layouts: Files) -> None:
 
 
 def _misfit(folder: Path, files: Files) -> str | None:
-    """The first of `files` that the checkpoint has not, or with other names or shapes."""
+    """The first of `files` that the checkpoint lacks, or has with other names or shapes."""
     for name, tensors in files.items():
         if shapes_in(folder / name) != {key: list(value.shape) for key, value in tensors.items()}:
             return name
@@ -81,7 +82,7 @@ def _misfit(folder: Path, files: Files) -> str | None:
 
 
 def shapes_in(path: Path) -> dict[str, list[int]]:
-    """The shape of each tensor of a file; none where there is no file."""
+    """The shape of each tensor in a file; {} where there is no file."""
     if not path.exists():
         return {}
     with safe_open(path, "pt") as file:
@@ -89,10 +90,10 @@ def shapes_in(path: Path) -> dict[str, list[int]]:
 
 
 def changes(then: dict, now: dict, pictures: tuple[int, int] | None = None) -> list[str]:
-    """In words, all that differs of what has decided a result so far. `pictures`: how many there
-    were and are, where that differs."""
+    """The differences between two sets of deciding facts, in words. `pictures`: their numbers then
+    and now, where these differ."""
     counted = f"{pictures[0]:,} pictures then, {pictures[1]:,} now" if pictures else None
-    digests = {  # which say nothing to anybody
+    digests = {  # whose values mean nothing to a user
         "the data": f"the data has changed ({counted or 'pictures or captions'})",
         "the base model": "the base model has other weights than it had",
     }
@@ -103,11 +104,10 @@ def changes(then: dict, now: dict, pictures: tuple[int, int] | None = None) -> l
 
 
 def find(output: Path, wanted: str | None, say: Callable[[str], None] = say) -> Path | None:
-    """The folder to resume from; None to start afresh.
+    """The folder to resume from; None to start from scratch.
 
-    A damaged checkpoint is passed over with a word to the user for an older whole one. Raises
-    `UserError` if a named one is missing or damaged, if 'latest' finds none, or if starting afresh
-    would mix two runs.
+    A damaged checkpoint is skipped, with a warning, for an older whole one. Raises `UserError` if a
+    named one is missing or damaged, if 'latest' finds none, or if two runs would be mixed.
     """
     found = sorted(_all(output), key=_step, reverse=True)
     if wanted is None and found:
@@ -123,9 +123,9 @@ def find(output: Path, wanted: str | None, say: Callable[[str], None] = say) -> 
         reason = what_is_wrong(folder)
         if reason is None:
             return folder
-        say(f"{folder} is damaged ({reason}): an older one is looked for.")
+        say(f"{folder} is damaged ({reason}): looking for an older one.")
     if found:
-        raise UserError(f"No checkpoint in {output} is whole. Start anew in another --output_dir.")
+        raise UserError(f"No checkpoint in {output} is whole. Start again in another --output_dir.")
     raise UserError(
         f"There is no checkpoint in {output} to resume from; leave --resume_from_checkpoint out "
         "to start, or use 'auto' for: resume if there is one."
@@ -145,7 +145,7 @@ def _named(output: Path, wanted: str, found: list[Path]) -> Path:
 
 
 def what_is_wrong(folder: Path) -> str | None:
-    """Why a checkpoint is not what was written; None where it is."""
+    """How a checkpoint differs from what was written; None if it does not."""
     try:
         if not (written := _written(folder)):
             return f"{MANIFEST} is {'not readable' if written is None else 'empty'}"
@@ -162,18 +162,19 @@ def what_is_wrong(folder: Path) -> str | None:
 
 
 def _written(folder: Path) -> dict[str, dict] | None:
-    """What the manifest says of each file; None where it is no manifest."""
+    """Size and hash of each file by the manifest; None if that cannot be read."""
     try:
         written = read(folder / MANIFEST)
+        if not isinstance(written, dict):
+            return None
         return {name: {"bytes": int(about["bytes"]), "sha256": about["sha256"]}
                 for name, about in written.items()}  # fmt: skip
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 
 def clear_leftovers(output: Path) -> None:
-    """Mend what a killed run left in OUTPUT_DIR, which nobody else is writing to: what is
-    unfinished goes, what was whole takes its place, what was giving way comes back."""
+    """Complete or undo what a killed run left unfinished in OUTPUT_DIR, which is locked."""
     for folder in (output, output / BEST):
         finish(folder)
         mend(folder, alone=True)
@@ -185,14 +186,14 @@ def bytes_of(folder: Path) -> int:
 
 
 def prune(output: Path, limit: int | None) -> None:
-    """Delete the oldest checkpoints beyond `limit`. Call it after a new one is safe."""
+    """Delete the oldest checkpoints beyond `limit`; to be called once a new one is safe."""
     if limit is not None:
         for folder in sorted(_all(output), key=_step)[:-limit]:
             vanish(folder)
 
 
 def fingerprint_of(*modules: torch.nn.Module) -> str:
-    """Names the weights of modules by their content, as 16 hexadecimal digits."""
+    """A fingerprint of the weights of modules: 16 hexadecimal digits."""
 
     def digest(tensor: torch.Tensor) -> bytes:
         plain = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
@@ -209,49 +210,6 @@ def fingerprint_of(*modules: torch.nn.Module) -> str:
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     save_file({name: whole(tensor) for name, tensor in tensors.items()}, path)
-
-
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor on the CPU."""
-    return tensor.detach().cpu().contiguous()
-
-
-def is_sharded(tensor: torch.Tensor) -> bool:
-    """Whether each process holds a part of it."""
-    return hasattr(tensor, "full_tensor")
-
-
-def local(tensor: torch.Tensor) -> torch.Tensor:
-    """This process's part of a tensor, or all of it."""
-    return tensor.to_local() if is_sharded(tensor) else tensor
-
-
-def gathered(files: Files) -> Files:
-    """What is sharded put together: all processes take part, and the first one has the result.
-
-    What is not sharded is what it was, of the same storage.
-    """
-
-    def put_together(tensor: torch.Tensor) -> torch.Tensor:
-        tensor = tensor.detach()
-        if not is_sharded(tensor):
-            return tensor
-        tensor = tensor.full_tensor()
-        return tensor.cpu() if torch.distributed.get_rank() == 0 else torch.empty(0)
-
-    return {
-        path: {name: put_together(tensor) for name, tensor in tensors.items()}
-        for path, tensors in files.items()
-    }
-
-
-def put(saved: torch.Tensor, tensor: torch.Tensor) -> None:
-    """Copy a saved tensor into a live one, whether that is whole or sharded."""
-    if is_sharded(tensor):
-        from torch.distributed.tensor import distribute_tensor
-
-        saved = distribute_tensor(saved.to(tensor.device), tensor.device_mesh, tensor.placements)
-    tensor.data.copy_(saved)
 
 
 def _all(output: Path) -> list[Path]:

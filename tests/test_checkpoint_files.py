@@ -13,12 +13,12 @@ from transformers import CLIPTextModel
 
 from core.errors import UserError
 from core.files import vanish
-from training import checkpoint
-from training.checkpoint import clear_leftovers, find, prune
-from training.checkpointing import Checkpoints
-from training.loop import train, what_decides
+from training import checkpoint_files
+from training.checkpoint_files import clear_leftovers, find, prune
+from training.checkpoints import Checkpoints
+from training.loop import deciding_facts, train
 from training.objective import Objective
-from training.optimizer import OptimizerStepper
+from training.optimizer_step import OptimizerStepper
 
 
 @pytest.fixture
@@ -33,10 +33,10 @@ def stopped(tiny_model, tmp_path):
 def resumed(config) -> tuple[int, object]:
     """The step that a run goes on from, and its learner."""
     run, learner, latents = prepared(config)
-    descent = OptimizerStepper(learner.weights, config, run)
+    stepper = OptimizerStepper(learner.weights, config, run)
     objective = Objective(learner.pipe.scheduler, config, run.device)
-    same = what_decides(latents, objective, config, run, config.max_train_steps)
-    return Checkpoints(learner, descent, config, run, same, latents).resume().get(
+    same = deciding_facts(latents, objective, config, run, config.max_train_steps)
+    return Checkpoints(learner, stepper, config, run, same, latents).resume().get(
         "step", 0
     ), learner
 
@@ -140,9 +140,9 @@ def test_an_error_of_ours_is_not_said_to_be_damage(stopped, monkeypatch, error):
     def ours(*_):
         raise error("ours")
 
-    monkeypatch.setattr(checkpoint, "_hashes", ours)
+    monkeypatch.setattr(checkpoint_files, "_hashes", ours)
     with pytest.raises(error, match="ours"):
-        checkpoint.what_is_wrong(stopped.output / "checkpoint-3")
+        checkpoint_files.what_is_wrong(stopped.output / "checkpoint-3")
 
 
 @pytest.mark.parametrize(
@@ -150,13 +150,13 @@ def test_an_error_of_ours_is_not_said_to_be_damage(stopped, monkeypatch, error):
 )
 def test_a_manifest_that_is_none_is_damage(stopped, manifest):
     (stopped.output / "checkpoint-3" / "manifest.json").write_text(manifest)
-    reason = checkpoint.what_is_wrong(stopped.output / "checkpoint-3")
+    reason = checkpoint_files.what_is_wrong(stopped.output / "checkpoint-3")
     assert reason == "manifest.json is not readable"
 
 
 def test_a_manifest_of_no_files_is_damage(stopped):
     (stopped.output / "checkpoint-3" / "manifest.json").write_text("{}")
-    reason = checkpoint.what_is_wrong(stopped.output / "checkpoint-3")
+    reason = checkpoint_files.what_is_wrong(stopped.output / "checkpoint-3")
     assert reason == "manifest.json is empty"
 
 
@@ -195,7 +195,7 @@ def test_a_checkpoint_that_is_not_there_is_an_error_and_never_a_new_start(tmp_pa
 
 def whole(folder: Path) -> Path:
     """A small checkpoint that is whole."""
-    checkpoint.save(folder, {"weights.safetensors": {"w": torch.zeros(2)}}, {"step": 0})
+    checkpoint_files.save(folder, {"weights.safetensors": {"w": torch.zeros(2)}}, {"step": 0})
     return folder
 
 

@@ -18,7 +18,7 @@ from core.errors import UserError
 from sampling.examples import examples_of
 from sampling.generator import Generator
 from sampling.preview import Preview
-from training.model_output import hard_pictures, keep_examples
+from training.final_save import hard_examples, save_examples
 
 
 class Hub:
@@ -62,7 +62,7 @@ def run(config) -> None:
 def test_the_hardest_pictures_come_first_with_a_look_at_them(tiny_model, tmp_path):
     config = config_for(tiny_model, tmp_path)
     started, learner, latents = prepared(config)
-    hardest = hard_pictures(learner, latents, config, started)
+    hardest = hard_examples(learner, latents, config, started)
     assert [each.loss for each in hardest] == sorted((e.loss for e in hardest), reverse=True)
     assert {each.picture for each in hardest} == {f"{i}.png" for i in range(12)}
     captions = dict(zip(latents.images.names, latents.images.captions, strict=True))
@@ -176,7 +176,7 @@ def test_a_black_picture_is_no_example(tiny_model, tmp_path):
     folder.mkdir(parents=True)
     for number, colour in enumerate(("black", "red")):
         Image.new("RGB", (8, 8), colour).save(folder / f"step-000003-{number}.png")
-    keep_examples(config, 3)
+    save_examples(config, 3)
     (kept,) = (config.output / "examples").iterdir()
     assert kept.read_bytes() == (folder / "step-000003-1.png").read_bytes()
 

@@ -1,4 +1,4 @@
-"""The course of a run: its log and manifest told in sentences and drawn as curves."""
+"""The history of a run, from its log and manifest: in sentences, figures and charts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
+from typing import TypeGuard
 
 import numpy as np
 
@@ -14,10 +15,10 @@ from core.run_log import of_run
 from core.statistics import MIN_PROMPTS
 from core.wording import amount
 
-RISE = 0.1  # of its fall: by so much the held-out loss has to rise again to be called a rise
-PLACES = 300  # along a curve: more of them cannot be told apart
-MANY = 100  # points, from which on the outermost hundredth of them does not decide the scale
-DOTTED = 24  # points: where there are more, the line is all that is drawn
+RISE = 0.1  # share of its fall by which the held-out loss must rise again to be called a rise
+PLACES = 300  # along a curve: more cannot be distinguished
+MANY = 100  # points from which on outliers (1 %) do not decide the scale
+DOTTED = 24  # points: with more, only the line is drawn
 
 STYLE = """
 figure { margin: 0 }
@@ -37,11 +38,11 @@ figure { margin: 0 }
 
 @dataclass(frozen=True)
 class TrainingHistory:
-    """What run.json and log.jsonl say of one run, the lines of the log in the order of steps."""
+    """The history of one run by run.json and log.jsonl, whose records are in the order of steps."""
 
     manifest: dict
-    training: list[dict]  # lines on training steps
-    looks: list[dict]  # lines on held-out loss and validation pictures; step 0 is the base model
+    training: list[dict]  # records of training steps
+    validations: list[dict]  # records of validations; step 0 is the base model
 
     @classmethod
     def of(cls, manifest: dict, records: list[dict]) -> TrainingHistory:
@@ -53,14 +54,14 @@ class TrainingHistory:
         )
 
     def values(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Steps (N,) and what was logged of them under `name`, (N,): NaN where it is no number."""
-        lines = [line for line in (*self.training, *self.looks) if name in line]
+        """Steps (N,) and the values logged under `name`, (N,): NaN where non-finite."""
+        lines = [line for line in (*self.training, *self.validations) if name in line]
         values = [v if isinstance(v := line[name], int | float) else math.nan for line in lines]
         finite = np.where(np.isfinite(np.array(values, float)), values, math.nan)
         return np.array([line["step"] for line in lines], int), finite.astype(float)
 
     def known(self, name: str) -> list[tuple[int, float]]:
-        """Steps and values under `name`, where these are numbers."""
+        """Steps and finite values under `name`."""
         steps, values = self.values(name)
         known = np.isfinite(values)
         return list(zip(steps[known].tolist(), values[known].tolist(), strict=True))
@@ -71,12 +72,12 @@ class TrainingHistory:
 
     @property
     def best_step(self) -> int | None:
-        flagged = [look["step"] for look in self.looks if look.get("best")]
+        flagged = [each["step"] for each in self.validations if each.get("best")]
         return (self.manifest.get("best") or {}).get("step", flagged[-1] if flagged else None)
 
     @property
     def figures(self) -> dict[str, str]:
-        """Texts by their labels; what is not known is left out."""
+        """Texts by label, without unknown ones."""
         epochs = self.training[-1].get("epoch") if self.training else None
         spans = pairwise([(0, 0.0), *self.known("seconds_per_step")])
         seconds = sum((step - before) * each for (before, _), (step, each) in spans)
@@ -91,19 +92,19 @@ class TrainingHistory:
 
     @property
     def sentences(self) -> list[str]:
-        """The run in plain words, what matters most first."""
-        told = (_held_out, _best, _since, _clip_score, _kept_score, _stopped, _skipped)
-        return [*(sentence for tell in told if (sentence := tell(self))), *self.verdict]
+        """The run in plain words, the most important first."""
+        parts = (_held_out, _best, _since, _clip_score, _kept_score, _stopped, _skipped)
+        return [*(sentence for part in parts if (sentence := part(self))), *self.verdict]
 
     @property
     def verdict(self) -> list[str]:
-        """What the scorer's last look says of the model against its base."""
-        told = self.looks[-1].get("verdict") if self.looks else None
-        return [each for each in told if isinstance(each, str)] if isinstance(told, list) else []
+        """The scorer's verdict on the model against its base, at the last validation."""
+        verdict = self.validations[-1].get("verdict") if self.validations else None
+        return [x for x in verdict if isinstance(x, str)] if isinstance(verdict, list) else []
 
 
 def duration(seconds: float) -> str:
-    """In two units, as 1 h 12 min; nothing for no time."""
+    """A duration in two units, as 1 h 12 min; empty for 0."""
     for size, unit, part, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
         if seconds >= size:
             return f"{seconds // size:,.0f} {unit} {seconds % size // part:.0f} {smaller}"
@@ -111,9 +112,9 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.2g} s" if seconds else ""
 
 
-def _held_out(course: TrainingHistory) -> str:
-    """Whether what the model learned holds for pictures that it does not train on."""
-    points = course.known("held_out_loss")
+def _held_out(history: TrainingHistory) -> str:
+    """Whether the model generalises to pictures that it is not trained on."""
+    points = history.known("held_out_loss")
     if not points:
         return (
             "No loss on held-out pictures was measured, so nothing tells learning from "
@@ -123,7 +124,7 @@ def _held_out(course: TrainingHistory) -> str:
     step, least = min(points, key=lambda point: point[1])
     loss = f"The loss on held-out pictures %s {figure(first)} ({label(start)})"
     if len(points) == 1:
-        return f"{loss % 'was'}; a single look shows no course."
+        return f"{loss % 'was'}; a single validation shows no trend."
     if step == start:
         return (
             f"{loss % 'was lowest at first,'}, and is {figure(last)} at step {end:,}: what the "
@@ -140,36 +141,40 @@ def _held_out(course: TrainingHistory) -> str:
     )
 
 
-def _best(course: TrainingHistory) -> str:
-    """What best/ holds, by which rule, and what that is worth."""
-    best = course.manifest.get("best")
+def _best(history: TrainingHistory) -> str:
+    """The model in best/, how it was chosen, and how much better it is."""
+    best = history.manifest.get("best")
     if not best:
         return ""
     rules = {"held-out loss": "lowest held-out loss", "CLIP score": "highest CLIP score"}
     rule = rules.get(best["by"], f"best {best['by']}")
-    told = f"best/ holds step {best['step']:,}: the {rule} of all looks, {figure(best['value'])}"
-    if not _is_difference(against := best.get("against_base")):
-        return f"{told}."
-    words = {"better": "it is better than the base model's", "worse": "it is worse than the base's"}
-    found = words.get(str(against["verdict"]), "it cannot be told from the base model's")
-    return f"{told}, on half of what was measured. On the other half {found} ({_by(against)})."
+    words = (
+        f"best/ holds step {best['step']:,}: the {rule} of all validations, {figure(best['value'])}"
+    )
+    against = best.get("against_base")
+    if not _is_difference(against):
+        return f"{words}."
+    kinds = {"better": "it is better than the base model's", "worse": "it is worse than the base's"}
+    found = kinds.get(str(against["verdict"]), "it cannot be distinguished from the base model's")
+    return f"{words}, on half of what was measured. On the other half {found} ({_by(against)})."
 
 
-def _since(course: TrainingHistory) -> str:
-    """Whether it went on getting better to the end."""
-    last = course.looks[-1] if course.looks else {}
+def _since(history: TrainingHistory) -> str:
+    """Whether the model improved to the end."""
+    last = history.validations[-1] if history.validations else {}
     if not isinstance(step := last.get("no_better_since"), int):
         return ""
-    told = f"No look was better since that at {label(step)}"
-    if not _is_difference(against := last.get("against_best")):
-        return f"{told}."
-    words = {"better": "better by the other half", "worse": "worse"}
-    found = words.get(str(against["verdict"]), "not told from it")
-    return f"{told}; the last one is {found} ({_by(against)})."
+    words = f"No validation was better since that at {label(step)}"
+    against = last.get("against_best")
+    if not _is_difference(against):
+        return f"{words}."
+    kinds = {"better": "better by the other half", "worse": "worse"}
+    found = kinds.get(str(against["verdict"]), "not distinguishable from it")
+    return f"{words}; the last one is {found} ({_by(against)})."
 
 
-def _is_difference(value: object) -> bool:
-    """Whether it is a difference as a run logs it, whoever wrote it."""
+def _is_difference(value: object) -> TypeGuard[dict]:
+    """Whether it is a difference as runs log it, since anybody may have written the file."""
     if not isinstance(value, dict):
         return False
     numbers = [value.get(name) for name in ("value", "other", "better_by", "measured")]
@@ -179,7 +184,7 @@ def _is_difference(value: object) -> bool:
 
 
 def _by(against: dict) -> str:
-    """A difference between two looks with its interval."""
+    """A difference between two validations with its interval."""
     values = f"{figure(against['value'])} against {figure(against['other'])}"
     if not against["interval_95"]:
         return f"{values}; {against['measured']} cannot give an interval, it takes {MIN_PROMPTS}"
@@ -188,103 +193,106 @@ def _by(against: dict) -> str:
     return f"{values}, {better}, of {against['measured']}"
 
 
-def _clip_score(course: TrainingHistory) -> str:
-    return _went(course, "clip_score", "The CLIP score of the validation pictures")
+def _clip_score(history: TrainingHistory) -> str:
+    return _went(history, "clip_score", "The CLIP score of the validation pictures")
 
 
-def _kept_score(course: TrainingHistory) -> str:
-    return _went(course, "kept_score", "That of pictures of what the base model knew")
+def _kept_score(history: TrainingHistory) -> str:
+    return _went(history, "kept_score", "That of pictures of what the base model knew")
 
 
-def _went(course: TrainingHistory, name: str, words: str) -> str:
-    """From where to where the values under `name` went; nothing where there are none."""
-    points = course.known(name)
+def _went(history: TrainingHistory, name: str, words: str) -> str:
+    """The first, last and highest value under `name`; empty without values."""
+    points = history.known(name)
     if not points:
         return ""
     (start, first), (end, last) = points[0], points[-1]
     if len(points) == 1:
         return f"{words} was {figure(first)} ({label(start)})."
-    step, most = max(points, key=lambda point: point[1])
-    top = f", with {figure(most)} at step {step:,} on the way" if step not in (start, end) else ""
+    step, highest = max(points, key=lambda point: point[1])
+    top = (
+        f", with {figure(highest)} at step {step:,} on the way" if step not in (start, end) else ""
+    )
     ends = f"{figure(first)} ({label(start)}) to {figure(last)} at step {end:,}"
     return f"{words} went from {ends}{top}."
 
 
-def _stopped(course: TrainingHistory) -> str:
-    if not course.manifest.get("stopped_early"):
+def _stopped(history: TrainingHistory) -> str:
+    if not history.manifest.get("stopped_early"):
         return ""
-    looks = course.manifest.get("options", {}).get("early_stopping_patience")
-    reason = f": {amount(looks, 'look')} in a row had been no better" if looks else ""
-    return f"The run stopped early, at step {course.last_step:,}{reason}."
+    patience = history.manifest.get("options", {}).get("early_stopping_patience")
+    reason = f": {amount(patience, 'validation')} in a row had been no better" if patience else ""
+    return f"The run stopped early, at step {history.last_step:,}{reason}."
 
 
-def _skipped(course: TrainingHistory) -> str:
-    skipped = sum(line.get("skipped") or 0 for line in course.training)
+def _skipped(history: TrainingHistory) -> str:
+    skipped = sum(line.get("skipped") or 0 for line in history.training)
     if not skipped:
         return ""
     were, their = ("was", "its") if skipped == 1 else ("were", "their")
     return (
-        f"{amount(skipped, 'step')} of {course.last_step:,} {were} skipped, "
-        f"as {their} loss or gradient was no number."
+        f"{amount(skipped, 'step')} of {history.last_step:,} {were} skipped, "
+        f"as {their} loss or gradient was non-finite."
     )
 
 
 def chart(
-    course: TrainingHistory, name: str, title: str, noisy: bool = False, zero: bool = False
+    history: TrainingHistory, name: str, title: str, noisy: bool = False, zero: bool = False
 ) -> str:
-    """A figure of what was logged under `name`; nothing where that is no number.
+    """A chart of the values logged under `name`; empty without finite ones.
 
-    A `noisy` curve is drawn faintly, and its running mean above it. With `zero`, 0 is on the scale.
+    A `noisy` curve is drawn faintly under its running mean. With `zero`, the scale includes 0.
     """
-    (steps, values), best = course.values(name), course.best_step
+    (steps, values), best = history.values(name), history.best_step
     numbers = values[np.isfinite(values)]
     if not len(numbers):
         return ""
     shown = np.quantile(numbers, [0.01, 0.99]) if noisy and len(numbers) >= MANY else numbers
     low, high = float(shown.min()), float(shown.max())
-    plot = Plot(max(course.last_step, 1), round_ticks(min(low, 0.0) if zero else low, high))
-    calm = np.clip(values, 2 * low - high, 2 * high - low)  # one wild value is not the mean
+    plot = Plot(max(history.last_step, 1), round_ticks(min(low, 0.0) if zero else low, high))
+    calm = np.clip(values, 2 * low - high, 2 * high - low)  # so that no outlier decides the mean
     main = _running_mean(steps, calm) if noisy else _outline(steps, values)
     drawn = plot.line(*_outline(steps, values), "raw") if noisy else ""
     drawn += plot.line(*main, "mean")
     if best is not None and best <= plot.end:
         drawn = plot.mark(best) + drawn
     if not noisy and len(steps) <= DOTTED:
-        drawn += "".join(plot.dot(*point, "dot", 2) for point in course.known(name))
+        drawn += "".join(plot.dot(*point, "dot", 2) for point in history.known(name))
     if not noisy:
-        drawn += "".join(plot.dot(*p, "best", 3.5) for p in course.known(name) if p[0] == best)
-    told = "running mean " * noisy + _told(*main)
+        drawn += "".join(plot.dot(*p, "best", 3.5) for p in history.known(name) if p[0] == best)
+    words = "running mean " * noisy + _ends(*main)
     if numbers.max() > max(high, plot.ticks[-1]):
-        told += f"; peaks of up to {figure(numbers.max())} are cut off"
+        words += f"; peaks of up to {figure(numbers.max())} are cut off"
     return (
-        f"<figure><figcaption>{escape(title)}<small>{told}</small></figcaption>\n"
+        f"<figure><figcaption>{escape(title)}<small>{words}</small></figcaption>\n"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{name} {name}-told">\n'
-        f'<title id="{name}">{escape(title)}</title><desc id="{name}-told">{told}</desc>\n'
+        f'<title id="{name}">{escape(title)}</title><desc id="{name}-told">{words}</desc>\n'
         f"{plot.axes()}{drawn}</svg></figure>\n"
     )
 
 
-def _told(steps: np.ndarray, values: np.ndarray) -> str:
+def _ends(steps: np.ndarray, values: np.ndarray) -> str:
+    """The first and last finite value, in words."""
     known = np.flatnonzero(np.isfinite(values))
     ends = dict.fromkeys((known[0], known[-1]))
     return ", ".join(f"{figure(values[i])} at step {steps[i]:,.0f}" for i in ends)
 
 
 def _outline(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The curve in at most two points per place: its lowest and its highest there."""
+    """The curve reduced to at most two points per place: its minimum and its maximum there."""
     if len(values) <= 2 * PLACES:
         return steps, values
-    kept = []
+    chosen: list[int] = []
     for place in np.array_split(np.arange(len(values)), PLACES):
         known = place[np.isfinite(values[place])]
         ends = (known[values[known].argmin()], known[values[known].argmax()]) if len(known) else (
             place[0],)  # fmt: skip
-        kept += sorted(set(ends))
-    return steps[kept], values[kept]
+        chosen += sorted(set(ends))
+    return steps[chosen], values[chosen]
 
 
 def _running_mean(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean over what is near each place, of which a tenth of the run counts most."""
+    """The running mean at each place, over a window of about a tenth of the run."""
     places = np.array_split(np.arange(len(values)), min(len(values), PLACES))
     known = [place[np.isfinite(values[place])] for place in places]
     counts = np.array([len(k) for k in known], float)

@@ -1,4 +1,4 @@
-"""What makes training on a CPU faster without changing what is computed."""
+"""Speed-ups of training on a CPU that do not change what is computed."""
 
 import ctypes
 import os
@@ -15,10 +15,10 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
 def keep_memory() -> None:
-    """Let the process keep the memory that it frees: each step needs the same again.
+    """Keep freed memory in the process, since each step needs the same again.
 
-    By default each large tensor is mapped anew, and the kernel clears it page by page. Call it
-    before the first tensor is made. Without glibc it does nothing.
+    By default each large tensor is a new mapping, which the kernel clears page by page. To be
+    called before the first tensor is made. Without glibc it does nothing.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for pages of 2 MiB
     try:
@@ -31,7 +31,7 @@ def keep_memory() -> None:
 
 
 def speed_up(unet: torch.nn.Module) -> None:
-    """Put faster ways to compute the same into a UNet on the CPU; weights keep their names."""
+    """Replace layers of a UNet on the CPU by faster equivalents; weights keep their names."""
     unet.set_attn_processor(ShortAttention())
     for module in unet.modules():
         if type(module) is torch.nn.Conv2d and _wide(module):
@@ -39,9 +39,9 @@ def speed_up(unet: torch.nn.Module) -> None:
 
 
 class ShortAttention:
-    """Attention of diffusers' UNets, by plain products where there are few keys.
+    """Attention processor that uses plain matrix products where there are few keys.
 
-    The gradient of torch's fused attention on a CPU takes up to ten times as long there.
+    There the gradient of torch's fused attention takes up to ten times as long on a CPU.
     """
 
     def __call__(self, attn, hidden, encoder_hidden_states=None, attention_mask=None, temb=None):
@@ -65,10 +65,10 @@ def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tenso
 
 
 class WideConv2d(torch.nn.Conv2d):
-    """A convolution with many weights; on few places it is one product of matrices.
+    """A convolution with many weights, computed as one matrix product on few pixels.
 
-    Otherwise the weights are brought into another order and back at each pass, which takes longer
-    than the convolution itself.
+    Otherwise the weights are reordered and back in each pass, which takes longer than the
+    convolution itself.
     """
 
     def _conv_forward(self, x, weight, bias):
@@ -95,7 +95,7 @@ def _wide(conv: torch.nn.Conv2d) -> bool:
 
 
 def clip(weights: Iterable[torch.nn.Parameter], length: float) -> torch.Tensor:
-    """Cut the gradient of `weights` to `length`; its length before. Shorter stays as it is."""
+    """Clip the gradient of `weights` to norm `length`; its norm before."""
     grads = [weight.grad for weight in weights if weight.grad is not None]
     norm = torch.stack([torch.dot(grad.flatten(), grad.flatten()) for grad in grads]).sum().sqrt()
     if norm > length:
