@@ -67,6 +67,6 @@ def page_head(title: str, style: str = STYLE) -> str:
     )
 
 
-def data_uri(thumbnail: bytes) -> str:
-    """A JPEG as the source of an image of the page itself."""
-    return f"data:image/jpeg;base64,{b64encode(thumbnail).decode()}"
+def data_uri(jpeg: bytes) -> str:
+    """A JPEG file as the address of an image that is part of the page itself."""
+    return f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"

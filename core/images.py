@@ -25,6 +25,7 @@ TURNS = {  # what its values ask for; from 5 on the sides are swapped
 SRGB, LAB = (ImageCms.createProfile(name) for name in ("sRGB", "LAB"))
 DEEP = ("I", "F")  # begin the modes of one channel of more than 8 bits
 DAMAGED = "cannot be read as a picture; it is damaged or of another kind"
+JPEG_QUALITY = 85  # of pictures in pages and reports
 TOO_MUCH = "takes more memory than there is; reduce it"
 
 # A large picture is no attack here: what is too large to be read still raises an error.
@@ -117,6 +118,19 @@ def upright_rgb(image: Image.Image, background: str = "white") -> Image.Image:
         except (ImageCms.PyCMSError, OSError):
             return image.convert("RGB")  # a broken profile is as good as none
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def jpeg_of(image: Image.Image, max_side: int | None = None) -> bytes:
+    """A picture for a page as a JPEG file of its pixels alone: no colour profile, no comment.
+
+    `max_side`: a larger one is reduced to it; `image` itself stays as it is.
+    """
+    if max_side:
+        image = image.copy()
+        image.thumbnail((max_side, max_side))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY, icc_profile=b"", comment=b"")
+    return buffer.getvalue()
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:

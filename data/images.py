@@ -127,7 +127,7 @@ def encoded(image: Image.Image, format: str, quality: int) -> bytes:
         "png": {},
     }[format]
     buffer = io.BytesIO()
-    image.save(buffer, format, icc_profile=b"", **options)
+    image.save(buffer, format, icc_profile=b"", comment=b"", **options)
     return buffer.getvalue()
 
 

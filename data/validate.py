@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from PIL import Image
-
 from core.errors import UserError
+from core.images import jpeg_of
 from core.inputs import fault_of
 from core.printable import is_blank, is_text, quoted
 from data.images import (
@@ -21,7 +20,6 @@ from data.images import (
     ImageFormat,
     SourceImage,
     Unreadable,
-    encoded,
     mean_colour,
     opened,
     perceptual_hash,
@@ -176,7 +174,7 @@ def _looked_at(
         split=split_of(row, digest, held_out),
         width=picture.size[0],
         height=picture.size[1],
-        thumbnail=_thumbnail(reduced) if in_sheet and drawn else None,
+        thumbnail=jpeg_of(reduced, THUMBNAIL_SIDE) if in_sheet and drawn else None,
     )
     look = RowCheck(row, facts, tuple(findings), picture.file)
     if not look.good:  # mended first, and compared with others then
@@ -269,12 +267,6 @@ def _oddities(picture: SourceImage, resolution: int | None) -> Iterator[tuple[st
         yield picture.note, False
     if picture.frames > 1:
         yield f"the picture moves: the first of its {picture.frames} frames is used", False
-
-
-def _thumbnail(image: Image.Image) -> bytes:
-    image = image.copy()
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    return encoded(image, "jpeg", 80)
 
 
 def _note_duplicates(ledger: RowIndex) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from typing import TYPE_CHECKING
 
+from core.images import jpeg_of
 from evaluation.attribute_binding import first_colour, swapped, without_second
 from evaluation.fid import fid
 from evaluation.image_registration import is_blank, reduced
@@ -86,10 +86,7 @@ class ImageScorer:
 
 def thumbnail(image: Image.Image) -> bytes:
     """A small JPEG."""
-    small, content = image.copy(), BytesIO()
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    small.save(content, "JPEG", quality=85)
-    return content.getvalue()
+    return jpeg_of(image, THUMBNAIL)
 
 
 def result(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
@@ -12,6 +11,7 @@ from PIL import Image
 from core import hub
 from core.errors import UserError, reason_of
 from core.files import NotWritable, replaced, unwritable, vanish
+from core.images import jpeg_of
 from core.inputs import TEXT_BYTES, is_there, read_text
 from training.model import captions_beside
 from training.model_card import model_card
@@ -160,10 +160,7 @@ def _thumbnail(images, number: int) -> bytes | None:
         image = images.image(number)
     except UserError:
         return None
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    kept = BytesIO()
-    image.save(kept, "JPEG", quality=80)
-    return kept.getvalue()
+    return jpeg_of(image, THUMBNAIL_SIDE)
 
 
 def reserve_on_hub(config) -> None:

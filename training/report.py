@@ -13,9 +13,10 @@ from textwrap import shorten
 from core.chart import figure, label
 from core.html import STYLE as PAGE_STYLE
 from core.html import data_uri, page_head, write_page
+from core.images import jpeg_of
 from core.run_log import records_in
 from core.wording import amount
-from data.images import ImageFormat, Unreadable, opened
+from data.images import Unreadable, opened
 from training.config import Config
 from training.curves import STYLE as CURVES_STYLE
 from training.curves import TrainingHistory, chart
@@ -26,7 +27,7 @@ LISTED = 1_000  # of the others
 CAPTION = 300  # characters of a caption
 LOOKS = 8  # at a validation prompt, side by side
 PICTURES = 72  # of validation on the page, which stays below 5 MB with them
-SMALL = ImageFormat(max_side=192, format="jpeg", quality=80)
+PICTURE_SIDE = 192
 
 STYLE = f"""{PAGE_STYLE}{CURVES_STYLE}
 h3 {{ font-size: 0.875rem; font-weight: 400; margin: 1.25rem 0 0.5rem }}
@@ -195,7 +196,7 @@ def _selected(steps: list[int], best: int | None, most: int) -> list[int]:
 def _reduced(path: Path) -> bytes | None:
     """A picture as a small JPEG; None where it cannot be read."""
     try:
-        return opened(path.read_bytes(), SMALL).file.content
+        return jpeg_of(opened(path.read_bytes()).rgb, PICTURE_SIDE)
     except (OSError, Unreadable):
         return None
 

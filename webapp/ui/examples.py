@@ -12,11 +12,12 @@ from pathlib import Path
 from PIL import Image
 
 from core.errors import UserError
+from core.html import data_uri
+from core.images import jpeg_of
 from core.inputs import read_bytes
 from sampling.image_metadata import request_of
 from sampling.request import BOUNDS, Request
 from webapp.ui import strings
-from webapp.ui.messages import data_uri
 
 MOST, MAX_BYTES = 12, 4 * 2**20  # pictures of a model; of each
 SIDE = 128  # pixels of what is shown to choose from
@@ -66,7 +67,7 @@ def choice_of(examples: Sequence[Example]) -> str:
     """HTML: small pictures, each a button that is called by its words."""
     buttons = (
         f'<button type="button" data-number="{number}" title="{_words(each)}">'
-        f'<img src="{data_uri(each.small)}" alt="{_words(each)}"></button>'
+        f'<img src="{data_uri(jpeg_of(each.small))}" alt="{_words(each)}"></button>'
         for number, each in enumerate(examples)
     )
     return f'<div role="group" aria-label="{strings.EXAMPLES}">{"".join(buttons)}</div>'

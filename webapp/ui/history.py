@@ -9,10 +9,12 @@ from urllib.parse import quote
 import gradio as gr
 
 from core.errors import UserError
+from core.html import data_uri
+from core.images import jpeg_of
 from sampling.image import Picture
 from sampling.request import Request
 from webapp.ui import strings
-from webapp.ui.messages import data_uri, note, summary
+from webapp.ui.messages import note, summary
 from webapp.ui.permalink import link_to, linked, model_of
 from webapp.ui.selected_image import GalleryState
 
@@ -46,13 +48,11 @@ def remembered(
     """
     if not drawn:
         return gr.skip()
-    small = drawn[0].image.copy()
-    small.thumbnail((SIDE, SIDE))
     places = [_noise(one) for one in request.singles()]
     return gr.HTML({
         "link": link_to(request, model),
         "words": request.prompt,
-        "picture": data_uri(small),
+        "picture": data_uri(jpeg_of(drawn[0].image, SIDE)),
         "files": [
             {"place": places.index(_noise(one)), "caption": caption} | _file(path)
             for one, (path, caption) in zip(singles, shown, strict=True)

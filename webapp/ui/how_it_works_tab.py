@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from core.html import data_uri
+from core.images import jpeg_of
 from sampling.image import Picture
 from sampling.request import Request
 from webapp.ui import strings
 from webapp.ui.generate_button import GenerateButton
-from webapp.ui.messages import data_uri
 from webapp.ui.sequential_draws import SequentialDraws
 from webapp.worker import Worker
 
@@ -97,4 +98,6 @@ def _stage(picture: Picture) -> str:
     stage = strings.NOISE if not done else strings.STEP if done < steps else strings.FINISHED
     stage = stage.format(done=done)
     seen = escape(strings.STAGE.format(stage=stage, prompt=picture.prompt))
-    return f'<li><img src="{data_uri(picture.image)}" alt="{seen}"><span>{stage}</span></li>'
+    return (
+        f'<li><img src="{data_uri(jpeg_of(picture.image))}" alt="{seen}"><span>{stage}</span></li>'
+    )

@@ -4,10 +4,10 @@ import html
 import math
 import re
 import time
-from base64 import b64encode
-from io import BytesIO
 from pathlib import Path
 
+from core.html import data_uri
+from core.images import jpeg_of
 from core.printable import printable
 from core.wording import scorer_of
 from sampling.request import Request
@@ -90,16 +90,9 @@ def size_class(side: int | None) -> list[str]:
 
 def inline(images) -> str:
     """Small pictures within the page."""
-    drawn = [f'<img src="{data_uri(image)}" alt="">' for image in images]
+    drawn = [f'<img src="{data_uri(jpeg_of(image))}" alt="">' for image in images]
     columns = math.ceil(math.sqrt(len(drawn)))
     return f'<div style="grid-template-columns: repeat({columns}, 1fr)">{"".join(drawn)}</div>'
-
-
-def data_uri(image) -> str:
-    """A picture as an address that holds all of it."""
-    content = BytesIO()
-    image.save(content, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{b64encode(content.getvalue()).decode()}"
 
 
 def note(text: str, problem: bool = False) -> str:
