@@ -63,9 +63,16 @@ def sentence_of(error: Exception) -> str | None:
     return " ".join([said, *notes]) if said else None
 
 
-def reason_of(error: Exception) -> str:
-    """The first line of what a library says, to stand in a sentence of ours."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def reason_of(error: BaseException) -> str:
+    """The first line of a library's message, without its full stop: part of a sentence of ours."""
+    lines = str(error).strip().splitlines()
+    return (lines[0].rstrip(" .:") if lines else "") or type(error).__name__
+
+
+def system_reason_of(error: BaseException) -> str:
+    """The system's words for an OSError, without the path, which the sentence names itself; of
+    any other error, `reason_of`."""
+    return getattr(error, "strerror", None) or reason_of(error)
 
 
 def _fail(sentence: str, code: int) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from core.disk import exchange
-from core.errors import UserError, reason_of
+from core.errors import UserError, reason_of, system_reason_of
 
 
 @contextmanager
@@ -50,8 +50,7 @@ class NotWritable(UserError):
 
 
 def unwritable(target: Path, error: Exception) -> NotWritable:
-    reason = getattr(error, "strerror", None) or reason_of(error)
-    return NotWritable(f"{target} cannot be written: {reason}.")
+    return NotWritable(f"{target} cannot be written: {system_reason_of(error)}.")
 
 
 def take_place(staged: Path, target: Path, former: Path | None = None) -> None:

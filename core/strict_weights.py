@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.errors import reason_of
 from core.inputs import opened
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def shapes_of(path: str | Path) -> Shapes:
             kinds = {name: one.get_dtype() for name, one in slices.items()}
             shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
     except SafetensorError as error:
-        raise ValueError(f"{error}".rstrip(".: ")) from error
+        raise ValueError(reason_of(error)) from error
     for name, kind in kinds.items():
         if kind not in FLOATS and not name.endswith(COUNTER):
             raise ValueError(f"{name:.80} is {kind}, no floating-point tensor")

@@ -38,7 +38,7 @@ def from_hub(name: str, reading: ReadOptions) -> Source:
     try:
         table = load_dataset(name, reading.config_name, cache_dir=reading.cache_dir)
     except Exception as error:  # datasets raises a dozen kinds: network, name, script, format
-        raise UserError(f"The data set {name} cannot be loaded: {reason_of(error)}") from error
+        raise UserError(f"The data set {name} cannot be loaded: {reason_of(error)}.") from error
     caches = [reading.cache_dir, config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH]
     caches = [Path(each) for each in (*caches, HF_HUB_CACHE) if each]
     way = f"keep it with datasets' save_to_disk and {reading.giving.format('that')}"

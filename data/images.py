@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from core.errors import UserError, reason_of
+from core.errors import UserError, system_reason_of
 from core.image_formats import Unreadable
 from core.images import ORIENTATION, TURNS, decoded, reading, upright_rgb
 
@@ -75,7 +75,7 @@ def read_again(name: str, content: Callable[[], bytes], digest: bytes | None = N
     except FileNotFoundError:
         reason = "is gone"
     except Exception as error:  # archives, tables and file systems have errors of their own
-        reason = f"cannot be read ({getattr(error, 'strerror', None) or reason_of(error)})"
+        reason = f"cannot be read ({system_reason_of(error)})"
     raise UserError(
         f"{name}, which was there when the data were checked, {reason}; put it back as it was, or "
         "leave it out and start anew."

@@ -224,8 +224,7 @@ def _open(name: str, model_name: str, **options) -> tuple:
             model, preprocess = open_clip.create_model_from_pretrained(model_name, **options)
             return model, preprocess, open_clip.get_tokenizer(model_name)
     except Exception as error:  # open_clip and what it calls raise every kind
-        reason = reason_of(error).rstrip(".: ")
-        raise UserError(f"Cannot open scorer {name}: {reason}.") from error
+        raise UserError(f"Cannot open scorer {name}: {reason_of(error)}.") from error
 
 
 def _portable(name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from core import strict_weights
-from core.errors import UserError, reason_of
+from core.errors import UserError, system_reason_of
 
 if TYPE_CHECKING:
     import torch
@@ -87,9 +87,9 @@ class ImageEncoder(ABC):
 
     @classmethod
     def _unfit(cls, path: str, error: Exception) -> UserError:
-        reason = getattr(error, "strerror", None) or reason_of(error).rstrip(".: ")
         return UserError(
-            f"{cls.option}{path} does not hold {cls.holds} ({reason:.160}). {cls.way_out}"
+            f"{cls.option}{path} does not hold {cls.holds} ({system_reason_of(error):.160}). "
+            f"{cls.way_out}"
         )
 
 

@@ -44,8 +44,7 @@ def open_folder(folder: Path) -> tuple:
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers and what it calls raise every kind
-        reason = reason_of(error).rstrip(".: ")
-        raise UserError(f"Cannot open scorer {folder}: {reason}.") from error
+        raise UserError(f"Cannot open scorer {folder}: {reason_of(error)}.") from error
     length = clip.config.text_config.max_position_embeddings
     return _model(clip), _Preprocess(processor), _Tokenizer(tokenizer, length)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from core import hub
 from core.bounded_json import JSONFault, read
-from core.errors import UserError
+from core.errors import UserError, reason_of
 from core.inputs import CARD_BYTES, fault_of, is_file, is_folder, is_there, opened
 from core.model_files import check_files, picture_side
 from core.model_folder import settle
@@ -307,10 +307,9 @@ def _from_pretrained(model: str, **parts) -> "StableDiffusionPipeline":
                 f"There is no folder '{model}' here, and the hub cannot be reached to look for a "
                 "model of that name. Check the network, or give the path of a model folder."
             ) from error
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"'{model}' cannot be opened as a Stable Diffusion pipeline: {reason:.200} "
-            "Give another model, or write this one anew."
+            f"'{model}' cannot be opened as a Stable Diffusion pipeline: "
+            f"{reason_of(error):.200}. Give another model, or write this one anew."
         ) from error
     raise UserError(
         f"'{model}' is a {kind['_class_name']}. Give a StableDiffusionPipeline, such as "

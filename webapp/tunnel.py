@@ -20,7 +20,7 @@ from gradio import networking, tunneling
 from gradio.exceptions import ChecksumMismatchError
 
 from core.ending import at_end
-from core.errors import UserError
+from core.errors import UserError, reason_of, system_reason_of
 from core.terminal import say
 
 TIMEOUT_SECONDS = 30
@@ -113,9 +113,7 @@ class ShareLink:
         if isinstance(self._answer, str):
             secret = f" (password: {password})" if password else ""
             return f"Public link, {self._duration()}: {self._answer}{secret}"
-        reason = (
-            _first_line(self._answer) if self._answer else f"no answer in {timeout_seconds:g} s"
-        )
+        reason = reason_of(self._answer) if self._answer else f"no answer in {timeout_seconds:g} s"
         self.close()
         return NO_LINK.format(reason=reason.rstrip(" .:"))
 
@@ -229,13 +227,9 @@ def _network(error: Exception) -> str:
     if isinstance(error, httpx.HTTPStatusError):
         return f"status {error.response.status_code}"
     proxy = next((name for name in PROXIES if os.environ.get(name)), None)
-    return _first_line(error) + (f" (through the proxy of {proxy})" if proxy else "")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    return reason_of(error) + (f" (through the proxy of {proxy})" if proxy else "")
 
 
 def _disk(error: OSError) -> str:
     path = f" ({error.filename}; HF_HOME names another folder)" if error.filename else ""
-    return f"{error.strerror or _first_line(error)}{path}"
+    return f"{system_reason_of(error)}{path}"
