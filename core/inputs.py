@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from core.printable import quoted
 
+ROOT = Path(__file__).resolve().parent.parent  # the folder of this project
 KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from core import hub
 from core.errors import UserError, reason_of
-from core.inputs import is_file, is_folder
+from core.inputs import ROOT, is_file, is_folder
 from core.model_files import check_files
 from core.silence import silent_log
 from evaluation import transformers_clip
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from numpy import ndarray
     from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
 LOCAL_DIR = "local-dir:"
 BUNDLED = f"{LOCAL_DIR}{ROOT / 'bundled' / 'clip'}"
 VIT_B_16 = "ViT-B-16/openai"

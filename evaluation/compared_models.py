@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import UserError
-from core.inputs import is_folder
+from core.run_folder import base_of_run, checkpoints_in
 from core.terminal import complain
 from sampling.pipeline import is_model_folder, model_name, read_run
 from sampling.trained_weights import is_lora_folder
+from sampling.variants import Load, scaled_lora
 
 if TYPE_CHECKING:
     from sampling.generator import Generator
 
-ROOT = Path(__file__).resolve().parent.parent
 LORA_SCALES = 10
-Load = Callable[..., "Generator"]  # `Generator.load`, with device and dtype
 
 
 @dataclass(frozen=True)
@@ -75,23 +74,19 @@ def _models(
             generator.name, lambda: generator, generator.run.get("steps"), True, role
         )
     for scale in scales or ():
-        name = f"{model_name(model)} x {scale:g}"
-        opened = partial(load, model, name=name, lora_scale=scale)
+        name, opened = scaled_lora(model, scale, load)
         yield ComparedModel(name, opened, role=f"{role}-x{scale:g}")
 
 
 def _checkpoints(model: str, role: str, load: Load) -> Iterator[ComparedModel]:
     """A model's checkpoints, in the order of their steps, and its best/."""
     folder, name = Path(model), model_name(model)
-    found = {
-        int(place.name[11:]): place.name
-        for place in folder.glob("checkpoint-*") if place.is_dir() and place.name[11:].isdecimal()
-    }  # fmt: skip
+    found = checkpoints_in(folder)
     if not found:
         raise UserError(f"--checkpoints: {model} has no checkpoint-STEP folder. Leave it out.")
-    for step, place in sorted(found.items()):
-        opened = partial(load, model, name=f"{name}/{place}", checkpoint=place)
-        yield ComparedModel(f"{name}/{place}", opened, step, role=f"{role}-{place}")
+    for step, place in found.items():
+        opened = partial(load, model, name=f"{name}/{place.name}", checkpoint=place.name)
+        yield ComparedModel(f"{name}/{place.name}", opened, step, role=f"{role}-{place.name}")
     best = folder / "best"
     if best.is_dir():
         opened = partial(load, str(best), name=f"{name}/best")
@@ -104,12 +99,11 @@ def _base(model: str, base: str | None, load: Load) -> Generator | None:
     """The model to compare with, opened now."""
     if base:
         return None if base == "none" else load(base)
-    named = read_run(model).get("base_model")
+    named = base_of_run(read_run(model))
     if not named:
         return None
-    here = ROOT / named
     try:
-        return load(str(here) if is_folder(here) else named)
+        return load(named)
     except UserError as error:
         complain(f"note: compared with no base: {error}")
         return None

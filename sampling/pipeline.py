@@ -13,6 +13,7 @@ from core.model_files import check_files, picture_side
 from core.model_folder import settle
 from core.precision import cost_of_bf16, has_bf16
 from core.printable import printable, quoted
+from core.run_folder import base_of_run
 from core.terminal import complain
 from sampling.single_file import (
     SUFFIXES,
@@ -166,7 +167,7 @@ def picture_size(model: str) -> int | None:
     say. Those of a single file are beside it, or not here."""
     folder = layout_beside(model) if is_single_file(model) else Path(model)
     if is_lora_folder(model):
-        folder = Path(read_run(model).get("base_model") or "")
+        folder = Path(base_of_run(read_run(model)) or "")
     try:
         return picture_side(*(read(folder / part / "config.json") for part in ("unet", "vae")))
     except (OSError, ValueError):
@@ -210,7 +211,7 @@ def _best_dtype(device: str, unet_parameters: int) -> str:
 def _from_lora(folder: str, scale: float, checkpoint: str | None) -> "StableDiffusionPipeline":
     """The base model that run.json names, with the LoRA added into its weights."""
     run = read_run(folder)
-    base = run.get("base_model")
+    base = base_of_run(run)
     if not base:
         raise UserError(
             f"'{folder}' holds a LoRA, but no run.json that names its base model. Train it with "
@@ -227,7 +228,7 @@ def _from_lora(folder: str, scale: float, checkpoint: str | None) -> "StableDiff
 
 def _text_encoder_of_base(folder: str) -> "CLIPTextModel":
     """That of the base model that run.json names, for a folder without one."""
-    base = read_run(folder).get("base_model")
+    base = base_of_run(read_run(folder))
     if not base:
         raise UserError(
             f"'{folder}' has no text encoder, and no run.json that names a base model to take it "

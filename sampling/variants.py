@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import UserError
 from core.inputs import is_folder
+from core.run_folder import base_of_run, checkpoints_in
 from sampling.pipeline import is_model_folder, model_name, read_run
 from sampling.single_file import is_single_file
 from sampling.trained_weights import is_lora_folder
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from sampling.generator import Generator
     from sampling.image import Picture
 
-ROOT = Path(__file__).resolve().parent.parent
 MAX_MODELS = 100  # below a folder, to choose from
 MAX_CHECKPOINTS = 12  # to choose from; of more, the first, the last and some between
 USUAL_CHECKPOINTS = 3  # chosen until the visitor chooses
@@ -140,11 +140,8 @@ def _is_model(place: Path) -> bool:
 
 def base_of(run: dict, load: Load) -> LazyGenerator | None:
     """The model that run.json says this one was tuned from; None where it is not here."""
-    named = run.get("base_model")
-    if not named:
+    if not (base := base_of_run(run)):
         return None
-    here = ROOT / named
-    base = str(here) if is_folder(here) else named
     try:
         is_model_folder(base)
     except UserError:
@@ -155,11 +152,7 @@ def base_of(run: dict, load: Load) -> LazyGenerator | None:
 def checkpoints_of(model: str, load: Load) -> list[Variant]:
     """The checkpoints in a model folder, in the order of their steps, and its best/."""
     name, folder = model_name(model), Path(model)
-    places = (
-        place.name for place in folder.glob("checkpoint-*")
-        if place.is_dir() and place.name[11:].isdecimal()
-    )  # fmt: skip
-    places = spread(sorted(places, key=lambda place: int(place[11:])), MAX_CHECKPOINTS)
+    places = spread([path.name for path in checkpoints_in(folder).values()], MAX_CHECKPOINTS)
     usual = spread(places, USUAL_CHECKPOINTS)
     found = []
     for place in places:
@@ -178,10 +171,15 @@ def strengths_of(model: str, load: Load) -> list[Variant]:
     found = []
     for strength, usual in STRENGTHS.items():
         name = f"at {strength:.0%}".replace("%", " %")
-        drawn_by = f"{model_name(model)} x {strength:g}"
-        opened = partial(load, model, name=drawn_by, lora_scale=strength)
+        _, opened = scaled_lora(model, strength, load)
         found.append(Variant(name, TransientGenerator(name, opened), strength, usual))
     return found
+
+
+def scaled_lora(model: str, scale: float, load: Load) -> "tuple[str, Callable[[], Generator]]":
+    """The name of a LoRA that counts `scale` times, and what opens it."""
+    name = f"{model_name(model)} x {scale:g}"
+    return name, partial(load, model, name=name, lora_scale=scale)
 
 
 def spread(values: list, most: int) -> list:

@@ -21,6 +21,7 @@ from core.bounded_json import read
 from core.errors import UserError
 from core.files import mend, remove, replaced, vanish
 from core.model_folder import finish
+from core.run_folder import checkpoints_in
 from core.terminal import say
 
 MANIFEST = "manifest.json"
@@ -109,7 +110,7 @@ def find(output: Path, wanted: str | None, say: Callable[[str], None] = say) -> 
     `UserError` if a named one is missing or damaged, if 'latest' finds none, or if starting afresh
     would mix two runs.
     """
-    found = sorted(_all(output), key=_step, reverse=True)
+    found = list(reversed(checkpoints_in(output).values()))
     if wanted is None and found:
         raise UserError(
             f"{output} has checkpoints of an earlier run: go on with --resume_from_checkpoint "
@@ -187,7 +188,7 @@ def bytes_of(folder: Path) -> int:
 def prune(output: Path, limit: int | None) -> None:
     """Delete the oldest checkpoints beyond `limit`. Call it after a new one is safe."""
     if limit is not None:
-        for folder in sorted(_all(output), key=_step)[:-limit]:
+        for folder in list(checkpoints_in(output).values())[:-limit]:
             vanish(folder)
 
 
@@ -252,14 +253,6 @@ def put(saved: torch.Tensor, tensor: torch.Tensor) -> None:
 
         saved = distribute_tensor(saved.to(tensor.device), tensor.device_mesh, tensor.placements)
     tensor.data.copy_(saved)
-
-
-def _all(output: Path) -> list[Path]:
-    return [folder for folder in output.glob("checkpoint-*") if folder.name[11:].isdigit()]
-
-
-def _step(folder: Path) -> int:
-    return int(folder.name[11:])
 
 
 def _hashes(folder: Path, names=None) -> dict[str, dict]:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from core.chart import HEIGHT, WIDTH, Plot, figure, label, round_ticks
-from core.run_log import of_run
+from core.run_folder import of_run
 from core.statistics import MIN_PROMPTS
 from core.wording import amount
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+from core.run_folder import checkpoints_in
 from training.checkpoint import state_of
 
 RANK = 4
@@ -55,7 +56,7 @@ def _options_of_checkpoint(output: Path, wanted: str | None) -> dict:
     if wanted is None:
         return {}
     named = [place for place in (Path(wanted), output / wanted) if place.is_dir()]
-    for folder in named or sorted(output.glob("checkpoint-*")):
+    for folder in named or checkpoints_in(output).values():
         try:
             return dict(state_of(folder)["same"])
         except (OSError, ValueError, KeyError, TypeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.inputs import read_own
-from core.run_log import FILE, of_run, records_in
+from core.run_folder import FILE, of_run, records_in
 from sampling.variants import spread
 from webapp.ui.run_scores import number
 

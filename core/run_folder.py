@@ -1,13 +1,32 @@
-"""The lines of log.jsonl: what a run said of its steps, and of each look along the way."""
+"""The folder of a training run: its checkpoints, the lines of its log, the base that it names."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from core.bounded_json import JSONFault, loads
+from core.inputs import ROOT, is_there
 
 FILE = "log.jsonl"
+CHECKPOINT = re.compile(r"checkpoint-(\d+)", re.ASCII)
+
+
+def checkpoints_in(folder: str | Path) -> dict[int, Path]:
+    """Folders checkpoint-STEP of a run by their step, in the order of the steps."""
+    named = ((CHECKPOINT.fullmatch(path.name), path) for path in Path(folder).glob("checkpoint-*"))
+    return dict(sorted((int(match[1]), path) for match, path in named if match and path.is_dir()))
+
+
+def base_of_run(run: dict) -> str | None:
+    """The base model that a run.json names: a path from here or from the project's folder, or else
+    the hub's name of it. None where it names none."""
+    named = run.get("base_model")
+    if not named:
+        return None
+    return next((str(path) for path in (Path(named), ROOT / named) if is_there(path)), named)
 
 
 def records_in(lines: Iterable[str]) -> list[dict]:
