@@ -25,9 +25,10 @@ from PIL import Image, ImageOps
 from benchmarks.attributes import reconstructed, tensor
 from bundled.creatures import draw
 from core.errors import exit_with_sentence
+from core.images import perceptual_hash
 from evaluation.clip_score import BUNDLED, Scorer
 from evaluation.image_registration import reduced
-from evaluation.memorisation import ImageSignatures, Memorisation, memorisation, perceptual_hash
+from evaluation.memorisation import ImageSignatures, Memorisation, memorisation
 from evaluation.reference_images import read_pictures
 from evaluation.verdict import UNLIKELY
 

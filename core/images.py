@@ -133,6 +133,14 @@ def jpeg_of(image: Image.Image, max_side: int | None = None) -> bytes:
     return buffer.getvalue()
 
 
+def perceptual_hash(image: Image.Image) -> int:
+    """64 bits of a picture's low frequencies (pHash): few differ after a change of size or
+    quality. Unsigned."""
+    import imagehash
+
+    return int(str(imagehash.phash(image)), 16)
+
+
 def _in_8_bits(image: Image.Image) -> Image.Image:
     """One channel of integers or fractions as L, or LA where one number is transparent.
 

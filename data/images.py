@@ -141,14 +141,6 @@ def small(image: Image.Image) -> Image.Image:
     return image.reduce(max(1, min(image.size) // 128))
 
 
-def perceptual_hash(image: Image.Image) -> int:
-    """64 bits, signed, that hardly change with size and compression; equal ones look alike."""
-    import imagehash
-
-    bits = imagehash.phash(image).hash
-    return int.from_bytes(np.packbits(bits).tobytes(), "big", signed=True)
-
-
 def mean_colour(image: Image.Image) -> int:
     """0xRRGGBB."""
     red, green, blue = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))

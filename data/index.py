@@ -6,7 +6,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
@@ -54,7 +54,7 @@ class RowFacts:
     part: str = "train"  # the split in which the row was found, before any was drawn
     content: bytes | None = None  # SHA-256 of the file
     caption: bytes | None = None  # SHA-256 of the caption or captions
-    look: int | None = None  # perceptual hash, 64 bits, signed as SQLite's are
+    look: int | None = None  # perceptual hash, 64 bits
     tint: int = 0  # mean colour, 0xRRGGBB
     width: int = 0
     height: int = 0
@@ -109,6 +109,7 @@ class RowIndex:
         self._folder.cleanup()
 
     def add(self, row: int, facts: RowFacts, findings: Iterable[Finding] = ()) -> None:
+        facts = replace(facts, look=_signed(facts.look))
         values = (printable(v) if isinstance(v, str) else v for v in astuple(facts))
         self._db.execute(
             f"INSERT INTO rows VALUES (?{', ?' * len(fields(RowFacts))})", (row, *values)
@@ -196,6 +197,11 @@ def _more_like_it(count: int, places: list[str]) -> str:
         return ""
     named = ", ".join(shortened(place, PLACE_CHARACTERS) for place in places)
     return f" ({count:,} more like it: {named}{', ...' * (count > len(places))})"
+
+
+def _signed(bits: int | None) -> int | None:
+    """64 bits as SQLite has them: its integers are signed."""
+    return bits if bits is None or bits < 2**63 else bits - 2**64
 
 
 def _differing_bits(a: int, b: int) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from core.errors import UserError
-from core.images import jpeg_of
+from core.images import jpeg_of, perceptual_hash
 from core.inputs import fault_of
 from core.printable import is_blank, is_text, quoted
 from data.images import (
@@ -22,7 +22,6 @@ from data.images import (
     Unreadable,
     mean_colour,
     opened,
-    perceptual_hash,
     small,
 )
 from data.index import Finding, RowFacts, RowIndex

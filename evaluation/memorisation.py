@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy import ndarray
-    from PIL import Image
 
 SAME = 0.99  # likeness of the same picture, saved twice
 EXACT = 1e-4, 2  # feature distance and bits of the same picture, saved twice
@@ -103,13 +102,6 @@ class Memorisation:
     def _nearness(self, number: int) -> tuple:
         near = self.nearest[number]
         return not near.copy, -near.likeness, near.distance
-
-
-def perceptual_hash(image: Image.Image) -> int:
-    """64 bits of the low frequencies of a picture: few of them change with its size or quality."""
-    import imagehash
-
-    return int(str(imagehash.phash(image)), 16)
 
 
 def memorisation(looks: ImageSignatures, training: ImageSignatures) -> Memorisation:

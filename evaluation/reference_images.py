@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import UserError
+from core.images import perceptual_hash
 from data.images import read_again
 from data.index import RowIndex
 from data.rows import Row
@@ -17,7 +18,7 @@ from data.source import ReadOptions
 from data.sources import Source, open_source, pictures_alone
 from data.validate import examine, texts_of
 from evaluation.image_registration import reduced
-from evaluation.memorisation import ImageSignatures, perceptual_hash
+from evaluation.memorisation import ImageSignatures
 
 if TYPE_CHECKING:
     from numpy import ndarray

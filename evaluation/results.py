@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from core.images import jpeg_of
+from core.images import jpeg_of, perceptual_hash
 from evaluation.attribute_binding import first_colour, swapped, without_second
 from evaluation.fid import fid
 from evaluation.image_registration import is_blank, reduced
 from evaluation.judge_options import INCEPTION
 from evaluation.judge_results import differences, judged, measures_of
-from evaluation.memorisation import ImageSignatures, Memorisation, memorisation, perceptual_hash
+from evaluation.memorisation import ImageSignatures, Memorisation, memorisation
 from evaluation.mmd import KERNELS, MIN_PROMPTS, difference, distance, repeats
 from evaluation.reference_images import ReferenceImages
 from evaluation.scores import (

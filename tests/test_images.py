@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from core.html import data_uri
-from core.images import jpeg_of
+from core.images import jpeg_of, perceptual_hash
 from data.images import encoded
+from data.index import RowFacts, RowIndex
 
 SECRET = b"taken at home"
 
@@ -43,3 +44,19 @@ def test_a_prepared_picture_holds_its_pixels_alone(format):
 
 def test_a_jpeg_stands_in_the_address_of_an_image():
     assert data_uri(b"\xff\xd8\xff") == "data:image/jpeg;base64,/9j/"
+
+
+def test_the_hash_of_a_picture_is_64_bits_of_which_few_change_with_its_quality():
+    noise = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
+    image = Image.fromarray(noise).resize((256, 256), Image.Resampling.BICUBIC)
+    hashes = [perceptual_hash(each) for each in (image, Image.open(io.BytesIO(jpeg_of(image, 99))))]
+    assert all(0 <= each < 2**64 for each in hashes) and max(hashes) >= 2**63
+    assert (hashes[0] ^ hashes[1]).bit_count() <= 4
+
+
+@pytest.mark.parametrize("hash", [0, 2**63 - 1, 2**63, 2**64 - 1])
+def test_pictures_that_look_alike_are_found_whatever_their_highest_bit(hash):
+    with RowIndex() as index:
+        for row, look in enumerate((hash, hash ^ 1, hash ^ 0xFFFF0000FFFF), 1):
+            index.add(row, RowFacts(str(row), "a.png", "train", content=bytes([row]), look=look))
+        assert list(index.alike()) == [(1, 2)]

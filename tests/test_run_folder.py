@@ -13,8 +13,13 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path):
     assert checkpoints_in(tmp_path)[20] == tmp_path / "checkpoint-20"
 
 
-@pytest.mark.parametrize("name", ["checkpoint-rehearsal", "checkpoint-", "checkpoint-5.old",
-                                  "checkpoint-\N{SUPERSCRIPT TWO}", ".checkpoint-5.123"])  # fmt: skip
+NO_CHECKPOINTS = [
+    "checkpoint-rehearsal", "checkpoint-", "checkpoint-5.old", "checkpoint-\u00b2",
+    ".checkpoint-5.123",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_CHECKPOINTS)
 def test_a_folder_of_another_name_is_no_checkpoint(tmp_path, name):
     (tmp_path / name).mkdir()
     assert not checkpoints_in(tmp_path)
