@@ -87,8 +87,9 @@ def prompts_to_tell(differences: Sequence[float]) -> int | None:
     return max(MIN_PROMPTS, math.ceil(needed))
 
 
-def win_rate(differences: Sequence[float]) -> float:
-    """Share of differences above zero, 0..1; a tie is half a win. At least 1 difference."""
+def probability_of_superiority(differences: Sequence[float]) -> float:
+    """Share of paired differences above zero, 0..1, a tie being half a win: the win rate of scores.
+    That of votes, which has an interval of its own, leaves ties out. At least 1 difference."""
     return sum(0.5 if d == 0 else float(d > 0) for d in differences) / len(differences)
 
 

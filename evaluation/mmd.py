@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SAME = 1 - 1e-4  # cosine of a picture and itself, saved twice
 PART = 1024  # pictures compared at once
-MIN_PROMPTS = 8  # and training pictures: with fewer, the interval is a guess
+MIN_ITEMS = 8  # prompts, and training pictures; a comparison of scores takes 16 (core.statistics)
 CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0  # Jayasumana et al. 2024, section 4
 
 
@@ -64,7 +64,7 @@ def distance(kernel: str, made: ndarray, prompts: ndarray, reference: ndarray) -
 
     `prompts`, int N, says which pictures belong together: those of one prompt are alike. The
     interval is by leaving out one prompt, or training picture, after the other (jackknife): at
-    least MIN_PROMPTS of each.
+    least MIN_ITEMS of each.
     """
     value, without = _mmd(KERNELS[kernel], made, prompts, reference)
     return _estimate(value, without)
@@ -132,8 +132,8 @@ def _mmd(
 
     n, m = len(x), len(y)
     belongs = (prompts == np.unique(prompts)[:, None]).astype("float64")  # P,N
-    if min(len(belongs), m) < MIN_PROMPTS:
-        raise ValueError(f"a distance needs {MIN_PROMPTS} prompts and training pictures")
+    if min(len(belongs), m) < MIN_ITEMS:
+        raise ValueError(f"a distance needs {MIN_ITEMS} prompts and training pictures")
     x, y = x.astype("float64"), y.astype("float64")
     within_x, within_y, between = kernel(x, x), kernel(y, y), kernel(x, y)
     within_x[prompts[:, None] == prompts] = 0.0  # alike because of their prompt, or the same

@@ -13,7 +13,7 @@ from evaluation.image_registration import is_blank, reduced
 from evaluation.judge_options import INCEPTION
 from evaluation.judge_results import differences, judged, measures_of
 from evaluation.memorisation import ImageSignatures, Memorisation, memorisation
-from evaluation.mmd import KERNELS, MIN_PROMPTS, difference, distance, repeats
+from evaluation.mmd import KERNELS, MIN_ITEMS, difference, distance, repeats
 from evaluation.reference_images import ReferenceImages
 from evaluation.scores import (
     AgainstBase,
@@ -108,7 +108,7 @@ def result(
         number for number, prompt in enumerate(following.prompts)
         for each in prompt.shown if each.problem is None
     ])  # fmt: skip
-    several = min(len(np.unique(prompts)), len(reference.features)) >= MIN_PROMPTS
+    several = min(len(np.unique(prompts)), len(reference.features)) >= MIN_ITEMS
     return Result(
         following,
         keeping,
@@ -167,7 +167,7 @@ def against(
         return AgainstBase(model, base, following, keeping)
     pairs = twins(model.following, base.following)
     prompts = np.array([number for number, _, _ in pairs])
-    several = min(len(np.unique(prompts)), len(reference.features)) >= MIN_PROMPTS
+    several = min(len(np.unique(prompts)), len(reference.features)) >= MIN_ITEMS
     both = [np.stack([row[i].features for row in pairs]) for i in (1, 2)] if pairs else []
     likeness = {
         name: compare_styles(model.following, base.following, features.mean(0), judge)

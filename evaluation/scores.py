@@ -13,9 +13,9 @@ from core.statistics import (
     CANNOT_TELL,
     bootstrap_interval,
     can_give_interval,
+    probability_of_superiority,
     verdict,
     wilson_interval,
-    win_rate,
 )
 from evaluation.caption_match import exchanged, fit_any, margins
 from evaluation.judge_results import JudgeResults
@@ -191,7 +191,7 @@ class Comparison:
 
     @property
     def win_rate(self) -> float | None:
-        return win_rate(self.known) if self.known else None
+        return probability_of_superiority(self.known) if self.known else None
 
     @cached_property
     def is_no_following(self) -> bool:

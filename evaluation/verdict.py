@@ -9,8 +9,7 @@ from core.statistics import CANNOT_TELL, MIN_DIFFERENT, MIN_PROMPTS, prompts_to_
 from core.wording import amount
 from evaluation.judge_options import CSD, DINOV2
 from evaluation.memorisation import Memorisation
-from evaluation.mmd import MIN_PROMPTS as FEWEST
-from evaluation.mmd import Distance
+from evaluation.mmd import MIN_ITEMS, Distance
 from evaluation.number_format import signed
 from evaluation.prompts import TRAINING_CAPTIONS
 from evaluation.scores import AgainstBase, Comparison, Result, comparable, compare, half_of
@@ -174,7 +173,7 @@ def _by_judges(each: AgainstBase) -> Iterator[str]:
 
 def _distances(each: AgainstBase) -> str:
     if not each.distances:
-        return f"a distance needs {FEWEST} prompts and as many training pictures"
+        return f"a distance needs {MIN_ITEMS} prompts and as many training pictures"
     return _told(each.distances, each.following.confidence)
 
 
