@@ -20,10 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.captions import captions_of
-from core.ending import at_once, end_at_signals, keep_temporary_files_together
 from core.errors import UserError, exit_with_sentence, reason_of
-from core.inputs import is_folder
+from core.model_captions import captions_of
+from core.paths import is_folder
+from core.shutdown import at_once, end_at_signals, keep_temporary_files_together
 from core.terminal import say
 from sampling.generator import DEFAULT_MODEL, Generator
 from sampling.image import Picture

@@ -19,12 +19,12 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from core.captions import Captions, captions_of
 from core.errors import UserError, exit_with_sentence
-from core.inputs import is_folder
-from core.modules import module_if_here
+from core.formatting import amount
+from core.model_captions import Captions, captions_of
+from core.optional_modules import module_if_here
+from core.paths import is_folder
 from core.terminal import complain, say
-from core.wording import amount
 from evaluation import judge_options, reference_images, results
 from evaluation.clip_score import BUNDLED, VIT_B_16, Scorer, check_name
 from evaluation.compared_models import contenders_of

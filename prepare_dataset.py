@@ -21,14 +21,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from core.errors import UserError, exit_with_sentence
-from core.inputs import is_file, is_folder, is_there
+from core.paths import is_file, is_folder, is_there
 from core.terminal import complain, say
 from data.caption_tokens import resolution_of, token_counter
 from data.images import FORMATS, ImageFormat
 from data.index import RowIndex
 from data.report import LISTED, summary, write_report
 from data.source import ReadOptions
-from data.sources import Source, open_source, stamp
+from data.source_detection import Source, open_source, stamp
 from data.validate import examine
 from data.writer import MANIFEST, DatasetWriter, restore, unchanged
 from sampling.generator import DEFAULT_MODEL

@@ -27,7 +27,7 @@ import prepare_dataset
 from core.errors import exit_with_sentence
 from data.images import ImageFormat
 from data.index import RowIndex
-from data.sources import open_source
+from data.source_detection import open_source
 
 USUAL = ImageFormat()
 BAR = 0.85

@@ -9,7 +9,7 @@ from json.decoder import JSONDecodeError
 from pathlib import Path
 from typing import TextIO
 
-from core.inputs import read_bytes
+from core.paths import read_bytes
 
 DIGITS = 300  # of a number: as many as a float can hold
 DEPTH = 100  # lists and objects in each other

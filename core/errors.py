@@ -4,10 +4,9 @@ import sys
 from collections.abc import Callable
 
 from core.disk import NO_ROOM
-from core.shortage import OUT, shortage
+from core.resource_errors import OUT, shortage
 from core.signals import Terminated, ending_as_exceptions
-from core.streams import GONE, outlasting
-from core.terminal import complain
+from core.terminal import GONE, complain, outlasting
 
 SAVED_AND_STOPPED = 75  # exit code: not done, nothing lost, go on (EX_TEMPFAIL of sysexits.h)
 

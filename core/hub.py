@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from core.errors import UserError
-from core.inputs import is_there
+from core.paths import is_there
 
 if TYPE_CHECKING:
     from httpx2 import Client, Request, Response

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from core.inputs import opened
+from core.paths import opened
 
 JXL_CODESTREAM = b"\xff\x0a"
 JXL_CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from core.disk import exchange, held
 from core.errors import UserError
 from core.files import discard, flush, mend, remove, unwritable, vanish
-from core.layouts import KOHYA_FILE, LORA_FILE
+from core.tensor_names import KOHYA_FILE, LORA_FILE
 
 NEW, FORMER, NOW = ".new", ".former", ".now"
 # What makes a folder a LoRA's or a whole model's: where the new one has none, the old one's goes.

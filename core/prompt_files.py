@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core.bounded_json import JSONFault, loads
 from core.errors import UserError
-from core.inputs import TEXT_BYTES, fault_of, read_text
+from core.paths import TEXT_BYTES, fault_of, read_text
 from core.printable import is_blank
 
 MAX_ROWS = 100_000

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from core.bounded_json import JSONFault, loads
-from core.inputs import ROOT, is_there
+from core.paths import ROOT, is_there
 
 FILE = "log.jsonl"
 CHECKPOINT = re.compile(r"checkpoint-(\d+)", re.ASCII)

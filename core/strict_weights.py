@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import reason_of
-from core.inputs import opened
+from core.paths import opened
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from core.errors import UserError
 from core.files import temporary_folder
-from core.inputs import opened
+from core.paths import opened
 from data.folder_walk import NO_DATA
 from data.limits import FOLDERS_DEEP
 from data.rows import Row

@@ -7,8 +7,8 @@ from pathlib import Path
 from core.bounded_json import read
 from core.errors import UserError, reason_of
 from core.hub import find
-from core.inputs import is_folder
-from core.model_files import check_files, picture_side
+from core.model_check import check_files, picture_side
+from core.paths import is_folder
 from data.validate import CountTokens
 
 

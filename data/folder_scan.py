@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from core.inputs import is_file
+from core.paths import is_file
 from data import kohya
 from data.metadata_files import TABLES
 from data.sidecars import ImageDetector, Sidecars

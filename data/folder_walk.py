@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.errors import UserError
-from core.inputs import fault_of, is_folder, is_there
+from core.paths import fault_of, is_folder, is_there
 
 MANIFEST = ".prepared.json"  # of a data set that prepare_dataset.py wrote; hidden: it is no data
 NO_DATA = "__MACOSX"  # what a Mac adds to archives

@@ -10,7 +10,7 @@ from pathlib import Path
 from core.errors import UserError, reason_of
 from core.hub import find
 from core.image_formats import Unreadable
-from core.model_files import check_files
+from core.model_check import check_files
 from data.index import Finding
 from data.rows import (
     CAPTION_COLUMNS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from core import bounded_json, inputs, printable, prompt_files
+from core import bounded_json, paths, printable, prompt_files
 from core.limits import Limit
 
 PICTURE_BYTES = 2**30
@@ -35,11 +35,11 @@ DATA = (
     Limit("JSON file of ours or of a model, read whole", bounded_json.FILE_BYTES, "bytes",
           "refused"),
     Limit("archive: folders in each other", FOLDERS_DEEP, "levels", "refused"),
-    Limit("file of prompts", inputs.TEXT_BYTES, "bytes", "refused"),
+    Limit("file of prompts", paths.TEXT_BYTES, "bytes", "refused"),
     Limit("rows of a file of prompts", prompt_files.MAX_ROWS, "rows", "refused"),
     Limit("pictures that a file of prompts asks for", prompt_files.MAX_PICTURES, "pictures",
           "refused"),
-    Limit("model card", inputs.CARD_BYTES, "bytes", "not shown"),
+    Limit("model card", paths.CARD_BYTES, "bytes", "not shown"),
     Limit("line that a command prints, finding in a report", printable.LINE_CHARACTERS,
           "characters", "loses its middle"),
     Limit("value that a sentence quotes", printable.QUOTE_CHARACTERS, "characters",

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from core.errors import UserError
-from core.inputs import is_folder
+from core.paths import is_folder
 from data import coco, kohya
 from data.csv_tables import TableEntry, csv_rows
 from data.folder_walk import files_below

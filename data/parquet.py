@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 
 from core.errors import UserError, reason_of
-from core.inputs import fault_of, opened
+from core.paths import fault_of, opened
 from data.csv_tables import TableEntry
 from data.folder_walk import files_below
 from data.hub_datasets import IMAGE_COLUMNS, bytes_of, known_columns, no_pictures

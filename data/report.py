@@ -9,8 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from core.chart import svg_text
+from core.formatting import amount
 from core.html import data_uri, page_head, write_page
-from core.wording import amount
 from data.index import RowIndex
 
 LISTED = 1_000  # faults, and as many warnings, on the page

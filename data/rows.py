@@ -12,7 +12,7 @@ from pathlib import Path
 
 from core.bounded_json import BrokenJSON, JSONFault, Scanner, loads
 from core.errors import UserError
-from core.inputs import NotReadable, read_bytes
+from core.paths import NotReadable, read_bytes
 from core.printable import is_text, quoted
 from data.csv_tables import TableEntry
 from data.limits import PICTURE_BYTES, ROW_CHARACTERS

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from core.bounded_json import JSONFault, loads
 from core.image_formats import is_picture
-from core.inputs import fault_of, read_bytes, size
+from core.paths import fault_of, read_bytes, size
 from data.index import Finding
 from data.limits import CAPTION_BYTES, CAPTION_CHARACTERS
 from data.rows import CAPTION_COLUMNS, NAMES_SHOWN, PICTURE_SUFFIXES, USUAL_SUFFIXES

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from core.errors import UserError
-from core.inputs import fault_of, opened
+from core.paths import fault_of, opened
 from data.limits import ROW_CHARACTERS
 
 MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}

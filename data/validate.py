@@ -13,7 +13,7 @@ from itertools import islice
 
 from core.errors import UserError
 from core.images import jpeg_of, perceptual_hash
-from core.inputs import fault_of
+from core.paths import fault_of
 from core.printable import is_blank, is_text, quoted
 from data.images import (
     ImageFile,

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from core.errors import UserError, reason_of
-from core.inputs import opened, size
+from core.paths import opened, size
 from data.archives import BROKEN, members
 from data.index import Finding
 from data.limits import CAPTION_BYTES, PICTURE_BYTES

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from core import hub
 from core.errors import UserError, reason_of
-from core.inputs import ROOT, is_file, is_folder
-from core.model_files import check_files
-from core.silence import silent_log
+from core.model_check import check_files
+from core.paths import ROOT, is_file, is_folder
+from core.terminal import silent_log
 from evaluation import transformers_clip
 
 if TYPE_CHECKING:

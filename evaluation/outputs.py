@@ -9,7 +9,7 @@ from pathlib import Path
 
 from core.errors import UserError
 from core.files import replaced
-from core.inputs import is_folder
+from core.paths import is_folder
 
 DRAWING = (  # options that say what is drawn, and how
     "model", "checkpoints", "lora_scale", "prompts", "keep_prompts", "images_per_prompt", "seed",

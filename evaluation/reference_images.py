@@ -15,7 +15,7 @@ from data.images import read_again
 from data.index import RowIndex
 from data.rows import Row
 from data.source import ReadOptions
-from data.sources import Source, open_source, pictures_alone
+from data.source_detection import Source, open_source, pictures_alone
 from data.validate import examine, texts_of
 from evaluation.image_registration import reduced
 from evaluation.memorisation import ImageSignatures

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import UserError, reason_of
-from core.model_files import check_files
+from core.model_check import check_files
 from evaluation.transformers_folder import CONFIG_FILE as CONFIG_FILE
 from evaluation.transformers_folder import WEIGHTS, check_kind, open_whole
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core import bounded_json
-from core.inputs import is_file
-from core.silence import silent_log
+from core.paths import is_file
+from core.terminal import silent_log
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

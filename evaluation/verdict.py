@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from core.formatting import amount
 from core.statistics import CANNOT_TELL, MIN_DIFFERENT, MIN_PROMPTS, prompts_to_tell
-from core.wording import amount
 from evaluation.judge_options import CSD, DINOV2
 from evaluation.memorisation import Memorisation
 from evaluation.mmd import MIN_ITEMS, Distance

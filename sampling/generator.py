@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from core.errors import UserError
-from core.shortage import OUT, is_out_of_memory
+from core.resource_errors import OUT, is_out_of_memory
 from sampling.image import Picture
 from sampling.pipeline import model_name, open_pipeline, read_run
 from sampling.preview import Preview

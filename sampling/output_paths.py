@@ -5,7 +5,7 @@ from pathlib import Path
 
 from core.errors import UserError
 from core.files import mend
-from core.inputs import is_folder
+from core.paths import is_folder
 from sampling.image import Picture
 
 

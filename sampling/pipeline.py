@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from core import hub
 from core.bounded_json import JSONFault, read
 from core.errors import UserError, reason_of
-from core.inputs import CARD_BYTES, fault_of, is_file, is_folder, is_there, opened
-from core.model_files import check_files, picture_side
+from core.model_check import check_files, picture_side
 from core.model_folder import settle
+from core.paths import CARD_BYTES, fault_of, is_file, is_folder, is_there, opened
 from core.precision import cost_of_bf16, has_bf16
 from core.printable import printable, quoted
 from core.run_folder import base_of_run

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import UserError, reason_of
-from core.inputs import is_file
-from core.layouts import KOHYA_FILE, LORA_FILE, own_name
-from core.model_files import check_files
+from core.model_check import check_files
+from core.paths import is_file
+from core.tensor_names import KOHYA_FILE, LORA_FILE, own_name
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline

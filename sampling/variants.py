@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import UserError
-from core.inputs import is_folder
+from core.paths import is_folder
 from core.run_folder import base_of_run, checkpoints_in
 from sampling.pipeline import is_model_folder, model_name, read_run
 from sampling.single_file import is_single_file

@@ -65,7 +65,7 @@ def of_prompts(folder: Path, content: bytes, name: str) -> None:
 
 def of_model(folder: Path, content: bytes, name: str) -> None:
     """Everything that is read of a model folder before its weights are."""
-    from core.model_files import check_files
+    from core.model_check import check_files
     from data.caption_tokens import resolution_of
     from sampling.pipeline import picture_size, read_card, read_run
     from sampling.preview import Preview

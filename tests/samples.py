@@ -8,7 +8,7 @@ from PIL import Image
 
 from data.index import RowIndex
 from data.source import ReadOptions
-from data.sources import open_source
+from data.source_detection import open_source
 from data.validate import examine, uncounted
 
 

@@ -44,7 +44,7 @@ from core.images import upright_rgb
 from data import coco, csv_tables, rows, text_files, validate
 from data.caption_tokens import resolution_of
 from data.folder_walk import files_below
-from data.sources import pictures_alone
+from data.source_detection import pictures_alone
 from evaluation.fid import Inception
 from evaluation.prompts import read_prompts
 from sampling.pipeline import open_pipeline

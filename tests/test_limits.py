@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core import bounded_json, inputs, printable, prompt_files
-from core.inputs import size
+from core import bounded_json, paths, printable, prompt_files
+from core.paths import size
 from data import archives, csv_tables, limits, rows, sidecars, validate
 from webapp import limits as app
 
@@ -47,8 +47,8 @@ def test_the_table_of_the_app_holds_every_bound_that_is_kept():
 
 
 def test_the_table_holds_every_bound_that_is_kept():
-    kept = {limits.PICTURE_BYTES, limits.PICTURE_PIXELS, limits.COLUMNS, inputs.TEXT_BYTES,
-            archives.FOLDERS_DEEP, inputs.CARD_BYTES, rows.ROW_CHARACTERS,
+    kept = {limits.PICTURE_BYTES, limits.PICTURE_PIXELS, limits.COLUMNS, paths.TEXT_BYTES,
+            archives.FOLDERS_DEEP, paths.CARD_BYTES, rows.ROW_CHARACTERS,
             validate.CAPTION_CHARACTERS, sidecars.CAPTION_BYTES, validate.CAPTIONS,
             csv_tables.CELL_CHARACTERS, bounded_json.DIGITS, bounded_json.DEPTH,
             bounded_json.FILE_BYTES, printable.LINE_CHARACTERS, prompt_files.MAX_ROWS,

@@ -12,7 +12,7 @@ from runs import config_for, prepared
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from core.layouts import KOHYA_FILE, LORA_FILE, kohya_layer
+from core.tensor_names import KOHYA_FILE, LORA_FILE, kohya_layer
 from sampling.pipeline import open_pipeline
 from training import checkpoint
 from training.loop import train

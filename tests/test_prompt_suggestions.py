@@ -15,7 +15,7 @@ from test_app import in_browser, open_page
 import app
 import metrics
 import train_text_to_image
-from core.captions import NOTHING, Captions, captions_of, words_of
+from core.model_captions import NOTHING, Captions, captions_of, words_of
 from evaluation.prompts import CREATURES
 from sampling.pipeline import title_of
 from sampling.request import MAX_PROMPT_CHARACTERS

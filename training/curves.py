@@ -10,9 +10,9 @@ from itertools import pairwise
 import numpy as np
 
 from core.chart import HEIGHT, WIDTH, Plot, figure, label, round_ticks
+from core.formatting import amount
 from core.run_folder import of_run
 from core.statistics import MIN_PROMPTS
-from core.wording import amount
 
 RISE = 0.1  # of its fall: by so much the held-out loss has to rise again to be called a rise
 PLACES = 300  # along a curve: more of them cannot be told apart

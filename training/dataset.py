@@ -17,14 +17,14 @@ import torch
 from PIL import Image
 
 from core.errors import UserError
-from core.inputs import is_folder
+from core.paths import is_folder
 from data import hub_datasets
 from data.caption_tokens import resolution_of, token_counter
 from data.images import read_again
 from data.index import Finding, RowIndex
 from data.rows import UNNAMED, Row
 from data.source import ReadOptions
-from data.sources import Source, open_source, pictures_alone
+from data.source_detection import Source, open_source, pictures_alone
 from data.validate import CountTokens, examine, texts_of, uncounted
 
 FAULTS_SHOWN = 10

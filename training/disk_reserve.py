@@ -9,7 +9,7 @@ from pathlib import Path
 from core.disk import ReservedSpace
 from core.errors import UserError
 from core.files import NotWritable
-from core.wording import size
+from core.formatting import size
 
 ROUNDING = 2**20  # bytes: files take whole blocks, and folders take some too
 

@@ -25,7 +25,7 @@ from core.bounded_json import loads
 from core.disk import NO_ROOM, allocate, lock
 from core.errors import UserError
 from core.files import discard, flush, mend, unwritable
-from core.wording import size
+from core.formatting import size
 
 KINDS = {torch.uint8: "U8", torch.float16: "F16"}  # as safetensors calls them
 MAX_HEADER_BYTES = 2**20

@@ -12,7 +12,7 @@ from core import hub
 from core.errors import UserError, reason_of
 from core.files import NotWritable, replaced, unwritable, vanish
 from core.images import jpeg_of
-from core.inputs import TEXT_BYTES, is_there, read_text
+from core.paths import TEXT_BYTES, is_there, read_text
 from training.model import captions_beside
 from training.model_card import model_card
 from training.report import HardExample, records_of, write_report

@@ -14,8 +14,8 @@ import psutil
 import torch
 
 from core.errors import UserError
+from core.formatting import amount, size
 from core.precision import fastest_precision
-from core.wording import amount, size
 from training.memory import BaseModel, MemoryNeeds, UnknownMemory
 from training.model import DTYPES
 from training.option_warnings import IN_BACKWARD

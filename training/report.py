@@ -11,11 +11,11 @@ from pathlib import Path
 from textwrap import shorten
 
 from core.chart import figure, label
+from core.formatting import amount
 from core.html import STYLE as PAGE_STYLE
 from core.html import data_uri, page_head, write_page
 from core.images import jpeg_of
 from core.run_folder import records_in
-from core.wording import amount
 from data.images import Unreadable, opened
 from training.config import Config
 from training.curves import STYLE as CURVES_STYLE

@@ -19,7 +19,7 @@ from core.errors import UserError
 from core.files import mend
 from data.folder_walk import files_below
 from data.rows import PICTURE_SUFFIXES
-from data.sources import pictures_alone
+from data.source_detection import pictures_alone
 from training.dataset import CaptionedImages
 from training.latents import Batch, Latents, encode_once, side_of
 from training.model import DTYPES

@@ -11,8 +11,8 @@ from peft import LoraConfig
 from torch.distributed.device_mesh import init_device_mesh
 
 from core.errors import UserError, reason_of
-from core.layouts import KOHYA_FILE, LORA_FILE, hub_name
 from core.model_folder import replaced_model
+from core.tensor_names import KOHYA_FILE, LORA_FILE, hub_name
 from training.checkpoint import OPTIMIZER, Files, gathered, load, local
 from training.cpu_speed import speed_up
 from training.ema import Ema

@@ -19,7 +19,7 @@ from PIL import Image
 from core.bounded_json import loads
 from core.errors import UserError
 from core.files import NotWritable, mend
-from core.inputs import opened, read_bytes
+from core.paths import opened, read_bytes
 from sampling.image import Picture
 from sampling.image_metadata import request_of
 from sampling.output_paths import free_path

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from core.errors import UserError
-from core.inputs import size
+from core.paths import size
 from sampling.image import Picture
 from sampling.init_image import MAX_INIT_BYTES, MAX_LOOKED_AT, InitImage, TooManyPictures
 from sampling.request import Cancelled, Request, with_seeds

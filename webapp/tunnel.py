@@ -19,8 +19,8 @@ import httpx
 from gradio import networking, tunneling
 from gradio.exceptions import ChecksumMismatchError
 
-from core.ending import at_end
 from core.errors import UserError, reason_of, system_reason_of
+from core.shutdown import at_end
 from core.terminal import say
 
 TIMEOUT_SECONDS = 30

@@ -14,7 +14,7 @@ from PIL import Image
 from core.errors import UserError
 from core.html import data_uri
 from core.images import jpeg_of
-from core.inputs import read_bytes
+from core.paths import read_bytes
 from sampling.image_metadata import request_of
 from sampling.request import BOUNDS, Request
 from webapp.ui import strings

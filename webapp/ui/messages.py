@@ -6,10 +6,10 @@ import re
 import time
 from pathlib import Path
 
+from core.formatting import scorer_of
 from core.html import data_uri
 from core.images import jpeg_of
 from core.printable import printable
-from core.wording import scorer_of
 from sampling.request import Request
 from webapp.ui import strings
 from webapp.ui.permalink import link_to

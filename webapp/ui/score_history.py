@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.inputs import read_own
+from core.paths import read_own
 from core.run_folder import FILE, of_run, records_in
 from sampling.variants import spread
 from webapp.ui.run_scores import number

@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 
 from core.chart import curve
+from core.formatting import scorer_of
 from core.printable import printable
-from core.wording import scorer_of
 from webapp.report_routes import reports_in
 from webapp.ui import strings
 from webapp.ui.run_scores import interval, measured, number, sentences, share, text

@@ -16,7 +16,7 @@ from PIL import Image
 from core.errors import UserError
 from core.html import data_uri
 from core.images import jpeg_of
-from core.inputs import CARD_BYTES, read_own
+from core.paths import CARD_BYTES, read_own
 from core.printable import printable
 from webapp.ui import strings
 from webapp.ui.examples import Example, example_of

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from core.errors import UserError
-from core.inputs import fault_of, is_file, is_folder, is_there, opened
+from core.paths import fault_of, is_file, is_folder, is_there, opened
 from data import hub_datasets
 from data.archives import open_archive
 from data.folder_scan import ARCHIVES, survey

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from safetensors import SafetensorError
 
-from core.wording import size
+from core.formatting import size
 
 OUT = "ran out of memory"  # what our own sentences say of it
 # Of torch's and numpy's allocators, of maps of files (Rust, C), of threads that get no stack.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.bounded_json import FILE_BYTES, JSONFault, check_bounds
 from core.errors import UserError
-from core.inputs import fault_of, read_bytes, special_kind
+from core.paths import fault_of, read_bytes, special_kind
 
 SIDES = (8, 8192)  # pixels of what a model can draw
 
