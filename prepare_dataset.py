@@ -21,9 +21,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from core.errors import UserError, exit_with_sentence
+from core.model_check import resolution_of
 from core.paths import is_file, is_folder, is_there
 from core.terminal import complain, say
-from data.caption_tokens import resolution_of, token_counter
+from data.captions import token_counter
 from data.images import FORMATS, ImageFormat
 from data.index import RowIndex
 from data.report import LISTED, summary, write_report

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.bounded_json import FILE_BYTES, JSONFault, check_bounds
+from core.bounded_json import FILE_BYTES, JSONFault, check_bounds, read
 from core.errors import UserError
-from core.paths import fault_of, read_bytes, special_kind
+from core.paths import fault_of, is_folder, read_bytes, special_kind
 
 SIDES = (8, 8192)  # pixels of what a model can draw
 
@@ -45,3 +45,22 @@ def picture_side(unet: object, vae: object) -> int | None:
         return None
     side = latents * 2**halvings
     return side if SIDES[0] <= side <= SIDES[1] else None
+
+
+def resolution_of(model: str, revision: str | None = None) -> int | None:
+    """Pixels a side of what a model folder or hub id draws, and so of what it learns from; None
+    where its configs cannot be had or do not say."""
+    try:
+        return picture_side(*(_config(model, part, revision) for part in ("unet", "vae")))
+    except (OSError, ValueError):
+        return None
+
+
+def _config(model: str, part: str, revision: str | None) -> object:
+    """The config of a part of a model, here or on the hub."""
+    from huggingface_hub import hf_hub_download
+
+    path = Path(model) / part / "config.json"
+    if not is_folder(model):
+        path = hf_hub_download(model, "config.json", subfolder=part, revision=revision)
+    return read(path)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from core.bounded_json import JSONFault, Scanner, loads
 from core.errors import UserError
-from data.csv_tables import TableEntry
 from data.index import Finding
 from data.limits import CAPTIONS, ROW_CHARACTERS
+from data.rows import TableEntry
 from data.text_files import opened_text, undecodable
 
 LISTS = {"images", "annotations"}

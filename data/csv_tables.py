@@ -1,29 +1,19 @@
-"""Tables in CSV; and what a table of any form says in one place."""
+"""Tables in CSV, read a row at a time."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 from core.errors import UserError
 from data.limits import CELL_CHARACTERS, COLUMNS, ROW_CHARACTERS
+from data.rows import TableEntry
 from data.text_files import lines, undecodable
 
 SPARE = "\0spare"  # csv's name for cells beyond the header's last
 QUOTE_OPEN = "nor what follows; is a double quote left open?"
-
-
-@dataclass(frozen=True)
-class TableEntry:
-    """What a table says in one place, not yet understood: its fields, or why it has none."""
-
-    where: str
-    fields: dict
-    fault: str | None = None
-    breaks_off: bool = False  # the table does, here: what follows is not known
 
 
 def csv_rows(path: Path, encoding: str = "utf-8") -> Iterator[TableEntry]:

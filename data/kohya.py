@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from core.printable import quoted
-from data.csv_tables import TableEntry
 from data.index import Finding
-from data.rows import LOOKED_AT, catalogue
+from data.json_tables import catalogue
+from data.rows import LOOKED_AT, TableEntry
 
 FOLDER = re.compile(r"(\d{1,3})_(\S.*)")
 NAMED = 5  # folders in a sentence

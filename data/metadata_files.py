@@ -11,10 +11,11 @@ from pathlib import Path
 from core.errors import UserError
 from core.paths import is_folder
 from data import coco, kohya
-from data.csv_tables import TableEntry, csv_rows
+from data.csv_tables import csv_rows
 from data.folder_walk import files_below
 from data.index import Finding
-from data.rows import CAPTION_COLUMNS, LOOKED_AT, Row, caption_guess, catalogue, json_lines, rows_of
+from data.json_tables import catalogue, json_lines
+from data.rows import CAPTION_COLUMNS, LOOKED_AT, Row, TableEntry, caption_guess, rows_of
 from data.source import ReadOptions, Source
 from data.splits import held_out_folders
 from data.text_files import count_lines, opened_text

@@ -12,11 +12,10 @@ from threading import Lock
 
 from core.errors import UserError, reason_of
 from core.paths import fault_of, opened
-from data.csv_tables import TableEntry
 from data.folder_walk import files_below
 from data.hub_datasets import IMAGE_COLUMNS, bytes_of, known_columns, no_pictures
 from data.index import Finding
-from data.rows import LOOKED_AT, PICTURE_COLUMNS, UNNAMED, Row, caption_guess, rows_of
+from data.rows import LOOKED_AT, PICTURE_COLUMNS, UNNAMED, Row, TableEntry, caption_guess, rows_of
 from data.source import ReadOptions, Source
 from data.splits import held_out_folders, parted, unread
 

@@ -1,8 +1,7 @@
-"""Rows as users write them: JSON lines, CSV, JSON catalogues. Read one at a time, never all."""
+"""Rows of a data set: from the entries of a table, whatever its format, to captioned pictures."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,13 +9,10 @@ from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 
-from core.bounded_json import BrokenJSON, JSONFault, Scanner, loads
 from core.errors import UserError
 from core.paths import NotReadable, read_bytes
 from core.printable import is_text, quoted
-from data.csv_tables import TableEntry
-from data.limits import PICTURE_BYTES, ROW_CHARACTERS
-from data.text_files import lines, opened_text, undecodable
+from data.limits import PICTURE_BYTES
 
 # What columns are called, the usual name first.
 PICTURE_COLUMNS = ("file_name", "image_path", "image", "filename", "path", "file", "image_id")
@@ -34,6 +30,16 @@ NAMES_SHOWN, NAME_SHOWN = 20, 40  # columns in a sentence, and characters of eac
 
 
 @dataclass(frozen=True)
+class TableEntry:
+    """What a table says in one place, not yet understood: its fields, or why it has none."""
+
+    where: str
+    fields: dict
+    fault: str | None = None
+    breaks_off: bool = False  # the table does, here: what follows is not known
+
+
+@dataclass(frozen=True)
 class Row:
     """One captioned picture as the user wrote it; its content is read when it is wanted."""
 
@@ -44,84 +50,6 @@ class Row:
     fault: str | None = None  # what is wrong with the row itself, before its picture is looked at
     split: str = "train"  # or "test"
     breaks_off: bool = False  # its table does, here: what follows is not known
-
-
-def json_lines(path: Path, encoding: str = "utf-8") -> Iterator[TableEntry]:
-    """An entry for each line that is not blank."""
-    for number, line in enumerate(lines(path, encoding), 1):
-        if not line.strip():
-            continue
-        where = f"{path.name}, row {number}"
-        if fault := undecodable(line, encoding):
-            yield TableEntry(where, {}, fault)
-            continue
-        try:
-            fields = loads(line.strip(), ROW_CHARACTERS)
-        except JSONFault as error:
-            yield _broken_line(where, number, line, str(error))
-            continue
-        fault = None if isinstance(fields, dict) else f"line {number} is not a JSON object"
-        yield TableEntry(where, fields if fault is None else {}, fault)
-
-
-def _broken_line(where: str, number: int, line: str, reason: str) -> TableEntry:
-    """A last line without an end is what is left of a longer file."""
-    reason = reason.replace("is no JSON", "is not a JSON object").replace("line 1 ", "")
-    breaks_off = len(line) <= ROW_CHARACTERS and line[-1] not in "\r\n"
-    advice = "the file breaks off here: fetch it whole, or delete the line"
-    advice = advice if breaks_off else "mend or delete the line"
-    return TableEntry(where, {}, f"line {number} {reason}; {advice}", breaks_off)
-
-
-def catalogue(path: Path, encoding: str = "utf-8") -> Iterator[TableEntry]:
-    """Entries of a JSON file: a list of objects, or an object of objects, texts or lists of them.
-
-    Where the entries are named, as in {"dress-7": {...}}, the name stands for a missing picture.
-    Where the file breaks off, the last entry says so. Raises `UserError` for what is no JSON.
-    """
-    with opened_text(path, encoding) as file:
-        document = Scanner(file)
-        try:
-            if document.peek() == "[":
-                for number, _ in enumerate(document.elements(), 1):
-                    yield _entry(f"{path.name}, entry {number}", document, encoding)
-            elif document.peek() == "{":
-                for name in document.names():
-                    yield from _named(path.name, name, document, encoding)
-            else:
-                raise UserError(f"{path} is neither a list nor an object of entries in JSON.")
-            document.end()
-        except BrokenJSON as error:
-            fault = f"{error}; mend the file, what follows cannot be read"
-            yield TableEntry(path.name, {}, fault, breaks_off=True)
-
-
-def _named(file: str, name: str, document: Scanner, encoding: str) -> Iterator[TableEntry]:
-    """What stands under a name: an entry, a caption, or a list of entries."""
-    if document.peek() == "[":
-        for number, _ in enumerate(document.elements(), 1):
-            yield _entry(f"{file}, {quoted(name)} entry {number}", document, encoding)
-        return
-    is_caption = document.peek() == '"'
-    entry = _entry(f"{file}, entry {quoted(name)}", document, encoding, is_caption)
-    yield TableEntry(entry.where, {"image_id": name, **entry.fields}, entry.fault)
-
-
-def _entry(where: str, document: Scanner, encoding: str, is_caption: bool = False) -> TableEntry:
-    """The next value of the document: fields, or a caption alone."""
-    try:
-        value = document.value()
-    except BrokenJSON:
-        raise
-    except JSONFault as error:
-        return TableEntry(where, {}, f"{error}; mend it or delete the entry")
-    if fault := undecodable(document.raw, encoding):
-        return TableEntry(where, {}, fault)
-    if is_caption:
-        return TableEntry(where, {"text": value})
-    if isinstance(value, dict):
-        return TableEntry(where, value)
-    return TableEntry(where, {}, f"is {json.dumps(value)[:40]} and not an object of fields")
 
 
 def rows_of(

@@ -13,9 +13,8 @@ from core.errors import UserError
 from core.paths import fault_of, is_file, is_folder, is_there, opened
 from data import hub_datasets
 from data.archives import open_archive
-from data.folder_scan import ARCHIVES, survey
+from data.folder_layouts import ARCHIVES, LAYOUTS, DetectedLayout, not_read, survey
 from data.folder_walk import entries_below, files_below, folders_in
-from data.layouts import LAYOUTS, DetectedLayout, not_read
 from data.metadata_files import TABLES, open_image_folder, open_table
 from data.parquet import open_parquet
 from data.rows import Row, content_of

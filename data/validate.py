@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,9 @@ from itertools import islice
 from core.errors import UserError
 from core.images import jpeg_of, perceptual_hash
 from core.paths import fault_of
-from core.printable import is_blank, is_text, quoted
+from core.printable import printable, quoted
+from data.captions import CountTokens, caption_fault, texts_of, uncounted
+from data.folder_walk import entries_below
 from data.images import (
     ImageFile,
     ImageFormat,
@@ -25,28 +26,19 @@ from data.images import (
     small,
 )
 from data.index import Finding, RowFacts, RowIndex
-from data.limits import CAPTION_CHARACTERS, CAPTIONS
-from data.rows import Row
+from data.rows import PICTURE_SUFFIXES, Row
+from data.sidecars import TEXT_SUFFIXES
 from data.source import Source
-from data.unread_files import note_folders_that_sound_held_out, note_loose_files
+from data.splits import SPLITS
 
-NUMBER = re.compile(r"[+-]?+(\d++(\.\d*+)?+|\.\d++)(e[+-]?\d++)?+", re.IGNORECASE)
-NO_CAPTION = {"na", "n/a", "nan", "null", "none", "nil", "-", "?"}
 MIN_SIDE = 8  # pixels: what is smaller is one latent, a colour
 MAX_LOST = 0.5  # share of a picture that a square crop may cut off without a word
 THUMBNAILS, THUMBNAIL_SIDE = 2_000, 112
 PLACES_NAMED = 4
 BATCH = 64
 
-# Token counts and the words that are not read, of each text.
-CountTokens = Callable[[list[str]], list[tuple[int, str]]]
 # Takes a row that can be learned from, its number, its split and its prepared picture.
 Keep = Callable[[Row, int, str, ImageFile], None]
-
-
-def uncounted(texts: list[str]) -> list[tuple[int, str]]:
-    """Where no tokenizer is known: no tokens, and nothing that is not read."""
-    return [(0, "")] * len(texts)
 
 
 @dataclass(frozen=True)
@@ -216,34 +208,6 @@ def split_of(row: Row, digest: bytes, held_out: float) -> str:
     return "test" if chosen else row.split
 
 
-def caption_fault(caption: object) -> str | None:
-    """What is wrong with a caption, or with one of several; None where nothing is."""
-    texts = caption if isinstance(caption, list | tuple) else [caption]
-    if caption is None or not texts:
-        return "has no caption; write one or delete the row"
-    if len(texts) > CAPTIONS:
-        return f"has more than {CAPTIONS:,} captions; leave some out"
-    for text in texts:
-        if not isinstance(text, str):
-            return f"the caption {quoted(caption)} is not a text; put it in words"
-        if is_blank(text):
-            return "the caption is blank; write one or delete the row"
-        if not is_text(text):
-            return f"the caption {quoted(text)} holds what is no character; type it anew"
-        if text.strip().lower() in NO_CAPTION:
-            return f"the caption {quoted(text)} stands for none; write one or delete the row"
-        if NUMBER.fullmatch(text.strip()):
-            return f"the caption {quoted(text)} is a number; put it in words"
-        if len(text) > CAPTION_CHARACTERS:
-            return f"the caption has {len(text):,} characters; leave at most {CAPTION_CHARACTERS:,}"
-    return None
-
-
-def texts_of(caption: object) -> tuple[str, ...]:
-    """The one text of a caption, or the several from which each step picks one."""
-    return (caption,) if isinstance(caption, str) else tuple(caption)
-
-
 def _oddities(picture: SourceImage, resolution: int | None) -> Iterator[tuple[str, bool]]:
     """What is strange about a picture, as a sentence and whether it is a fault."""
     (width, height), written_side = picture.size, min(picture.rgb.size)
@@ -266,6 +230,45 @@ def _oddities(picture: SourceImage, resolution: int | None) -> Iterator[tuple[st
         yield picture.note, False
     if picture.frames > 1:
         yield f"the picture moves: the first of its {picture.frames} frames is used", False
+
+
+def note_loose_files(source: Source, ledger: RowIndex) -> None:
+    """Pictures that no row names, and caption files without a picture."""
+    next(ledger.ask("CREATE INDEX by_picture ON rows (picture, part)"), None)
+    beside = "SELECT EXISTS (SELECT 1 FROM rows WHERE picture = ? OR picture BETWEEN ? AND ?)"
+    for folder, split in source.folders:
+        for path in entries_below(folder):
+            name, suffix = path.relative_to(folder), path.suffix.lower()
+            whole, stem = printable(name.as_posix()), printable(name.with_suffix("").as_posix())
+            if source.pairs:
+                lost = suffix in TEXT_SUFFIXES and not ledger.one(
+                    beside, stem, f"{stem}.", f"{stem}.{chr(0x10FFFF)}"
+                )
+                sentence = "there is no picture beside this caption; add it or delete the file"
+            else:
+                lost = suffix in PICTURE_SUFFIXES and not _is_named(
+                    ledger, source, split, whole, stem
+                )
+                sentence = "no row names this picture, so nothing is learned from it"
+            if lost:
+                ledger.note(Finding(whole, sentence, fault=False))
+
+
+def _is_named(ledger: RowIndex, source: Source, split: str, *names: str) -> bool:
+    """Whether a row has a picture of one of two names. Each folder of several is a split, and has
+    names of its own."""
+    part = "AND part = ?" if source.folders[1:] else ""
+    question = f"SELECT EXISTS (SELECT 1 FROM rows WHERE picture IN (?, ?) {part})"
+    return ledger.one(question, *names, *([split] if part else []))
+
+
+def note_folders_that_sound_held_out(source: Source, ledger: RowIndex) -> None:
+    """Folders such as "test/", where the others are not in one called "train/"."""
+    for word in (word for word, split in SPLITS.items() if split == "test"):
+        question = "SELECT EXISTS (SELECT 1 FROM rows WHERE picture LIKE ? AND part = 'train')"
+        if source.folders and ledger.one(question, f"{word}/%"):
+            sentence = "is learned from, as no folder train is beside it; put the rest in one"
+            ledger.note(Finding(f"{word}/", f"{sentence} to hold it out", fault=False))
 
 
 def _note_duplicates(ledger: RowIndex) -> None:

@@ -11,10 +11,10 @@ from core.bounded_json import JSONFault, read
 from core.errors import UserError
 from core.files import discard, take_place
 from core.printable import printable
+from data.captions import texts_of
 from data.folder_walk import MANIFEST
 from data.images import ImageFile
 from data.rows import Row
-from data.validate import texts_of
 
 SHARD_BYTES = 4 * 2**20  # pictures of a shard that wait in memory before a row group is written
 

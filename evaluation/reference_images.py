@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from core.errors import UserError
 from core.images import perceptual_hash
+from data.captions import texts_of
 from data.images import read_again
 from data.index import RowIndex
 from data.rows import Row
 from data.source import ReadOptions
 from data.source_detection import Source, open_source, pictures_alone
-from data.validate import examine, texts_of
+from data.validate import examine
 from evaluation.image_registration import reduced
 from evaluation.memorisation import ImageSignatures
 

@@ -6,10 +6,11 @@ from contextlib import closing
 import numpy as np
 from PIL import Image
 
+from data.captions import uncounted
 from data.index import RowIndex
 from data.source import ReadOptions
 from data.source_detection import open_source
-from data.validate import examine, uncounted
+from data.validate import examine
 
 
 def noise(seed: int = 0, size: tuple[int, int] = (40, 34), mode: str = "RGB") -> Image.Image:

@@ -24,7 +24,7 @@ from samples import faults_of, file_of, noise
 
 import prepare_dataset
 from core.errors import UserError, exit_with_sentence
-from data.caption_tokens import token_counter
+from data.captions import token_counter
 
 FINE = "a red creature"
 

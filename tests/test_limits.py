@@ -8,7 +8,7 @@ import pytest
 
 from core import bounded_json, paths, printable, prompt_files
 from core.paths import size
-from data import archives, csv_tables, limits, rows, sidecars, validate
+from data import archives, captions, csv_tables, json_tables, limits, sidecars
 from webapp import limits as app
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "limits.md").read_text(encoding="utf-8")
@@ -48,8 +48,8 @@ def test_the_table_of_the_app_holds_every_bound_that_is_kept():
 
 def test_the_table_holds_every_bound_that_is_kept():
     kept = {limits.PICTURE_BYTES, limits.PICTURE_PIXELS, limits.COLUMNS, paths.TEXT_BYTES,
-            archives.FOLDERS_DEEP, paths.CARD_BYTES, rows.ROW_CHARACTERS,
-            validate.CAPTION_CHARACTERS, sidecars.CAPTION_BYTES, validate.CAPTIONS,
+            archives.FOLDERS_DEEP, paths.CARD_BYTES, json_tables.ROW_CHARACTERS,
+            captions.CAPTION_CHARACTERS, sidecars.CAPTION_BYTES, captions.CAPTIONS,
             csv_tables.CELL_CHARACTERS, bounded_json.DIGITS, bounded_json.DEPTH,
             bounded_json.FILE_BYTES, printable.LINE_CHARACTERS, prompt_files.MAX_ROWS,
             prompt_files.MAX_PICTURES, printable.QUOTE_CHARACTERS}  # fmt: skip

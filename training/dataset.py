@@ -17,15 +17,16 @@ import torch
 from PIL import Image
 
 from core.errors import UserError
+from core.model_check import resolution_of
 from core.paths import is_folder
 from data import hub_datasets
-from data.caption_tokens import resolution_of, token_counter
+from data.captions import CountTokens, texts_of, token_counter, uncounted
 from data.images import read_again
 from data.index import Finding, RowIndex
 from data.rows import UNNAMED, Row
 from data.source import ReadOptions
 from data.source_detection import Source, open_source, pictures_alone
-from data.validate import CountTokens, examine, texts_of, uncounted
+from data.validate import examine
 
 FAULTS_SHOWN = 10
 HELD_OUT_MOST = 64  # pictures that measure the loss: more cost time at every look

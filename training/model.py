@@ -15,7 +15,7 @@ from core.model_captions import FILE, Captions, captions_of
 from core.model_check import check_files
 from core.model_folder import settle
 from core.tensor_names import LORA_FILE, hub_names
-from data.caption_tokens import tokenizer_of
+from data.captions import tokenizer_of
 from training.checkpoint import fingerprint_of
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}

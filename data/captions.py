@@ -1,0 +1,97 @@
+"""Captions: what is wrong with one, and how many tokens of it a model reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from core.errors import UserError, reason_of
+from core.hub import find
+from core.model_check import check_files
+from core.printable import is_blank, is_text, quoted
+from data.limits import CAPTION_CHARACTERS, CAPTIONS
+
+NUMBER = re.compile(r"[+-]?+(\d++(\.\d*+)?+|\.\d++)(e[+-]?\d++)?+", re.IGNORECASE)
+NO_CAPTION = {"na", "n/a", "nan", "null", "none", "nil", "-", "?"}
+
+# Token counts and the words that are not read, of each text.
+CountTokens = Callable[[list[str]], list[tuple[int, str]]]
+
+
+def caption_fault(caption: object) -> str | None:
+    """What is wrong with a caption, or with one of several; None where nothing is."""
+    texts = caption if isinstance(caption, list | tuple) else [caption]
+    if caption is None or not texts:
+        return "has no caption; write one or delete the row"
+    if len(texts) > CAPTIONS:
+        return f"has more than {CAPTIONS:,} captions; leave some out"
+    for text in texts:
+        if not isinstance(text, str):
+            return f"the caption {quoted(caption)} is not a text; put it in words"
+        if is_blank(text):
+            return "the caption is blank; write one or delete the row"
+        if not is_text(text):
+            return f"the caption {quoted(text)} holds what is no character; type it anew"
+        if text.strip().lower() in NO_CAPTION:
+            return f"the caption {quoted(text)} stands for none; write one or delete the row"
+        if NUMBER.fullmatch(text.strip()):
+            return f"the caption {quoted(text)} is a number; put it in words"
+        if len(text) > CAPTION_CHARACTERS:
+            return f"the caption has {len(text):,} characters; leave at most {CAPTION_CHARACTERS:,}"
+    return None
+
+
+def texts_of(caption: object) -> tuple[str, ...]:
+    """The one text of a caption, or the several from which each step picks one."""
+    return (caption,) if isinstance(caption, str) else tuple(caption)
+
+
+def tokenizer_of(model: str, revision: str | None = None, subfolder: str = "tokenizer"):
+    """The tokenizer of a model folder or hub id; with `subfolder` "", one that is there alone.
+
+    Raises `UserError` where there is none.
+    """
+    from transformers import CLIPTokenizer
+
+    check_files(model)
+    find(model)
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(model, subfolder=subfolder, revision=revision)
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what comes of no files
+            raise OSError("there are no files of one")
+    except (OSError, ValueError, TypeError) as error:
+        advice = "name the model that you are going to fine-tune" if subfolder else "name another"
+        raise UserError(
+            f"{model} has no tokenizer that can be read ({reason_of(error)}); {advice}."
+        ) from error
+    return tokenizer
+
+
+def token_counter(
+    model: str, revision: str | None = None, subfolder: str = "tokenizer", most: int | None = None
+) -> CountTokens:
+    """Counts with the tokenizer that `tokenizer_of` finds.
+
+    The counter maps texts to token counts, start and end included, and the words beyond the last
+    token that is read: token `most`, or as many as the tokenizer says. Raises `UserError` where
+    there is no such tokenizer.
+    """
+    tokenizer = tokenizer_of(model, revision, subfolder)
+    most = most or tokenizer.model_max_length
+
+    def count(texts: list[str]) -> list[tuple[int, str]]:
+        if not texts:
+            return []
+        encoded = tokenizer(texts, return_offsets_mapping=True, verbose=False)
+        counted = []
+        for text, ids, places in zip(texts, encoded.input_ids, encoded.offset_mapping, strict=True):
+            lost = text[places[most - 1][0] :].strip() if len(ids) > most else ""
+            counted.append((len(ids), lost))
+        return counted
+
+    return count
+
+
+def uncounted(texts: list[str]) -> list[tuple[int, str]]:
+    """Where no tokenizer is known: no tokens, and nothing that is not read."""
+    return [(0, "")] * len(texts)
