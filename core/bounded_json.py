@@ -21,7 +21,7 @@ LONGEST_WORD = 16  # characters of a literal or an escape that the end of a chun
 LONG_NUMBER = re.compile(rf"(?<![0-9])[0-9]{{{DIGITS + 1}}}")
 DIGITS_IN_A_ROW = re.compile("[0-9]+")
 STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-SPACE = re.compile(r"[ \t\r\n]*+")
+NOT_SPACE = re.compile(r"[^ \t\r\n]")
 
 
 class JSONFault(ValueError):
@@ -39,7 +39,7 @@ def loads(text: str | bytes, most: int = VALUE_CHARACTERS) -> object:
     if isinstance(text, bytes):
         try:
             text = text.decode(json.detect_encoding(text))
-        except UnicodeError as error:
+        except UnicodeDecodeError as error:
             raise JSONFault(f"is no JSON: {error.reason}") from error
     decoder = _Decoder(text)
     try:
@@ -79,7 +79,8 @@ class Scanner:
     def peek(self) -> str:
         """The next character that is not white space; "" at the end."""
         while True:
-            self._at = SPACE.match(self._text, self._at).end()
+            found = NOT_SPACE.search(self._text, self._at)
+            self._at = found.start() if found else len(self._text)
             if self._at < len(self._text) or not self._more():
                 return self._text[self._at : self._at + 1]
 
@@ -127,9 +128,9 @@ class Scanner:
         return value
 
     def _name(self) -> str:
-        if self.peek() != '"':
+        name = self.value() if self.peek() == '"' else None
+        if not isinstance(name, str):
             raise self._broken("a name in double quotes is missing")
-        name = self.value()
         self._take(":")
         return name
 
@@ -177,8 +178,11 @@ class _Decoder(json.JSONDecoder):
 
     def __init__(self, text: str):
         """`text`: what is to be decoded; only where it has such a number is each looked at."""
-        look = {"parse_int": self._integer, "parse_float": self._decimal}
-        super().__init__(**look if LONG_NUMBER.search(text) else {})
+        has_long = bool(LONG_NUMBER.search(text))
+        super().__init__(
+            parse_int=self._integer if has_long else None,
+            parse_float=self._decimal if has_long else None,
+        )
         self._longest = 0
 
     def check(self, raw: str) -> None:

@@ -34,7 +34,7 @@ def exit_with_sentence(command: Callable[[], None]) -> None:
         except Stopped as stop:
             sys.exit(_fail(str(stop), SAVED_AND_STOPPED))
         except Terminated as end:
-            sys.exit(_fail(str(end), end.code))
+            sys.exit(_fail(str(end), 128 + end.number))
         except Exception as error:
             if (sentence := sentence_of(error)) is None:
                 raise

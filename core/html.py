@@ -48,9 +48,11 @@ def write_page(path: Path, pieces: Iterable[str]) -> None:
 
     Raises `UserError` where there is no place for it; then nothing is left behind.
     """
-    # Texts of strangers: what cannot be written, or turns what follows, is shown as a code.
-    text = {"encoding": "utf-8", "errors": "backslashreplace"}
-    with replaced(path) as staged, open(staged, "w", **text) as file:
+    # Foreign text: what cannot be encoded, or reverses the direction, is shown as an escape.
+    with (
+        replaced(path) as staged,
+        open(staged, "w", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         file.writelines(piece.translate(UNSEEN) for piece in pieces)
 
 

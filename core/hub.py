@@ -135,7 +135,7 @@ def _be_offline(offline: bool) -> None:
 
     constants.HF_HUB_OFFLINE = offline
     if config := sys.modules.get("datasets.config"):
-        config.HF_HUB_OFFLINE = offline
+        setattr(config, "HF_HUB_OFFLINE", offline)  # noqa: B010  (a module, to the type checker)
 
 
 def _bound_requests() -> None:
@@ -154,7 +154,7 @@ class _BoundedClients:
 
     def __init__(self, make: Callable[[], Client]):
         self._make = make
-        self._tries = Counter()  # of requests that are not answered yet
+        self._tries: Counter[tuple[str, str]] = Counter()  # of requests without an answer yet
 
     def __call__(self) -> Client:
         client = self._make()

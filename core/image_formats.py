@@ -55,7 +55,7 @@ def open_image(content: bytes, formats: Sequence[str] | None = None) -> Image.Im
     image = Image.open(io.BytesIO(content), formats=known)
     if image.format == "EPS":  # to decode it, Pillow runs the program within
         raise Unreadable("is EPS, a program that draws; save it as PNG")
-    if plugin is JPEG_XL and not image.jpeg:
+    if plugin is JPEG_XL and not image.jpeg:  # type: ignore[attr-defined]  # the plug-in's own
         image.info.pop("exif", None)  # its decoder has turned it already
     return image
 

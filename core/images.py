@@ -99,7 +99,7 @@ def upright_rgb(image: Image.Image, background: str = "white") -> Image.Image:
     Raises `Unreadable` for numbers that are no colours.
     """
     profile = image.info.get("icc_profile")
-    turn = TURNS.get(image.getexif().get(ORIENTATION))
+    turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
     if image.mode.startswith(DEEP):
         image = _in_8_bits(image)
     if turn is not None:
@@ -110,14 +110,17 @@ def upright_rgb(image: Image.Image, background: str = "white") -> Image.Image:
         image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
         image = image.convert("RGB")
     if image.mode == "LAB":
-        return ImageCms.profileToProfile(image, LAB, SRGB, outputMode="RGB")
+        return _in_srgb(image, LAB)
     if profile and image.mode in ("RGB", "CMYK"):
         try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            return ImageCms.profileToProfile(image, source, SRGB, outputMode="RGB")
+            return _in_srgb(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
         except (ImageCms.PyCMSError, OSError):
             return image.convert("RGB")  # a broken profile is as good as none
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _in_srgb(image: Image.Image, profile) -> Image.Image:
+    return ImageCms.buildTransform(profile, SRGB, image.mode, "RGB").apply(image)
 
 
 def jpeg_of(image: Image.Image, max_side: int | None = None) -> bytes:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeGuard
 
 from core.bounded_json import read
 from core.printable import is_blank
@@ -88,7 +89,8 @@ class Captions:
         being typed."""
         if self.knows_more or not self.words:
             return []
-        found, (_, begun) = {}, _typed(prompt)
+        found: dict[str, str] = {}
+        _, begun = _typed(prompt)
         for word in WORD.findall(prompt):
             found.setdefault(word.casefold(), word)
         if begun and any(word.startswith(begun) for word in (*self.words, *self.base_words)):
@@ -159,19 +161,31 @@ def captions_of(model: str | Path) -> Captions | None:
 def _captions(found: dict) -> Captions | None:
     """None where a value is not of its kind, whoever wrote it."""
     pictures, more = found.get("pictures"), found.get("knows_more")
-    counts = [found.get(name) for name in ("words", "base_words")]
-    texts = [found.get(name) for name in ("held_out", "training")]
+    words, base_words = found.get("words"), found.get("base_words")
+    held_out, training = found.get("held_out"), found.get("training")
     if not (isinstance(pictures, int) and isinstance(more, bool)):
         return None
-    if not all(isinstance(each, dict) and len(each) <= MAX_WORDS for each in counts):
+    if not (_are_counts(words) and _are_counts(base_words)):
         return None
-    if not all(isinstance(n, int) for each in counts for n in each.values()):
+    if not (_are_captions(held_out) and _are_captions(training)):
         return None
-    if not all(isinstance(each, list) and len(each) <= MAX_CAPTIONS for each in texts):
-        return None
-    if not all(isinstance(text, str) and _is_fit(text) for each in texts for text in each):
-        return None
-    return Captions(pictures, *counts, more, *map(tuple, texts))
+    return Captions(pictures, words, base_words, more, tuple(held_out), tuple(training))
+
+
+def _are_counts(value: object) -> TypeGuard[dict[str, int]]:
+    return (
+        isinstance(value, dict)
+        and len(value) <= MAX_WORDS
+        and all(isinstance(count, int) for count in value.values())
+    )
+
+
+def _are_captions(value: object) -> TypeGuard[list[str]]:
+    return (
+        isinstance(value, list)
+        and len(value) <= MAX_CAPTIONS
+        and all(isinstance(text, str) and _is_fit(text) for text in value)
+    )
 
 
 def _some(captions: Sequence[Sequence[str]]) -> tuple[str, ...]:

@@ -36,14 +36,14 @@ def _check_json(path: Path) -> None:
 def picture_side(unet: object, vae: object) -> int | None:
     """Pixels a side of what a model draws, by the configs of its parts; None where they do not
     say."""
-    try:
-        latents, halvings = unet["sample_size"], len(vae["block_out_channels"]) - 1
-    except (LookupError, TypeError):
+    if not isinstance(unet, dict) or not isinstance(vae, dict):
         return None
-    # Before it is multiplied: a text, or a list, would be repeated.
-    if type(latents) is not int or not 0 < latents <= SIDES[1] or not 0 <= halvings < 20:
+    latents, blocks = unet.get("sample_size"), vae.get("block_out_channels")
+    if type(latents) is not int or not 0 < latents <= SIDES[1]:
         return None
-    side = latents * 2**halvings
+    if not isinstance(blocks, list) or not 1 <= len(blocks) <= 20:
+        return None
+    side = latents * 2 ** (len(blocks) - 1)
     return side if SIDES[0] <= side <= SIDES[1] else None
 
 

@@ -104,7 +104,7 @@ def read_text(path: str | Path, most: int, encoding: str = "utf-8", errors: str 
 def fault_of(error: OSError) -> str:
     """What a sentence says of a file that could not be read."""
     if isinstance(error, NotReadable):
-        return error.strerror
+        return error.strerror or str(error)
     return f"cannot be read ({error.strerror or error})"
 
 

@@ -32,10 +32,11 @@ class PromptLine:
             values = loads(self.line)
         except JSONFault as error:
             raise UserError(f"{self} {error}. Mend or delete the row.") from error
-        named = [name for name in NAMES if name in values] if isinstance(values, dict) else []
-        if not named or any(not isinstance(values[n], str) or is_blank(values[n]) for n in named):
-            raise UserError(f'{self}: no words under "prompt" or "text". Add some or delete it.')
-        return values
+        if isinstance(values, dict):
+            texts = [values[name] for name in NAMES if name in values]
+            if texts and all(isinstance(text, str) and not is_blank(text) for text in texts):
+                return values
+        raise UserError(f'{self}: no words under "prompt" or "text". Add some or delete it.')
 
     def prompt(self) -> str:
         """Its words alone, whatever else it says. Raises UserError where there are none."""

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeGuard
 
 from core.bounded_json import JSONFault, loads
 from core.paths import ROOT, is_there
@@ -52,7 +53,7 @@ def of_run(records: Iterable[dict], manifest: dict) -> list[dict]:
     return [r for r in records if r.get("run_id", run_id) == run_id and r["step"] <= end]
 
 
-def _is_record(value: object) -> bool:
+def _is_record(value: object) -> TypeGuard[dict]:
     """Whether it is a line as a run logs it, whoever wrote it."""
     if not isinstance(value, dict) or not isinstance(value.get("step"), int):
         return False

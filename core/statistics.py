@@ -37,7 +37,7 @@ def bootstrap_interval(
     resampled = (random.choice(values, (100, values.size)) for _ in range(resamples // 100))
     means = np.concatenate([rows.mean(axis=1) for rows in resampled])
     # Ties add to the count, and hardly to what is known of how much those that differ differ.
-    tail = _expanded_tail(max(2, np.count_nonzero(values)), confidence)
+    tail = _expanded_tail(max(2, int(np.count_nonzero(values))), confidence)
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 

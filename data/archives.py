@@ -65,7 +65,7 @@ def open_archive(path: Path, read: Callable[[Path], Source]) -> Source:
 def members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """All members, each forgotten after the next. Raises ReadError where the archive breaks off."""
     while member := archive.next():
-        archive.members.clear()
+        archive.members.clear()  # type: ignore[attr-defined]  # not in the type stubs
         if archive.offset <= member.offset:  # it would be read again and again
             raise tarfile.ReadError("a file in it has less than no bytes")
         yield member

@@ -42,8 +42,10 @@ def caption_fault(caption: object) -> str | None:
 
 
 def texts_of(caption: object) -> tuple[str, ...]:
-    """The one text of a caption, or the several from which each step picks one."""
-    return (caption,) if isinstance(caption, str) else tuple(caption)
+    """The texts of a caption without a fault: one, or several from which each step picks one."""
+    if isinstance(caption, str):
+        return (caption,)
+    return tuple(caption) if isinstance(caption, list | tuple) else ()
 
 
 def tokenizer_of(model: str, revision: str | None = None, subfolder: str = "tokenizer"):

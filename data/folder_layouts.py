@@ -172,6 +172,13 @@ LAYOUTS = (
 )  # fmt: skip
 
 
+def detected_layout(
+    folder: Path, contents: FolderContents, reading: ReadOptions
+) -> DetectedLayout | None:
+    """The first of LAYOUTS that the folder has."""
+    return next(filter(None, (layout(folder, contents, reading) for layout in LAYOUTS)), None)
+
+
 def not_read(
     folder: Path, contents: FolderContents, chosen: DetectedLayout, reading: ReadOptions
 ) -> list[Finding]:

@@ -26,7 +26,7 @@ def entries_below(folder: Path) -> Iterator[Path]:
 
     A folder to which several links lead is read once. Raises `UserError` for one that cannot be.
     """
-    seen = set()
+    seen: set[tuple[int, int]] = set()
     waiting = [(folder, _names_in(folder, seen))]
     while waiting:
         parent, names = waiting[-1]

@@ -132,7 +132,8 @@ def bytes_of(picture: object, folders: Sequence[Path]) -> bytes:
 
     Raises `Unreadable` for a path that leads elsewhere, and OSError.
     """
-    content, name = (picture or {}).get("bytes"), (picture or {}).get("path")
+    fields = picture if isinstance(picture, dict) else {}
+    content, name = fields.get("bytes"), fields.get("path")
     if content or not name or not isinstance(name, str):
         return content if isinstance(content, bytes) else b""
     for folder in map(Path.absolute, folders):

@@ -101,7 +101,7 @@ def written(
 
     `image` may be changed on the way.
     """
-    own = {"MPO": "jpeg"}.get(image.format, (image.format or "").lower())
+    own = "jpeg" if image.format == "MPO" else (image.format or "").lower()
     kind = shape.format if shape.format != "keep" else own if own in SUFFIXES else "png"
     as_it_is = (
         own == kind
@@ -143,5 +143,6 @@ def small(image: Image.Image) -> Image.Image:
 
 def mean_colour(image: Image.Image) -> int:
     """0xRRGGBB."""
-    red, green, blue = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+    pixel = np.asarray(image.resize((1, 1), Image.Resampling.BOX))[0, 0]
+    red, green, blue = map(int, pixel)
     return red << 16 | green << 8 | blue

@@ -24,12 +24,14 @@ def json_lines(path: Path, encoding: str = "utf-8") -> Iterator[TableEntry]:
             yield TableEntry(where, {}, fault)
             continue
         try:
-            fields = loads(line.strip(), ROW_CHARACTERS)
+            value = loads(line.strip(), ROW_CHARACTERS)
         except JSONFault as error:
             yield _broken_line(where, number, line, str(error))
             continue
-        fault = None if isinstance(fields, dict) else f"line {number} is not a JSON object"
-        yield TableEntry(where, fields if fault is None else {}, fault)
+        if isinstance(value, dict):
+            yield TableEntry(where, value)
+        else:
+            yield TableEntry(where, {}, f"line {number} is not a JSON object")
 
 
 def _broken_line(where: str, number: int, line: str, reason: str) -> TableEntry:

@@ -20,7 +20,11 @@ FIELDS = {"image_id", "caption", "tags", "train_resolution"}
 
 def concept_of(picture: Path) -> str | None:
     """What a picture without a caption is called: its folder's name without the repeats."""
-    named = FOLDER.fullmatch(picture.parent.name)
+    return _concept(picture.parent.name)
+
+
+def _concept(folder: str) -> str | None:
+    named = FOLDER.fullmatch(folder)
     return " ".join(named[2].split()) if named else None
 
 
@@ -35,7 +39,7 @@ def findings(folders: Mapping[str, bool]) -> tuple[Finding, ...]:
     called = [name for name, captioned in folders.items() if not captioned]
     if not called:
         return (once,)
-    concept = FOLDER.fullmatch(PurePosixPath(called[0]).name)[2]
+    concept = _concept(PurePosixPath(called[0]).name)
     return once, Finding(
         _named(called), "pictures without a caption file are called as their folder is, such as "
         f"{quoted(concept)}; write caption files to say more", fault=False,

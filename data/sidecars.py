@@ -194,11 +194,15 @@ def text_pairs(folder: Path, sidecars: Sidecars, held_out: tuple[str, ...] = ())
             continue
         name = path.relative_to(folder).as_posix()
         split = "test" if name.startswith(held_out) else "train"
-        where, caption, fault = name, kohya.concept_of(path), None
-        if note := sidecars.of(path):
-            where = f"{name}, caption {note.name}"
-            caption, fault = sidecars.read(note)
-        elif caption is None:
-            wanted = path.with_suffix(sidecars.suffixes[0]).name
-            fault = f"has no caption file {wanted!r}; write one or move the picture away"
+        note = sidecars.of(path)
+        where = f"{name}, caption {note.name}" if note else name
+        caption, fault = sidecars.read(note) if note else _without_sidecar(path, sidecars)
         yield Row(where, name, partial(content_of, path), caption, fault, split)
+
+
+def _without_sidecar(picture: Path, sidecars: Sidecars) -> tuple[str | None, str | None]:
+    """The caption that a picture's folder gives it, or what is wrong."""
+    if concept := kohya.concept_of(picture):
+        return concept, None
+    wanted = picture.with_suffix(sidecars.suffixes[0]).name
+    return None, f"has no caption file {wanted!r}; write one or move the picture away"

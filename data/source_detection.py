@@ -13,7 +13,7 @@ from core.errors import UserError
 from core.paths import fault_of, is_file, is_folder, is_there, opened
 from data import hub_datasets
 from data.archives import open_archive
-from data.folder_layouts import ARCHIVES, LAYOUTS, DetectedLayout, not_read, survey
+from data.folder_layouts import ARCHIVES, DetectedLayout, detected_layout, not_read, survey
 from data.folder_walk import entries_below, files_below, folders_in
 from data.metadata_files import TABLES, open_image_folder, open_table
 from data.parquet import open_parquet
@@ -88,18 +88,23 @@ def _folder(folder: Path, reading: ReadOptions) -> Source:
     names = ({"dataset_dict.json"}, {"state.json", "dataset_info.json"})
     if any(all(is_there(folder / name) for name in several) for several in names):
         return hub_datasets.from_disk(folder, reading)
-    if metadata := _metadata(folder):
-        opened = partial(open_image_folder, folder, metadata, reading)
-        found = DetectedLayout(f"{metadata[0][0].name} is", [path for path, _ in metadata], opened)
-        contents = survey(_some_of(folder), reading)
-    else:
-        contents = survey(entries_below(folder), reading)
-        asked = (layout(folder, contents, reading) for layout in LAYOUTS)
-        found = next(filter(None, asked), None)
-    if found is None:
+    metadata = _metadata(folder)
+    contents = survey(_some_of(folder) if metadata else entries_below(folder), reading)
+    layout = (
+        _image_folder(folder, metadata, reading) if metadata
+        else detected_layout(folder, contents, reading)
+    )  # fmt: skip
+    if layout is None:
         raise UserError(_nothing_found(folder))
-    source, others = found.opened(), not_read(folder, contents, found, reading)
+    source, others = layout.opened(), not_read(folder, contents, layout, reading)
     return replace(source, findings=(*others, *source.findings))
+
+
+def _image_folder(
+    folder: Path, metadata: list[tuple[Path, str]], reading: ReadOptions
+) -> DetectedLayout:
+    opened = partial(open_image_folder, folder, metadata, reading)
+    return DetectedLayout(f"{metadata[0][0].name} is", [path for path, _ in metadata], opened)
 
 
 def _some_of(folder: Path) -> Iterable[Path]:

@@ -41,7 +41,8 @@ def unread(folder: Path, paths: Sequence[Path], giving: str) -> tuple[Finding, .
 
     `giving`: what one does with a file to have it read.
     """
-    splits = {SHARD.fullmatch(path.name)[1]: path.relative_to(folder) for path in paths}
+    shards = ((SHARD.fullmatch(path.name), path.relative_to(folder)) for path in paths)
+    splits = {match[1]: name for match, name in shards if match}
     several = islice(splits.items(), NAMED)
     return tuple(unread_split(name, giving.format(path)) for name, path in several)
 

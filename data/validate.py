@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -108,7 +108,7 @@ def _rows(source: Source, ledger: RowIndex) -> Iterator[Row]:
     try:
         for row in source.rows():
             if row.breaks_off:
-                ledger.note_end(Finding(row.where, row.fault, True))
+                ledger.note_end(Finding(row.where, row.fault or "breaks off", True))
             else:
                 yield row
             seen = True
@@ -121,7 +121,7 @@ def _rows(source: Source, ledger: RowIndex) -> Iterator[Row]:
 def _ahead(look: Callable, items: Iterator) -> Iterator:
     """`look` of each item, in order, by threads a few items ahead: Pillow works beside Python."""
     workers = os.cpu_count() or 1
-    waiting = deque()
+    waiting: deque[Future] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for item in items:
             waiting.append(pool.submit(look, item))

@@ -92,8 +92,8 @@ def _row(
     if note is None:
         fault = fault or "has no caption (.txt or .json) beside it in the archive"
     else:
-        content = _content(path, note.offset, min(note.size, CAPTION_BYTES + 1))
-        caption, wrong = sidecars.caption(content, note.name.name)
+        text = _content(path, note.offset, min(note.size, CAPTION_BYTES + 1))
+        caption, wrong = sidecars.caption(text, note.name.name)
         fault = fault or note.fault or wrong
     content = partial(_content, path, picture.offset, picture.size)
     return Row(where, str(picture.name), content, caption, fault, split)

@@ -93,7 +93,7 @@ class _Folder:
 
     def opened(self, folder: Path, split: bool) -> ExitStack:
         self.folder, self.stack, self.split = folder, ExitStack(), split
-        self.kinds = set()  # of captions: str, list
+        self.kinds: set[type] = set()  # of captions: str, list
         self.stack.callback(self._level)  # after the files are closed
         return self.stack
 
@@ -160,7 +160,8 @@ class _Shard:
             [("image", image), ("text", pa.string()), ("source", pa.string())],
             metadata={"huggingface": json.dumps({"info": {"features": features}})},
         )
-        self.writer, self.rows, self.size = pq.ParquetWriter(path, self.schema), [], 0
+        self.writer, self.size = pq.ParquetWriter(path, self.schema), 0
+        self.rows: list[dict] = []
 
     def add(self, name: str, file: bytes, caption, source: str) -> None:
         if not isinstance(caption, str):
