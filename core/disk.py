@@ -32,12 +32,13 @@ def _exchange(one: bytes, other: bytes) -> int:
     """0, or the system's number for what went wrong."""
     try:
         libc = ctypes.CDLL(None, use_errno=True)
-        if sys.platform == "darwin":
-            failed = libc.renamex_np(one, other, RENAME_SWAP)
-        else:
-            failed = libc.renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE)
+        rename = libc.renamex_np if sys.platform == "darwin" else libc.renameat2
     except (AttributeError, TypeError):  # another C library, or none
         return errno.ENOSYS
+    if sys.platform == "darwin":
+        failed = rename(one, other, RENAME_SWAP)
+    else:
+        failed = rename(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE)
     return ctypes.get_errno() if failed else 0
 
 

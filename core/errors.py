@@ -9,6 +9,8 @@ from core.signals import Terminated, ending_as_exceptions
 from core.terminal import GONE, complain, outlasting
 
 SAVED_AND_STOPPED = 75  # exit code: not done, nothing lost, go on (EX_TEMPFAIL of sysexits.h)
+MISTAKES = (AttributeError, NameError, TypeError, LookupError, AssertionError)
+OWN_PACKAGES = ("core", "data", "sampling", "training", "evaluation", "webapp")
 
 
 class UserError(Exception):
@@ -72,6 +74,19 @@ def system_reason_of(error: BaseException) -> str:
     """The system's words for an OSError, without the path, which the sentence names itself; of
     any other error, `reason_of`."""
     return getattr(error, "strerror", None) or reason_of(error)
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether a mistake in our own code raised an error, not a library that read a user's file.
+
+    For an `except` that must catch whatever a library raises: the innermost line that ran tells.
+    """
+    place = error.__traceback__
+    if place is None or not isinstance(error, MISTAKES):
+        return False
+    while place.tb_next:
+        place = place.tb_next
+    return str(place.tb_frame.f_globals.get("__name__")).partition(".")[0] in OWN_PACKAGES
 
 
 def _fail(sentence: str, code: int) -> int:

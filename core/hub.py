@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from core.errors import UserError
+from core.errors import UserError, is_ours
 from core.paths import is_there
 
 if TYPE_CHECKING:
@@ -106,7 +106,9 @@ def _answers(question: Callable[[], object]) -> bool:
         raise
     except HfHubHTTPError:  # an answer, whatever it says
         return True
-    except Exception:  # no route, no name, a proxy, a time-out: of several HTTP libraries
+    except Exception as error:  # no route, no name, a proxy, a time-out: of several libraries
+        if is_ours(error):
+            raise
         _silence.begin()
         return False
     return True

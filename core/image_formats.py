@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from core.errors import is_ours
 from core.paths import opened
 
 JXL_CODESTREAM = b"\xff\x0a"
@@ -69,7 +70,9 @@ def is_picture(path: Path) -> bool:
             if any(each.accepts(start) for each in PLUGINS):
                 return True
             return Image.open(file).format != "EPS"
-    except Exception:  # what Pillow raises depends on the format that it takes the file for
+    except Exception as error:  # what Pillow raises depends on the format it takes the file for
+        if is_ours(error):
+            raise
         return False
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, ImageCms
 
+from core.errors import is_ours
 from core.image_formats import Unreadable, open_image
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -51,6 +52,8 @@ def reading() -> Iterator[None]:
     except MemoryError as error:
         raise Unreadable(TOO_MUCH) from error
     except Exception as error:  # rare modes and broken tags fail in many ways
+        if is_ours(error):
+            raise
         raise Unreadable(DAMAGED) from error
 
 
@@ -86,6 +89,8 @@ def decoded(
     except MemoryError as error:
         raise Unreadable(TOO_MUCH) from error
     except Exception as error:  # what Pillow raises depends on the format and on the damage
+        if is_ours(error):
+            raise
         if content.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
             raise Unreadable("is a web page, not a picture; download it again") from error
         raise Unreadable(DAMAGED) from error

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeGuard
 
-from core.bounded_json import read
+from core.bounded_json import JSONFault, read
 from core.printable import is_blank
 
 FILE = "captions.json"
@@ -153,7 +153,7 @@ def captions_of(model: str | Path) -> Captions | None:
     """What a model folder's captions.json says; None where there is none, or nothing to be used."""
     try:
         found = read(Path(model) / FILE)
-    except (OSError, ValueError):
+    except (OSError, JSONFault):
         return None
     return _captions(found) if isinstance(found, dict) else None
 

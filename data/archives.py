@@ -13,7 +13,7 @@ from dataclasses import replace
 from lzma import LZMAError
 from pathlib import Path
 
-from core.errors import UserError
+from core.errors import UserError, is_ours
 from core.files import temporary_folder
 from core.paths import opened
 from data.folder_walk import NO_DATA
@@ -82,6 +82,8 @@ def _unpack(path: Path, folder: Path) -> None:
         else:
             _untar(path, folder)
     except BROKEN as error:
+        if is_ours(error):
+            raise
         raise UserError(f"{path} cannot be unpacked ({error}); fetch it again.") from error
     except RuntimeError as error:  # zipfile's word for a password
         raise UserError(f"{path} cannot be unpacked: {error}.") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from core.errors import UserError, reason_of
+from core.errors import UserError, is_ours, reason_of
 from core.hub import find
 from core.model_check import check_files
 from core.printable import is_blank, is_text, quoted
@@ -62,6 +62,8 @@ def tokenizer_of(model: str, revision: str | None = None, subfolder: str = "toke
         if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what comes of no files
             raise OSError("there are no files of one")
     except (OSError, ValueError, TypeError) as error:
+        if is_ours(error):
+            raise
         advice = "name the model that you are going to fine-tune" if subfolder else "name another"
         raise UserError(
             f"{model} has no tokenizer that can be read ({reason_of(error)}); {advice}."

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from core.errors import UserError, reason_of
+from core.errors import UserError, is_ours, reason_of
 from core.hub import find
 from core.image_formats import Unreadable
 from core.model_check import check_files
@@ -38,6 +38,8 @@ def from_hub(name: str, reading: ReadOptions) -> Source:
     try:
         table = load_dataset(name, reading.config_name, cache_dir=reading.cache_dir)
     except Exception as error:  # datasets raises a dozen kinds: network, name, script, format
+        if is_ours(error):
+            raise
         raise UserError(f"The data set {name} cannot be loaded: {reason_of(error)}.") from error
     caches = [reading.cache_dir, config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH]
     caches = [Path(each) for each in (*caches, HF_HUB_CACHE) if each]
@@ -53,6 +55,8 @@ def from_disk(folder: Path, reading: ReadOptions) -> Source:
     try:
         table = load_from_disk(str(folder))
     except Exception as error:  # of as many kinds as there are ways to damage such a folder
+        if is_ours(error):
+            raise
         raise UserError(
             f"{folder} cannot be loaded ({reason_of(error)}); write it again."
         ) from error

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from core.errors import UserError, system_reason_of
+from core.errors import UserError, is_ours, system_reason_of
 from core.image_formats import Unreadable
 from core.images import ORIENTATION, TURNS, decoded, reading, upright_rgb
 
@@ -75,6 +75,8 @@ def read_again(name: str, content: Callable[[], bytes], digest: bytes | None = N
     except FileNotFoundError:
         reason = "is gone"
     except Exception as error:  # archives, tables and file systems have errors of their own
+        if is_ours(error):
+            raise
         reason = f"cannot be read ({system_reason_of(error)})"
     raise UserError(
         f"{name}, which was there when the data were checked, {reason}; put it back as it was, or "

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
 
-from core.errors import UserError, reason_of
+from core.errors import UserError, is_ours, reason_of
 from core.paths import fault_of, opened
 from data.folder_walk import files_below
 from data.hub_datasets import IMAGE_COLUMNS, bytes_of, known_columns, no_pictures
@@ -89,6 +89,8 @@ def _values(file, path: Path, before: int = 0, **which) -> Iterator[dict]:
             batch = next(batches, None)
             several = batch.to_pylist() if batch else []
         except Exception as error:  # Arrow's kinds are as many as there are ways to damage a file
+            if is_ours(error):
+                raise
             raise UserError(
                 f"{path} cannot be read beyond row {before} ({reason_of(error)}); fetch it again."
             ) from error
@@ -146,6 +148,8 @@ def _picture(path: Path, group: int, column: str, index: int, folder: Path) -> b
         with ONE_BY_ONE:  # several rows of a new group are asked for at once: it is read for all
             picture = _row_group(path, group, column)[index].as_py()
     except Exception as error:  # of as many kinds as above
+        if is_ours(error):
+            raise
         raise OSError(EIO, reason_of(error), str(path)) from error
     return picture if isinstance(picture, bytes) else bytes_of(picture, [folder])
 

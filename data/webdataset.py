@@ -13,7 +13,7 @@ from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from core.errors import UserError, reason_of
+from core.errors import UserError, is_ours, reason_of
 from core.paths import opened, size
 from data.archives import BROKEN, members
 from data.index import Finding
@@ -130,6 +130,8 @@ def _members(path: Path) -> Iterator[ArchiveMember]:
                 if not member.isdir() and name.name and not _is_hidden(name):
                     yield ArchiveMember(name, member.offset_data, member.size, _oddity(member))
     except BROKEN as error:
+        if is_ours(error):
+            raise
         raise UserError(f"{path} cannot be read ({reason_of(error)}); fetch it again.") from error
 
 
