@@ -47,12 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             say(f"{options.output} is up to date.")
             return
     source = open_source(options.source, reading(options))
-    with closing(source), RowIndex() as ledger:
+    with closing(source), RowIndex() as index:
         if options.check:
-            examine(source, ledger, **looking(options, source))
-            tell(ledger, options)
-            sys.exit(1 if ledger.count(fault=True) else 0)
-        prepare(source, ledger, options, made_from)
+            examine(source, index, **looking(options, source))
+            tell(index, options)
+            sys.exit(1 if index.count(fault=True) else 0)
+        prepare(source, index, options, made_from)
 
 
 def identity(options: argparse.Namespace) -> dict:
@@ -61,7 +61,7 @@ def identity(options: argparse.Namespace) -> dict:
     return {"source": options.source, "stamp": stamped, "options": lasting(options)}
 
 
-def prepare(source: Source, ledger: RowIndex, options: argparse.Namespace, made_from: dict) -> None:
+def prepare(source: Source, index: RowIndex, options: argparse.Namespace, made_from: dict) -> None:
     """Write the data set, unless a row would break training."""
     if is_there(options.output) and not options.overwrite:
         raise UserError(
@@ -78,15 +78,15 @@ def prepare(source: Source, ledger: RowIndex, options: argparse.Namespace, made_
     with DatasetWriter(options.output, parted, options.shards) as output:
         examine(
             source,
-            ledger,
+            index,
             shape=shape,
             keep=output.keep,
             held_out=options.held_out,
             **looking(options, source),
         )
-        faults = ledger.count(fault=True)
-        tell(ledger, options)
-        if ledger.broken_off:  # --skip_faulty would leave out rows that nobody has seen
+        faults = index.count(fault=True)
+        tell(index, options)
+        if index.broken_off:  # --skip_faulty would leave out rows that nobody has seen
             complain("Nothing was written: the data break off; mend that first.")
             sys.exit(1)
         if faults and not options.skip_faulty:
@@ -96,7 +96,7 @@ def prepare(source: Source, ledger: RowIndex, options: argparse.Namespace, made_
             sys.exit(1)
         if not output.counts["train"]:
             raise UserError(f"{source.name} has no row that can be learned from.")
-        write_report(output.staged / "report.html", source.name, ledger)
+        write_report(output.staged / "report.html", source.name, index)
         output.publish(made_from | {"pictures": output.counts}, options.overwrite)
     held = f" and {output.counts['test']:,} held out" if output.counts["test"] else ""
     say(f"{output.counts['train']:,} pictures{held} are in {options.output}; look at "
@@ -133,20 +133,20 @@ def lasting(options: argparse.Namespace) -> dict:
     return {name: str(value) for name, value in vars(options).items() if name not in passing}
 
 
-def tell(ledger: RowIndex, options: argparse.Namespace) -> None:
+def tell(index: RowIndex, options: argparse.Namespace) -> None:
     """Faults, kinds of warnings and figures in the terminal; the report where one was asked for."""
     told = (
-        ("fault", map(str, ledger.findings(True, SHOWN)), ledger.count(True)),
-        ("warning", ledger.kinds(False, SHOWN), ledger.count_kinds(False)),
+        ("fault", map(str, index.findings(True, SHOWN)), index.count(True)),
+        ("warning", index.kinds(False, SHOWN), index.count_kinds(False)),
     )
     for title, lines, count in told:
         for line in lines:
             complain(f"{title}: {line}")
         if count > SHOWN:
             complain(f"{title}: and {count - SHOWN:,} more; --report FILE shows {LISTED:,}")
-    say(summary(ledger))
+    say(summary(index))
     if options.report:
-        write_report(options.report, options.source, ledger)
+        write_report(options.report, options.source, index)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

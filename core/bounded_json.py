@@ -32,10 +32,10 @@ class BrokenJSON(JSONFault):
     """Nobody knows where the next value begins."""
 
 
-def loads(text: str | bytes, most: int = VALUE_CHARACTERS) -> object:
+def loads(text: str | bytes, max_characters: int = VALUE_CHARACTERS) -> object:
     """The value of a JSON text. Raises `JSONFault`."""
-    if len(text) > most:
-        raise JSONFault(f"has more than {most:,} characters")
+    if len(text) > max_characters:
+        raise JSONFault(f"has more than {max_characters:,} characters")
     if isinstance(text, bytes):
         try:
             text = text.decode(json.detect_encoding(text))
@@ -52,9 +52,9 @@ def loads(text: str | bytes, most: int = VALUE_CHARACTERS) -> object:
     return value
 
 
-def read(path: str | Path, most: int = FILE_BYTES) -> object:
+def read(path: str | Path, max_bytes: int = FILE_BYTES) -> object:
     """The value of a JSON file. Raises `JSONFault`, and OSError as `read_bytes` does."""
-    return loads(read_bytes(path, most), most)
+    return loads(read_bytes(path, max_bytes), max_bytes)
 
 
 def check_bounds(text: str) -> None:

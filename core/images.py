@@ -33,17 +33,17 @@ TOO_MUCH = "takes more memory than there is; reduce it"
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def rgb_of(content: bytes, formats: Sequence[str], most_pixels: int) -> Image.Image:
+def rgb_of(content: bytes, formats: Sequence[str], max_pixels: int) -> Image.Image:
     """The picture in a file of one of these formats (Pillow's names), upright and in RGB.
 
     Raises `Unreadable`.
     """
-    with reading():
-        return upright_rgb(decoded(content, formats=formats, most_pixels=most_pixels)[0])
+    with unreadable_on_error():
+        return upright_rgb(decoded(content, formats=formats, max_pixels=max_pixels)[0])
 
 
 @contextmanager
-def reading() -> Iterator[None]:
+def unreadable_on_error() -> Iterator[None]:
     """Within it, whatever a picture makes Pillow raise is `Unreadable`."""
     try:
         yield
@@ -61,12 +61,12 @@ def decoded(
     content: bytes,
     max_side: int | None = None,
     formats: Sequence[str] | None = None,
-    most_pixels: int | None = None,
+    max_pixels: int | None = None,
 ) -> tuple[Image.Image, tuple[int, int]]:
     """The picture in a file, and its width and height once it is upright.
 
-    The picture is whole, but a JPEG far larger than `max_side` is reduced on reading. One of other
-    `formats`, or of more than `most_pixels`, is not decoded.
+    The picture is whole, but a JPEG far larger than `max_side` is reduced on decoding. One of other
+    `formats`, or of more than `max_pixels`, is not decoded.
 
     Raises `Unreadable`.
     """
@@ -75,8 +75,8 @@ def decoded(
     try:
         image = open_image(content, formats)
         size = image.size
-        if most_pixels and size[0] * size[1] > most_pixels:
-            raise Unreadable(f"has more than {most_pixels / 1e6:.0f} million pixels; reduce it")
+        if max_pixels and size[0] * size[1] > max_pixels:
+            raise Unreadable(f"has more than {max_pixels / 1e6:.0f} million pixels; reduce it")
         if max_side:
             image.draft(None, (max_side + 1,) * 2)  # so that it still shows that it was larger
         image.load()

@@ -9,6 +9,6 @@ class Limit(NamedTuple):
     """A bound, and what becomes of what is beyond it."""
 
     what: str
-    most: int
+    maximum: int
     unit: str
     beyond: str

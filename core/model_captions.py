@@ -104,7 +104,7 @@ class Captions:
         known = parts & (self.words.keys() | self.base_words.keys())
         return word in known or len(known) == len(parts) - 1 > 0
 
-    def completions(self, prompt: str, most: int) -> list[str]:
+    def completions(self, prompt: str, limit: int) -> list[str]:
         """Learned words to go on with, the commonest first: those that begin as the prompt's last
         word does, then, where that is a whole one, those that it does not have yet."""
         typed, begun = _typed(prompt)
@@ -115,7 +115,7 @@ class Captions:
         found = [word for word in words if begun and word.startswith(begun) and word != begun]
         if not begun or begun in self.words:
             found += [word for word in words if word != begun and word not in found]
-        return found[:most]
+        return found[:limit]
 
 
 NOTHING = Captions(knows_more=False)  # what a model knows before it is trained

@@ -75,29 +75,31 @@ def special_kind(path: str | Path) -> str | None:
     return next((name for is_kind, name in KINDS[1:] if is_kind(mode)), None)
 
 
-def read_bytes(path: str | Path, most: int) -> bytes:
-    """The whole of a file. Raises OSError; `NotReadable` also for more than `most` bytes."""
+def read_bytes(path: str | Path, max_bytes: int) -> bytes:
+    """The whole of a file. Raises OSError; `NotReadable` also for more than `max_bytes` bytes."""
     with opened(path) as file:
-        if os.fstat(file.fileno()).st_size > most:
-            raise NotReadable(errno.EFBIG, f"has more than {size(most)}", str(path))
-        content = file.read(most + 1)
-    if len(content) > most:  # it grew, or is one of those whose size is not known before
-        raise NotReadable(errno.EFBIG, f"has more than {size(most)}", str(path))
+        if os.fstat(file.fileno()).st_size > max_bytes:
+            raise NotReadable(errno.EFBIG, f"has more than {size(max_bytes)}", str(path))
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:  # it grew, or is one of those whose size is not known before
+        raise NotReadable(errno.EFBIG, f"has more than {size(max_bytes)}", str(path))
     return content
 
 
-def read_own(folder: str | Path, name: str, most: int) -> bytes:
+def read_own(folder: str | Path, name: str, max_bytes: int) -> bytes:
     """The whole of a file that lies in a folder; one that a link leads to elsewhere is none.
     Raises as `read_bytes`."""
     path = Path(os.path.realpath(Path(folder, name)))  # unlike `resolve` at home with any loop
     if not path.is_relative_to(os.path.realpath(folder)):
         raise NotReadable(errno.EPERM, "is a link that leads out of its folder", str(path))
-    return read_bytes(path, most)
+    return read_bytes(path, max_bytes)
 
 
-def read_text(path: str | Path, most: int, encoding: str = "utf-8", errors: str = "strict") -> str:
+def read_text(
+    path: str | Path, max_bytes: int, encoding: str = "utf-8", errors: str = "strict"
+) -> str:
     """The text of a file, line breaks as "\\n". Raises as `read_bytes`, and UnicodeError."""
-    text = read_bytes(path, most).decode(encoding, errors)
+    text = read_bytes(path, max_bytes).decode(encoding, errors)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -23,30 +23,30 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 EMPTY = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}  # classes of Unicode that draw nothing
 
 
-def printable(text: str, most: int = LINE_CHARACTERS) -> str:
-    """The text on one line of at most `most` characters, all of which can be seen.
+def printable(text: str, limit: int = LINE_CHARACTERS) -> str:
+    """The text on one line of at most `limit` characters, all of which can be seen.
 
     Escaped as in Python are control characters, those that turn the direction of writing, lone
     surrogates, and bytes of a file name that are no characters. What is too long loses its middle:
     the end of a sentence says what to do.
     """
-    text = shortened(text, most)
-    return text if text.isprintable() else shortened("".join(map(_visible, text)), most)
+    text = shortened(text, limit)
+    return text if text.isprintable() else shortened("".join(map(_visible, text)), limit)
 
 
-def quoted(value: object, most: int = QUOTE_CHARACTERS) -> str:
-    """A value as Python writes it, at most about `most` characters long."""
+def quoted(value: object, limit: int = QUOTE_CHARACTERS) -> str:
+    """A value as Python writes it, at most about `limit` characters long."""
     if isinstance(value, str):
-        return _with_bytes(repr(shortened(value, most)))
-    return printable(repr(value), most)
+        return _with_bytes(repr(shortened(value, limit)))
+    return printable(repr(value), limit)
 
 
-def shortened(text: str, most: int) -> str:
-    """The text without its middle where it has more than `most` characters."""
-    if len(text) <= most:
+def shortened(text: str, limit: int) -> str:
+    """The text without its middle where it has more than `limit` characters."""
+    if len(text) <= limit:
         return text
-    end = most // 4
-    return text[: most - end - len(CUT)] + CUT + text[-end:]
+    end = limit // 4
+    return text[: limit - end - len(CUT)] + CUT + text[-end:]
 
 
 def is_text(text: str) -> bool:

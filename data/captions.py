@@ -72,16 +72,19 @@ def tokenizer_of(model: str, revision: str | None = None, subfolder: str = "toke
 
 
 def token_counter(
-    model: str, revision: str | None = None, subfolder: str = "tokenizer", most: int | None = None
+    model: str,
+    revision: str | None = None,
+    subfolder: str = "tokenizer",
+    max_tokens: int | None = None,
 ) -> CountTokens:
     """Counts with the tokenizer that `tokenizer_of` finds.
 
-    The counter maps texts to token counts, start and end included, and the words beyond the last
-    token that is read: token `most`, or as many as the tokenizer says. Raises `UserError` where
+    The counter maps texts to token counts, start and end included, and to the words that are cut
+    off: those beyond `max_tokens`, or beyond the tokenizer's own limit. Raises `UserError` where
     there is no such tokenizer.
     """
     tokenizer = tokenizer_of(model, revision, subfolder)
-    most = most or tokenizer.model_max_length
+    limit = max_tokens or tokenizer.model_max_length
 
     def count(texts: list[str]) -> list[tuple[int, str]]:
         if not texts:
@@ -89,7 +92,7 @@ def token_counter(
         encoded = tokenizer(texts, return_offsets_mapping=True, verbose=False)
         counted = []
         for text, ids, places in zip(texts, encoded.input_ids, encoded.offset_mapping, strict=True):
-            lost = text[places[most - 1][0] :].strip() if len(ids) > most else ""
+            lost = text[places[limit - 1][0] :].strip() if len(ids) > limit else ""
             counted.append((len(ids), lost))
         return counted
 

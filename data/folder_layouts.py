@@ -65,11 +65,11 @@ class FolderContents:
             self.tables.append(path)
 
 
-def survey(files: Iterable[Path], reading: ReadOptions) -> FolderContents:
+def survey(files: Iterable[Path], options: ReadOptions) -> FolderContents:
     """Look at each file once. JSON beside pictures is no caption where the first ones hold none."""
-    found = FolderContents(Sidecars.asked_for(reading))
+    found = FolderContents(Sidecars.chosen_by(options))
     in_json = replace(found.sidecars, suffixes=(".json",))
-    pictures, judged, spoken = ImageDetector(found.sidecars), 0, bool(reading.caption_key)
+    pictures, judged, spoken = ImageDetector(found.sidecars), 0, bool(options.caption_key)
     for path in files:
         if path not in pictures:
             found.add_other(path, pictures)
@@ -99,15 +99,15 @@ class DetectedLayout(NamedTuple):
 
 
 def _captioned(
-    folder: Path, contents: FolderContents, reading: ReadOptions
+    folder: Path, contents: FolderContents, options: ReadOptions
 ) -> DetectedLayout | None:
     """A caption file beside most pictures."""
     most = 0 < contents.pictures <= 2 * contents.captioned
-    return _partly_captioned(folder, contents, reading) if most else None
+    return _partly_captioned(folder, contents, options) if most else None
 
 
 def _partly_captioned(
-    folder: Path, contents: FolderContents, reading: ReadOptions
+    folder: Path, contents: FolderContents, options: ReadOptions
 ) -> DetectedLayout | None:
     if not contents.captioned and not contents.repeated:
         return None
@@ -116,53 +116,55 @@ def _partly_captioned(
     )
 
 
-def _parquet(folder: Path, contents: FolderContents, reading: ReadOptions) -> DetectedLayout | None:
+def _parquet(folder: Path, contents: FolderContents, options: ReadOptions) -> DetectedLayout | None:
     """Parquet files with pictures, or the names of their files."""
-    fits = any(holds_pictures(path, reading) for path in contents.parquet[:TRIED])
-    return _any_parquet(folder, contents, reading) if fits else None
+    fits = any(holds_pictures(path, options) for path in contents.parquet[:TRIED])
+    return _any_parquet(folder, contents, options) if fits else None
 
 
 def _any_parquet(
-    folder: Path, contents: FolderContents, reading: ReadOptions
+    folder: Path, contents: FolderContents, options: ReadOptions
 ) -> DetectedLayout | None:
     """So that the columns are named of which one may be meant."""
     if not contents.parquet:
         return None
-    opened = partial(open_parquet, str(folder), folder, contents.parquet, reading)
+    opened = partial(open_parquet, str(folder), folder, contents.parquet, options)
     return DetectedLayout("the Parquet files are", contents.parquet, opened)
 
 
-def _shards(folder: Path, contents: FolderContents, reading: ReadOptions) -> DetectedLayout | None:
+def _shards(folder: Path, contents: FolderContents, options: ReadOptions) -> DetectedLayout | None:
     """WebDataset's tar archives."""
     paths = [path for path in contents.archives if path.suffix.lower() == ".tar"]
     if not any(is_shard(path) for path in paths[:1]):
         return None
     return DetectedLayout(
-        "the tar archives are", paths, partial(open_shards, str(folder), folder, paths, reading)
+        "the tar archives are",
+        paths,
+        partial(open_shards, str(folder), folder, paths, options),
     )
 
 
-def _table(folder: Path, contents: FolderContents, reading: ReadOptions) -> DetectedLayout | None:
+def _table(folder: Path, contents: FolderContents, options: ReadOptions) -> DetectedLayout | None:
     """A table that names pictures which are there."""
-    paths = [] if reading.strict else contents.tables[:TRIED]
-    return _one_of(folder, [path for path in paths if names_pictures(path, reading)], reading)
+    paths = [] if options.strict else contents.tables[:TRIED]
+    return _one_of(folder, [path for path in paths if names_pictures(path, options)], options)
 
 
 def _any_table(
-    folder: Path, contents: FolderContents, reading: ReadOptions
+    folder: Path, contents: FolderContents, options: ReadOptions
 ) -> DetectedLayout | None:
-    return _one_of(folder, contents.tables, reading)
+    return _one_of(folder, contents.tables, options)
 
 
-def _one_of(folder: Path, paths: list[Path], reading: ReadOptions) -> DetectedLayout | None:
+def _one_of(folder: Path, paths: list[Path], options: ReadOptions) -> DetectedLayout | None:
     """A single table. Raises `UserError` where there are several."""
-    if not paths or reading.strict:  # training wants metadata, which diffusers' script reads too
+    if not paths or options.strict:  # training wants metadata, which diffusers' script reads too
         return None
     if paths[1:]:
         names = ", ".join(str(path) for path in paths[:NAMED])
         raise UserError(f"{folder} holds several tables: {names}; give one of them as SOURCE.")
     return DetectedLayout(
-        f"{paths[0].name} is", paths, partial(open_table, paths[0], reading, str(folder))
+        f"{paths[0].name} is", paths, partial(open_table, paths[0], options, str(folder))
     )
 
 
@@ -173,14 +175,14 @@ LAYOUTS = (
 
 
 def detected_layout(
-    folder: Path, contents: FolderContents, reading: ReadOptions
+    folder: Path, contents: FolderContents, options: ReadOptions
 ) -> DetectedLayout | None:
     """The first of LAYOUTS that the folder has."""
-    return next(filter(None, (layout(folder, contents, reading) for layout in LAYOUTS)), None)
+    return next(filter(None, (layout(folder, contents, options) for layout in LAYOUTS)), None)
 
 
 def not_read(
-    folder: Path, contents: FolderContents, chosen: DetectedLayout, reading: ReadOptions
+    folder: Path, contents: FolderContents, chosen: DetectedLayout, options: ReadOptions
 ) -> list[Finding]:
     """What is said of other data in a folder, and how to read them instead."""
     read = set(chosen.files)
@@ -191,7 +193,7 @@ def not_read(
     said = []
     if others:
         more = f" and {len(others) - NAMED} more" if others[NAMED:] else ""
-        way = f"{reading.giving.format('it')} if it is what you mean"
+        way = f"{options.advice.format('it')} if it is what you mean"
         said.append(f"not {', '.join(others[:NAMED])}{more}: {way}")
     if contents.captioned and chosen.files:
         said.append("not the caption files beside the pictures: move the former away to read these")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from core.errors import UserError, is_ours, system_reason_of
 from core.image_formats import Unreadable
-from core.images import ORIENTATION, TURNS, decoded, reading, upright_rgb
+from core.images import ORIENTATION, TURNS, decoded, unreadable_on_error, upright_rgb
 
 SUFFIXES = {"jpeg": ".jpg", "webp": ".webp", "png": ".png"}
 FORMATS = ("keep", *SUFFIXES)  # keep: as it comes; what is none of the three becomes PNG
@@ -54,7 +54,7 @@ def opened(content: bytes, shape: ImageFormat | None = None) -> SourceImage:
     Raises `Unreadable`.
     """
     image, size = decoded(content, shape.max_side if shape else None)
-    with reading():
+    with unreadable_on_error():
         count, note = frames(image), _note_on_depth(image)
         rgb, file = written(image, content, shape) if shape else (upright_rgb(image), None)
     return SourceImage(size, count, rgb, note, file)

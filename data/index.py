@@ -37,7 +37,7 @@ class Finding:
     where: str
     sentence: str
     fault: bool  # it would break training, or teach nothing; otherwise a warning
-    row: int | None = None  # number of the row in the ledger
+    row: int | None = None  # number of the row in the index
     kind: str = ""  # the same for others like it; "": the sentence, but for its quotes and numbers
 
     def __str__(self) -> str:
@@ -91,8 +91,8 @@ class RowIndex:
 
     def __init__(self):
         self.broken_off = False  # whether there may be rows beyond those that were found
-        self._folder = temporary_folder("ledger-")
-        self._db = sqlite3.connect(Path(self._folder.name) / "ledger.sqlite", factory=_Database)
+        self._folder = temporary_folder("index-")
+        self._db = sqlite3.connect(Path(self._folder.name) / "index.sqlite", factory=_Database)
         self._db.executescript("""
             PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE;
             CREATE TABLE rows (row INTEGER PRIMARY KEY, place, picture, split, part, content,

@@ -63,30 +63,30 @@ TABLES: dict[str, Callable[[Path, str], MetadataTable]] = {
 }
 
 
-def open_table(path: Path, reading: ReadOptions, name: str | None = None) -> Source:
+def open_table(path: Path, options: ReadOptions, name: str | None = None) -> Source:
     """A table whose pictures lie beside it, or in the folder that was named for them."""
-    folder = reading.images or path.parent
+    folder = options.images or path.parent
     if not is_folder(folder):
         raise UserError(f"The picture folder {folder} does not exist; check --images.")
-    table = TABLES[path.suffix.lower()](path, reading.encoding)
+    table = TABLES[path.suffix.lower()](path, options.encoding)
     held_out = held_out_folders(folder)
-    rows = partial(_rows, table, path, folder, reading, held_out=held_out)
+    rows = partial(_rows, table, path, folder, options, held_out=held_out)
     return Source(
         name or str(path),
         rows,
         _count(table, path),
         folders=((folder, "train"),),
-        findings=(*table.findings, *_guess(table, path, reading)),
+        findings=(*table.findings, *_guess(table, path, options)),
         held_out=bool(held_out) and any(row.split == "test" for row in rows()),
         files=lambda: chain([path], (other for other in files_below(folder) if other != path)),
     )
 
 
-def names_pictures(path: Path, reading: ReadOptions) -> bool:
+def names_pictures(path: Path, options: ReadOptions) -> bool:
     """Whether one of the first rows of a table names a picture that is there."""
     try:
-        table = TABLES[path.suffix.lower()](path, reading.encoding)
-        return any(map(_is_there, islice(_rows(table, path, path.parent, reading), TRIED)))
+        table = TABLES[path.suffix.lower()](path, options.encoding)
+        return any(map(_is_there, islice(_rows(table, path, path.parent, options), TRIED)))
     except UserError:
         return False
 
@@ -98,7 +98,7 @@ def _is_there(row: Row) -> bool:
         return False
 
 
-def open_image_folder(folder: Path, found: list[tuple[Path, str]], reading: ReadOptions) -> Source:
+def open_image_folder(folder: Path, found: list[tuple[Path, str]], options: ReadOptions) -> Source:
     """Metadata beside the pictures, for one split or for several."""
     first = {path.parent: path for path, _ in reversed(found)}
     twice = [
@@ -109,16 +109,16 @@ def open_image_folder(folder: Path, found: list[tuple[Path, str]], reading: Read
         for path, _ in found if first[path.parent] != path
     ]  # fmt: skip
     found = [(path, split) for path, split in found if first[path.parent] == path]
-    tables = [TABLES[path.suffix](path, reading.encoding) for path, _ in found]
+    tables = [TABLES[path.suffix](path, options.encoding) for path, _ in found]
     # With metadata of its own, a folder is what its name says, and so are all below it.
     held_out = held_out_folders(folder) if found[0][0].parent == folder else ()
     streams = [
-        partial(_rows, table, path, path.parent, reading, split, path.relative_to(folder), held_out)
+        partial(_rows, table, path, path.parent, options, split, path.relative_to(folder), held_out)
         for table, (path, split) in zip(tables, found, strict=True)
     ]
     guesses = [
         guess for table, (path, _) in zip(tables, found, strict=True)
-        for guess in _guess(table, path, reading)
+        for guess in _guess(table, path, options)
     ]  # fmt: skip
     rows = lambda: chain.from_iterable(stream() for stream in streams)  # noqa: E731
     return Source(
@@ -133,30 +133,30 @@ def open_image_folder(folder: Path, found: list[tuple[Path, str]], reading: Read
     )
 
 
-def _columns(reading: ReadOptions) -> tuple[str | None, str | None]:
+def _columns(options: ReadOptions) -> tuple[str | None, str | None]:
     """Names of the columns of a table; strict metadata have those of an ImageFolder."""
-    if reading.strict:
-        return "file_name", reading.caption_column or "text"
-    return reading.image_column, reading.caption_column
+    if options.strict:
+        return "file_name", options.caption_column or "text"
+    return options.image_column, options.caption_column
 
 
 def _rows(
     table: MetadataTable,
     path: Path,
     folder: Path,
-    reading: ReadOptions,
+    options: ReadOptions,
     split: str = "train",
     name: Path | None = None,
     held_out: tuple[str, ...] = (),
 ) -> Iterator[Row]:
     """Rows of a table; `name`: what it is called where several have the same."""
     part = f"{name.parent}/" if name and name.parent.name else ""
-    columns, options = _columns(reading), reading.options
-    for row in rows_of(table.entries(), path, folder, columns, options, split, held_out):
+    columns, flags = _columns(options), options.column_options
+    for row in rows_of(table.entries(), path, folder, columns, flags, split, held_out):
         yield replace(row, where=part + row.where)
 
 
-def _guess(table: MetadataTable, path: Path, reading: ReadOptions) -> Iterator[Finding]:
+def _guess(table: MetadataTable, path: Path, options: ReadOptions) -> Iterator[Finding]:
     """What is said of the column of the captions; what is wrong with it, its rows will say."""
     if table.known:
         return
@@ -164,8 +164,8 @@ def _guess(table: MetadataTable, path: Path, reading: ReadOptions) -> Iterator[F
     columns = {name: None for entry in first for name in entry.fields}
     usual = next((name for name in CAPTION_COLUMNS if name in columns), None)
     captions = [entry.fields.get(usual) for entry in first]
-    option = reading.options[1]
-    if sentence := caption_guess(columns, captions, reading.caption_key, option):
+    option = options.column_options[1]
+    if sentence := caption_guess(columns, captions, options.caption_key, option):
         yield Finding(path.name, sentence, fault=False)
 
 

@@ -24,18 +24,18 @@ USUAL = (*IMAGE_COLUMNS, *PICTURE_COLUMNS)
 ONE_BY_ONE = Lock()
 
 
-def holds_pictures(path: Path, reading: ReadOptions) -> bool:
+def holds_pictures(path: Path, options: ReadOptions) -> bool:
     """Whether a Parquet file has a column of pictures or of names of files."""
     columns = _opened(path).schema_arrow.names
-    return any(name in columns for name in (reading.image_column, *USUAL))
+    return any(name in columns for name in (options.image_column, *USUAL))
 
 
-def open_parquet(name: str, folder: Path, paths: list[Path], reading: ReadOptions) -> Source:
+def open_parquet(name: str, folder: Path, paths: list[Path], options: ReadOptions) -> Source:
     """The rows of one file or several; `folder`: below which these are."""
     parts, others = parted(paths, folder)
-    named = [path for path, _ in parts if _names_files(path, reading)]
-    pictures = list(dict.fromkeys(reading.images or path.parent for path in named))
-    rows = partial(_rows, parts, reading)
+    named = [path for path, _ in parts if _names_files(path, options)]
+    pictures = list(dict.fromkeys(options.images or path.parent for path in named))
+    rows = partial(_rows, parts, options)
     held_out = any(split == "test" for _, split in parts)
     if any(map(held_out_folders, pictures)):
         held_out = held_out or any(row.split == "test" for row in rows())
@@ -44,34 +44,39 @@ def open_parquet(name: str, folder: Path, paths: list[Path], reading: ReadOption
         rows,
         sum(_opened(path).metadata.num_rows for path, _ in parts),
         folders=((pictures[0], "train"),) if len(pictures) == 1 else (),
-        findings=(*unread(folder, others, reading.giving), *_guess(parts[0][0], reading)),
+        findings=(
+            *unread(folder, others, options.advice),
+            *_guess(parts[0][0], options),
+        ),
         held_out=held_out,
         files=lambda: chain(paths, *map(files_below, pictures)),
     )
 
 
-def _rows(parts: list[tuple[Path, str]], reading: ReadOptions) -> Iterator[Row]:
+def _rows(parts: list[tuple[Path, str]], options: ReadOptions) -> Iterator[Row]:
     for path, split in parts:
-        folder = reading.images or path.parent
-        if _names_files(path, reading):
-            columns = known_columns(str(path), _opened(path).schema_arrow.names, reading, USUAL)
+        folder = options.images or path.parent
+        if _names_files(path, options):
+            columns = known_columns(str(path), _opened(path).schema_arrow.names, options, USUAL)
             entries, held_out = _entries(path, columns), held_out_folders(folder)
-            yield from rows_of(entries, path, folder, columns, reading.options, split, held_out)
+            yield from rows_of(
+                entries, path, folder, columns, options.column_options, split, held_out
+            )
         else:
-            yield from _rows_with_pictures(path, split, folder, reading)
+            yield from _rows_with_pictures(path, split, folder, options)
 
 
-def _names_files(path: Path, reading: ReadOptions) -> bool:
+def _names_files(path: Path, options: ReadOptions) -> bool:
     """Whether the column of pictures holds names of files. Raises `UserError` for other kinds."""
     from pyarrow.types import is_binary, is_large_binary, is_large_string, is_string, is_struct
 
     schema = _opened(path).schema_arrow
-    image, _ = known_columns(str(path), schema.names, reading, USUAL)
+    image, _ = known_columns(str(path), schema.names, options, USUAL)
     kind = schema.field(image).type
     if is_string(kind) or is_large_string(kind):
         return True
     if not (is_binary(kind) or is_large_binary(kind) or is_struct(kind)):
-        raise no_pictures(image, str(path), reading)
+        raise no_pictures(image, str(path), options)
     return False
 
 
@@ -101,11 +106,11 @@ def _values(file, path: Path, before: int = 0, **which) -> Iterator[dict]:
 
 
 def _rows_with_pictures(
-    path: Path, split: str, folder: Path, reading: ReadOptions
+    path: Path, split: str, folder: Path, options: ReadOptions
 ) -> Iterator[Row]:
     """Pictures are read a row group at a time, when they are wanted."""
     file = _opened(path)
-    image, caption = known_columns(str(path), file.schema_arrow.names, reading, USUAL)
+    image, caption = known_columns(str(path), file.schema_arrow.names, options, USUAL)
     number = 0
     for group in range(file.num_row_groups):
         texts = _values(file, path, number, row_groups=[group], columns=[caption])
@@ -115,14 +120,14 @@ def _rows_with_pictures(
             yield Row(f"{path.name}, row {number}", UNNAMED, content, text, split=split)
 
 
-def _guess(path: Path, reading: ReadOptions) -> Iterator[Finding]:
+def _guess(path: Path, options: ReadOptions) -> Iterator[Finding]:
     file = _opened(path)
     names, captions = file.schema_arrow.names, []
-    _, caption = known_columns(str(path), names, reading, USUAL)
+    _, caption = known_columns(str(path), names, options, USUAL)
     with suppress(UserError):  # its rows will say so
         first = islice(_values(file, path, columns=[caption]), LOOKED_AT)
         captions = [fields[caption] for fields in first]
-    if sentence := caption_guess(names, captions, reading.caption_key, reading.options[1]):
+    if sentence := caption_guess(names, captions, options.caption_key, options.column_options[1]):
         yield Finding(path.name, sentence, fault=False)
 
 

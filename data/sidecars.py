@@ -45,11 +45,11 @@ class Sidecars:
     suffixes: tuple[str, ...] = CAPTION_SUFFIXES
 
     @classmethod
-    def asked_for(cls, reading: ReadOptions) -> Sidecars:
+    def chosen_by(cls, options: ReadOptions) -> Sidecars:
         """Who names a key of JSON files wants to read these."""
-        key = reading.caption_key
+        key = options.caption_key
         suffixes = sorted(CAPTION_SUFFIXES, key=lambda each: bool(key) and each != ".json")
-        return cls(reading.encoding, key, reading.options[1], tuple(suffixes))
+        return cls(options.encoding, key, options.column_options[1], tuple(suffixes))
 
     def of(self, picture: Path) -> Path | None:
         """The caption file beside a picture."""

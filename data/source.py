@@ -24,7 +24,7 @@ class ReadOptions:
     strict: bool = False  # for training: metadata have the columns of an ImageFolder
 
     @property
-    def options(self) -> tuple[str, str]:
+    def column_options(self) -> tuple[str, str]:
         """The options that name the columns of pictures and captions."""
         return (
             ("--image_column", "--caption_column") if self.strict
@@ -32,7 +32,7 @@ class ReadOptions:
         )  # fmt: skip
 
     @property
-    def giving(self) -> str:
+    def advice(self) -> str:
         """What one does with a file or folder for it to be read instead."""
         return "give {} to prepare_dataset.py as SOURCE" if self.strict else "give {} as SOURCE"
 

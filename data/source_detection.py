@@ -27,35 +27,35 @@ METADATA = ("metadata.jsonl", "metadata.csv")
 LOOKED_INTO = 1_000  # files of a folder with metadata among which other data are looked for
 
 
-def stamp(place: str, reading: ReadOptions) -> str:
+def stamp(place: str, options: ReadOptions) -> str:
     """The stamp of the source at `place`; an archive is not unpacked for it."""
     path = Path(place)
     if is_file(path) and path.name.lower().endswith(ARCHIVES):
-        return stamp_of([path, *(files_below(reading.images) if reading.images else ())])
-    with closing(open_source(place, reading)) as source:
+        return stamp_of([path, *(files_below(options.images) if options.images else ())])
+    with closing(open_source(place, options)) as source:
         return source.stamp()
 
 
-def open_source(place: str, reading: ReadOptions) -> Source:
+def open_source(place: str, options: ReadOptions) -> Source:
     """The data at `place`: a folder, a table, an archive, or a data set of the hub.
 
     Raises `UserError` where there is nothing that can be read.
     """
     path = Path(place)
     if is_folder(path):
-        if reading.images:
+        if options.images:
             raise UserError(
                 f"--images is for a table alone; {path} is a folder: give its table as SOURCE."
             )
-        return _folder(path, reading)
+        return _folder(path, options)
     if is_file(path):
-        return _file(path, reading)
+        return _file(path, options)
     if is_there(path):
         raise UserError(f"{path} {_unfit(path)}; give a folder, a table or an archive.")
     if place.count("/") != 1 or place.startswith((".", "/", "~")):
         raise UserError(f"{place} does not exist; check the path.")
     try:
-        return hub_datasets.from_hub(place, reading)
+        return hub_datasets.from_hub(place, options)
     except UserError as error:
         raise UserError(f"There is no file or folder {place}. {error}") from error
 
@@ -69,41 +69,41 @@ def _unfit(path: Path) -> str:
     return "has just appeared"
 
 
-def _file(path: Path, reading: ReadOptions) -> Source:
+def _file(path: Path, options: ReadOptions) -> Source:
     if path.name.lower().endswith(".tar") and is_shard(path):
-        return open_shards(str(path), path.parent, [path], reading)
+        return open_shards(str(path), path.parent, [path], options)
     if path.name.lower().endswith(ARCHIVES):
-        return open_archive(path, partial(_folder, reading=reading))
+        return open_archive(path, partial(_folder, options=options))
     if path.suffix.lower() == ".parquet":
-        return open_parquet(str(path), path.parent, [path], reading)
+        return open_parquet(str(path), path.parent, [path], options)
     if path.suffix.lower() in TABLES:
-        return open_table(path, reading)
+        return open_table(path, options)
     raise UserError(
         f"{path} is of no known kind; give a folder, a {', '.join(TABLES)} or .parquet file, "
         f"or an archive ({', '.join(ARCHIVES)})."
     )
 
 
-def _folder(folder: Path, reading: ReadOptions) -> Source:
+def _folder(folder: Path, options: ReadOptions) -> Source:
     names = ({"dataset_dict.json"}, {"state.json", "dataset_info.json"})
     if any(all(is_there(folder / name) for name in several) for several in names):
-        return hub_datasets.from_disk(folder, reading)
+        return hub_datasets.from_disk(folder, options)
     metadata = _metadata(folder)
-    contents = survey(_some_of(folder) if metadata else entries_below(folder), reading)
+    contents = survey(_some_of(folder) if metadata else entries_below(folder), options)
     layout = (
-        _image_folder(folder, metadata, reading) if metadata
-        else detected_layout(folder, contents, reading)
+        _image_folder(folder, metadata, options) if metadata
+        else detected_layout(folder, contents, options)
     )  # fmt: skip
     if layout is None:
         raise UserError(_nothing_found(folder))
-    source, others = layout.opened(), not_read(folder, contents, layout, reading)
+    source, others = layout.opened(), not_read(folder, contents, layout, options)
     return replace(source, findings=(*others, *source.findings))
 
 
 def _image_folder(
-    folder: Path, metadata: list[tuple[Path, str]], reading: ReadOptions
+    folder: Path, metadata: list[tuple[Path, str]], options: ReadOptions
 ) -> DetectedLayout:
-    opened = partial(open_image_folder, folder, metadata, reading)
+    opened = partial(open_image_folder, folder, metadata, options)
     return DetectedLayout(f"{metadata[0][0].name} is", [path for path, _ in metadata], opened)
 
 

@@ -57,7 +57,7 @@ class RowCheck:
 
 def examine(
     source: Source,
-    ledger: RowIndex,
+    index: RowIndex,
     *,
     resolution: int | None = None,
     count_tokens: CountTokens = uncounted,
@@ -67,15 +67,15 @@ def examine(
     wrap: Callable[[Iterable], Iterable] = iter,
     thumbnails: bool = False,
 ) -> None:
-    """Look at every row once, in parallel, and note in `ledger` what is wrong and what is known.
+    """Look at every row once, in parallel, and note in `index` what is wrong and what is known.
 
     `resolution`: of the training; smaller pictures are named. `shape`: prepared files are made
     and given to `keep`. `held_out`: share of the rows that become split "test". `wrap`: a progress
     bar over the rows.
     """
     for finding in source.findings:
-        ledger.note(finding)
-    numbered = enumerate(wrap(_rows(source, ledger)), 1)
+        index.note(finding)
+    numbered = enumerate(wrap(_rows(source, index)), 1)
     drawn = min(1.0, THUMBNAILS / (source.total or THUMBNAILS)) if thumbnails else 0.0
 
     def look(item: tuple[int, Row]) -> tuple[int, RowCheck]:
@@ -93,29 +93,29 @@ def examine(
                          "not read; shorten it", fault=False)
                 for count, lost in counted if lost
             ]  # fmt: skip
-            ledger.add(number, facts, (*each.findings, *unread))
+            index.add(number, facts, (*each.findings, *unread))
             if keep and each.good:
                 keep(each.row, number, facts.split, each.file)
-    note_loose_files(source, ledger)
-    note_folders_that_sound_held_out(source, ledger)
-    _note_duplicates(ledger)
-    _note_size(source, ledger)
+    note_loose_files(source, index)
+    note_folders_that_sound_held_out(source, index)
+    _note_duplicates(index)
+    _note_size(source, index)
 
 
-def _rows(source: Source, ledger: RowIndex) -> Iterator[Row]:
+def _rows(source: Source, index: RowIndex) -> Iterator[Row]:
     """The rows; where the source breaks off among them, that is a fault, but none of a row."""
     seen = False
     try:
         for row in source.rows():
             if row.breaks_off:
-                ledger.note_end(Finding(row.where, row.fault or "breaks off", True))
+                index.note_end(Finding(row.where, row.fault or "breaks off", True))
             else:
                 yield row
             seen = True
     except UserError as error:
         if not seen:
             raise
-        ledger.note_end(Finding(source.name, str(error), True))
+        index.note_end(Finding(source.name, str(error), True))
 
 
 def _ahead(look: Callable, items: Iterator) -> Iterator:
@@ -232,52 +232,52 @@ def _oddities(picture: SourceImage, resolution: int | None) -> Iterator[tuple[st
         yield f"the picture moves: the first of its {picture.frames} frames is used", False
 
 
-def note_loose_files(source: Source, ledger: RowIndex) -> None:
+def note_loose_files(source: Source, index: RowIndex) -> None:
     """Pictures that no row names, and caption files without a picture."""
-    next(ledger.ask("CREATE INDEX by_picture ON rows (picture, part)"), None)
+    next(index.ask("CREATE INDEX by_picture ON rows (picture, part)"), None)
     beside = "SELECT EXISTS (SELECT 1 FROM rows WHERE picture = ? OR picture BETWEEN ? AND ?)"
     for folder, split in source.folders:
         for path in entries_below(folder):
             name, suffix = path.relative_to(folder), path.suffix.lower()
             whole, stem = printable(name.as_posix()), printable(name.with_suffix("").as_posix())
             if source.pairs:
-                lost = suffix in TEXT_SUFFIXES and not ledger.one(
+                lost = suffix in TEXT_SUFFIXES and not index.one(
                     beside, stem, f"{stem}.", f"{stem}.{chr(0x10FFFF)}"
                 )
                 sentence = "there is no picture beside this caption; add it or delete the file"
             else:
                 lost = suffix in PICTURE_SUFFIXES and not _is_named(
-                    ledger, source, split, whole, stem
+                    index, source, split, whole, stem
                 )
                 sentence = "no row names this picture, so nothing is learned from it"
             if lost:
-                ledger.note(Finding(whole, sentence, fault=False))
+                index.note(Finding(whole, sentence, fault=False))
 
 
-def _is_named(ledger: RowIndex, source: Source, split: str, *names: str) -> bool:
+def _is_named(index: RowIndex, source: Source, split: str, *names: str) -> bool:
     """Whether a row has a picture of one of two names. Each folder of several is a split, and has
     names of its own."""
     part = "AND part = ?" if source.folders[1:] else ""
     question = f"SELECT EXISTS (SELECT 1 FROM rows WHERE picture IN (?, ?) {part})"
-    return ledger.one(question, *names, *([split] if part else []))
+    return index.one(question, *names, *([split] if part else []))
 
 
-def note_folders_that_sound_held_out(source: Source, ledger: RowIndex) -> None:
+def note_folders_that_sound_held_out(source: Source, index: RowIndex) -> None:
     """Folders such as "test/", where the others are not in one called "train/"."""
     for word in (word for word, split in SPLITS.items() if split == "test"):
         question = "SELECT EXISTS (SELECT 1 FROM rows WHERE picture LIKE ? AND part = 'train')"
-        if source.folders and ledger.one(question, f"{word}/%"):
+        if source.folders and index.one(question, f"{word}/%"):
             sentence = "is learned from, as no folder train is beside it; put the rest in one"
-            ledger.note(Finding(f"{word}/", f"{sentence} to hold it out", fault=False))
+            index.note(Finding(f"{word}/", f"{sentence} to hold it out", fault=False))
 
 
-def _note_duplicates(ledger: RowIndex) -> None:
-    for content, count, captions, splits in ledger.ask("""
+def _note_duplicates(index: RowIndex) -> None:
+    for content, count, captions, splits in index.ask("""
         SELECT content, COUNT(*), COUNT(DISTINCT caption), COUNT(DISTINCT split) FROM rows
         WHERE content IS NOT NULL GROUP BY content HAVING COUNT(*) > 1 ORDER BY MIN(row)
     """):
         question = "SELECT row, place, split FROM rows WHERE content = ? ORDER BY row LIMIT ?"
-        places = list(ledger.ask(question, content, PLACES_NAMED))
+        places = list(index.ask(question, content, PLACES_NAMED))
         first, others = places[0][1], [place for _, place, _ in places[1:]]
         named = f"{first} and {', '.join(others)}"
         named += f" and {count - len(places)} more" if count > len(places) else ""
@@ -285,17 +285,17 @@ def _note_duplicates(ledger: RowIndex) -> None:
             advice = "have one picture and different captions; keep one row with a list of captions"
         else:
             advice = "are the same, picture and caption; keep one"
-        ledger.note(Finding(others[0], f"{named} {advice}", False, places[1][0], advice))
+        index.note(Finding(others[0], f"{named} {advice}", False, places[1][0], advice))
         if splits > 1:
             advice = (
                 "are in the training set and in the held-out one, where they would be scored as "
                 "new; delete one"
             )
-            ledger.note(Finding(others[0], f"{named} {advice}", False, places[1][0], advice))
-    for first, second in ledger.alike():
+            index.note(Finding(others[0], f"{named} {advice}", False, places[1][0], advice))
+    for first, second in index.alike():
         question = "SELECT place, split FROM rows WHERE row = ?"
-        (other, split), (place, here) = (next(ledger.ask(question, n)) for n in (first, second))
-        ledger.note(_alike(second, place, other, split == here))
+        (other, split), (place, here) = (next(index.ask(question, n)) for n in (first, second))
+        index.note(_alike(second, place, other, split == here))
 
 
 def _alike(row: int, place: str, other: str, one_split: bool) -> Finding:
@@ -303,10 +303,10 @@ def _alike(row: int, place: str, other: str, one_split: bool) -> Finding:
     return Finding(place, f"the picture looks like that of {other}{advice}", False, row, advice)
 
 
-def _note_size(source: Source, ledger: RowIndex) -> None:
-    rows = ledger.one("SELECT COUNT(*) FROM rows WHERE split = 'train'")
-    if rows == 0 and not ledger.broken_off:
-        ledger.note(Finding(source.name, "has no rows; name the pictures that are there", True))
+def _note_size(source: Source, index: RowIndex) -> None:
+    rows = index.one("SELECT COUNT(*) FROM rows WHERE split = 'train'")
+    if rows == 0 and not index.broken_off:
+        index.note(Finding(source.name, "has no rows; name the pictures that are there", True))
     elif rows == 1:
         sentence = "has one picture, which the model will learn by heart; add more"
-        ledger.note(Finding(source.name, sentence, False))
+        index.note(Finding(source.name, sentence, False))

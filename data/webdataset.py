@@ -53,15 +53,18 @@ def is_shard(path: Path) -> bool:
     return len(captioned) * 2 > len(pictures)
 
 
-def open_shards(name: str, folder: Path, paths: list[Path], reading: ReadOptions) -> Source:
+def open_shards(name: str, folder: Path, paths: list[Path], options: ReadOptions) -> Source:
     """The samples of one archive or several, in their order."""
     parts, others = parted(paths, folder)
-    sidecars = Sidecars.asked_for(reading)
+    sidecars = Sidecars.chosen_by(options)
     return Source(
         name,
         partial(_rows, parts, sidecars),
         sum(_count(path) for path, _ in parts),
-        findings=(*_findings(name, parts[0][0], sidecars), *unread(folder, others, reading.giving)),
+        findings=(
+            *_findings(name, parts[0][0], sidecars),
+            *unread(folder, others, options.advice),
+        ),
         held_out=any(split == "test" for _, split in parts),
         files=lambda: paths,
     )

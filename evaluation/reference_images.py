@@ -147,9 +147,9 @@ def _image(row: Row) -> Image.Image:
 
 def _splits(source: Source, rows: list[Row], place: str, held_out: float) -> list[str]:
     """Of each row, "train" or not, as training would have it."""
-    with RowIndex() as ledger:
-        examine(source, ledger, held_out=held_out)
-        for fault in ledger.findings(True, 1):
+    with RowIndex() as index:
+        examine(source, index, held_out=held_out)
+        for fault in index.findings(True, 1):
             raise UserError(f"{place}: {fault}; prepare_dataset.py --check lists all faults.")
-        splits = dict(ledger.ask("SELECT row, split FROM rows"))
+        splits = dict(index.ask("SELECT row, split FROM rows"))
     return [splits[number] for number in range(1, len(rows) + 1)]

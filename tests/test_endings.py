@@ -189,7 +189,7 @@ def test_no_room_for_temporary_files_is_a_sentence(tmp_path, small_disk, monkeyp
     assert os.listdir(disk) == ["others"]
 
 
-def test_a_ledger_that_finds_no_room_says_so_and_other_mistakes_are_ours():
+def test_an_index_that_finds_no_room_says_so_and_other_mistakes_are_ours():
     with index.RowIndex() as kept, pytest.raises(sqlite3.OperationalError, match="no such table"):
         kept.one("SELECT * FROM missing")
 

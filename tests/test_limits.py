@@ -25,7 +25,7 @@ def documented(heading: str) -> list[tuple[str, ...]]:
 @pytest.mark.parametrize(("heading", "table"), [("Data", limits.DATA), ("The app", app.APP)])
 def test_the_document_states_every_bound_of_the_table(heading, table):
     def most(limit) -> str:
-        return size(limit.most) if limit.unit == "bytes" else f"{limit.most:,} {limit.unit}"
+        return size(limit.maximum) if limit.unit == "bytes" else f"{limit.maximum:,} {limit.unit}"
 
     assert documented(heading) == [(limit.what, most(limit), limit.beyond) for limit in table]
 
@@ -53,7 +53,7 @@ def test_the_table_holds_every_bound_that_is_kept():
             csv_tables.CELL_CHARACTERS, bounded_json.DIGITS, bounded_json.DEPTH,
             bounded_json.FILE_BYTES, printable.LINE_CHARACTERS, prompt_files.MAX_ROWS,
             prompt_files.MAX_PICTURES, printable.QUOTE_CHARACTERS}  # fmt: skip
-    assert {limit.most for limit in limits.DATA} == kept
+    assert {limit.maximum for limit in limits.DATA} == kept
 
 
 def test_no_whole_number_within_the_bounds_is_too_large_for_a_float():
