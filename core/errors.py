@@ -1,4 +1,4 @@
-"""The one kind of error that is meant for the user: a sentence with a way out."""
+"""Errors that are meant for the user: one sentence with a way out, and an exit code."""
 
 import sys
 from collections.abc import Callable
@@ -18,14 +18,13 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """A command was asked to end, and did so when it had saved what it had done; the message says
-    how to go on."""
+    """A command stopped on request after saving its work; the message says how to resume."""
 
 
 def exit_with_sentence(command: Callable[[], None]) -> None:
-    """Run a command; a `UserError` becomes its sentence on stderr and exit code 2.
+    """Run a command; print a `UserError` on stderr and exit with code 2.
 
-    A signal that ends it clears up first; a terminal or pipe that is gone does not end it.
+    Signals run the clean-up first; a closed terminal or pipe does not end the command.
     """
     with outlasting() as stdout, ending_as_exceptions():
         try:
@@ -47,10 +46,10 @@ def exit_with_sentence(command: Callable[[], None]) -> None:
 
 
 def sentence_of(error: Exception) -> str | None:
-    """What to tell the user: also of what is nobody's mistake, as a full disk, whatever it was
-    taken for on the way. None for a mistake of ours.
+    """The message for the user: of a `UserError`, or of a full disk or exhausted memory, whatever
+    error they surfaced as. None for a bug of ours.
 
-    The notes of an error, such as where its work was saved, end the sentence.
+    Notes of the error, such as where the work was saved, are appended.
     """
     notes = getattr(error, "__notes__", [])
     said = None

@@ -1,4 +1,4 @@
-"""The frame that the HTML reports share: head, style, images inside the page, one atomic write."""
+"""Shared parts of the HTML reports: head, style sheet, inline images, atomic write."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ ol small { display: block; margin: 0 }
 
 
 def write_page(path: Path, pieces: Iterable[str]) -> None:
-    """Write a page whole or not at all, and never all of it in memory.
+    """Write a page atomically, piece by piece.
 
-    Raises `UserError` where there is no place for it; then nothing is left behind.
+    Raises `UserError` if it cannot be written; then nothing is left behind.
     """
     # Foreign text: what cannot be encoded, or reverses the direction, is shown as an escape.
     with (
@@ -57,11 +57,11 @@ def write_page(path: Path, pieces: Iterable[str]) -> None:
 
 
 def page_head(title: str, style: str = STYLE) -> str:
-    """A page up to its heading, which is its title; it can ask for nothing but itself."""
+    """Start of a page, up to its heading; its policy lets it load nothing."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # The browser itself sees to it that the page asks for nothing.
+        # The browser enforces that the page loads nothing.
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "img-src data:; style-src 'unsafe-inline'\">\n"
         f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n'

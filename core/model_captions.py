@@ -1,8 +1,7 @@
-"""What a model has been told: the words of its captions, and some captions.
+"""captions.json of a model folder: the vocabulary of the training captions, and examples of them.
 
-captions.json lies in a model's folder. By it the page proposes prompts like those that the model
-learned, and names words that it never saw; metrics.py asks what it was tuned for, also where the
-pictures themselves are gone.
+The page uses it to suggest prompts like those the model was trained on and to point out words it
+never saw; metrics.py draws its prompts from it when the training pictures are not available.
 """
 
 from __future__ import annotations
@@ -20,30 +19,30 @@ from core.bounded_json import JSONFault, read
 from core.printable import is_blank
 
 FILE = "captions.json"
-MAX_WORDS = 20_000  # the commonest of them
+MAX_WORDS = 20_000  # the most frequent
 MAX_CAPTIONS = 64  # of each kind, evenly chosen
-LONGEST = 1_000  # characters of a caption that is kept
+LONGEST = 1_000  # characters of an example
 LONGEST_WORD = 60
-SHORTEST = 3  # letters of a word that is proposed; a, of and in show nothing, nor do these
+SHORTEST = 3  # letters of a suggested word; shorter ones and these are stop words
 SHOWS_NOTHING = frozenset(
     ["and", "are", "but", "for", "from", "has", "its", "not", "that", "the", "this", "was", "with"]
 )
 # Letters of any script, also about a hyphen or an apostrophe: big-headed, l'eau.
 WORD = re.compile(r"[^\W\d_]+(?:[-'\N{RIGHT SINGLE QUOTATION MARK}][^\W\d_]+)*")
-# Scripts that put no space between words: where one ends, only a dictionary knows.
+# Scripts without spaces between words, which only a dictionary could segment.
 UNSPACED = ("CJK ", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
 
 @dataclass(frozen=True)
 class Captions:
-    """What is known of the captions that a model learned from."""
+    """Vocabulary and examples of the captions that a model was trained on."""
 
     pictures: int = 0
-    words: dict[str, int] = field(default_factory=dict)  # in how many captions, commonest first
-    base_words: dict[str, int] = field(default_factory=dict)  # likewise, of what it began with
-    knows_more: bool = True  # its base learned from captions that nobody listed
-    held_out: tuple[str, ...] = ()  # some of pictures that it has not seen
-    training: tuple[str, ...] = ()  # some of those that it has
+    words: dict[str, int] = field(default_factory=dict)  # caption counts, most frequent first
+    base_words: dict[str, int] = field(default_factory=dict)  # likewise, of its base model
+    knows_more: bool = True  # the base was trained on captions that are not listed
+    held_out: tuple[str, ...] = ()  # examples of held-out pictures
+    training: tuple[str, ...] = ()  # examples of training pictures
 
     @classmethod
     def of(
@@ -52,8 +51,8 @@ class Captions:
         held_out: Sequence[Sequence[str]] = (),
         base: Captions | None = None,
     ) -> Captions:
-        """`training`, `held_out`: the captions of each picture, one or more; `base`: what is known
-        of the model that it was tuned from, where that is NOTHING of one without training."""
+        """`training`, `held_out`: the captions of each picture, one or more. `base`: those of the
+        base model; NOTHING for a model trained from scratch."""
         counted = Counter(
             word
             for several in training
@@ -75,18 +74,20 @@ class Captions:
 
     @property
     def text(self) -> str:
-        """As captions.json has it."""
+        """The content of captions.json."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @property
     def examples(self) -> tuple[str, ...]:
-        """Those that the model has not seen, or where there are none those that it has."""
+        """Held-out captions, or training captions where there are none."""
         return self.held_out or self.training
 
     def unknown(self, prompt: str) -> list[str]:
-        """The words of a prompt, as typed, that no caption had, each once; none where nobody knows
-        what the model has learned before. One at the end that a known word begins with is still
-        being typed."""
+        """Words of a prompt, as typed, that occur in no caption, each once.
+
+        Empty if the base model's vocabulary is not known. A last word that is the beginning of a
+        known one is taken to be unfinished.
+        """
         if self.knows_more or not self.words:
             return []
         found: dict[str, str] = {}
@@ -105,8 +106,8 @@ class Captions:
         return word in known or len(known) == len(parts) - 1 > 0
 
     def completions(self, prompt: str, limit: int) -> list[str]:
-        """Learned words to go on with, the commonest first: those that begin as the prompt's last
-        word does, then, where that is a whole one, those that it does not have yet."""
+        """Suggested next words, most frequent first: completions of the last word, then, if that is
+        a whole word, words that the prompt does not have yet."""
         typed, begun = _typed(prompt)
         words = [
             word for word in self.words
@@ -118,11 +119,11 @@ class Captions:
         return found[:limit]
 
 
-NOTHING = Captions(knows_more=False)  # what a model knows before it is trained
+NOTHING = Captions(knows_more=False)  # of an untrained model
 
 
 def completed(prompt: str, word: str) -> str:
-    """The prompt with one of its `completions`."""
+    """The prompt after one of its `completions` was chosen."""
     _, begun = _typed(prompt)
     if begun and word.startswith(begun) and word != begun:
         *_, last = WORD.finditer(prompt)  # `begun` may be longer than what is typed, as ss is for ß
@@ -131,26 +132,25 @@ def completed(prompt: str, word: str) -> str:
 
 
 def _typed(prompt: str) -> tuple[set[str], str]:
-    """The finished words of a prompt, as they are compared, and the one at its end."""
+    """Case-folded words of a prompt: the finished ones, and the one being typed at its end."""
     found = list(WORD.finditer(prompt))
     begun = found.pop()[0] if found and found[-1].end() == len(prompt) else ""
     return {each[0].casefold() for each in found}, begun.casefold()
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, in order, as they are compared: without capitals, of scripts that put
-    spaces between them."""
+    """Case-folded words of a text, in order; words of scripts without spaces are left out."""
     found = (word.casefold() for word in WORD.findall(text))
     return [word for word in found if len(word) <= LONGEST_WORD and is_spaced(word)]
 
 
 def is_spaced(word: str) -> bool:
-    """Whether a word's letters are of a script that puts spaces between words."""
+    """Whether a word is in a script with spaces between words."""
     return not any(unicodedata.name(letter, "").startswith(UNSPACED) for letter in word)
 
 
 def captions_of(model: str | Path) -> Captions | None:
-    """What a model folder's captions.json says; None where there is none, or nothing to be used."""
+    """Load a model folder's captions.json; None if it is missing or invalid."""
     try:
         found = read(Path(model) / FILE)
     except (OSError, JSONFault):
@@ -159,7 +159,7 @@ def captions_of(model: str | Path) -> Captions | None:
 
 
 def _captions(found: dict) -> Captions | None:
-    """None where a value is not of its kind, whoever wrote it."""
+    """Validate foreign JSON; None if a value has the wrong type or is too large."""
     pictures, more = found.get("pictures"), found.get("knows_more")
     words, base_words = found.get("words"), found.get("base_words")
     held_out, training = found.get("held_out"), found.get("training")
@@ -189,7 +189,7 @@ def _are_captions(value: object) -> TypeGuard[list[str]]:
 
 
 def _some(captions: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Of the first caption of each picture, evenly chosen ones."""
+    """An even selection of the first captions of the pictures."""
     known = list(
         dict.fromkeys(text for several in captions for text in several[:1] if _is_fit(text))
     )

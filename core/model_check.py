@@ -1,4 +1,4 @@
-"""A folder of a model, or of a table, as it lies there, before a library opens it."""
+"""Checks of a model folder before a library opens it: its files, and the size it draws."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from core.bounded_json import FILE_BYTES, JSONFault, check_bounds, read
 from core.errors import UserError
 from core.paths import fault_of, is_folder, read_bytes, special_kind
 
-SIDES = (8, 8192)  # pixels of what a model can draw
+SIDES = (8, 8192)  # pixels: the least and the most a model may draw
 
 
 def check_files(model: str | Path) -> None:
-    """Refuse a folder with files on which libraries wait for ever or break down: what is no file,
-    and JSON beyond the bounds. What is no folder here passes.
-
-    Raises `UserError`.
+    """Raise `UserError` for files that hang or crash libraries: special files, and JSON beyond the
+    limits. Passes what is not a local folder.
     """
     folder = Path(model)
     for path in (*folder.glob("*"), *folder.glob("*/*")):
@@ -34,8 +32,8 @@ def _check_json(path: Path) -> None:
 
 
 def picture_side(unet: object, vae: object) -> int | None:
-    """Pixels a side of what a model draws, by the configs of its parts; None where they do not
-    say."""
+    """Native resolution of a model in pixels, from the configs of its parts; None if they do not
+    tell."""
     if not isinstance(unet, dict) or not isinstance(vae, dict):
         return None
     latents, blocks = unet.get("sample_size"), vae.get("block_out_channels")
@@ -48,8 +46,8 @@ def picture_side(unet: object, vae: object) -> int | None:
 
 
 def resolution_of(model: str, revision: str | None = None) -> int | None:
-    """Pixels a side of what a model folder or hub id draws, and so of what it learns from; None
-    where its configs cannot be had or do not say."""
+    """Native resolution in pixels of a model folder or hub id; None if its configs are missing or
+    do not tell."""
     try:
         return picture_side(*(_config(model, part, revision) for part in ("unet", "vae")))
     except (OSError, ValueError):
@@ -57,7 +55,7 @@ def resolution_of(model: str, revision: str | None = None) -> int | None:
 
 
 def _config(model: str, part: str, revision: str | None) -> object:
-    """The config of a part of a model, here or on the hub."""
+    """The config of a part of a model, local or on the hub."""
     from huggingface_hub import hf_hub_download
 
     path = Path(model) / part / "config.json"

@@ -1,4 +1,4 @@
-"""The folder of a training run: its checkpoints, the lines of its log, the base that it names."""
+"""Contents of a training run's folder: checkpoints, log records, the base model it names."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ CHECKPOINT = re.compile(r"checkpoint-(\d+)", re.ASCII)
 
 
 def checkpoints_in(folder: str | Path) -> dict[int, Path]:
-    """Folders checkpoint-STEP of a run by their step, in the order of the steps."""
+    """The checkpoint-STEP folders of a run by step, in ascending order."""
     named = ((CHECKPOINT.fullmatch(path.name), path) for path in Path(folder).glob("checkpoint-*"))
     return dict(sorted((int(match[1]), path) for match, path in named if match and path.is_dir()))
 
 
 def base_of_run(run: dict) -> str | None:
-    """The base model that a run.json names: a path from here or from the project's folder, or else
-    the hub's name of it. None where it names none."""
+    """The base model named by run.json: a path relative to the working directory or the project,
+    or else a hub id. None if it names none."""
     named = run.get("base_model")
     if not named:
         return None
@@ -31,10 +31,10 @@ def base_of_run(run: dict) -> str | None:
 
 
 def records_in(lines: Iterable[str]) -> list[dict]:
-    """Those that are whole, by step.
+    """Valid records of log.jsonl, sorted by step.
 
-    Where a resumed run repeated a step, its later line counts; a line that was cut off when a run
-    was killed is left out.
+    The later record of a step that a resumed run repeated wins; a line cut off by a kill is
+    skipped.
     """
     found = {}
     for line in lines:
@@ -48,13 +48,13 @@ def records_in(lines: Iterable[str]) -> list[dict]:
 
 
 def of_run(records: Iterable[dict], manifest: dict) -> list[dict]:
-    """Those of the manifest's own run up to its last step: a folder may have seen others before."""
+    """Records of the manifest's own run, up to its last step; a folder may hold earlier runs."""
     run_id, end = manifest.get("run_id"), manifest.get("steps", math.inf)
     return [r for r in records if r.get("run_id", run_id) == run_id and r["step"] <= end]
 
 
 def _is_record(value: object) -> TypeGuard[dict]:
-    """Whether it is a line as a run logs it, whoever wrote it."""
+    """Whether a value is a log record with numbers in range."""
     if not isinstance(value, dict) or not isinstance(value.get("step"), int):
         return False
     epoch = value.get("epoch", 0.0)

@@ -1,4 +1,4 @@
-"""What the commands print: bounded lines, on streams that survive a terminal which is gone."""
+"""Terminal output: bounded, printable lines on streams that survive a closed terminal."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import TextIO
 
 from core.printable import printable
 
-GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)  # nobody will read there again
+GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)  # permanent: the reader is gone
 
 
 def say(text: object = "", stream: TextIO | None = None, end: str = "\n") -> None:
-    """Print text of one or several lines, on stdout unless another stream is given.
+    """Print text of one or several lines, by default on stdout.
 
-    A character that the terminal does not know is escaped.
+    Characters that the terminal's encoding lacks are escaped.
     """
     stream = stream or sys.stdout
     stream.write(shown(text, stream) + end)
@@ -26,20 +26,20 @@ def say(text: object = "", stream: TextIO | None = None, end: str = "\n") -> Non
 
 
 def shown(text: object, stream: TextIO | None = None) -> str:
-    """The text as `say` prints it, for progress bars, which print by themselves."""
+    """The text as `say` prints it, for progress bars, which print themselves."""
     lines = "\n".join(map(printable, str(text).split("\n")))
     encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
     return lines.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def complain(text: object) -> None:
-    """Print on stderr: what is wrong, or may be."""
+    """Print an error or a warning on stderr."""
     say(text, sys.stderr)
 
 
 class LossyStream:
-    """A stream that drops what it cannot write: to a terminal that is closed, a pipe that nobody
-    reads, a file on a full disk. `lost` is why the last of it was dropped."""
+    """A stream that drops output it cannot write: to a closed terminal, a broken pipe, a full disk.
+    `lost` is the error of the last write that failed."""
 
     def __init__(self, stream):
         self._stream, self.lost = stream, None
@@ -70,17 +70,17 @@ class LossyStream:
             self.give_up()
 
     def give_up(self) -> None:
-        """Send the rest nowhere: also what is buffered, what libraries write to the descriptor
-        themselves, and what Python would write at its end."""
+        """Redirect the descriptor to the null device: for buffered output, for libraries that write
+        to it directly, and for Python's own flush at exit."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        with suppress(OSError):  # it has no descriptor
+        with suppress(OSError):  # no descriptor
             os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
 
 
 @contextmanager
 def outlasting() -> Iterator[LossyStream]:
-    """Within it, stdout and stderr drop what they cannot write; gives stdout's stream."""
+    """Make stdout and stderr lossy in the block; yields stdout's stream."""
     _fill_descriptors()
     usual = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (LossyStream(each or open(os.devnull, "w")) for each in usual)  # noqa: SIM115
@@ -96,8 +96,8 @@ def outlasting() -> Iterator[LossyStream]:
 
 
 def _fill_descriptors() -> None:
-    """Where 0, 1 or 2 is closed, let it lead nowhere: else the next file that is opened gets the
-    number, and what a library writes to the terminal lands in it."""
+    """Open the null device on closed descriptors among 0, 1 and 2: otherwise the next file opened
+    gets the number, and output of libraries would be written into it."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
     os.close(number)
@@ -105,7 +105,7 @@ def _fill_descriptors() -> None:
 
 @contextmanager
 def silent_log() -> Iterator[None]:
-    """A library logs an error, or a table of it, before it raises it; one sentence is enough."""
+    """Disable logging, for libraries that log an error before raising it."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
