@@ -28,7 +28,7 @@ def replaced(target: Path, durable: bool = True) -> Iterator[Path]:
     staged = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         if durable:
-            mend(target.parent, glob.escape(target.name))
+            remove_leftovers(target.parent, glob.escape(target.name))
         yield staged
         if durable:
             flush(staged)
@@ -65,7 +65,7 @@ def take_place(staged: Path, target: Path, former: Path | None = None) -> None:
         remove(former)
 
 
-def mend(folder: Path, name: str = "*", alone: bool = False) -> None:
+def remove_leftovers(folder: Path, name: str = "*", alone: bool = False) -> None:
     """Remove what killed processes left in `folder` of writing files and folders matching `name`,
     and restore a version that was being replaced. `alone`: no other process can be writing."""
     for left in folder.glob(f".{name}.*"):

@@ -129,7 +129,7 @@ def _jxl_codestream(content: bytes) -> bytes:
         if kind in (b"jxlc", b"jxlp"):
             start += 4 if kind == b"jxlp" else 0  # the number of the part
             return content[start : start + 16]
-    raise Unreadable("is JPEG XL without a picture; save it anew")
+    raise Unreadable("is JPEG XL without a picture; save it again")
 
 
 def _boxes(content: bytes):

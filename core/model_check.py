@@ -28,7 +28,7 @@ def _check_json(path: Path) -> None:
         check_bounds(read_bytes(path, FILE_BYTES).decode(errors="replace"))
     except (OSError, JSONFault) as error:
         fault = fault_of(error) if isinstance(error, OSError) else error
-        raise UserError(f"{path} {fault}; mend it or give another folder.") from error
+        raise UserError(f"{path} {fault}; fix it or give another folder.") from error
 
 
 def picture_side(unet: object, vae: object) -> int | None:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from core.disk import exchange, held
 from core.errors import UserError
-from core.files import discard, flush, mend, remove, unwritable, vanish
+from core.files import discard, flush, remove, remove_leftovers, unwritable, vanish
 from core.tensor_names import KOHYA_FILE, LORA_FILE
 
 NEW, FORMER, NOW = ".new", ".former", ".now"
@@ -36,7 +36,7 @@ def replaced_model(folder: Path) -> Iterator[Path]:
     try:
         finish(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        mend(folder, NEW.removeprefix("."))
+        remove_leftovers(folder, NEW.removeprefix("."))
         staged.mkdir()
         yield staged
         flush(staged)

@@ -31,7 +31,7 @@ class PromptLine:
         try:
             values = loads(self.line)
         except JSONFault as error:
-            raise UserError(f"{self} {error}. Mend or delete the row.") from error
+            raise UserError(f"{self} {error}. Fix or delete the row.") from error
         if isinstance(values, dict):
             texts = [values[name] for name in NAMES if name in values]
             if texts and all(isinstance(text, str) and not is_blank(text) for text in texts):

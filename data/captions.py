@@ -1,4 +1,4 @@
-"""Captions: what is wrong with one, and how many tokens of it a model reads."""
+"""Captions: validation, and token counts by the model's tokenizer."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from data.limits import CAPTION_CHARACTERS, CAPTIONS
 NUMBER = re.compile(r"[+-]?+(\d++(\.\d*+)?+|\.\d++)(e[+-]?\d++)?+", re.IGNORECASE)
 NO_CAPTION = {"na", "n/a", "nan", "null", "none", "nil", "-", "?"}
 
-# Token counts and the words that are not read, of each text.
+# For each text its token count and the words beyond the limit.
 CountTokens = Callable[[list[str]], list[tuple[int, str]]]
 
 
 def caption_fault(caption: object) -> str | None:
-    """What is wrong with a caption, or with one of several; None where nothing is."""
+    """Validate a caption, or several of one picture; a message, or None if valid."""
     texts = caption if isinstance(caption, list | tuple) else [caption]
     if caption is None or not texts:
         return "has no caption; write one or delete the row"
@@ -31,7 +31,7 @@ def caption_fault(caption: object) -> str | None:
         if is_blank(text):
             return "the caption is blank; write one or delete the row"
         if not is_text(text):
-            return f"the caption {quoted(text)} holds what is no character; type it anew"
+            return f"the caption {quoted(text)} holds an invalid character; type it again"
         if text.strip().lower() in NO_CAPTION:
             return f"the caption {quoted(text)} stands for none; write one or delete the row"
         if NUMBER.fullmatch(text.strip()):
@@ -42,16 +42,16 @@ def caption_fault(caption: object) -> str | None:
 
 
 def texts_of(caption: object) -> tuple[str, ...]:
-    """The texts of a caption without a fault: one, or several from which each step picks one."""
+    """The texts of a valid caption: one, or several from which each training step picks one."""
     if isinstance(caption, str):
         return (caption,)
     return tuple(caption) if isinstance(caption, list | tuple) else ()
 
 
 def tokenizer_of(model: str, revision: str | None = None, subfolder: str = "tokenizer"):
-    """The tokenizer of a model folder or hub id; with `subfolder` "", one that is there alone.
+    """Load the tokenizer of a model folder or hub id; `subfolder` "" for a tokenizer on its own.
 
-    Raises `UserError` where there is none.
+    Raises `UserError` if there is none.
     """
     from transformers import CLIPTokenizer
 
@@ -59,7 +59,9 @@ def tokenizer_of(model: str, revision: str | None = None, subfolder: str = "toke
     find(model)
     try:
         tokenizer = CLIPTokenizer.from_pretrained(model, subfolder=subfolder, revision=revision)
-        if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what comes of no files
+        if len(tokenizer) <= len(
+            tokenizer.all_special_tokens
+        ):  # transformers makes an empty one without files
             raise OSError("there are no files of one")
     except (OSError, ValueError, TypeError) as error:
         if is_ours(error):
@@ -77,7 +79,7 @@ def token_counter(
     subfolder: str = "tokenizer",
     max_tokens: int | None = None,
 ) -> CountTokens:
-    """Counts with the tokenizer that `tokenizer_of` finds.
+    """A token counter with the tokenizer that `tokenizer_of` loads.
 
     The counter maps texts to token counts, start and end included, and to the words that are cut
     off: those beyond `max_tokens`, or beyond the tokenizer's own limit. Raises `UserError` where
@@ -91,8 +93,10 @@ def token_counter(
             return []
         encoded = tokenizer(texts, return_offsets_mapping=True, verbose=False)
         counted = []
-        for text, ids, places in zip(texts, encoded.input_ids, encoded.offset_mapping, strict=True):
-            lost = text[places[limit - 1][0] :].strip() if len(ids) > limit else ""
+        for text, ids, offsets in zip(
+            texts, encoded.input_ids, encoded.offset_mapping, strict=True
+        ):
+            lost = text[offsets[limit - 1][0] :].strip() if len(ids) > limit else ""
             counted.append((len(ids), lost))
         return counted
 
@@ -100,5 +104,5 @@ def token_counter(
 
 
 def uncounted(texts: list[str]) -> list[tuple[int, str]]:
-    """Where no tokenizer is known: no tokens, and nothing that is not read."""
+    """Token counter without a tokenizer: counts 0, cuts nothing off."""
     return [(0, "")] * len(texts)

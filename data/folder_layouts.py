@@ -1,4 +1,4 @@
-"""The ways in which a folder holds data: one pass over its files, and which of several is read."""
+"""Layouts of a data folder: one pass over its files, then the layout that is read."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from data.source import ReadOptions, Source
 from data.webdataset import is_shard, open_shards
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-JUDGED = 20  # JSON files that are looked into, whether they hold captions
-COMPARED = 100  # pictures at which is seen whether there are caption files of several kinds
-REMEMBERED = 1_000  # files of one kind; folders with repeats
-TRIED = 20  # files of one kind of which is seen whether they are data
-NAMED = 5  # files in a sentence
+JUDGED = 20  # JSON sidecars that are tested for captions
+COMPARED = 100  # pictures that are searched for caption files of several kinds
+REMEMBERED = 1_000  # tables; kohya folders
+TRIED = 20  # files of one kind that are tested for being data
+NAMED = 5  # files in a message
 
 
 @dataclass
 class FolderContents:
-    """Pictures, captions beside them, and other files that may be data."""
+    """Counts of pictures and captions in a folder, and other files that may be data."""
 
     sidecars: Sidecars
     pictures: int = 0
-    captioned: int = 0  # of the pictures, with a caption file
-    in_json: int = 0  # of these, with one in JSON
+    captioned: int = 0  # pictures with a caption file
+    in_json: int = 0  # of these, with a JSON file
     kinds: set[str] = field(default_factory=set)  # of caption files beside the first pictures
     repeated: dict[Path, bool] = field(default_factory=dict)  # kohya's folders: all captioned?
     tables: list[Path] = field(default_factory=list)
@@ -66,7 +66,7 @@ class FolderContents:
 
 
 def survey(files: Iterable[Path], options: ReadOptions) -> FolderContents:
-    """Look at each file once. JSON beside pictures is no caption where the first ones hold none."""
+    """Classify every file. JSON sidecars are ignored if the first ones hold no caption."""
     found = FolderContents(Sidecars.chosen_by(options))
     in_json = replace(found.sidecars, suffixes=(".json",))
     pictures, judged, spoken = ImageDetector(found.sidecars), 0, bool(options.caption_key)
@@ -91,19 +91,19 @@ def _without_json(found: FolderContents) -> FolderContents:
 
 
 class DetectedLayout(NamedTuple):
-    """Data in a folder."""
+    """A layout that a folder has, and how to open it."""
 
-    what: str  # as a sentence begins that says what is read
-    files: Sequence[Path]  # which they are, where they are not all its pictures
+    what: str  # the beginning of a message that says what is read
+    files: Sequence[Path]  # that are read, unless it is all pictures
     opened: Callable[[], Source]
 
 
 def _captioned(
     folder: Path, contents: FolderContents, options: ReadOptions
 ) -> DetectedLayout | None:
-    """A caption file beside most pictures."""
-    most = 0 < contents.pictures <= 2 * contents.captioned
-    return _partly_captioned(folder, contents, options) if most else None
+    """Pairs: a caption file beside most pictures."""
+    mostly = 0 < contents.pictures <= 2 * contents.captioned
+    return _partly_captioned(folder, contents, options) if mostly else None
 
 
 def _partly_captioned(
@@ -125,7 +125,7 @@ def _parquet(folder: Path, contents: FolderContents, options: ReadOptions) -> De
 def _any_parquet(
     folder: Path, contents: FolderContents, options: ReadOptions
 ) -> DetectedLayout | None:
-    """So that the columns are named of which one may be meant."""
+    """Parquet files without the usual columns: opening them lists those there are."""
     if not contents.parquet:
         return None
     opened = partial(open_parquet, str(folder), folder, contents.parquet, options)
@@ -145,7 +145,7 @@ def _shards(folder: Path, contents: FolderContents, options: ReadOptions) -> Det
 
 
 def _table(folder: Path, contents: FolderContents, options: ReadOptions) -> DetectedLayout | None:
-    """A table that names pictures which are there."""
+    """A table that names existing pictures."""
     paths = [] if options.strict else contents.tables[:TRIED]
     return _one_of(folder, [path for path in paths if names_pictures(path, options)], options)
 
@@ -158,7 +158,7 @@ def _any_table(
 
 def _one_of(folder: Path, paths: list[Path], options: ReadOptions) -> DetectedLayout | None:
     """A single table. Raises `UserError` where there are several."""
-    if not paths or options.strict:  # training wants metadata, which diffusers' script reads too
+    if not paths or options.strict:  # training takes metadata files only, as diffusers' script does
         return None
     if paths[1:]:
         names = ", ".join(str(path) for path in paths[:NAMED])
@@ -168,7 +168,7 @@ def _one_of(folder: Path, paths: list[Path], options: ReadOptions) -> DetectedLa
     )
 
 
-# The first that is found is read; what only might be data is asked last.
+# The first match is read; the weakest evidence comes last.
 LAYOUTS = (
     _captioned, _parquet, _shards, _table, _partly_captioned, _any_parquet, _any_table,
 )  # fmt: skip
@@ -184,17 +184,19 @@ def detected_layout(
 def not_read(
     folder: Path, contents: FolderContents, chosen: DetectedLayout, options: ReadOptions
 ) -> list[Finding]:
-    """What is said of other data in a folder, and how to read them instead."""
+    """Warnings about other data in a folder, and how to read them instead."""
     read = set(chosen.files)
     others = [
         path.relative_to(folder).as_posix()
         for path in (*contents.tables, *contents.parquet, *contents.archives) if path not in read
     ]  # fmt: skip
-    said = []
+    sentences = []
     if others:
         more = f" and {len(others) - NAMED} more" if others[NAMED:] else ""
         way = f"{options.advice.format('it')} if it is what you mean"
-        said.append(f"not {', '.join(others[:NAMED])}{more}: {way}")
+        sentences.append(f"not {', '.join(others[:NAMED])}{more}: {way}")
     if contents.captioned and chosen.files:
-        said.append("not the caption files beside the pictures: move the former away to read these")
-    return [Finding(str(folder), f"{chosen.what} read, {each}", fault=False) for each in said]
+        sentences.append(
+            "not the caption files beside the pictures: move the former away to read these"
+        )
+    return [Finding(str(folder), f"{chosen.what} read, {each}", fault=False) for each in sentences]

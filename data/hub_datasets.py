@@ -1,4 +1,4 @@
-"""Data sets of the hub and of `datasets`' save_to_disk: tables that hold pictures."""
+"""Data sets in the `datasets` library: from the hub, or written by save_to_disk."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from data.rows import (
 from data.source import ReadOptions, Source
 from data.splits import SPLITS, unread_split
 
-LISTED = 20  # splits that nothing is done with
+LISTED = 20  # unread splits that are reported
 IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "jpeg", "png", "webp")
 
 
 def from_hub(name: str, options: ReadOptions) -> Source:
-    """A data set of the hub. Raises `UserError` with the reason where it cannot be had."""
+    """Load a data set of the hub. Raises `UserError` with the reason if that fails."""
     from datasets import config, load_dataset
     from huggingface_hub.constants import HF_HUB_CACHE
 
     find(name, "dataset")
     try:
         table = load_dataset(name, options.config_name, cache_dir=options.cache_dir)
-    except Exception as error:  # datasets raises a dozen kinds: network, name, script, format
+    except Exception as error:  # datasets raises a dozen types: network, name, script, format
         if is_ours(error):
             raise
         raise UserError(f"The data set {name} cannot be loaded: {reason_of(error)}.") from error
@@ -48,13 +48,13 @@ def from_hub(name: str, options: ReadOptions) -> Source:
 
 
 def from_disk(folder: Path, options: ReadOptions) -> Source:
-    """What `datasets`' save_to_disk wrote."""
+    """Load what `datasets`' save_to_disk wrote."""
     from datasets import load_from_disk
 
     check_files(folder)
     try:
         table = load_from_disk(str(folder))
-    except Exception as error:  # of as many kinds as there are ways to damage such a folder
+    except Exception as error:  # depends on how the folder is damaged
         if is_ours(error):
             raise
         raise UserError(
@@ -72,7 +72,7 @@ def from_disk(folder: Path, options: ReadOptions) -> Source:
 def _from_table(
     name: str, table, options: ReadOptions, folders: Sequence[Path], way: str
 ) -> Source:
-    """`folders`: where pictures may lie that are not in the table itself. `way`: how to read a
+    """`folders`: which may hold pictures that the table refers to. `way`: advice on how to read a
     split that is left out."""
     from datasets import DatasetDict
 
@@ -96,7 +96,7 @@ def _from_table(
 
 
 def _columns(name: str, table, options: ReadOptions):
-    """The columns of pictures, as undecoded bytes or paths, and of captions."""
+    """The image column, undecoded, and the caption column."""
     from datasets import Image
 
     image, caption = known_columns(name, table.column_names, options)
@@ -132,15 +132,15 @@ def _rows(opened: dict, named: dict[str, str], folders: Sequence[Path]) -> Itera
 
 
 def _stored(pictures, index: int, folders: Sequence[Path]) -> bytes:
-    """The file of a picture in a table of that one column: kept in the table or beside it."""
+    """The bytes of a picture in a table of that single column."""
     (picture,) = pictures[index].values()
     return bytes_of(picture, folders)
 
 
 def bytes_of(picture: object, folders: Sequence[Path]) -> bytes:
-    """The file of a picture as `datasets` keeps it: its bytes, or its path below `folders`.
+    """The bytes of a picture in `datasets`' form: embedded, or by a path below `folders`.
 
-    Raises `Unreadable` for a path that leads elsewhere, and OSError.
+    Raises `Unreadable` for a path outside of them, and OSError.
     """
     fields = picture if isinstance(picture, dict) else {}
     content, name = fields.get("bytes"), fields.get("path")
@@ -160,7 +160,7 @@ def known_columns(
     options: ReadOptions,
     usual: tuple[str, ...] = IMAGE_COLUMNS,
 ) -> tuple[str, str]:
-    """The columns of pictures and of captions."""
+    """Names of the image and caption columns."""
     return (
         known_column(columns, options.image_column, usual, place, options.column_options[0]),
         known_column(

@@ -1,4 +1,4 @@
-"""Tables in JSON, as lines or as one catalogue, read an entry at a time."""
+"""Tables in JSON: JSON lines, or a catalogue in one document; read an entry at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data.text_files import lines, opened_text, undecodable
 
 
 def json_lines(path: Path, encoding: str = "utf-8") -> Iterator[TableEntry]:
-    """An entry for each line that is not blank."""
+    """Entries of a JSON lines file."""
     for number, line in enumerate(lines(path, encoding), 1):
         if not line.strip():
             continue
@@ -35,19 +35,19 @@ def json_lines(path: Path, encoding: str = "utf-8") -> Iterator[TableEntry]:
 
 
 def _broken_line(where: str, number: int, line: str, reason: str) -> TableEntry:
-    """A last line without an end is what is left of a longer file."""
+    """The entry of an invalid line; a last line without a line end was truncated."""
     reason = reason.replace("is no JSON", "is not a JSON object").replace("line 1 ", "")
     breaks_off = len(line) <= ROW_CHARACTERS and line[-1] not in "\r\n"
     advice = "the file breaks off here: fetch it whole, or delete the line"
-    advice = advice if breaks_off else "mend or delete the line"
+    advice = advice if breaks_off else "fix or delete the line"
     return TableEntry(where, {}, f"line {number} {reason}; {advice}", breaks_off)
 
 
 def catalogue(path: Path, encoding: str = "utf-8") -> Iterator[TableEntry]:
     """Entries of a JSON file: a list of objects, or an object of objects, texts or lists of them.
 
-    Where the entries are named, as in {"dress-7": {...}}, the name stands for a missing picture.
-    Where the file breaks off, the last entry says so. Raises `UserError` for what is no JSON.
+    In an object, as {"dress-7": {...}}, the key is the default of the picture's name. The last
+    entry of a truncated file says so. Raises `UserError` for other documents.
     """
     with opened_text(path, encoding) as file:
         document = Scanner(file)
@@ -62,12 +62,12 @@ def catalogue(path: Path, encoding: str = "utf-8") -> Iterator[TableEntry]:
                 raise UserError(f"{path} is neither a list nor an object of entries in JSON.")
             document.end()
         except BrokenJSON as error:
-            fault = f"{error}; mend the file, what follows cannot be read"
+            fault = f"{error}; fix the file, what follows cannot be read"
             yield TableEntry(path.name, {}, fault, breaks_off=True)
 
 
 def _named(file: str, name: str, document: Scanner, encoding: str) -> Iterator[TableEntry]:
-    """What stands under a name: an entry, a caption, or a list of entries."""
+    """The value of a key: an entry, a caption, or a list of entries."""
     if document.peek() == "[":
         for number, _ in enumerate(document.elements(), 1):
             yield _entry(f"{file}, {quoted(name)} entry {number}", document, encoding)
@@ -78,13 +78,13 @@ def _named(file: str, name: str, document: Scanner, encoding: str) -> Iterator[T
 
 
 def _entry(where: str, document: Scanner, encoding: str, is_caption: bool = False) -> TableEntry:
-    """The next value of the document: fields, or a caption alone."""
+    """Read the next value of the document: an object of fields, or a caption."""
     try:
         value = document.value()
     except BrokenJSON:
         raise
     except JSONFault as error:
-        return TableEntry(where, {}, f"{error}; mend it or delete the entry")
+        return TableEntry(where, {}, f"{error}; fix it or delete the entry")
     if fault := undecodable(document.raw, encoding):
         return TableEntry(where, {}, fault)
     if is_caption:

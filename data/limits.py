@@ -1,4 +1,4 @@
-"""How much data from outside may be: stated here once, in docs/limits.md for who brings them."""
+"""Limits on data sets from users, as listed in docs/limits.md."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from core import bounded_json, paths, printable, prompt_files
 from core.limits import Limit
 
 PICTURE_BYTES = 2**30
-PICTURE_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # beyond it Pillow opens nothing
+PICTURE_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # beyond it Pillow refuses to open
 ROW_CHARACTERS = bounded_json.VALUE_CHARACTERS  # of JSON lines, CSV, an entry of a catalogue
-CELL_CHARACTERS = 2**17  # of CSV: where a quote is left open, a cell would be all that follows
+CELL_CHARACTERS = 2**17  # of CSV; an unclosed quote would make the rest of the file one cell
 COLUMNS = 10_000
 CAPTION_CHARACTERS = 100_000
 CAPTION_BYTES = 2**20  # of a caption file: JSON may hold more than the caption
 CAPTIONS = 1_000  # of one picture
-FOLDERS_DEEP = 100  # in each other, of an archive
+FOLDERS_DEEP = 100  # nesting of folders in an archive
 
 
 DATA = (

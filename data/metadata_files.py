@@ -1,4 +1,4 @@
-"""Tables of file names and captions, in each format that people write them in."""
+"""Metadata files: tables of file names and captions as JSON lines, CSV, JSON, COCO or kohya's."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from data.source import ReadOptions, Source
 from data.splits import held_out_folders
 from data.text_files import count_lines, opened_text
 
-TRIED = 20  # rows of a table
-MAX_LINE = 2**20  # characters of a line that may be one of JSON lines
+TRIED = 20  # rows that are tested for existing pictures
+MAX_LINE = 2**20  # characters that are read to recognise JSON lines
 
 
 @dataclass(frozen=True)
 class MetadataTable:
-    """A table that was opened. `entries()` starts a new pass over it."""
+    """An open table; each call of `entries()` reads it from the start."""
 
     entries: Callable[[], Iterator[TableEntry]]
     findings: tuple[Finding, ...] = ()
-    known: bool = False  # its captions are where its format says, not guessed
+    known: bool = False  # the format defines the columns; nothing is guessed
 
 
 def open_json(path: Path, encoding: str) -> MetadataTable:
-    """A JSON file: COCO's, kohya's, JSON lines in spite of its name, or a list or an object."""
+    """Open a .json file: COCO, kohya metadata, JSON lines, or a catalogue."""
     if _holds_lines(path, encoding):
         return MetadataTable(partial(json_lines, path, encoding))
     if coco.is_captions(path, encoding):
@@ -46,14 +46,14 @@ def open_json(path: Path, encoding: str) -> MetadataTable:
 
 
 def _holds_lines(path: Path, encoding: str) -> bool:
-    """Whether each of the first two lines is an object of its own."""
+    """Whether the first two lines are JSON objects: JSON lines."""
     with opened_text(path, encoding) as file:
         lines = map(str.strip, iter(partial(file.readline, MAX_LINE), ""))
         first, second = (next(filter(None, lines), "") for _ in range(2))
     return first.startswith("{") and first.endswith("}") and second.startswith("{")
 
 
-# By the suffix of a file; each is told its path and its encoding.
+# Readers by suffix, called with path and encoding.
 TABLES: dict[str, Callable[[Path, str], MetadataTable]] = {
     ".jsonl": lambda path, encoding: MetadataTable(partial(json_lines, path, encoding)),
     ".csv": lambda path, encoding: MetadataTable(partial(csv_rows, path, encoding)),
@@ -64,7 +64,7 @@ TABLES: dict[str, Callable[[Path, str], MetadataTable]] = {
 
 
 def open_table(path: Path, options: ReadOptions, name: str | None = None) -> Source:
-    """A table whose pictures lie beside it, or in the folder that was named for them."""
+    """A table with pictures in its own folder, or in that of --images."""
     folder = options.images or path.parent
     if not is_folder(folder):
         raise UserError(f"The picture folder {folder} does not exist; check --images.")
@@ -83,7 +83,7 @@ def open_table(path: Path, options: ReadOptions, name: str | None = None) -> Sou
 
 
 def names_pictures(path: Path, options: ReadOptions) -> bool:
-    """Whether one of the first rows of a table names a picture that is there."""
+    """Whether one of the first rows of a table names an existing picture."""
     try:
         table = TABLES[path.suffix.lower()](path, options.encoding)
         return any(map(_is_there, islice(_rows(table, path, path.parent, options), TRIED)))
@@ -99,7 +99,7 @@ def _is_there(row: Row) -> bool:
 
 
 def open_image_folder(folder: Path, found: list[tuple[Path, str]], options: ReadOptions) -> Source:
-    """Metadata beside the pictures, for one split or for several."""
+    """An ImageFolder: metadata files beside the pictures, of one or several splits."""
     first = {path.parent: path for path, _ in reversed(found)}
     twice = [
         Finding(
@@ -110,7 +110,7 @@ def open_image_folder(folder: Path, found: list[tuple[Path, str]], options: Read
     ]  # fmt: skip
     found = [(path, split) for path, split in found if first[path.parent] == path]
     tables = [TABLES[path.suffix](path, options.encoding) for path, _ in found]
-    # With metadata of its own, a folder is what its name says, and so are all below it.
+    # A folder with metadata of its own is the split of its name, with all folders below.
     held_out = held_out_folders(folder) if found[0][0].parent == folder else ()
     streams = [
         partial(_rows, table, path, path.parent, options, split, path.relative_to(folder), held_out)
@@ -134,7 +134,7 @@ def open_image_folder(folder: Path, found: list[tuple[Path, str]], options: Read
 
 
 def _columns(options: ReadOptions) -> tuple[str | None, str | None]:
-    """Names of the columns of a table; strict metadata have those of an ImageFolder."""
+    """Names of the columns, as chosen; in strict mode those of an ImageFolder."""
     if options.strict:
         return "file_name", options.caption_column or "text"
     return options.image_column, options.caption_column
@@ -149,7 +149,7 @@ def _rows(
     name: Path | None = None,
     held_out: tuple[str, ...] = (),
 ) -> Iterator[Row]:
-    """Rows of a table; `name`: what it is called where several have the same."""
+    """Rows of a table; `name`: its path in messages if several tables share a file name."""
     part = f"{name.parent}/" if name and name.parent.name else ""
     columns, flags = _columns(options), options.column_options
     for row in rows_of(table.entries(), path, folder, columns, flags, split, held_out):
@@ -157,7 +157,7 @@ def _rows(
 
 
 def _guess(table: MetadataTable, path: Path, options: ReadOptions) -> Iterator[Finding]:
-    """What is said of the column of the captions; what is wrong with it, its rows will say."""
+    """A warning if the caption column was guessed; faults are reported by the rows."""
     if table.known:
         return
     first = list(islice(table.entries(), LOOKED_AT))
@@ -170,7 +170,7 @@ def _guess(table: MetadataTable, path: Path, options: ReadOptions) -> Iterator[F
 
 
 def _count(table: MetadataTable, path: Path) -> int:
-    """Rows of a table; a CSV may have fewer, where texts hold line breaks."""
+    """Number of rows; an upper bound for CSV, whose cells may hold line breaks."""
     if path.suffix.lower() == ".json":
         return sum(1 for _ in table.entries())
     lines = count_lines(path)

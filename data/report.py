@@ -1,4 +1,4 @@
-"""What is in a data set and what is wrong with it: figures for the terminal, a page to look at."""
+"""Report on a data set: statistics for the terminal, and an HTML page with pictures."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 304, 22, 132  # of its plot
 
 @dataclass(frozen=True)
 class HistogramScale:
-    """What a histogram counts. Its outer bins hold what is beyond its outer edges as well."""
+    """Specification of a histogram. The outer bins include values beyond the edges."""
 
     title: str
-    noun: str  # what is counted
-    value: str  # SQL, of a row
-    known: str  # SQL: the rows that have it
-    edges: tuple[float, ...]  # a bin is from its edge to below the next
-    labels: dict[float, str]  # by their place, in bins from the left
+    noun: str  # of the items counted
+    value: str  # SQL expression of a row
+    known: str  # SQL condition: the row has the value
+    edges: tuple[float, ...]  # a bin includes its lower edge
+    labels: dict[float, str]  # by position, in bins from the left
 
 
 # The same for all data sets, so that two reports can be compared at a glance.
 SCALES = (
-    HistogramScale(  # CLIP reads 77 tokens: the last bin is what it does not read
+    HistogramScale(  # CLIP reads 77 tokens: captions in the last bin are cut off
         "caption tokens", "caption", "tokens", "tokens > 0", tuple(range(2, 82, 2)),
         {0: "2", 9: "20", 19: "40", 29: "60", 38: "78+"},
     ),
@@ -53,22 +53,22 @@ SCALES = (
 
 
 def summary(index: RowIndex) -> str:
-    """The figures of a data set, an aligned line for each."""
+    """Statistics of a data set, one aligned line each."""
     figures = _figures(index)
     width = max(map(len, figures))
     return "\n".join(f"{label:{width}}  {text}" for label, text in figures.items())
 
 
 def write_report(path: Path, name: str, index: RowIndex) -> None:
-    """Write a page that needs nothing but itself: figures, pictures, histograms, findings.
+    """Write a self-contained HTML page: statistics, pictures, histograms, findings.
 
-    Raises `UserError` where there is no place for it; then nothing is left behind.
+    Raises `UserError` if it cannot be written; then nothing is left behind.
     """
     write_page(path, _page(name, index))
 
 
 def _figures(index: RowIndex) -> dict[str, str]:
-    """Texts by their labels; what is not known is left out."""
+    """Statistics by label; unknown ones are left out."""
     figures = {
         "rows": _rows(index),
         "pictures": _pictures(index),
@@ -104,14 +104,14 @@ def _tokens(index: RowIndex) -> str:
 
 
 def _ranked(index: RowIndex, value: str, known: str, order: str, share: float):
-    """`value` of the row before which `share` of the `known` ones stand; None without any."""
+    """A quantile: `value` of the row at `share` of the `known` rows by `order`; None if empty."""
     rows = index.one(f"SELECT COUNT(*) FROM rows WHERE {known}")
     question = f"SELECT {value} FROM rows WHERE {known} ORDER BY {order} LIMIT 1 OFFSET ?"
     return index.one(question, min(int(share * rows), rows - 1)) if rows else None
 
 
 def _repeated(index: RowIndex) -> str:
-    """How many captions, and pictures, several rows share; a faulty row's caption is none."""
+    """Numbers of captions and pictures that several rows share; faulty rows have no caption."""
     captions, pictures = (
         index.one(
             f"SELECT COUNT(*) FROM (SELECT 1 FROM rows WHERE {column} IS NOT NULL AND {known} "
@@ -123,7 +123,7 @@ def _repeated(index: RowIndex) -> str:
 
 
 def _bytes(index: RowIndex) -> str:
-    """Of the rows that are kept."""
+    """Sizes before and after preparation, of rows without faults."""
     before, after = next(index.ask(
         "SELECT SUM(bytes_before), SUM(bytes_after) FROM rows "
         f"WHERE bytes_before > 0 AND bytes_after > 0 AND {GOOD}"
@@ -139,7 +139,7 @@ def _size(count: int) -> str:
 
 
 def _page(name: str, index: RowIndex) -> Iterator[str]:
-    """The page in pieces, so that its pictures are never in memory together."""
+    """The page in pieces: its pictures are never all in memory."""
     faults = index.count(True)
     verdict = f"{amount(faults, 'fault')} would break training or teach nothing."
     yield page_head(name)
@@ -159,7 +159,7 @@ def _page(name: str, index: RowIndex) -> Iterator[str]:
 
 
 def _contact_sheet(index: RowIndex) -> Iterator[str]:
-    """Pictures in the order of their hashes, which is a draw that always comes out the same."""
+    """A reproducible random sample of pictures: the first ones by hash."""
     known = f"thumbnail IS NOT NULL AND {GOOD}"
     there = index.one(f"SELECT COUNT(*) FROM rows WHERE {known}")
     if not there:
@@ -177,7 +177,7 @@ def _contact_sheet(index: RowIndex) -> Iterator[str]:
 
 
 def _findings(index: RowIndex, noun: str, fault: bool) -> Iterator[str]:
-    """Where, what and the picture, of the first LISTED in the order in which they were found."""
+    """The first LISTED findings with their pictures."""
     count = index.count(fault)
     yield f"<h2>{amount(count, noun) if count else f'No {noun}s'}</h2>\n<ol>\n"
     question = """
@@ -193,7 +193,7 @@ def _findings(index: RowIndex, noun: str, fault: bool) -> Iterator[str]:
 
 
 def _counted(index: RowIndex, scale: HistogramScale) -> list[int]:
-    """How many rows fall into each bin; one pass over them."""
+    """Count rows by bin in one SQL query."""
     inner = scale.edges[1:-1]
     sums = f", TOTAL({scale.value} < ?)" * len(inner)
     question = f"SELECT COUNT(*){sums} FROM rows WHERE {scale.known}"
@@ -202,15 +202,15 @@ def _counted(index: RowIndex, scale: HistogramScale) -> list[int]:
 
 
 def _histogram(scale: HistogramScale, counts: list[int]) -> str:
-    """SVG; nothing where there is nothing to count."""
-    most, step = max(counts), (RIGHT - LEFT) / len(counts)
-    if not most:
+    """An SVG histogram; empty without any counts."""
+    highest, step = max(counts), (RIGHT - LEFT) / len(counts)
+    if not highest:
         return ""
     names = [f"{low:,} to below {high:,}" for low, high in pairwise(scale.edges)]
     names[0], names[-1] = f"below {scale.edges[1]:,}", f"{scale.edges[-2]:,} and more"
     drawn = []
     for i, (name, count) in enumerate(zip(names, counts, strict=True)):
-        height = count / most * (BOTTOM - TOP)
+        height = count / highest * (BOTTOM - TOP)
         drawn.append(
             f'<rect x="{LEFT + i * step + 0.5:.1f}" y="{BOTTOM - height:.1f}" '
             f'width="{step - 1:.1f}" height="{height:.1f}">'
@@ -222,7 +222,7 @@ def _histogram(scale: HistogramScale, counts: list[int]) -> str:
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{scale.title}">\n'
         f'<line x1="{LEFT}" x2="{RIGHT}" y1="{TOP}" y2="{TOP}"/>\n'
         f'<line x1="{LEFT}" x2="{RIGHT}" y1="{BOTTOM}" y2="{BOTTOM}"/>\n{"".join(drawn)}'
-        + svg_text(LEFT - 6, TOP + 4, "end", f"{most:,}")
+        + svg_text(LEFT - 6, TOP + 4, "end", f"{highest:,}")
         + svg_text(LEFT - 6, BOTTOM + 4, "end", "0")
         + svg_text(LEFT, TOP - 8, "start", f"{scale.noun}s")
         + svg_text((LEFT + RIGHT) / 2, BOTTOM + 34, "middle", scale.title) + "</svg>\n"

@@ -1,4 +1,4 @@
-"""Every form of data that people have, as one stream of rows."""
+"""Detection of the format of a data set, and opening it as a source of rows."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from data.splits import SPLITS
 from data.webdataset import is_shard, open_shards
 
 METADATA = ("metadata.jsonl", "metadata.csv")
-LOOKED_INTO = 1_000  # files of a folder with metadata among which other data are looked for
+LOOKED_INTO = 1_000  # files of an ImageFolder that are searched for other data
 
 
 def stamp(place: str, options: ReadOptions) -> str:
-    """The stamp of the source at `place`; an archive is not unpacked for it."""
+    """Fingerprint of the source at `place`; archives are not unpacked."""
     path = Path(place)
     if is_file(path) and path.name.lower().endswith(ARCHIVES):
         return stamp_of([path, *(files_below(options.images) if options.images else ())])
@@ -37,9 +37,9 @@ def stamp(place: str, options: ReadOptions) -> str:
 
 
 def open_source(place: str, options: ReadOptions) -> Source:
-    """The data at `place`: a folder, a table, an archive, or a data set of the hub.
+    """Open a data set: a folder, a table, an archive, or a data set of the hub.
 
-    Raises `UserError` where there is nothing that can be read.
+    Raises `UserError` if there is nothing that can be read.
     """
     path = Path(place)
     if is_folder(path):
@@ -61,7 +61,7 @@ def open_source(place: str, options: ReadOptions) -> Source:
 
 
 def _unfit(path: Path) -> str:
-    """What a sentence says of what is neither a file nor a folder."""
+    """The rest of a sentence about a path that is neither a file nor a folder."""
     try:
         opened(path).close()
     except OSError as error:
@@ -108,14 +108,14 @@ def _image_folder(
 
 
 def _some_of(folder: Path) -> Iterable[Path]:
-    """The first files of a folder, and metadata in folders directly below it."""
+    """The first files of a folder, and metadata files in its direct subfolders."""
     first = islice(files_below(folder), LOOKED_INTO)
     below = (folder / part / name for part in folders_in(folder) for name in METADATA)
     return dict.fromkeys(chain(first, (path for path in below if is_file(path))))
 
 
 def _metadata(folder: Path) -> list[tuple[Path, str]]:
-    """The metadata of an ImageFolder with their splits; those of a part alone are none."""
+    """Metadata files of an ImageFolder with their splits; empty without a training split."""
     parts = [(folder, "train")] if any(is_there(folder / name) for name in METADATA) else []
     parts = parts or [(folder / name, split) for name, split in SPLITS.items()]
     found = [
@@ -126,7 +126,7 @@ def _metadata(folder: Path) -> list[tuple[Path, str]]:
 
 
 def pictures_alone(folder: Path, caption: str) -> Source:
-    """Pictures without captions of their own, all called the same: for DreamBooth."""
+    """Pictures that share one caption: for DreamBooth."""
 
     def rows() -> Iterator[Row]:
         pictures = ImageDetector(Sidecars())

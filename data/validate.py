@@ -1,4 +1,4 @@
-"""The preflight: every fault of a data set in one pass, before anything is spent on it."""
+"""Validation of a data set: all faults and warnings in one pass, before training."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from data.sidecars import TEXT_SUFFIXES
 from data.source import Source
 from data.splits import SPLITS
 
-MIN_SIDE = 8  # pixels: what is smaller is one latent, a colour
-MAX_LOST = 0.5  # share of a picture that a square crop may cut off without a word
+MIN_SIDE = 8  # pixels of one latent
+MAX_LOST = 0.5  # share of a picture that a square crop may cut off without a warning
 THUMBNAILS, THUMBNAIL_SIDE = 2_000, 112
 PLACES_NAMED = 4
 BATCH = 64
 
-# Takes a row that can be learned from, its number, its split and its prepared picture.
+# Called with each valid row, its number, its split and its prepared picture.
 Keep = Callable[[Row, int, str, ImageFile], None]
 
 
 @dataclass(frozen=True)
 class RowCheck:
-    """What one row turned out to be."""
+    """Result of examining one row."""
 
     row: Row
     facts: RowFacts
@@ -67,26 +67,23 @@ def examine(
     wrap: Callable[[Iterable], Iterable] = iter,
     thumbnails: bool = False,
 ) -> None:
-    """Look at every row once, in parallel, and note in `index` what is wrong and what is known.
+    """Examine all rows in parallel and record their properties and findings in `index`.
 
-    `resolution`: of the training; smaller pictures are named. `shape`: prepared files are made
-    and given to `keep`. `held_out`: share of the rows that become split "test". `wrap`: a progress
-    bar over the rows.
+    `resolution`: of training; smaller pictures get a warning. `shape`: format of the prepared files
+    that `keep` receives. `held_out`: share of rows to assign to the split "test". `wrap`: adds a
+    progress bar to the rows.
     """
     for finding in source.findings:
         index.note(finding)
     numbered = enumerate(wrap(_rows(source, index)), 1)
     drawn = min(1.0, THUMBNAILS / (source.total or THUMBNAILS)) if thumbnails else 0.0
 
-    def look(item: tuple[int, Row]) -> tuple[int, RowCheck]:
+    def check(item: tuple[int, Row]) -> tuple[int, RowCheck]:
         number, row = item
-        return number, _looked_at(row, number, resolution, shape, held_out, drawn)
+        return number, _examined(row, number, resolution, shape, held_out, drawn)
 
-    for batch in _batches(_ahead(look, numbered)):
-        texts = [texts_of(each.row.caption) if each.good else () for _, each in batch]
-        counts = iter(count_tokens([text for several in texts for text in several]))
-        for (number, each), several in zip(batch, texts, strict=True):
-            counted = [next(counts) for _ in several]
+    for batch in _batches(_ahead(check, numbered)):
+        for (number, each), counted in zip(batch, _token_counts(batch, count_tokens), strict=True):
             facts = replace(each.facts, tokens=max((count for count, _ in counted), default=0))
             unread = [
                 _finding(each.row, number, f"the caption has {count} tokens and {quoted(lost)} is "
@@ -102,8 +99,18 @@ def examine(
     _note_size(source, index)
 
 
+def _token_counts(
+    batch: list[tuple[int, RowCheck]], count_tokens: CountTokens
+) -> Iterator[list[tuple[int, str]]]:
+    """For each row the counts of its captions, of all rows in one call; none of faulty rows."""
+    texts = [texts_of(each.row.caption) if each.good else () for _, each in batch]
+    counts = iter(count_tokens([text for captions in texts for text in captions]))
+    for captions in texts:
+        yield [next(counts) for _ in captions]
+
+
 def _rows(source: Source, index: RowIndex) -> Iterator[Row]:
-    """The rows; where the source breaks off among them, that is a fault, but none of a row."""
+    """The rows of a source; its truncation is recorded as a fault of the source."""
     seen = False
     try:
         for row in source.rows():
@@ -118,13 +125,13 @@ def _rows(source: Source, index: RowIndex) -> Iterator[Row]:
         index.note_end(Finding(source.name, str(error), True))
 
 
-def _ahead(look: Callable, items: Iterator) -> Iterator:
-    """`look` of each item, in order, by threads a few items ahead: Pillow works beside Python."""
+def _ahead(check: Callable, items: Iterator) -> Iterator:
+    """Ordered parallel map by threads, a few items ahead: Pillow releases the GIL."""
     workers = os.cpu_count() or 1
     waiting: deque[Future] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for item in items:
-            waiting.append(pool.submit(look, item))
+            waiting.append(pool.submit(check, item))
             if len(waiting) >= 4 * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -140,7 +147,7 @@ def _finding(row: Row, number: int, sentence: str, fault: bool = True) -> Findin
     return Finding(row.where, sentence, fault, number)
 
 
-def _looked_at(
+def _examined(
     row: Row,
     number: int,
     resolution: int | None,
@@ -148,7 +155,7 @@ def _looked_at(
     held_out: float,
     drawn: float,
 ) -> RowCheck:
-    """What a row is. `drawn`: share of rows that get a thumbnail, beside those with findings."""
+    """Examine one row. `drawn`: share of rows that get a thumbnail, beside those with findings."""
     facts = RowFacts(row.where, row.picture, row.split, part=row.split)
     content, picture, faults = _opened(row, shape)
     facts = replace(facts, bytes_before=len(content))
@@ -156,7 +163,8 @@ def _looked_at(
     if picture is None:
         return RowCheck(row, facts, tuple(findings))
     findings += [
-        _finding(row, number, sentence, fault) for sentence, fault in _oddities(picture, resolution)
+        _finding(row, number, sentence, fault)
+        for sentence, fault in _picture_findings(picture, resolution)
     ]
     reduced, digest = small(picture.rgb), hashlib.sha256(content).digest()
     in_sheet = findings or int.from_bytes(digest[-4:], "big") < drawn * 2**32
@@ -167,9 +175,9 @@ def _looked_at(
         height=picture.size[1],
         thumbnail=jpeg_of(reduced, THUMBNAIL_SIDE) if in_sheet and drawn else None,
     )
-    look = RowCheck(row, facts, tuple(findings), picture.file)
-    if not look.good:  # mended first, and compared with others then
-        return look
+    check = RowCheck(row, facts, tuple(findings), picture.file)
+    if not check.good:  # compared with others only once it is fixed
+        return check
     known = replace(
         facts,
         content=digest,
@@ -178,11 +186,11 @@ def _looked_at(
         tint=mean_colour(reduced),
         bytes_after=len(picture.file.content) if picture.file else 0,
     )
-    return replace(look, facts=known)
+    return replace(check, facts=known)
 
 
 def _opened(row: Row, shape: ImageFormat | None) -> tuple[bytes, SourceImage | None, list[str]]:
-    """The file of a row, its picture where it can be read, and what is wrong so far."""
+    """The file of a row, its picture if readable, and faults."""
     if row.fault:
         return b"", None, [row.fault]
     content, picture, faults = b"", None, [caption_fault(row.caption)]
@@ -193,14 +201,14 @@ def _opened(row: Row, shape: ImageFormat | None) -> tuple[bytes, SourceImage | N
         hint = str(error) if str(error).startswith(",") else ""
         faults.append(f"there is no file {quoted(row.picture)}{hint}; add it or delete the row")
     except OSError as error:
-        faults.append(f"{quoted(row.picture)} {fault_of(error)}; mend it or delete the row")
+        faults.append(f"{quoted(row.picture)} {fault_of(error)}; fix it or delete the row")
     except Unreadable as error:
         faults.append(f"{quoted(row.picture)} {error}")
     return content, picture, [fault for fault in faults if fault]
 
 
 def split_of(row: Row, digest: bytes, held_out: float) -> str:
-    """ "train" or "test": decided by the picture alone, so that added rows move no other.
+    """ "train" or "test", a function of the picture alone: added rows do not move others.
 
     `digest`: SHA-256 of the picture's file.
     """
@@ -208,8 +216,8 @@ def split_of(row: Row, digest: bytes, held_out: float) -> str:
     return "test" if chosen else row.split
 
 
-def _oddities(picture: SourceImage, resolution: int | None) -> Iterator[tuple[str, bool]]:
-    """What is strange about a picture, as a sentence and whether it is a fault."""
+def _picture_findings(picture: SourceImage, resolution: int | None) -> Iterator[tuple[str, bool]]:
+    """Findings on a picture: a sentence, and whether it is a fault."""
     (width, height), written_side = picture.size, min(picture.rgb.size)
     size, short = f"the picture has {width} x {height} pixels", min(width, height)
     lost = 1 - short / max(width, height)
@@ -233,7 +241,7 @@ def _oddities(picture: SourceImage, resolution: int | None) -> Iterator[tuple[st
 
 
 def note_loose_files(source: Source, index: RowIndex) -> None:
-    """Pictures that no row names, and caption files without a picture."""
+    """Warn about pictures that no row names, and caption files without a picture."""
     next(index.ask("CREATE INDEX by_picture ON rows (picture, part)"), None)
     beside = "SELECT EXISTS (SELECT 1 FROM rows WHERE picture = ? OR picture BETWEEN ? AND ?)"
     for folder, split in source.folders:
@@ -255,15 +263,14 @@ def note_loose_files(source: Source, index: RowIndex) -> None:
 
 
 def _is_named(index: RowIndex, source: Source, split: str, *names: str) -> bool:
-    """Whether a row has a picture of one of two names. Each folder of several is a split, and has
-    names of its own."""
+    """Whether a row has one of these pictures. Several folders are splits, with separate names."""
     part = "AND part = ?" if source.folders[1:] else ""
     question = f"SELECT EXISTS (SELECT 1 FROM rows WHERE picture IN (?, ?) {part})"
     return index.one(question, *names, *([split] if part else []))
 
 
 def note_folders_that_sound_held_out(source: Source, index: RowIndex) -> None:
-    """Folders such as "test/", where the others are not in one called "train/"."""
+    """Warn about folders such as "test/" without a folder "train/" beside them."""
     for word in (word for word, split in SPLITS.items() if split == "test"):
         question = "SELECT EXISTS (SELECT 1 FROM rows WHERE picture LIKE ? AND part = 'train')"
         if source.folders and index.one(question, f"{word}/%"):

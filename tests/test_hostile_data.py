@@ -141,7 +141,7 @@ def test_a_row_longer_than_the_bound_is_a_fault_and_the_next_is_read(tmp_path, m
     lines = entries_with(["1", f'"{"x" * 5_000}"', "3"])
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     (fault,), _ = faults_of(folder)
-    assert fault.endswith(", row 2: line 2 has more than 1,000 characters; mend or delete the line")
+    assert fault.endswith(", row 2: line 2 has more than 1,000 characters; fix or delete the line")
 
 
 def test_a_csv_row_beyond_the_bound_ends_the_table(tmp_path, monkeypatch):
@@ -287,7 +287,7 @@ def test_a_picture_that_is_no_file_is_named_as_what_it_is(tmp_path, special, kin
     (folder / "odd.png").unlink()
     says = special(folder / "odd.png", kind)
     (fault,), _ = at_once(lambda: faults_of(folder))
-    assert fault == f"metadata.jsonl, row 3: 'odd.png' {says}; mend it or delete the row"
+    assert fault == f"metadata.jsonl, row 3: 'odd.png' {says}; fix it or delete the row"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -319,7 +319,7 @@ def test_pairs_of_which_one_side_is_no_file_are_named(tmp_path, special, kind):
     says = special(tmp_path / "a.png", kind), special(tmp_path / "b.txt", kind)
     faults, warnings = at_once(lambda: faults_of(tmp_path))
     assert len(faults) == 2 and not warnings
-    assert faults[0] == f"a.png, caption a.txt: 'a.png' {says[0]}; mend it or delete the row"
+    assert faults[0] == f"a.png, caption a.txt: 'a.png' {says[0]}; fix it or delete the row"
     assert faults[1].startswith("b.png, caption b.txt: ") and says[1] in faults[1]
 
 

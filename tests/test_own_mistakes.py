@@ -83,7 +83,7 @@ def test_a_tar_archive_is_not_called_damaged(tmp_path, monkeypatch):
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    monkeypatch.setattr(webdataset, "_oddity", mistaken)
+    monkeypatch.setattr(webdataset, "_member_fault", mistaken)
     with pytest.raises(KeyError, match="renamed"):
         faults_of(tmp_path / "a.tar")
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from core.bounded_json import read
 from core.errors import UserError
-from core.files import mend, remove, replaced, vanish
+from core.files import remove, remove_leftovers, replaced, vanish
 from core.model_folder import finish
 from core.run_folder import checkpoints_in
 from core.terminal import say
@@ -177,7 +177,7 @@ def clear_leftovers(output: Path) -> None:
     unfinished goes, what was whole takes its place, what was giving way comes back."""
     for folder in (output, output / BEST):
         finish(folder)
-        mend(folder, alone=True)
+        remove_leftovers(folder, alone=True)
     remove(output / REHEARSAL)
 
 

@@ -24,7 +24,7 @@ import torch
 from core.bounded_json import loads
 from core.disk import NO_ROOM, allocate, lock
 from core.errors import UserError
-from core.files import discard, flush, mend, unwritable
+from core.files import discard, flush, remove_leftovers, unwritable
 from core.formatting import size
 
 KINDS = {torch.uint8: "U8", torch.float16: "F16"}  # as safetensors calls them
@@ -254,7 +254,7 @@ def _layout(shapes: Shapes) -> tuple[bytes, int]:
 def adopt(file: CacheWriter, kind: str, run) -> None:
     """Take over what other files of the same kind hold; what killed runs left of such goes then."""
     folder, pattern = file.path.parent, f"latents-{kind}-*.safetensors"
-    mend(folder, pattern)
+    remove_leftovers(folder, pattern)
     for path in folder.glob(pattern):
         if kept := opened(path, run):
             file.adopt(kept, np.ones(len(kept), bool))
