@@ -106,11 +106,11 @@ def curve(name: str, points: Sequence[tuple[int, float]], best: int | None = Non
     dots = "".join(
         plot.dot(step, value, "best" if step == best else "dot", 3.5) for step, value in points
     )
-    told = ", ".join(f"{figure(value)} at step {step:,}" for step, value in points)
+    description = ", ".join(f"{figure(value)} at step {step:,}" for step, value in points)
     mark = plot.mark(best) if best is not None else ""
     return (
-        f'<figure>{name}<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}: {told}">'
-        f'\n{plot.axes()}{mark}<path d="{path}"/>\n{dots}</svg></figure>\n'
+        f'<figure>{name}<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{name}: {description}">\n{plot.axes()}{mark}<path d="{path}"/>\n{dots}</svg></figure>\n'
     )
 
 

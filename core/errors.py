@@ -52,15 +52,17 @@ def sentence_of(error: Exception) -> str | None:
     Notes of the error, such as where the work was saved, are appended.
     """
     notes = getattr(error, "__notes__", [])
-    said = None
+    sentence = None
     if isinstance(error, UserError):
-        said = (notes and getattr(error, "reason", None)) or str(error)
+        sentence = (notes and getattr(error, "reason", None)) or str(error)
     elif isinstance(error, OSError) and error.errno in NO_ROOM:
         what = error.filename or "a file"
-        said = f"{what} cannot be written: {error.strerror}. Make room, and run the command again."
+        sentence = (
+            f"{what} cannot be written: {error.strerror}. Make room, and run the command again."
+        )
     if OUT not in str(error):
-        said = shortage(error) or said
-    return " ".join([said, *notes]) if said else None
+        sentence = shortage(error) or sentence
+    return " ".join([sentence, *notes]) if sentence else None
 
 
 def reason_of(error: BaseException) -> str:

@@ -69,11 +69,11 @@ def remove_leftovers(folder: Path, name: str = "*", alone: bool = False) -> None
     """Remove what killed processes left in `folder` of writing files and folders matching `name`,
     and restore a version that was being replaced. `alone`: no other process can be writing."""
     for left in folder.glob(f".{name}.*"):
-        found = re.fullmatch(r"\.(.+?)\.(?:(\d+)(\.former)?|gone)", left.name, re.DOTALL)
-        if not found or not (alone or (found[2] and _is_over(int(found[2])))):
+        match = re.fullmatch(r"\.(.+?)\.(?:(\d+)(\.former)?|gone)", left.name, re.DOTALL)
+        if not match or not (alone or (match[2] and _is_over(int(match[2])))):
             continue
-        target = left.with_name(found[1])
-        if found[3] and not target.exists():
+        target = left.with_name(match[1])
+        if match[3] and not target.exists():
             left.rename(target)
         remove(left)
 

@@ -40,7 +40,7 @@ class _Silence:
         _be_offline(True)
 
     def is_over(self) -> bool:
-        """Whether the hub may be asked; ends offline mode after ASKED_AGAIN_SECONDS."""
+        """Whether the hub may be key; ends offline mode after ASKED_AGAIN_SECONDS."""
         if self.since is not None and time.monotonic() - self.since >= ASKED_AGAIN_SECONDS:
             self.since = None
             _be_offline(False)
@@ -168,9 +168,9 @@ class _BoundedClients:
         return client
 
     def _begin(self, request: Request) -> None:
-        asked = request.method, str(request.url)
-        self._tries[asked] += 1
-        if self._tries[asked] > MAX_TRIES:
+        key = request.method, str(request.url)
+        self._tries[key] += 1
+        if self._tries[key] > MAX_TRIES:
             self._tries.clear()
             _silence.begin()  # the next hook refuses the request
         bounds = request.extensions.get("timeout", {})

@@ -90,13 +90,13 @@ class Captions:
         """
         if self.knows_more or not self.words:
             return []
-        found: dict[str, str] = {}
+        unseen: dict[str, str] = {}
         _, begun = _typed(prompt)
         for word in WORD.findall(prompt):
-            found.setdefault(word.casefold(), word)
+            unseen.setdefault(word.casefold(), word)
         if begun and any(word.startswith(begun) for word in (*self.words, *self.base_words)):
-            del found[begun]
-        return [word for key, word in found.items() if not self._knows(key)]
+            del unseen[begun]
+        return [word for key, word in unseen.items() if not self._knows(key)]
 
     def _knows(self, word: str) -> bool:
         if not is_spaced(word):
@@ -113,10 +113,10 @@ class Captions:
             word for word in self.words
             if len(word) >= SHORTEST and word not in typed and word not in SHOWS_NOTHING
         ]  # fmt: skip
-        found = [word for word in words if begun and word.startswith(begun) and word != begun]
+        suggestions = [word for word in words if begun and word.startswith(begun) and word != begun]
         if not begun or begun in self.words:
-            found += [word for word in words if word != begun and word not in found]
-        return found[:limit]
+            suggestions += [word for word in words if word != begun and word not in suggestions]
+        return suggestions[:limit]
 
 
 NOTHING = Captions(knows_more=False)  # of an untrained model
@@ -133,15 +133,15 @@ def completed(prompt: str, word: str) -> str:
 
 def _typed(prompt: str) -> tuple[set[str], str]:
     """Case-folded words of a prompt: the finished ones, and the one being typed at its end."""
-    found = list(WORD.finditer(prompt))
-    begun = found.pop()[0] if found and found[-1].end() == len(prompt) else ""
-    return {each[0].casefold() for each in found}, begun.casefold()
+    matches = list(WORD.finditer(prompt))
+    begun = matches.pop()[0] if matches and matches[-1].end() == len(prompt) else ""
+    return {each[0].casefold() for each in matches}, begun.casefold()
 
 
 def words_of(text: str) -> list[str]:
     """Case-folded words of a text, in order; words of scripts without spaces are left out."""
-    found = (word.casefold() for word in WORD.findall(text))
-    return [word for word in found if len(word) <= LONGEST_WORD and is_spaced(word)]
+    words = (word.casefold() for word in WORD.findall(text))
+    return [word for word in words if len(word) <= LONGEST_WORD and is_spaced(word)]
 
 
 def is_spaced(word: str) -> bool:
@@ -152,17 +152,17 @@ def is_spaced(word: str) -> bool:
 def captions_of(model: str | Path) -> Captions | None:
     """Load a model folder's captions.json; None if it is missing or invalid."""
     try:
-        found = read(Path(model) / FILE)
+        content = read(Path(model) / FILE)
     except (OSError, JSONFault):
         return None
-    return _captions(found) if isinstance(found, dict) else None
+    return _captions(content) if isinstance(content, dict) else None
 
 
-def _captions(found: dict) -> Captions | None:
+def _captions(content: dict) -> Captions | None:
     """Validate foreign JSON; None if a value has the wrong type or is too large."""
-    pictures, more = found.get("pictures"), found.get("knows_more")
-    words, base_words = found.get("words"), found.get("base_words")
-    held_out, training = found.get("held_out"), found.get("training")
+    pictures, more = content.get("pictures"), content.get("knows_more")
+    words, base_words = content.get("words"), content.get("base_words")
+    held_out, training = content.get("held_out"), content.get("training")
     if not (isinstance(pictures, int) and isinstance(more, bool)):
         return None
     if not (_are_counts(words) and _are_counts(base_words)):

@@ -36,15 +36,15 @@ def records_in(lines: Iterable[str]) -> list[dict]:
     The later record of a step that a resumed run repeated wins; a line cut off by a kill is
     skipped.
     """
-    found = {}
+    latest = {}
     for line in lines:
         try:
             record = loads(line)
         except JSONFault:
             continue
         if _is_record(record):
-            found[record["step"], "loss" not in record] = record
-    return [found[key] for key in sorted(found)]
+            latest[record["step"], "loss" not in record] = record
+    return [latest[key] for key in sorted(latest)]
 
 
 def of_run(records: Iterable[dict], manifest: dict) -> list[dict]:

@@ -52,8 +52,8 @@ def check(model: torch.nn.Module, shapes: Shapes) -> None:
     for name, shape in wanted.items():
         if name not in shapes and not name.endswith(COUNTER):
             raise ValueError(f"it has no {name}")
-        if (found := shapes.get(name, shape)) != shape:
-            raise ValueError(f"{name} has the shape {_by(found)}, not {_by(shape)}")
+        if (actual := shapes.get(name, shape)) != shape:
+            raise ValueError(f"{name} has the shape {_by(actual)}, not {_by(shape)}")
     for name in shapes:
         if name not in wanted:
             raise ValueError(f"{name:.80} is none of its tensors")

@@ -67,26 +67,26 @@ class FolderContents:
 
 def survey(files: Iterable[Path], options: ReadOptions) -> FolderContents:
     """Classify every file. JSON sidecars are ignored if the first ones hold no caption."""
-    found = FolderContents(Sidecars.chosen_by(options))
-    in_json = replace(found.sidecars, suffixes=(".json",))
-    pictures, judged, spoken = ImageDetector(found.sidecars), 0, bool(options.caption_key)
+    contents = FolderContents(Sidecars.chosen_by(options))
+    in_json = replace(contents.sidecars, suffixes=(".json",))
+    pictures, tested, in_use = ImageDetector(contents.sidecars), 0, bool(options.caption_key)
     for path in files:
         if path not in pictures:
-            found.add_other(path, pictures)
+            contents.add_other(path, pictures)
             continue
-        found.add_picture(path, found.sidecars.of(path))
-        if not spoken and judged < JUDGED and (note := in_json.of(path)):
-            spoken, judged = in_json.read(note)[1] is None, judged + 1
-    return found if spoken else _without_json(found)
+        contents.add_picture(path, contents.sidecars.of(path))
+        if not in_use and tested < JUDGED and (note := in_json.of(path)):
+            in_use, tested = in_json.read(note)[1] is None, tested + 1
+    return contents if in_use else _without_json(contents)
 
 
-def _without_json(found: FolderContents) -> FolderContents:
-    suffixes = tuple(each for each in found.sidecars.suffixes if each != ".json")
+def _without_json(contents: FolderContents) -> FolderContents:
+    suffixes = tuple(each for each in contents.sidecars.suffixes if each != ".json")
     return replace(
-        found,
-        sidecars=replace(found.sidecars, suffixes=suffixes),
-        captioned=found.captioned - found.in_json,
-        kinds=found.kinds - {".json"},
+        contents,
+        sidecars=replace(contents.sidecars, suffixes=suffixes),
+        captioned=contents.captioned - contents.in_json,
+        kinds=contents.kinds - {".json"},
     )
 
 

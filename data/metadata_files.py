@@ -98,35 +98,35 @@ def _is_there(row: Row) -> bool:
         return False
 
 
-def open_image_folder(folder: Path, found: list[tuple[Path, str]], options: ReadOptions) -> Source:
+def open_image_folder(folder: Path, files: list[tuple[Path, str]], options: ReadOptions) -> Source:
     """An ImageFolder: metadata files beside the pictures, of one or several splits."""
-    first = {path.parent: path for path, _ in reversed(found)}
+    first = {path.parent: path for path, _ in reversed(files)}
     twice = [
         Finding(
             str(path.relative_to(folder)), f"there is {first[path.parent].name} as well; "
             "delete one of the two", fault=True,
         )
-        for path, _ in found if first[path.parent] != path
+        for path, _ in files if first[path.parent] != path
     ]  # fmt: skip
-    found = [(path, split) for path, split in found if first[path.parent] == path]
-    tables = [TABLES[path.suffix](path, options.encoding) for path, _ in found]
+    files = [(path, split) for path, split in files if first[path.parent] == path]
+    tables = [TABLES[path.suffix](path, options.encoding) for path, _ in files]
     # A folder with metadata of its own is the split of its name, with all folders below.
-    held_out = held_out_folders(folder) if found[0][0].parent == folder else ()
+    held_out = held_out_folders(folder) if files[0][0].parent == folder else ()
     streams = [
         partial(_rows, table, path, path.parent, options, split, path.relative_to(folder), held_out)
-        for table, (path, split) in zip(tables, found, strict=True)
+        for table, (path, split) in zip(tables, files, strict=True)
     ]
     guesses = [
-        guess for table, (path, _) in zip(tables, found, strict=True)
+        guess for table, (path, _) in zip(tables, files, strict=True)
         for guess in _guess(table, path, options)
     ]  # fmt: skip
     rows = lambda: chain.from_iterable(stream() for stream in streams)  # noqa: E731
     return Source(
         str(folder),
         rows,
-        sum(_count(table, path) for table, (path, _) in zip(tables, found, strict=True)),
-        folders=tuple((path.parent, split) for path, split in found),
-        held_out=any(split == "test" for _, split in found)
+        sum(_count(table, path) for table, (path, _) in zip(tables, files, strict=True)),
+        folders=tuple((path.parent, split) for path, split in files),
+        held_out=any(split == "test" for _, split in files)
         or (bool(held_out) and any(row.split == "test" for row in rows())),
         findings=(*twice, *guesses),
         files=partial(files_below, folder),

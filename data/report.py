@@ -94,8 +94,8 @@ def _pictures(index: RowIndex) -> str:
 
 def _sizes(index: RowIndex) -> str:
     size, order = "width || ' x ' || height", "MIN(width, height), MAX(width, height), width"
-    found = [_ranked(index, size, READABLE, order, share) for share in (0, 0.5, 1)]
-    return "{} smallest, {} median, {} largest".format(*found) if found[0] else ""
+    sizes = [_ranked(index, size, READABLE, order, share) for share in (0, 0.5, 1)]
+    return "{} smallest, {} median, {} largest".format(*sizes) if sizes[0] else ""
 
 
 def _tokens(index: RowIndex) -> str:

@@ -97,11 +97,11 @@ def known_column(
 ) -> str:
     """`wanted`, or the first usual name there is. Raises `UserError` listing the columns."""
     names = (wanted,) if wanted else usual
-    found = next((name for name in names if name in columns), None)
-    if found is None:
+    column = next((name for name in names if name in columns), None)
+    if column is None:
         known = ", ".join(str(name) for name in columns) or "none"
         raise UserError(f"{place} has no column {names[0]!r}, only {known}; choose with {option}.")
-    return found
+    return column
 
 
 def caption_guess(

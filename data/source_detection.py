@@ -118,11 +118,11 @@ def _metadata(folder: Path) -> list[tuple[Path, str]]:
     """Metadata files of an ImageFolder with their splits; empty without a training split."""
     parts = [(folder, "train")] if any(is_there(folder / name) for name in METADATA) else []
     parts = parts or [(folder / name, split) for name, split in SPLITS.items()]
-    found = [
+    files = [
         (part / name, split) for part, split in parts for name in METADATA
         if is_there(part / name)
     ]  # fmt: skip
-    return found if any(split == "train" for _, split in found) else []
+    return files if any(split == "train" for _, split in files) else []
 
 
 def pictures_alone(folder: Path, caption: str) -> Source:

@@ -70,10 +70,10 @@ def held_out_folders(folder: Path, deep: int = FOLDERS_DEEP) -> tuple[str, ...]:
     sibling."""
     names = folders_in(folder)
     trained = any(SPLITS.get(name.lower()) == "train" for name in names)
-    found = []
+    prefixes = []
     for name in names:
         if trained and SPLITS.get(name.lower()) == "test":
-            found.append(f"{name}/")
+            prefixes.append(f"{name}/")
         elif deep:
-            found += [f"{name}/{below}" for below in held_out_folders(folder / name, deep - 1)]
-    return tuple(found)
+            prefixes += [f"{name}/{below}" for below in held_out_folders(folder / name, deep - 1)]
+    return tuple(prefixes)

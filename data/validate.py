@@ -15,6 +15,7 @@ from core.images import jpeg_of, perceptual_hash
 from core.paths import fault_of
 from core.printable import printable, quoted
 from data.captions import CountTokens, caption_fault, texts_of, uncounted
+from data.duplicates import note_duplicates
 from data.folder_walk import entries_below
 from data.images import (
     ImageFile,
@@ -34,7 +35,6 @@ from data.splits import SPLITS
 MIN_SIDE = 8  # pixels of one latent
 MAX_LOST = 0.5  # share of a picture that a square crop may cut off without a warning
 THUMBNAILS, THUMBNAIL_SIDE = 2_000, 112
-PLACES_NAMED = 4
 BATCH = 64
 
 # Called with each valid row, its number, its split and its prepared picture.
@@ -85,17 +85,12 @@ def examine(
     for batch in _batches(_ahead(check, numbered)):
         for (number, each), counted in zip(batch, _token_counts(batch, count_tokens), strict=True):
             facts = replace(each.facts, tokens=max((count for count, _ in counted), default=0))
-            unread = [
-                _finding(each.row, number, f"the caption has {count} tokens and {quoted(lost)} is "
-                         "not read; shorten it", fault=False)
-                for count, lost in counted if lost
-            ]  # fmt: skip
-            index.add(number, facts, (*each.findings, *unread))
+            index.add(number, facts, (*each.findings, *_unread(each.row, number, counted)))
             if keep and each.good:
                 keep(each.row, number, facts.split, each.file)
     note_loose_files(source, index)
     note_folders_that_sound_held_out(source, index)
-    _note_duplicates(index)
+    note_duplicates(index)
     _note_size(source, index)
 
 
@@ -107,6 +102,14 @@ def _token_counts(
     counts = iter(count_tokens([text for captions in texts for text in captions]))
     for captions in texts:
         yield [next(counts) for _ in captions]
+
+
+def _unread(row: Row, number: int, counted: list[tuple[int, str]]) -> Iterator[Finding]:
+    """Warnings about captions beyond the tokens that the model reads."""
+    for count, lost in counted:
+        if lost:
+            sentence = f"the caption has {count} tokens and {quoted(lost)} is not read; shorten it"
+            yield _finding(row, number, sentence, fault=False)
 
 
 def _rows(source: Source, index: RowIndex) -> Iterator[Row]:
@@ -276,38 +279,6 @@ def note_folders_that_sound_held_out(source: Source, index: RowIndex) -> None:
         if source.folders and index.one(question, f"{word}/%"):
             sentence = "is learned from, as no folder train is beside it; put the rest in one"
             index.note(Finding(f"{word}/", f"{sentence} to hold it out", fault=False))
-
-
-def _note_duplicates(index: RowIndex) -> None:
-    for content, count, captions, splits in index.ask("""
-        SELECT content, COUNT(*), COUNT(DISTINCT caption), COUNT(DISTINCT split) FROM rows
-        WHERE content IS NOT NULL GROUP BY content HAVING COUNT(*) > 1 ORDER BY MIN(row)
-    """):
-        question = "SELECT row, place, split FROM rows WHERE content = ? ORDER BY row LIMIT ?"
-        places = list(index.ask(question, content, PLACES_NAMED))
-        first, others = places[0][1], [place for _, place, _ in places[1:]]
-        named = f"{first} and {', '.join(others)}"
-        named += f" and {count - len(places)} more" if count > len(places) else ""
-        if captions > 1:
-            advice = "have one picture and different captions; keep one row with a list of captions"
-        else:
-            advice = "are the same, picture and caption; keep one"
-        index.note(Finding(others[0], f"{named} {advice}", False, places[1][0], advice))
-        if splits > 1:
-            advice = (
-                "are in the training set and in the held-out one, where they would be scored as "
-                "new; delete one"
-            )
-            index.note(Finding(others[0], f"{named} {advice}", False, places[1][0], advice))
-    for first, second in index.alike():
-        question = "SELECT place, split FROM rows WHERE row = ?"
-        (other, split), (place, here) = (next(index.ask(question, n)) for n in (first, second))
-        index.note(_alike(second, place, other, split == here))
-
-
-def _alike(row: int, place: str, other: str, one_split: bool) -> Finding:
-    advice = "; keep the better one" if one_split else ", and one of them is held out; delete one"
-    return Finding(place, f"the picture looks like that of {other}{advice}", False, row, advice)
 
 
 def _note_size(source: Source, index: RowIndex) -> None:
