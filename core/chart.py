@@ -110,7 +110,8 @@ def curve(name: str, points: Sequence[tuple[int, float]], best: int | None = Non
     mark = plot.mark(best) if best is not None else ""
     return (
         f'<figure>{name}<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{name}: {description}">\n{plot.axes()}{mark}<path d="{path}"/>\n{dots}</svg></figure>\n'
+        f'aria-label="{name}: {description}">\n{plot.axes()}{mark}<path d="{path}"/>\n'
+        f"{dots}</svg></figure>\n"
     )
 
 

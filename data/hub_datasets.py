@@ -23,9 +23,8 @@ from data.rows import (
     known_column,
 )
 from data.source import ReadOptions, Source
-from data.splits import SPLITS, unread_split
+from data.splits import SPLITS, UNREAD_NAMED, unread_split
 
-LISTED = 20  # unread splits that are reported
 IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "jpeg", "png", "webp")
 
 
@@ -87,7 +86,7 @@ def _from_table(
         partial(_rows, opened, named, folders),
         sum(len(parts[part]) for part in named),
         findings=(
-            *(unread_split(part, way.replace("SPLIT", part)) for part in left_out[:LISTED]),
+            *(unread_split(part, way.replace("SPLIT", part)) for part in left_out[:UNREAD_NAMED]),
             *_guess(name, parts[next(iter(named))], options),
         ),
         held_out="test" in named.values(),

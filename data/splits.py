@@ -16,7 +16,7 @@ SPLITS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(
     "test",
 )
 SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.\w+")  # the hub's naming scheme
-NAMED = 20  # unread splits that are reported
+UNREAD_NAMED = 20  # unread splits that are reported
 FOLDERS_DEEP = 3  # levels of folders that are searched for splits
 
 
@@ -43,7 +43,7 @@ def unread(folder: Path, paths: Sequence[Path], advice: str) -> tuple[Finding, .
     """
     shards = ((SHARD.fullmatch(path.name), path.relative_to(folder)) for path in paths)
     splits = {match[1]: name for match, name in shards if match}
-    several = islice(splits.items(), NAMED)
+    several = islice(splits.items(), UNREAD_NAMED)
     return tuple(unread_split(name, advice.format(path)) for name, path in several)
 
 
