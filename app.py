@@ -19,8 +19,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from core.command_line import ArgumentParser
-from core.ending import at_once, end_at_signals, keep_temporary_files_together
 from core.errors import UserError, exit_with_sentence, reason_of
+from core.shutdown import at_once, end_at_signals, keep_temporary_files_together
 from core.terminal import say
 from sampling.generator import DEFAULT_MODEL, AppGenerator, Generator
 from sampling.lazy_generators import OpeningGenerator, SlotGenerator

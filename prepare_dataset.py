@@ -1,4 +1,4 @@
-"""Make a data set that trains of whatever you have: folder | table | archive | hub -> pictures.
+"""Prepare a data set for training: folder | table | archive | hub -> captioned pictures.
 
     python prepare_dataset.py photos --output my-pictures
     python prepare_dataset.py product_data.json --images photos --output my-pictures
@@ -22,19 +22,20 @@ from tqdm import tqdm
 
 from core.command_line import ArgumentParser
 from core.errors import UserError, exit_with_sentence
-from core.inputs import is_file, is_folder, is_there
+from core.model_check import resolution_of
+from core.paths import is_file, is_folder, is_there
 from core.terminal import complain, say
-from data.caption_tokens import resolution_of, token_counter
+from data.captions import token_counter
 from data.images import FORMATS, ImageFormat
 from data.index import RowIndex
 from data.report import LISTED, summary, write_report
 from data.source import ReadOptions
-from data.sources import Source, open_source, stamp
+from data.source_detection import Source, open_source, stamp
 from data.validate import examine
 from data.writer import MANIFEST, DatasetWriter, restore, unchanged
 from sampling.generator import DEFAULT_MODEL
 
-SHOWN = 100  # faults, and as many warnings, in the terminal
+SHOWN = 100  # faults, and as many kinds of warnings, in the terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,23 +47,59 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if unchanged(options.output, made_from):
             say(f"{options.output} is up to date.")
             return
-    source = open_source(options.source, reading(options))
-    with closing(source), RowIndex() as ledger:
+    source = open_source(options.source, read_options(options))
+    with closing(source), RowIndex() as index:
         if options.check:
-            examine(source, ledger, **looking(options, source))
-            tell(ledger, options)
-            sys.exit(1 if ledger.count(fault=True) else 0)
-        prepare(source, ledger, options, made_from)
+            examine(source, index, **examine_options(options, source))
+            print_findings(index, options)
+            sys.exit(1 if index.count(fault=True) else 0)
+        prepare(source, index, options, made_from)
 
 
 def identity(options: argparse.Namespace) -> dict:
-    """What the output is made from: the same again needs no work."""
-    stamped = stamp(options.source, reading(options))
-    return {"source": options.source, "stamp": stamped, "options": lasting(options)}
+    """Identity of the input and options; if it is unchanged, so is the output."""
+    stamped = stamp(options.source, read_options(options))
+    return {"source": options.source, "stamp": stamped, "options": output_options(options)}
 
 
-def prepare(source: Source, ledger: RowIndex, options: argparse.Namespace, made_from: dict) -> None:
-    """Write the data set, unless a row would break training."""
+def prepare(source: Source, index: RowIndex, options: argparse.Namespace, made_from: dict) -> None:
+    """Write the data set, unless a row has a fault."""
+    check_output(options)
+    shape = ImageFormat(options.max_side, options.format, options.quality, options.background)
+    parted = source.held_out or options.held_out > 0
+    with DatasetWriter(options.output, parted, options.shards) as output:
+        examine(
+            source,
+            index,
+            shape=shape,
+            keep=output.keep,
+            held_out=options.held_out,
+            **examine_options(options, source),
+        )
+        faults = index.count(fault=True)
+        print_findings(index, options)
+        if index.broken_off:  # --skip_faulty would drop rows that were not examined
+            complain("Nothing was written: the data break off; fix that first.")
+            sys.exit(1)
+        if faults and not options.skip_faulty:
+            complain(
+                "Nothing was written: fix the faults, or leave these rows out with --skip_faulty."
+            )
+            sys.exit(1)
+        if not output.counts["train"]:
+            raise UserError(f"{source.name} has no row that can be learned from.")
+        write_report(output.staged / "report.html", source.name, index)
+        output.publish(made_from | {"pictures": output.counts}, options.overwrite)
+    held = f" and {output.counts['test']:,} held out" if output.counts["test"] else ""
+    say(f"{output.counts['train']:,} pictures{held} are in {options.output}; look at "
+        f"{options.output / 'report.html'}.")  # fmt: skip
+    if held and not options.shards:
+        say(f"For diffusers' own script name {options.output / 'train'}: it would learn from "
+            "the pictures that are held out as well.")  # fmt: skip
+
+
+def check_output(options: argparse.Namespace) -> None:
+    """Raise `UserError` for an output that must not be replaced."""
     if is_there(options.output) and not options.overwrite:
         raise UserError(
             f"--output: {options.output} exists and was made from something else; name another "
@@ -73,40 +110,9 @@ def prepare(source: Source, ledger: RowIndex, options: argparse.Namespace, made_
             f"--overwrite: {options.output} was not written by prepare_dataset.py; delete it "
             "yourself or name another folder."
         )
-    shape = ImageFormat(options.max_side, options.format, options.quality, options.background)
-    parted = source.held_out or options.held_out > 0
-    with DatasetWriter(options.output, parted, options.shards) as output:
-        examine(
-            source,
-            ledger,
-            shape=shape,
-            keep=output.keep,
-            held_out=options.held_out,
-            **looking(options, source),
-        )
-        faults = ledger.count(fault=True)
-        tell(ledger, options)
-        if ledger.broken_off:  # --skip_faulty would leave out rows that nobody has seen
-            complain("Nothing was written: the data break off; mend that first.")
-            sys.exit(1)
-        if faults and not options.skip_faulty:
-            complain(
-                "Nothing was written: mend the faults, or leave these rows out with --skip_faulty."
-            )
-            sys.exit(1)
-        if not output.counts["train"]:
-            raise UserError(f"{source.name} has no row that can be learned from.")
-        write_report(output.staged / "report.html", source.name, ledger)
-        output.publish(made_from | {"pictures": output.counts}, options.overwrite)
-    held = f" and {output.counts['test']:,} held out" if output.counts["test"] else ""
-    say(f"{output.counts['train']:,} pictures{held} are in {options.output}; look at "
-        f"{options.output / 'report.html'}.")  # fmt: skip
-    if held and not options.shards:
-        say(f"For diffusers' own script name {options.output / 'train'}: it would learn from "
-            "the pictures that are held out as well.")  # fmt: skip
 
 
-def reading(options: argparse.Namespace) -> ReadOptions:
+def read_options(options: argparse.Namespace) -> ReadOptions:
     return ReadOptions(
         image_column=options.image_key,
         caption_column=options.caption_key,
@@ -116,8 +122,8 @@ def reading(options: argparse.Namespace) -> ReadOptions:
     )
 
 
-def looking(options: argparse.Namespace, source) -> dict:
-    """What `examine` is told, beside how pictures are written."""
+def examine_options(options: argparse.Namespace, source) -> dict:
+    """Arguments of `examine` that do not depend on the output."""
     return {
         "resolution": options.resolution or resolution_of(options.model),
         "count_tokens": token_counter(options.model),
@@ -127,26 +133,26 @@ def looking(options: argparse.Namespace, source) -> dict:
     }  # fmt: skip
 
 
-def lasting(options: argparse.Namespace) -> dict:
-    """The options that decide what is written."""
-    passing = {"source", "output", "check", "report", "overwrite", "model", "resolution"}
-    return {name: str(value) for name, value in vars(options).items() if name not in passing}
+def output_options(options: argparse.Namespace) -> dict:
+    """The options that determine the output."""
+    others = {"source", "output", "check", "report", "overwrite", "model", "resolution"}
+    return {name: str(value) for name, value in vars(options).items() if name not in others}
 
 
-def tell(ledger: RowIndex, options: argparse.Namespace) -> None:
-    """Faults, kinds of warnings and figures in the terminal; the report where one was asked for."""
-    told = (
-        ("fault", map(str, ledger.findings(True, SHOWN)), ledger.count(True)),
-        ("warning", ledger.kinds(False, SHOWN), ledger.count_kinds(False)),
+def print_findings(index: RowIndex, options: argparse.Namespace) -> None:
+    """Print faults, kinds of warnings and statistics; write the report if requested."""
+    findings = (
+        ("fault", map(str, index.findings(True, SHOWN)), index.count(True)),
+        ("warning", index.kinds(False, SHOWN), index.count_kinds(False)),
     )
-    for title, lines, count in told:
+    for title, lines, count in findings:
         for line in lines:
             complain(f"{title}: {line}")
         if count > SHOWN:
             complain(f"{title}: and {count - SHOWN:,} more; --report FILE shows {LISTED:,}")
-    say(summary(ledger))
+    say(summary(index))
     if options.report:
-        write_report(options.report, options.source, ledger)
+        write_report(options.report, options.source, index)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -185,7 +191,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Raise `UserError` for an option that cannot be obeyed."""
+    """Raise `UserError` for an invalid option or combination."""
     from PIL import ImageColor
 
     if bool(options.output) == options.check:
@@ -221,7 +227,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def _overlap(one: Path, other: Path) -> bool:
-    """Whether two places are the same, or one lies in the other; a hub id is no place."""
+    """Whether two paths are the same or one contains the other; False for a hub id."""
     one, other = one.resolve(), other.resolve()
     return is_there(other) and (one == other or one in other.parents or other in one.parents)
 

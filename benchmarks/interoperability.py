@@ -26,7 +26,7 @@ import torch
 
 from bundled.creatures import draw, write_folder
 from core.errors import UserError, exit_with_sentence
-from core.layouts import KOHYA_FILE, LORA_FILE
+from core.tensor_names import KOHYA_FILE, LORA_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE, BUNDLED_BASE = ROOT / "bundled" / "base-model", "bundled base model"

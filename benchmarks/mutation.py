@@ -33,7 +33,7 @@ from core.errors import UserError, exit_with_sentence
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
     "core/bounded_json.py": ("bounded_json",),
-    "core/inputs.py": ("inputs", "limits"),
+    "core/paths.py": ("paths", "limits"),
     "core/precision.py": ("precision",),
     "training/objective.py": ("objective",),
     "training/optimizer_step.py": ("optimizer_step",),

@@ -27,7 +27,7 @@ import prepare_dataset
 from core.errors import exit_with_sentence
 from data.images import ImageFormat
 from data.index import RowIndex
-from data.sources import open_source
+from data.source_detection import open_source
 
 USUAL = ImageFormat()
 BAR = 0.85
@@ -68,9 +68,9 @@ def ours(source: Path, target: Path) -> float:
     """Seconds of reading, checking, reducing, writing and reporting."""
     options = prepare_dataset.parse([str(source), "--output", str(target)])
     started = time.perf_counter()
-    opened = open_source(str(source), prepare_dataset.reading(options))
-    with redirect_stdout(io.StringIO()), closing(opened), RowIndex() as ledger:
-        prepare_dataset.prepare(opened, ledger, options, {})
+    opened = open_source(str(source), prepare_dataset.read_options(options))
+    with redirect_stdout(io.StringIO()), closing(opened), RowIndex() as index:
+        prepare_dataset.prepare(opened, index, options, {})
     return time.perf_counter() - started
 
 

@@ -32,9 +32,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from bundled import autoencoder, scorer, text_encoder
 from bundled.canvas import SIZE
 from bundled.creatures import Drawing, draw, draw_thing, write_folder
-from core.captions import NOTHING
 from core.errors import exit_with_sentence
 from core.files import replaced
+from core.model_captions import NOTHING
 from training.config import Config
 from training.dataset import CaptionedImages
 from training.model import write_pipeline

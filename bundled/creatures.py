@@ -24,7 +24,7 @@ from bundled import anatomy
 from bundled.canvas import BACKGROUNDS, PALETTE, Canvas, lighter, vary
 from bundled.objects import Thing
 from core.errors import UserError, exit_with_sentence
-from core.files import mend, replaced
+from core.files import remove_leftovers, replaced
 from core.terminal import say
 
 LOOKS = ("pokemon", "plain")
@@ -222,7 +222,7 @@ def write_folder(folder: Path, drawings: Iterator[Drawing]) -> int:
     if folder.exists():
         raise UserError(f"--output: {folder} exists already. Delete it or name another folder.")
     count = 0
-    mend(folder.parent, glob.escape(folder.name))
+    remove_leftovers(folder.parent, glob.escape(folder.name))
     with replaced(folder, durable=False) as staged:
         staged.mkdir(parents=True)
         with open(staged / "metadata.jsonl", "w", encoding="utf-8") as metadata:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from core.errors import Stopped
-from core.files import mend
+from core.files import remove_leftovers
 from core.precision import bf16_autocast
 from core.signals import DeferredSignals
 from core.terminal import say
@@ -45,7 +45,7 @@ def fit(
         "weights.safetensors": weights | _buffers(model),
         "optimizer.safetensors": moments(optimizer, list(weights)),
     }
-    mend(folder.parent, glob.escape(folder.name))
+    remove_leftovers(folder.parent, glob.escape(folder.name))
     done = 0
     if folder.is_dir():
         checkpoint_files.load(folder, files)

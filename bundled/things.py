@@ -28,8 +28,8 @@ from bundled.base import BUNDLED, drawn, train_tokenizer
 from bundled.creatures import draw, write_folder
 from bundled.icons import Icons, build
 from bundled.scenes import Caption, Drawn, draw_scene, scene_captions
-from core.captions import Captions, captions_of
 from core.errors import exit_with_sentence
+from core.model_captions import Captions, captions_of
 from core.terminal import say
 from training.config import Config
 

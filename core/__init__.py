@@ -1,1 +1,1 @@
-"""What every package stands on: it knows no data sets, models, scores or pages."""
+"""Shared helpers that every package may import; they import no other package."""

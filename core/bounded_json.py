@@ -1,4 +1,4 @@
-"""JSON from outside: bounded in length, nesting and digits, and a large file a value at a time."""
+"""Untrusted JSON: length, nesting and digits are bounded; large files are read value by value."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from json.decoder import JSONDecodeError
 from pathlib import Path
 from typing import TextIO
 
-from core.inputs import read_bytes
+from core.paths import read_bytes
 
 DIGITS = 300  # of a number: as many as a float can hold
-DEPTH = 100  # lists and objects in each other
+DEPTH = 100  # of nested lists and objects
 VALUE_CHARACTERS = 16 * 2**20  # of a line, or of an entry of a large file
 FILE_BYTES = 64 * 2**20  # of a file that is read whole
 CHUNK = 2**18  # characters
@@ -21,25 +21,25 @@ LONGEST_WORD = 16  # characters of a literal or an escape that the end of a chun
 LONG_NUMBER = re.compile(rf"(?<![0-9])[0-9]{{{DIGITS + 1}}}")
 DIGITS_IN_A_ROW = re.compile("[0-9]+")
 STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-SPACE = re.compile(r"[ \t\r\n]*+")
+NOT_SPACE = re.compile(r"[^ \t\r\n]")
 
 
 class JSONFault(ValueError):
-    """JSON that is not read; its text is what a sentence says of it."""
+    """JSON that is refused; the message continues a sentence about the file."""
 
 
 class BrokenJSON(JSONFault):
-    """Nobody knows where the next value begins."""
+    """Invalid JSON, after which the next value cannot be located."""
 
 
-def loads(text: str | bytes, most: int = VALUE_CHARACTERS) -> object:
-    """The value of a JSON text. Raises `JSONFault`."""
-    if len(text) > most:
-        raise JSONFault(f"has more than {most:,} characters")
+def loads(text: str | bytes, max_characters: int = VALUE_CHARACTERS) -> object:
+    """Parse a JSON text. Raises `JSONFault`."""
+    if len(text) > max_characters:
+        raise JSONFault(f"has more than {max_characters:,} characters")
     if isinstance(text, bytes):
         try:
             text = text.decode(json.detect_encoding(text))
-        except UnicodeError as error:
+        except UnicodeDecodeError as error:
             raise JSONFault(f"is no JSON: {error.reason}") from error
     decoder = _Decoder(text)
     try:
@@ -52,23 +52,23 @@ def loads(text: str | bytes, most: int = VALUE_CHARACTERS) -> object:
     return value
 
 
-def read(path: str | Path, most: int = FILE_BYTES) -> object:
-    """The value of a JSON file. Raises `JSONFault`, and OSError as `read_bytes` does."""
-    return loads(read_bytes(path, most), most)
+def read(path: str | Path, max_bytes: int = FILE_BYTES) -> object:
+    """Parse a JSON file. Raises `JSONFault`, and OSError as `read_bytes` does."""
+    return loads(read_bytes(path, max_bytes), max_bytes)
 
 
 def check_bounds(text: str) -> None:
-    """Raise `JSONFault` where JSON is nested too deep, or a number in it has too many digits."""
+    """Raise `JSONFault` for JSON nested too deep, or with a number of too many digits."""
     if LONG_NUMBER.search(text) and LONG_NUMBER.search(STRING.sub("", text)):
         raise JSONFault(f"holds a number of more than {DIGITS:,} digits")
     _refuse_depth(text)
 
 
 class Scanner:
-    """A JSON document in a text file, of which one value at a time is in memory.
+    """Streaming JSON parser over a text file: holds one value at a time.
 
-    `raw` is the text of the last value. All methods raise `BrokenJSON` where the document is no
-    JSON from here on; after a plain `JSONFault` the next value can be read.
+    `raw` is the text of the last value. Methods raise `BrokenJSON` where the rest of the document
+    is invalid; after a plain `JSONFault` the next value can still be read.
     """
 
     def __init__(self, file: TextIO):
@@ -77,14 +77,15 @@ class Scanner:
         self._decoder = _Decoder("")
 
     def peek(self) -> str:
-        """The next character that is not white space; "" at the end."""
+        """The next non-blank character, not consumed; "" at the end."""
         while True:
-            self._at = SPACE.match(self._text, self._at).end()
+            found = NOT_SPACE.search(self._text, self._at)
+            self._at = found.start() if found else len(self._text)
             if self._at < len(self._text) or not self._more():
                 return self._text[self._at : self._at + 1]
 
     def elements(self) -> Iterator[None]:
-        """Stops before each value of a list; it is to be read before the next."""
+        """Yield before each value of a list; the caller must read it before continuing."""
         self._take("[")
         if self.peek() == "]":
             return self._take("]")
@@ -95,7 +96,7 @@ class Scanner:
         self._take("]")
 
     def names(self) -> Iterator[str]:
-        """The names in an object, each before its value, which is to be read before the next."""
+        """Yield each name of an object; the caller must read its value before continuing."""
         self._take("{")
         if self.peek() == "}":
             return self._take("}")
@@ -106,12 +107,12 @@ class Scanner:
         self._take("}")
 
     def end(self) -> None:
-        """Nothing may follow."""
+        """Raise unless the document ends here."""
         if self.peek():
             raise self._broken("something follows after its end")
 
     def value(self) -> object:
-        """The next value, whole."""
+        """Parse the next value."""
         self.peek()
         while True:
             value, end, error = self._tried()
@@ -127,9 +128,9 @@ class Scanner:
         return value
 
     def _name(self) -> str:
-        if self.peek() != '"':
+        name = self.value() if self.peek() == '"' else None
+        if not isinstance(name, str):
             raise self._broken("a name in double quotes is missing")
-        name = self.value()
         self._take(":")
         return name
 
@@ -139,7 +140,7 @@ class Scanner:
         self._at += 1
 
     def _tried(self) -> tuple[object, int, JSONDecodeError | None]:
-        """The value that the text begins with, where it ends, and why there is none."""
+        """The value at the current position, its end, and the error if there is none."""
         try:
             return *self._decoder.raw_decode(self._text, self._at), None
         except JSONDecodeError as error:
@@ -148,13 +149,13 @@ class Scanner:
             raise self._broken(_TOO_DEEP) from error
 
     def _is_final(self, error: JSONDecodeError | None) -> bool:
-        """Whether more text would not mend it."""
+        """Whether more text could not fix the error."""
         if error is None or error.msg.startswith("Unterminated"):
             return False
         return error.pos < len(self._text) - LONGEST_WORD
 
     def _more(self) -> bool:
-        """Read on; false at the end. As much again as there is, so that time stays linear."""
+        """Read the next chunk; False at the end. The buffer doubles, so that time stays linear."""
         chunk = self._file.read(max(CHUNK, len(self._text) - self._at))
         if chunk:
             self._line += self._text.count("\n", 0, self._at)
@@ -172,17 +173,22 @@ _TOO_DEEP = f"is nested more than {DEPTH} deep"
 
 
 class _Decoder(json.JSONDecoder):
-    """Decodes like any other, but that a number of too many digits is remembered, not converted:
-    that takes quadratic time, and some libraries do not survive it."""
+    """JSON decoder that records overlong numbers instead of converting them.
+
+    Conversion takes quadratic time, and overlong numbers crash some libraries.
+    """
 
     def __init__(self, text: str):
-        """`text`: what is to be decoded; only where it has such a number is each looked at."""
-        look = {"parse_int": self._integer, "parse_float": self._decimal}
-        super().__init__(**look if LONG_NUMBER.search(text) else {})
+        """`text`: the input; numbers are checked one by one only if it holds an overlong one."""
+        has_long = bool(LONG_NUMBER.search(text))
+        super().__init__(
+            parse_int=self._integer if has_long else None,
+            parse_float=self._decimal if has_long else None,
+        )
         self._longest = 0
 
     def check(self, raw: str) -> None:
-        """Raise `JSONFault` where what was decoded from `raw` is beyond the bounds."""
+        """Raise `JSONFault` if what was decoded from `raw` exceeded the bounds."""
         longest, self._longest = self._longest, 0
         if longest > DIGITS:
             raise JSONFault(f"holds a number of {longest:,} digits; at most {DIGITS:,} are read")
@@ -195,7 +201,7 @@ class _Decoder(json.JSONDecoder):
         return float(number) if self._is_short(number) else 0.0
 
     def _is_short(self, number: str) -> bool:
-        """As LONG_NUMBER has it: neither its sign nor its point is a digit."""
+        """Whether no run of digits is longer than DIGITS, as LONG_NUMBER counts them."""
         longest = max(map(len, DIGITS_IN_A_ROW.findall(number)))
         self._longest = max(self._longest, longest)
         return longest <= DIGITS

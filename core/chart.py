@@ -1,4 +1,4 @@
-"""Charts, as SVG: a curve over steps with its places, round numbers and axes."""
+"""SVG line charts of values over training steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEFT, RIGHT, TOP, BOTTOM = 48, 340, 20, 152  # of its plot
 
 
 def figure(value: float) -> str:
-    """A number in four digits: 0.08125, 31.42, 1e-5."""
+    """Format with four significant digits: 0.08125, 31.42, 1e-5."""
     mantissa, _, exponent = f"{value:.4g}".partition("e")
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
@@ -22,32 +22,32 @@ def label(step: int) -> str:
     return f"step {step:,}" if step else "base"
 
 
-def round_ticks(low: float, high: float, least: float = 0.0) -> list[float]:
-    """Up to seven round numbers, `least` or more apart, of which the outer two hold the range."""
+def round_ticks(low: float, high: float, min_gap: float = 0.0) -> list[float]:
+    """Up to seven round tick values that enclose the range, at least `min_gap` apart."""
     if high - low <= 1e-4 * max(abs(low), abs(high)):  # a constant stands in the middle
         margin = 0.1 * abs(high) or 1.0
         low, high = low - margin, high + margin
     fifth = (high - low) / 5 * 0.999
     power = 10.0 ** math.floor(math.log10(fifth))
     apart = next(m * power for m in (1, 2, 5, 10) if m * power >= fifth)
-    apart = max(apart, least)
+    apart = max(apart, min_gap)
     outer = math.floor(low / apart + 1e-6), math.ceil(high / apart - 1e-6)
     return [number * apart for number in range(outer[0], outer[1] + 1)]
 
 
 def tick_words(ticks: list[float]) -> list[str]:
-    """The ticks in as many digits as tell them apart: 0.10, 1,000 or 5e-6."""
-    power, most = math.floor(math.log10(ticks[1] - ticks[0]) + 1e-6), max(map(abs, ticks))
-    if power >= -5 and 1e-3 <= most < 1e7:
+    """Tick labels with just enough digits to differ: 0.10, 1,000 or 5e-6."""
+    power, largest = math.floor(math.log10(ticks[1] - ticks[0]) + 1e-6), max(map(abs, ticks))
+    if power >= -5 and 1e-3 <= largest < 1e7:
         return [f"{tick:,.{max(0, -power)}f}" for tick in ticks]
-    digits = math.floor(math.log10(most) + 1e-6) - power
+    digits = math.floor(math.log10(largest) + 1e-6) - power
     parts = [f"{tick:.{digits}e}".split("e") for tick in ticks]
     return [f"{float(m):g}e{int(e)}" if float(m) else "0" for m, e in parts]
 
 
 @dataclass(frozen=True)
 class Plot:
-    """The place of steps and values in the picture of a curve."""
+    """Coordinate system of a chart: maps steps and values to SVG units."""
 
     end: int  # the last step, 1 or more
     ticks: list[float]  # of the values
@@ -56,12 +56,12 @@ class Plot:
         return LEFT + step / self.end * (RIGHT - LEFT)
 
     def y(self, value: float) -> float:
-        """What is beyond the ticks stands at the edge."""
+        """Vertical position of a value, clamped to the plot."""
         share = (value - self.ticks[0]) / (self.ticks[-1] - self.ticks[0])
         return BOTTOM - min(max(share, 0.0), 1.0) * (BOTTOM - TOP)
 
     def line(self, steps: np.ndarray, values: np.ndarray, kind: str) -> str:
-        """A path that is broken where a value is NaN; a value between two gaps is a dot."""
+        """An SVG path with gaps at NaN; an isolated value becomes a dot."""
         gaps = np.flatnonzero(np.isnan(values))
         path, dots = "", ""
         for piece in np.split(np.arange(len(values)), sorted({*gaps, *(gaps + 1)})):
@@ -85,7 +85,7 @@ class Plot:
             y = round(self.y(tick), 1)
             drawn.append(f'<line x1="{LEFT}" x2="{RIGHT}" y1="{y}" y2="{y}"/>\n')
             drawn.append(svg_text(LEFT - 6, round(y + 3.5, 1), "end", words))
-        steps = [tick for tick in round_ticks(0, self.end, least=1) if tick <= self.end]
+        steps = [tick for tick in round_ticks(0, self.end, min_gap=1) if tick <= self.end]
         drawn += [svg_text(self.x(step), BOTTOM + 14, "middle", f"{step:,.0f}") for step in steps]
         return "".join(drawn) + svg_text((LEFT + RIGHT) / 2, BOTTOM + 30, "middle", "steps")
 
@@ -99,21 +99,22 @@ class Plot:
 
 
 def curve(name: str, points: Sequence[tuple[int, float]], best: int | None = None) -> str:
-    """A figure of two or more points by step, a dot at each; `best`: a step that is marked."""
+    """A chart of two or more (step, value) points; `best`: a step to mark."""
     values = [value for _, value in points]
     plot = Plot(points[-1][0], round_ticks(min(values), max(values)))
     path = "M" + "L".join(f"{plot.x(step):.1f} {plot.y(value):.1f}" for step, value in points)
     dots = "".join(
         plot.dot(step, value, "best" if step == best else "dot", 3.5) for step, value in points
     )
-    told = ", ".join(f"{figure(value)} at step {step:,}" for step, value in points)
+    description = ", ".join(f"{figure(value)} at step {step:,}" for step, value in points)
     mark = plot.mark(best) if best is not None else ""
     return (
-        f'<figure>{name}<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}: {told}">'
-        f'\n{plot.axes()}{mark}<path d="{path}"/>\n{dots}</svg></figure>\n'
+        f'<figure>{name}<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{name}: {description}">\n{plot.axes()}{mark}<path d="{path}"/>\n'
+        f"{dots}</svg></figure>\n"
     )
 
 
 def svg_text(x: float, y: float, anchor: str, words: str) -> str:
-    """`words` beside, around or before a place, as `anchor` says: start, middle or end."""
+    """An SVG text element; `anchor` is "start", "middle" or "end"."""
     return f'<text x="{x:.1f}" y="{y}" text-anchor="{anchor}">{words}</text>\n'

@@ -1,4 +1,4 @@
-"""What the system offers for files beyond Python's own: room kept free, places exchanged."""
+"""File system calls that Python lacks: atomic exchange, advisory locks, reserved space."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# What a write answers where there is no room, or none for this user.
+# Errors of a write for lack of space or quota, or on a read-only file system.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
@@ -20,8 +20,8 @@ RENAME_SWAP = 2  # of macOS's sys/stdio.h
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Let two entries of one file system change places in a single step; False where it cannot."""
-    sys.audit("os.rename", str(one), str(other), -1, -1)  # as os.rename tells of itself
+    """Swap two entries of a file system atomically; False where it does not support that."""
+    sys.audit("os.rename", str(one), str(other), -1, -1)  # as os.rename does
     code = _exchange(os.fsencode(one), os.fsencode(other))
     if code and code not in UNSUPPORTED:
         raise OSError(code, os.strerror(code), str(one))
@@ -29,23 +29,24 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def _exchange(one: bytes, other: bytes) -> int:
-    """0, or the system's number for what went wrong."""
+    """0, or the errno."""
     try:
         libc = ctypes.CDLL(None, use_errno=True)
-        if sys.platform == "darwin":
-            failed = libc.renamex_np(one, other, RENAME_SWAP)
-        else:
-            failed = libc.renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE)
+        rename = libc.renamex_np if sys.platform == "darwin" else libc.renameat2
     except (AttributeError, TypeError):  # another C library, or none
         return errno.ENOSYS
+    if sys.platform == "darwin":
+        failed = rename(one, other, RENAME_SWAP)
+    else:
+        failed = rename(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE)
     return ctypes.get_errno() if failed else 0
 
 
 @contextmanager
 def held(folder: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold a folder against all who ask so; False where somebody holds it and nobody is to `wait`.
+    """Advisory lock on a folder; yields False if another process holds it and `wait` is False.
 
-    Nobody is kept out where the system, or the file system, has no such locks.
+    Yields True without a lock on systems and file systems that have none.
     """
     if os.name != "posix":
         yield True
@@ -58,8 +59,7 @@ def held(folder: Path, wait: bool = True) -> Iterator[bool]:
 
 
 def lock(number: int, wait: bool = True) -> bool:
-    """Lock an open file or folder until it is closed; False where somebody else has, unless told
-    to `wait`."""
+    """Lock an open file or folder until it is closed; False if it is locked and `wait` is False."""
     try:
         import fcntl
     except ImportError:
@@ -75,21 +75,23 @@ def lock(number: int, wait: bool = True) -> bool:
 
 
 class ReservedSpace:
-    """Room that is kept free in a folder, in a file without a name: it goes with its process,
-    however that ends. Where the file system cannot allocate, nothing is kept."""
+    """Disk space reserved by an unnamed file, which disappears with the process however that ends.
+
+    Reserves nothing on file systems that cannot allocate.
+    """
 
     def __init__(self, folder: Path):
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (held until `close`)
         self.size = 0
 
     def hold(self, size: int) -> None:
-        """Keep `size` bytes, whatever was kept before. Raises OSError where there is not so much;
-        then as much stays as before."""
+        """Change the reservation to `size` bytes. Raises OSError, and keeps the former reservation,
+        where there is not enough space."""
         number = self._file.fileno()
         if size < self.size:
             os.ftruncate(number, size)
         elif size > self.size and (code := _allocate(number, size)):
-            os.ftruncate(number, self.size)  # part of it may have been had
+            os.ftruncate(number, self.size)  # part of it may have been allocated
             raise OSError(code, os.strerror(code))
         self.size = size
 
@@ -98,9 +100,9 @@ class ReservedSpace:
 
 
 def _allocate(number: int, size: int) -> int:
-    """Blocks for the first `size` bytes of an open file; 0, also where that is unknown, or why not.
+    """Allocate blocks for the first `size` bytes of an open file; 0, also if unsupported, or errno.
 
-    Not `os.posix_fallocate`, which writes them all where the file system does not know it.
+    Not `os.posix_fallocate`, which falls back to writing every block.
     """
     try:
         fallocate = ctypes.CDLL(None, use_errno=True).fallocate64
@@ -114,8 +116,8 @@ def _allocate(number: int, size: int) -> int:
 
 
 def allocate(number: int, size: int) -> None:
-    """Give an open file its first `size` bytes, with room on disk for each of them. Raises OSError
-    where there is not so much."""
+    """Extend an open file to `size` bytes that are backed by disk space. Raises OSError where there
+    is not enough."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(number, 0, size)
     free = shutil.disk_usage(number).free if hasattr(os, "fstatvfs") else size

@@ -1,15 +1,16 @@
-"""The one kind of error that is meant for the user: a sentence with a way out."""
+"""Errors that are meant for the user: one sentence with a way out, and an exit code."""
 
 import sys
 from collections.abc import Callable
 
 from core.disk import NO_ROOM
-from core.shortage import OUT, shortage
+from core.resource_errors import OUT, shortage
 from core.signals import Terminated, ending_as_exceptions
-from core.streams import GONE, outlasting
-from core.terminal import complain
+from core.terminal import GONE, complain, outlasting
 
 SAVED_AND_STOPPED = 75  # exit code: not done, nothing lost, go on (EX_TEMPFAIL of sysexits.h)
+MISTAKES = (AttributeError, NameError, TypeError, LookupError, AssertionError)
+OWN_PACKAGES = ("core", "data", "sampling", "training", "evaluation", "webapp")
 
 
 class UserError(Exception):
@@ -17,14 +18,13 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """A command was asked to end, and did so when it had saved what it had done; the message says
-    how to go on."""
+    """A command stopped on request after saving its work; the message says how to resume."""
 
 
 def exit_with_sentence(command: Callable[[], None]) -> None:
-    """Run a command; a `UserError` becomes its sentence on stderr and exit code 2.
+    """Run a command; print a `UserError` on stderr and exit with code 2.
 
-    A signal that ends it clears up first; a terminal or pipe that is gone does not end it.
+    Signals run the clean-up first; a closed terminal or pipe does not end the command.
     """
     with outlasting() as stdout, ending_as_exceptions():
         try:
@@ -35,7 +35,7 @@ def exit_with_sentence(command: Callable[[], None]) -> None:
         except Stopped as stop:
             sys.exit(_fail(str(stop), SAVED_AND_STOPPED))
         except Terminated as end:
-            sys.exit(_fail(str(end), end.code))
+            sys.exit(_fail(str(end), 128 + end.number))
         except Exception as error:
             if (sentence := sentence_of(error)) is None:
                 raise
@@ -46,26 +46,48 @@ def exit_with_sentence(command: Callable[[], None]) -> None:
 
 
 def sentence_of(error: Exception) -> str | None:
-    """What to tell the user: also of what is nobody's mistake, as a full disk, whatever it was
-    taken for on the way. None for a mistake of ours.
+    """The message for the user: of a `UserError`, or of a full disk or exhausted memory, whatever
+    error they surfaced as. None for a bug of ours.
 
-    The notes of an error, such as where its work was saved, end the sentence.
+    Notes of the error, such as where the work was saved, are appended.
     """
     notes = getattr(error, "__notes__", [])
-    said = None
+    sentence = None
     if isinstance(error, UserError):
-        said = (notes and getattr(error, "reason", None)) or str(error)
+        sentence = (notes and getattr(error, "reason", None)) or str(error)
     elif isinstance(error, OSError) and error.errno in NO_ROOM:
         what = error.filename or "a file"
-        said = f"{what} cannot be written: {error.strerror}. Make room, and run the command again."
+        sentence = (
+            f"{what} cannot be written: {error.strerror}. Make room, and run the command again."
+        )
     if OUT not in str(error):
-        said = shortage(error) or said
-    return " ".join([said, *notes]) if said else None
+        sentence = shortage(error) or sentence
+    return " ".join([sentence, *notes]) if sentence else None
 
 
-def reason_of(error: Exception) -> str:
-    """The first line of what a library says, to stand in a sentence of ours."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def reason_of(error: BaseException) -> str:
+    """The first line of a library's message, without its full stop: part of a sentence of ours."""
+    lines = str(error).strip().splitlines()
+    return (lines[0].rstrip(" .:") if lines else "") or type(error).__name__
+
+
+def system_reason_of(error: BaseException) -> str:
+    """The system's words for an OSError, without the path, which the sentence names itself; of
+    any other error, `reason_of`."""
+    return getattr(error, "strerror", None) or reason_of(error)
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether a mistake in our own code raised an error, not a library that read a user's file.
+
+    For an `except` that must catch whatever a library raises: the innermost line that ran tells.
+    """
+    place = error.__traceback__
+    if place is None or not isinstance(error, MISTAKES):
+        return False
+    while place.tb_next:
+        place = place.tb_next
+    return str(place.tb_frame.f_globals.get("__name__")).partition(".")[0] in OWN_PACKAGES
 
 
 def _fail(sentence: str, code: int) -> int:

@@ -1,4 +1,4 @@
-"""Written whole, or not at all: what a killed process leaves behind is what was there before."""
+"""Atomic writes of files and folders: a killed process leaves the previous version."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from core.disk import exchange
-from core.errors import UserError, reason_of
+from core.errors import UserError, reason_of, system_reason_of
 
 
 @contextmanager
 def replaced(target: Path, durable: bool = True) -> Iterator[Path]:
-    """A path beside `target` to write to, a file or a folder, which then takes its place at once.
+    """Atomic write: yields a path beside `target`, for a file or a folder, that then replaces it.
 
-    `durable`: flushed before, so that a power cut does not lose both. Raises `UserError` where it
-    cannot be written; then the former stays, and nothing else.
+    `durable`: flush to disk first, so that a power cut cannot lose both versions. Raises
+    `UserError` if writing fails; the previous version then stays, and nothing else.
     """
     target = Path(target)
     staged = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         if durable:
-            mend(target.parent, glob.escape(target.name))
+            remove_leftovers(target.parent, glob.escape(target.name))
         yield staged
         if durable:
             flush(staged)
@@ -42,7 +42,7 @@ def replaced(target: Path, durable: bool = True) -> Iterator[Path]:
 
 
 class NotWritable(UserError):
-    """A file or folder could not be written; `reason` is the sentence without what to do."""
+    """A file or folder could not be written; `reason` is the message without the advice."""
 
     def __init__(self, reason: str):
         super().__init__(f"{reason} Make room, and run the command again.")
@@ -50,13 +50,12 @@ class NotWritable(UserError):
 
 
 def unwritable(target: Path, error: Exception) -> NotWritable:
-    reason = getattr(error, "strerror", None) or reason_of(error)
-    return NotWritable(f"{target} cannot be written: {reason}.")
+    return NotWritable(f"{target} cannot be written: {system_reason_of(error)}.")
 
 
 def take_place(staged: Path, target: Path, former: Path | None = None) -> None:
-    """Put `staged` where `target` is; a folder that was there is under the name of `staged` then,
-    or gone. Where two entries cannot change places, it waits as `former` meanwhile."""
+    """Move `staged` to `target`. A folder that was there ends up at `staged` or is deleted; without
+    atomic exchange it is kept at `former` in the meantime."""
     if not staged.is_dir() or not target.is_dir() or target.is_symlink():
         staged.replace(target)  # never a file in the place of a folder
     elif not exchange(staged, target):
@@ -66,28 +65,28 @@ def take_place(staged: Path, target: Path, former: Path | None = None) -> None:
         remove(former)
 
 
-def mend(folder: Path, name: str = "*", alone: bool = False) -> None:
-    """Clear away what killed processes left in `folder` of files and folders called `name`, a
-    pattern; what was giving way comes back. `alone`: whatever is left, nobody is at it now."""
+def remove_leftovers(folder: Path, name: str = "*", alone: bool = False) -> None:
+    """Remove what killed processes left in `folder` of writing files and folders matching `name`,
+    and restore a version that was being replaced. `alone`: no other process can be writing."""
     for left in folder.glob(f".{name}.*"):
-        found = re.fullmatch(r"\.(.+?)\.(?:(\d+)(\.former)?|gone)", left.name, re.DOTALL)
-        if not found or not (alone or (found[2] and _is_over(int(found[2])))):
+        match = re.fullmatch(r"\.(.+?)\.(?:(\d+)(\.former)?|gone)", left.name, re.DOTALL)
+        if not match or not (alone or (match[2] and _is_over(int(match[2])))):
             continue
-        target = left.with_name(found[1])
-        if found[3] and not target.exists():
+        target = left.with_name(match[1])
+        if match[3] and not target.exists():
             left.rename(target)
         remove(left)
 
 
 def _is_over(process: int) -> bool:
-    """Whether it has ended; of this process's number, an earlier one has, as in a container."""
+    """Whether a process has ended; our own id was an earlier process's, as in a container."""
     import psutil
 
     return process == os.getpid() or not psutil.pid_exists(process)
 
 
 def vanish(folder: Path) -> None:
-    """Delete a folder, if it is there, so that no half of it is ever seen."""
+    """Delete a folder if it exists; no partly deleted state is ever visible."""
     gone = folder.with_name(f".{folder.name}.gone")
     remove(gone)
     if folder.exists():
@@ -103,13 +102,13 @@ def remove(path: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove what is of no use any more, if that can be; if not, it goes at the next start."""
+    """Remove a leftover if possible; otherwise the next start does."""
     with suppress(OSError):
         remove(path)
 
 
 def flush(path: Path, deep: bool = True) -> None:
-    """Make a file or a folder with its content survive a power cut."""
+    """Flush a file, or a folder with its content, to disk (fsync)."""
     for each in [path, *(path.rglob("*") if deep else ())]:
         descriptor = os.open(each, os.O_RDONLY)
         try:
@@ -119,7 +118,7 @@ def flush(path: Path, deep: bool = True) -> None:
 
 
 def temporary_folder(prefix: str) -> tempfile.TemporaryDirectory:
-    """A folder for the time of this process. Raises `UserError` where there is no room for one."""
+    """A temporary folder. Raises `UserError` where none can be made."""
     try:
         return tempfile.TemporaryDirectory(prefix=prefix)
     except OSError as error:  # as it is when no temporary folder can be written

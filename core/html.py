@@ -1,4 +1,4 @@
-"""The frame that the HTML reports share: head, style, images inside the page, one atomic write."""
+"""Shared parts of the HTML reports: head, style sheet, inline images, atomic write."""
 
 from __future__ import annotations
 
@@ -44,22 +44,24 @@ ol small { display: block; margin: 0 }
 
 
 def write_page(path: Path, pieces: Iterable[str]) -> None:
-    """Write a page whole or not at all, and never all of it in memory.
+    """Write a page atomically, piece by piece.
 
-    Raises `UserError` where there is no place for it; then nothing is left behind.
+    Raises `UserError` if it cannot be written; then nothing is left behind.
     """
-    # Texts of strangers: what cannot be written, or turns what follows, is shown as a code.
-    text = {"encoding": "utf-8", "errors": "backslashreplace"}
-    with replaced(path) as staged, open(staged, "w", **text) as file:
+    # Foreign text: what cannot be encoded, or reverses the direction, is shown as an escape.
+    with (
+        replaced(path) as staged,
+        open(staged, "w", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         file.writelines(piece.translate(UNSEEN) for piece in pieces)
 
 
 def page_head(title: str, style: str = STYLE) -> str:
-    """A page up to its heading, which is its title; it can ask for nothing but itself."""
+    """Start of a page, up to its heading; its policy lets it load nothing."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # The browser itself sees to it that the page asks for nothing.
+        # The browser enforces that the page loads nothing.
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "img-src data:; style-src 'unsafe-inline'\">\n"
         f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n'
@@ -67,6 +69,6 @@ def page_head(title: str, style: str = STYLE) -> str:
     )
 
 
-def data_uri(thumbnail: bytes) -> str:
-    """A JPEG as the source of an image of the page itself."""
-    return f"data:image/jpeg;base64,{b64encode(thumbnail).decode()}"
+def data_uri(jpeg: bytes) -> str:
+    """A JPEG file as the address of an image that is part of the page itself."""
+    return f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"

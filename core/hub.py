@@ -1,7 +1,7 @@
-"""The model hub: asked first whether it answers, and never waited for without end.
+"""The Hugging Face hub: probed before use, with time-outs on every request.
 
-Its own libraries ask for each file six times, a minute each, and nothing bounds a name server that
-is silent. Where the hub does not answer, they take what they have kept of it here.
+Its own libraries retry each file six times, a minute each, and nothing bounds a name server that
+does not answer. While the hub is unreachable, they are switched to offline mode and use the cache.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from core.errors import UserError
-from core.inputs import is_there
+from core.errors import UserError, is_ours
+from core.paths import is_there
 
 if TYPE_CHECKING:
     from httpx2 import Client, Request, Response
 
-ANSWER_SECONDS = 10  # to the first question, and until something comes of a file
-MAX_TRIES = 3  # of the same request, none of which is answered
-ASKED_AGAIN_SECONDS = 60  # after it was silent
+ANSWER_SECONDS = 10  # time-out of the probe, and of each connect, read and write
+MAX_TRIES = 3  # of one request without an answer
+ASKED_AGAIN_SECONDS = 60  # until an unreachable hub is probed again
 KINDS = {"model": "model", "dataset": "data set"}
 
 
 class _Silence:
-    """When the hub did not answer, for all libraries that use it: then they are offline."""
+    """Offline mode of all libraries that use the hub, since when it did not answer."""
 
     def __init__(self):
         self.since: float | None = None
@@ -40,7 +40,7 @@ class _Silence:
         _be_offline(True)
 
     def is_over(self) -> bool:
-        """Whether it may be asked: again, or because it has not been silent."""
+        """Whether the hub may be key; ends offline mode after ASKED_AGAIN_SECONDS."""
         if self.since is not None and time.monotonic() - self.since >= ASKED_AGAIN_SECONDS:
             self.since = None
             _be_offline(False)
@@ -51,9 +51,9 @@ _silence = _Silence()
 
 
 def find(name: str, kind: str = "model") -> bool:
-    """Whether the hub answers and has a repository of this name; False also for what is here.
+    """Whether the hub answers and has a repository of this name; False also for local paths.
 
-    Raises UserError where it answers that it has none.
+    Raises UserError if it answers that there is none.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
@@ -75,7 +75,7 @@ def find(name: str, kind: str = "model") -> bool:
 
 
 def answers() -> bool:
-    """Whether the hub answers at all."""
+    """Whether the hub is reachable."""
     from huggingface_hub import constants, get_session
 
     return _answers(lambda: get_session().head(constants.ENDPOINT, timeout=ANSWER_SECONDS))
@@ -83,7 +83,7 @@ def answers() -> bool:
 
 @contextmanager
 def bounded_downloads() -> Iterator[None]:
-    """Also those by libraries that use no bound, from elsewhere than the hub."""
+    """Apply the time-out to downloads of libraries that set none, from any host."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(ANSWER_SECONDS)
     try:
@@ -93,7 +93,7 @@ def bounded_downloads() -> Iterator[None]:
 
 
 def _answers(question: Callable[[], object]) -> bool:
-    """Raises the hub's refusals."""
+    """Whether the hub answered. Raises RepositoryNotFoundError."""
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
@@ -106,14 +106,16 @@ def _answers(question: Callable[[], object]) -> bool:
         raise
     except HfHubHTTPError:  # an answer, whatever it says
         return True
-    except Exception:  # no route, no name, a proxy, a time-out: of several HTTP libraries
+    except Exception as error:  # no route, no name, a proxy, a time-out: of several libraries
+        if is_ours(error):
+            raise
         _silence.begin()
         return False
     return True
 
 
 def _within(seconds: float, question: Callable[[], object]) -> None:
-    """Raises what the question does, or TimeoutError."""
+    """Call `question` in a thread; raises what it raises, or TimeoutError."""
     errors: list[Exception] = [TimeoutError()]
 
     def ask() -> None:
@@ -135,26 +137,26 @@ def _be_offline(offline: bool) -> None:
 
     constants.HF_HUB_OFFLINE = offline
     if config := sys.modules.get("datasets.config"):
-        config.HF_HUB_OFFLINE = offline
+        setattr(config, "HF_HUB_OFFLINE", offline)  # noqa: B010  (a module, to the type checker)
 
 
 def _bound_requests() -> None:
-    """Give every request of huggingface_hub its time, and so many tries."""
+    """Bound the time and the number of tries of all requests of huggingface_hub."""
     from huggingface_hub import set_client_factory
     from huggingface_hub.utils import _http
 
     if isinstance(_http._GLOBAL_CLIENT_FACTORY, _BoundedClients):
         return
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every try
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs every try
     set_client_factory(_BoundedClients(_http._GLOBAL_CLIENT_FACTORY))
 
 
 class _BoundedClients:
-    """Makes HTTP clients that give up where nobody answers."""
+    """Factory of HTTP clients with time-outs, which stop retrying after MAX_TRIES."""
 
     def __init__(self, make: Callable[[], Client]):
         self._make = make
-        self._tries = Counter()  # of requests that are not answered yet
+        self._tries: Counter[tuple[str, str]] = Counter()  # of requests without an answer yet
 
     def __call__(self) -> Client:
         client = self._make()
@@ -166,9 +168,9 @@ class _BoundedClients:
         return client
 
     def _begin(self, request: Request) -> None:
-        asked = request.method, str(request.url)
-        self._tries[asked] += 1
-        if self._tries[asked] > MAX_TRIES:
+        key = request.method, str(request.url)
+        self._tries[key] += 1
+        if self._tries[key] > MAX_TRIES:
             self._tries.clear()
             _silence.begin()  # the next hook refuses the request
         bounds = request.extensions.get("timeout", {})

@@ -1,4 +1,4 @@
-"""Picture formats that Pillow reads by a plug-in, which may be missing: HEIC and JPEG XL."""
+"""Image formats that Pillow reads through optional plug-ins: HEIC and JPEG XL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from core.inputs import opened
+from core.errors import is_ours
+from core.paths import opened
 
 JXL_CODESTREAM = b"\xff\x0a"
 JXL_CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
@@ -20,16 +21,16 @@ JXL_RATIOS = (None, (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  
 HEVC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 HEIF_BRANDS = {b"mif1", b"msf1"}  # whose pictures may be HEVC or AV1
 AV1_BRANDS = (b"avif", b"avis")
-BOXES = 64  # of a container that are looked through for the beginning of the picture
+BOXES = 64  # of a container that are searched for the codestream
 
 
 class Unreadable(Exception):
-    """A file is no picture, or not a whole one; the message says which."""
+    """A file that cannot be read as a picture; the message says why."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """What makes Pillow read a format more."""
+    """A plug-in that adds a format to Pillow."""
 
     format: str
     package: str  # as pip calls it
@@ -38,9 +39,9 @@ class Plugin:
 
 
 def open_image(content: bytes, formats: Sequence[str] | None = None) -> Image.Image:
-    """The picture in a file, not yet decoded. Raises `Unreadable`, and what Pillow raises.
+    """Open a picture without decoding it. Raises `Unreadable`, and what Pillow raises.
 
-    `formats`: those that are tried, by Pillow's names; None: all.
+    `formats`: Pillow's names of those to try; None: all.
     """
     plugin = next((each for each in PLUGINS if each.accepts(content)), None)
     if plugin and not _registered(plugin):
@@ -53,15 +54,15 @@ def open_image(content: bytes, formats: Sequence[str] | None = None) -> Image.Im
     Image.init()
     known = None if formats is None else [each for each in formats if each in Image.OPEN]
     image = Image.open(io.BytesIO(content), formats=known)
-    if image.format == "EPS":  # to decode it, Pillow runs the program within
+    if image.format == "EPS":  # to decode it, Pillow would run Ghostscript
         raise Unreadable("is EPS, a program that draws; save it as PNG")
-    if plugin is JPEG_XL and not image.jpeg:
-        image.info.pop("exif", None)  # its decoder has turned it already
+    if plugin is JPEG_XL and not image.jpeg:  # type: ignore[attr-defined]  # the plug-in's own
+        image.info.pop("exif", None)  # the decoder has applied the orientation
     return image
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is a picture, whatever it is called."""
+    """Whether a file holds a picture, whatever its suffix."""
     try:
         with opened(path) as file:
             start = file.read(256)
@@ -69,19 +70,21 @@ def is_picture(path: Path) -> bool:
             if any(each.accepts(start) for each in PLUGINS):
                 return True
             return Image.open(file).format != "EPS"
-    except Exception:  # what Pillow raises depends on the format that it takes the file for
+    except Exception as error:  # what Pillow raises depends on the format it takes the file for
+        if is_ours(error):
+            raise
         return False
 
 
 def _check_pixels(width: int, height: int) -> None:
-    """Raises as Pillow does, which sees the size too late: the plug-in decodes on opening."""
+    """Pillow's limit on pixels, checked early: the plug-in decodes on opening."""
     if Image.MAX_IMAGE_PIXELS and width * height > 2 * Image.MAX_IMAGE_PIXELS:
         raise Image.DecompressionBombError(f"{width} x {height}")
 
 
 @lru_cache
 def _registered(plugin: Plugin) -> bool:
-    """Whether Pillow reads the format from now on."""
+    """Register the plug-in; False if it is not installed."""
     try:
         plugin.register()
     except ImportError:
@@ -104,7 +107,7 @@ def _is_jxl(content: bytes) -> bool:
 
 
 def _jxl_size(content: bytes) -> tuple[int, int]:
-    """Width and height from the head of a JPEG XL file (ISO/IEC 18181-1, SizeHeader)."""
+    """Width and height from a JPEG XL header (ISO/IEC 18181-1, SizeHeader)."""
     bits = _Bits(_jxl_codestream(content)[2:16])
     small = bits.read(1)
 
@@ -119,18 +122,18 @@ def _jxl_size(content: bytes) -> tuple[int, int]:
 
 
 def _jxl_codestream(content: bytes) -> bytes:
-    """The beginning of the picture within its container, if it has one."""
+    """Start of the codestream, bare or in a container."""
     if content.startswith(JXL_CODESTREAM):
         return content
     for kind, start in islice(_boxes(content), BOXES):
         if kind in (b"jxlc", b"jxlp"):
             start += 4 if kind == b"jxlp" else 0  # the number of the part
             return content[start : start + 16]
-    raise Unreadable("is JPEG XL without a picture; save it anew")
+    raise Unreadable("is JPEG XL without a picture; save it again")
 
 
 def _boxes(content: bytes):
-    """Kind of each box of an ISO container, and where its content starts."""
+    """Type and content offset of each box of an ISO base media file."""
     place = 0
     while place + 8 <= len(content):
         size, kind, head = int.from_bytes(content[place : place + 4], "big"), None, 8
@@ -142,7 +145,7 @@ def _boxes(content: bytes):
 
 
 class _Bits:
-    """Numbers that are packed into bits, the lowest first."""
+    """Bit reader, least significant bit first."""
 
     def __init__(self, content: bytes):
         self.rest = int.from_bytes(content, "little")

@@ -1,4 +1,4 @@
-"""A bound on what comes from outside, as the tables of docs/limits.md state it."""
+"""The type of a limit on untrusted input, as the tables of docs/limits.md list them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 
 class Limit(NamedTuple):
-    """A bound, and what becomes of what is beyond it."""
+    """A limit, and what happens to input beyond it."""
 
     what: str
-    most: int
+    maximum: int
     unit: str
     beyond: str

@@ -1,11 +1,12 @@
-"""A model's folder: a new model takes the place of an older one so that at any moment one of the
-two opens, for whatever program reads it.
+"""Atomic replacement of the model in a folder: at any moment the old or the new model opens, for
+whatever program reads it.
 
-The new one is written to the hidden folder .new. Then each entry of the old one gives way to a link
-that leads there through the link .now: first to .former, where the old entries are. When all do,
-.now is turned to .new, in one step for all of them; then the entries of the new one take the places
-of the links. Where a file system cannot exchange two entries, they are moved one by one, what makes
-a folder a model last. Either way whoever looks at the folder next finishes what was begun.
+The new model is written to the hidden folder .new. Each entry of the old one is replaced by a link
+through the link .now, which first leads to .former, where the old entries are moved. When all are
+links, .now is switched to .new, which switches all entries in one step; then the new entries
+replace the links. On file systems that cannot exchange two entries, they are moved one by one, and
+those that make the folder a model last. The next process to open the folder completes an
+interrupted replacement.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from safetensors import SafetensorError
 
 from core.disk import exchange, held
 from core.errors import UserError
-from core.files import discard, flush, mend, remove, unwritable, vanish
-from core.layouts import KOHYA_FILE, LORA_FILE
+from core.files import discard, flush, remove, remove_leftovers, unwritable, vanish
+from core.tensor_names import KOHYA_FILE, LORA_FILE
 
 NEW, FORMER, NOW = ".new", ".former", ".now"
 # What makes a folder a LoRA's or a whole model's: where the new one has none, the old one's goes.
@@ -29,13 +30,13 @@ MARKS = (LORA_FILE, KOHYA_FILE, "model_index.json")
 
 @contextmanager
 def replaced_model(folder: Path) -> Iterator[Path]:
-    """A folder to write a model to; once written, its entries replace those of `folder`, and
-    others stay. Raises `UserError` where it cannot be written; then the older model stays."""
+    """Yields a folder to write a model to, whose entries then replace those of `folder`; other
+    entries stay. Raises `UserError` if writing fails; then the old model stays."""
     staged = folder / f"{NEW}.{os.getpid()}"
     try:
         finish(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        mend(folder, NEW.removeprefix("."))
+        remove_leftovers(folder, NEW.removeprefix("."))
         staged.mkdir()
         yield staged
         flush(staged)
@@ -54,17 +55,17 @@ def replaced_model(folder: Path) -> Iterator[Path]:
 
 
 def settle(folder: Path) -> None:
-    """Before a folder is read: finish what a killed process began there, where this one may."""
+    """Complete an interrupted replacement before a folder is read, if that is permitted."""
     try:
         finish(folder, wait=False)
-    except OSError:  # a folder of others, or no room: it opens as it is, or the opener says why not
+    except OSError:  # not writable, or no space: the folder is opened as it is
         return
 
 
 def finish(folder: Path, wait: bool = True) -> None:
-    """Put a model that is whole in its place, and clear away the one that was there.
+    """Complete the replacement by a model that was written whole, and delete the old one.
 
-    Unless told to `wait`, it is left to who is at it.
+    Without `wait`, does nothing if another process is doing it.
     """
     new, former, now = (folder / name for name in (NEW, FORMER, NOW))
     if not any(map(os.path.lexists, (new, former, now))):
@@ -77,21 +78,23 @@ def finish(folder: Path, wait: bool = True) -> None:
         elif new.is_dir():
             _move(folder)
         flush(folder, deep=False)
-        vanish(new)  # links, or nothing: first, so that it is never taken for a model again
+        vanish(
+            new
+        )  # links, or empty: deleted first, so that it is never taken for a new model again
         remove(now)
         vanish(former)
 
 
 def _can_exchange(folder: Path) -> bool:
-    """Whether its file system lets a link and a folder change places in one step."""
+    """Whether the file system can exchange a link and a folder atomically."""
     link, other = folder / ".link", folder / ".other"
     try:
-        remove(link)  # a killed process may have been here
+        remove(link)  # left by a killed process
         remove(other)
         link.symlink_to(NOW)
         other.mkdir()
         return exchange(link, other)
-    except (NotImplementedError, PermissionError):  # there are no links
+    except (NotImplementedError, PermissionError):  # no symbolic links
         return False
     finally:
         discard(link)
@@ -99,7 +102,7 @@ def _can_exchange(folder: Path) -> bool:
 
 
 def _switch(folder: Path) -> None:
-    """All entries at once. Called again after a kill, it goes on where it was."""
+    """Replace all entries at once. Continues where a killed process stopped."""
     now = folder / NOW
     if not now.is_symlink():
         (folder / FORMER).mkdir(exist_ok=True)
@@ -121,13 +124,13 @@ def _switch(folder: Path) -> None:
 
 
 def _waiting(folder: Path) -> list[str]:
-    """Names of the new model's entries, and of those that the old one alone has and that go."""
+    """Names of the new model's entries, and of marks that only the old model has."""
     names = {path.name for path in (folder / NEW).iterdir() if not path.name.startswith(".")}
     return sorted(names | {mark for mark in MARKS if os.path.lexists(folder / mark)})
 
 
 def _link(folder: Path, name: str) -> None:
-    """Let a link stand for an entry, which leads to the same one."""
+    """Replace an entry by a link that leads to it."""
     place, kept = folder / name, folder / FORMER / name
     if _is_link(place):
         return
@@ -144,7 +147,7 @@ def _is_link(path: Path) -> bool:
 
 
 def _move(folder: Path) -> None:
-    """One entry after the other; what makes the folder a model leaves first and comes last."""
+    """Move entries one by one; those that make the folder a model leave first and arrive last."""
     new, former = folder / NEW, folder / FORMER
     if not former.exists():
         leaving = folder / f"{FORMER}{NEW}"

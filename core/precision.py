@@ -1,7 +1,7 @@
-"""Floating-point types that suit a device: what its hardware computes itself, by its own flags.
+"""Floating-point types by device: which of them its hardware supports natively.
 
-A processor without bf16 units computes bf16 all the same, far slower than fp32. So whatever chooses
-a type asks here, and whatever is asked for one that costs says what it costs.
+A processor without bf16 units emulates bf16, far slower than fp32. So defaults are chosen here, and
+an explicit choice of a slow type is answered with its cost.
 """
 
 import os
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-# Instruction sets without bf16 products that ONEDNN_MAX_CPU_ISA may hold oneDNN back to.
+# Values of ONEDNN_MAX_CPU_ISA that limit oneDNN to instruction sets without bf16.
 WITHOUT_BF16 = {
     "SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI",
 }  # fmt: skip
 
 
 def has_bf16(device: "torch.device | str") -> bool:
-    """Whether the hardware of `device` multiplies in bf16 itself, and so faster than in fp32."""
+    """Whether `device` multiplies in bf16 natively, and so faster than in fp32."""
     import torch
 
     kind = torch.device(device).type
@@ -31,7 +31,7 @@ def has_bf16(device: "torch.device | str") -> bool:
 
 @cache
 def _cpu_has_bf16() -> bool:
-    """Units in the processor (AVX512-BF16, AMX-BF16, Arm's BF16) that oneDNN is free to use."""
+    """Whether the processor has AVX512-BF16, AMX-BF16 or Arm BF16, and oneDNN may use it."""
     import torch
 
     held_back = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
@@ -43,7 +43,7 @@ def _cpu_has_bf16() -> bool:
 
 
 def fastest_precision(device: "torch.device | str") -> str:
-    """The precision of training passes that is fastest on `device`: "bf16", "fp16" or "no"."""
+    """The fastest training precision on `device`: "bf16", "fp16" or "no"."""
     import torch
 
     if has_bf16(device):
@@ -52,7 +52,7 @@ def fastest_precision(device: "torch.device | str") -> str:
 
 
 def bf16_autocast(device: "torch.device | str") -> "torch.autocast":
-    """Autocast to bf16 where `device` is faster in it; elsewhere a context that changes nothing."""
+    """Autocast to bf16, disabled where `device` is not faster in it."""
     import torch
 
     kind = torch.device(device).type
@@ -60,8 +60,8 @@ def bf16_autocast(device: "torch.device | str") -> "torch.autocast":
 
 
 def cost_of_bf16(device: "torch.device | str", instead: str) -> str | None:
-    """A sentence on what bf16 costs on `device`, with the option to take `instead`; None where it
-    costs nothing."""
+    """A warning about the cost of bf16 on `device`, recommending the option `instead`; None where
+    bf16 is native."""
     import torch
 
     if torch.device(device).type != "cpu" or has_bf16(device):

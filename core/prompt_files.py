@@ -1,4 +1,4 @@
-"""Files of prompts: one on each line of a .txt file, or a .jsonl file with a JSON object a line."""
+"""Prompt files: a .txt file with a prompt per line, or .jsonl with an object per line."""
 
 from __future__ import annotations
 
@@ -7,38 +7,39 @@ from pathlib import Path
 
 from core.bounded_json import JSONFault, loads
 from core.errors import UserError
-from core.inputs import TEXT_BYTES, fault_of, read_text
+from core.paths import TEXT_BYTES, fault_of, read_text
 from core.printable import is_blank
 
 MAX_ROWS = 100_000
-MAX_PICTURES = 200_000  # that the rows of a file may ask for
+MAX_PICTURES = 200_000  # that a file may request
 SUFFIXES = (".txt", ".jsonl")
-NAMES = ("text", "prompt")  # under which a JSON object has the words; data sets say "text"
+NAMES = ("text", "prompt")  # keys of the prompt in JSON; data sets use "text"
 
 
 @dataclass(frozen=True)
 class PromptLine:
-    """A line that is not blank."""
+    """A non-blank line of a prompt file."""
 
     path: Path
     number: int  # of the line, counted from 1
     line: str
 
     def values(self) -> dict:
-        """What it says, words under one of NAMES. Raises UserError where there are none."""
+        """Its fields, with the prompt under one of NAMES. Raises UserError if there is none."""
         if self.path.suffix.lower() == ".txt":
             return {"prompt": self.line.strip()}
         try:
             values = loads(self.line)
         except JSONFault as error:
-            raise UserError(f"{self} {error}. Mend or delete the row.") from error
-        named = [name for name in NAMES if name in values] if isinstance(values, dict) else []
-        if not named or any(not isinstance(values[n], str) or is_blank(values[n]) for n in named):
-            raise UserError(f'{self}: no words under "prompt" or "text". Add some or delete it.')
-        return values
+            raise UserError(f"{self} {error}. Fix or delete the row.") from error
+        if isinstance(values, dict):
+            texts = [values[name] for name in NAMES if name in values]
+            if texts and all(isinstance(text, str) and not is_blank(text) for text in texts):
+                return values
+        raise UserError(f'{self}: no words under "prompt" or "text". Add some or delete it.')
 
     def prompt(self) -> str:
-        """Its words alone, whatever else it says. Raises UserError where there are none."""
+        """The prompt, without the other fields. Raises UserError if there is none."""
         values = self.values()
         return next(values[name] for name in NAMES if name in values).strip()
 
@@ -47,12 +48,12 @@ class PromptLine:
 
 
 def is_prompt_file(source: str) -> bool:
-    """Whether it is called like one."""
+    """Whether a name has the suffix of a prompt file."""
     return Path(source).suffix.lower() in SUFFIXES
 
 
 def read_rows(source: str) -> list[PromptLine]:
-    """All rows. Raises UserError for a file that cannot be read, holds none, or too many."""
+    """All rows. Raises UserError for a file that is unreadable, empty or too long."""
     path = Path(source)
     if not is_prompt_file(source):
         raise UserError(f"'{path}' is no file of prompts. Give a {' or '.join(SUFFIXES)} file.")
@@ -62,7 +63,7 @@ def read_rows(source: str) -> list[PromptLine]:
         raise UserError(f"{path} {fault_of(error)}. Give a file of prompts.") from error
     except UnicodeError as error:
         raise UserError(f"{path} is not UTF-8 text. Save it as UTF-8.") from error
-    # Within JSON other line breaks than "\n" are characters like any others.
+    # In JSON, line separators other than "\n" are ordinary characters.
     lines = text.splitlines() if path.suffix.lower() == ".txt" else text.split("\n")
     rows = [PromptLine(path, n, line) for n, line in enumerate(lines, 1) if not is_blank(line)]
     if not rows:

@@ -1,5 +1,5 @@
-"""Signals that end a process: as an exception, so that nothing half made stays behind, or only
-noted, where what was done so far can be saved first."""
+"""Terminating signals, raised as exceptions so that clean-up runs, or deferred until work is
+saved."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# All whose usual course is to end a process, and that are not the sign of a fault in it: of the
-# terminal, of batch systems (SGE and LSF send SIGUSR1 or SIGUSR2 before they kill, SIGXCPU at the
-# limit of time), of a power supply that fails.
+# Signals that terminate a process by default without being the sign of a crash: from the terminal,
+# from batch systems (SGE and LSF send SIGUSR1 or SIGUSR2 before they kill, SIGXCPU at the time
+# limit), from a failing power supply.
 ENDING = tuple(
     getattr(signal, name)
     for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGALRM",
                  "SIGXCPU", "SIGPWR") if hasattr(signal, name)
 )  # fmt: skip
 USUAL = (signal.SIG_DFL, signal.default_int_handler)
-SECONDS_TO_INSIST = 1.0  # a launcher passes Ctrl-C on within less
+SECONDS_TO_INSIST = 1.0  # longer than a launcher takes to pass Ctrl-C on
 
 
 class Terminated(SystemExit):
-    """A signal ended the process; its exit code is that of shells, 128 + the signal's number."""
+    """A signal ended the process; the exit code is the shells': 128 + the signal's number."""
 
     def __init__(self, number: int):
         super().__init__(128 + number)
@@ -34,8 +34,10 @@ class Terminated(SystemExit):
 
 @contextmanager
 def ending_as_exceptions() -> Iterator[None]:
-    """Within it, signals that would end the process at once raise `Terminated` in the main thread,
-    once; Ctrl-C raises KeyboardInterrupt as ever, and what is ignored stays so, as under nohup."""
+    """Make the first terminating signal in the block raise `Terminated` in the main thread.
+
+    Ctrl-C still raises KeyboardInterrupt, and ignored signals stay ignored, as under nohup.
+    """
     usual = {}
     if threading.current_thread() is threading.main_thread():
         for number in ENDING:
@@ -49,18 +51,18 @@ def ending_as_exceptions() -> Iterator[None]:
 
 
 def _end(number: int, _frame) -> None:
-    for each in ENDING:  # a second one must not break the clearing up
+    for each in ENDING:  # a second signal must not interrupt the clean-up
         if signal.getsignal(each) is _end:
             signal.signal(each, lambda *_: None)
     raise Terminated(number)
 
 
 class DeferredSignals:
-    """Within it, a signal that would end the process is only noted, in `signal`.
+    """Context in which a terminating signal is only recorded, in `signal`.
 
-    Others that follow change nothing: a terminal that closes sends SIGHUP twice, a launcher SIGTERM
-    after Ctrl-C, a limit of time SIGXCPU at every second. Who insists by a second Ctrl-C, a second
-    later or more, ends the process. What was noted and led to nothing ends it on leaving.
+    Later signals are ignored: a closing terminal sends SIGHUP twice, a launcher SIGTERM after
+    Ctrl-C, a time limit SIGXCPU every second. A second Ctrl-C after more than a second interrupts
+    at once. A recorded signal raises `Terminated` on leaving.
     """
 
     def __init__(self):
@@ -85,7 +87,7 @@ class DeferredSignals:
             raise Terminated(self.signal)
 
     def asked(self) -> bool:
-        """Whether the process was asked to end."""
+        """Whether a signal was recorded."""
         return self.signal is not None
 
     def _note(self, number: int, _frame) -> None:

@@ -1,5 +1,5 @@
-"""A .safetensors file that must hold the tensors of one network, and no others: nothing is ever
-unpickled, nothing is left as it was made at random."""
+"""Strict loading of a .safetensors file: exactly the tensors of one network. Nothing is unpickled,
+and no parameter keeps its random initialisation."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.inputs import opened
+from core.errors import reason_of
+from core.paths import opened
 
 if TYPE_CHECKING:
     import torch
 
 Shapes = Mapping[str, tuple[int, ...]]
-COUNTER = "num_batches_tracked"  # of batch normalisation; of use only while it learns
-PICKLES = b"PK\x03\x04", b"\x80"  # as torch.save and torch.jit.save begin, and torch.save once did
-HEADER = 8  # bytes of a length, after which a .safetensors file goes on with "{"
+COUNTER = "num_batches_tracked"  # of batch normalisation; used in training only
+PICKLES = (
+    b"PK\x03\x04",
+    b"\x80",
+)  # how files of torch.save and torch.jit.save begin, and of older torch.save
+HEADER = 8  # bytes of the header's length, which "{" follows in .safetensors
 FLOATS = "F16", "BF16", "F32", "F64"
 
 
 def shapes_of(path: str | Path) -> Shapes:
-    """Names and shapes of a file's tensors, of which none is read. Raises OSError; ValueError with
-    what a sentence says of a file that is no such one."""
+    """Names and shapes of a file's tensors, from its header alone. Raises OSError; ValueError with
+    the reason if the file is invalid."""
     from safetensors import SafetensorError, safe_open
 
     with opened(path) as file:
@@ -34,7 +38,7 @@ def shapes_of(path: str | Path) -> Shapes:
             kinds = {name: one.get_dtype() for name, one in slices.items()}
             shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
     except SafetensorError as error:
-        raise ValueError(f"{error}".rstrip(".: ")) from error
+        raise ValueError(reason_of(error)) from error
     for name, kind in kinds.items():
         if kind not in FLOATS and not name.endswith(COUNTER):
             raise ValueError(f"{name:.80} is {kind}, no floating-point tensor")
@@ -42,22 +46,22 @@ def shapes_of(path: str | Path) -> Shapes:
 
 
 def check(model: torch.nn.Module, shapes: Shapes) -> None:
-    """Raise ValueError that names the first tensor which is missing, of another shape or none of
-    the model's. The model may be on the meta device."""
+    """Raise ValueError naming the first tensor that is missing, unexpected or of another shape. The
+    model may be on the meta device."""
     wanted = {name: tuple(each.shape) for name, each in model.state_dict().items()}
     for name, shape in wanted.items():
         if name not in shapes and not name.endswith(COUNTER):
             raise ValueError(f"it has no {name}")
-        if (found := shapes.get(name, shape)) != shape:
-            raise ValueError(f"{name} has the shape {_by(found)}, not {_by(shape)}")
+        if (actual := shapes.get(name, shape)) != shape:
+            raise ValueError(f"{name} has the shape {_by(actual)}, not {_by(shape)}")
     for name in shapes:
         if name not in wanted:
             raise ValueError(f"{name:.80} is none of its tensors")
 
 
 def load(model: torch.nn.Module, path: str | Path) -> torch.nn.Module:
-    """The model, which may be on the meta device, with a file's tensors in fp32, for inference.
-    Raises as `shapes_of` and `check`."""
+    """Load a file into a model, which may be on the meta device, in fp32 for inference. Raises as
+    `shapes_of` and `check`."""
     import torch
     from safetensors.torch import load_file
 

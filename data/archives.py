@@ -1,4 +1,4 @@
-"""Archives, unpacked into a temporary folder."""
+"""ZIP and tar archives, unpacked into a temporary folder."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dataclasses import replace
 from lzma import LZMAError
 from pathlib import Path
 
-from core.errors import UserError
+from core.errors import UserError, is_ours
 from core.files import temporary_folder
-from core.inputs import opened
+from core.paths import opened
 from data.folder_walk import NO_DATA
 from data.limits import FOLDERS_DEEP
 from data.rows import Row
@@ -25,11 +25,11 @@ BROKEN = (
     zipfile.BadZipFile, tarfile.TarError, EOFError, KeyError, ValueError, zlib.error, LZMAError,
     OSError,
 )  # fmt: skip
-BLOCK = 512  # bytes, of which a tar archive is made
+BLOCK = 512  # bytes of a tar block
 
 
 def open_archive(path: Path, read: Callable[[Path], Source]) -> Source:
-    """What `read` finds in an archive, in a folder that `close` deletes."""
+    """Unpack an archive and open it with `read`; `close` deletes the unpacked files."""
     temporary = temporary_folder("unpacked-")
     folder = Path(temporary.name)
     try:
@@ -52,26 +52,26 @@ def open_archive(path: Path, read: Callable[[Path], Source]) -> Source:
         inner.close()
         temporary.cleanup()
 
-    said = tuple(
+    findings = tuple(
         replace(each, where=each.where.replace(str(folder), str(path)),
                 sentence=each.sentence.replace(str(folder), str(path)))
         for each in inner.findings
     )  # fmt: skip
     return replace(
-        inner, name=str(path), rows=rows, findings=said, files=lambda: [path], close=close
+        inner, name=str(path), rows=rows, findings=findings, files=lambda: [path], close=close
     )
 
 
 def members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """All members, each forgotten after the next. Raises ReadError where the archive breaks off."""
+    """Iterate over members in constant memory. Raises ReadError for a truncated archive."""
     while member := archive.next():
-        archive.members.clear()
-        if archive.offset <= member.offset:  # it would be read again and again
+        archive.members.clear()  # type: ignore[attr-defined]  # not in the type stubs
+        if archive.offset <= member.offset:  # negative size: an endless loop
             raise tarfile.ReadError("a file in it has less than no bytes")
         yield member
-    if isinstance(archive.fileobj, io.BufferedReader):  # what is compressed has its own checks
+    if isinstance(archive.fileobj, io.BufferedReader):  # compressed archives have checksums
         archive.fileobj.seek(archive.offset)
-        if any(archive.fileobj.read(BLOCK)):  # tarfile takes a broken header for the end
+        if any(archive.fileobj.read(BLOCK)):  # tarfile takes an invalid header for the end
             raise tarfile.ReadError("unexpected end of data")
 
 
@@ -82,8 +82,10 @@ def _unpack(path: Path, folder: Path) -> None:
         else:
             _untar(path, folder)
     except BROKEN as error:
+        if is_ours(error):
+            raise
         raise UserError(f"{path} cannot be unpacked ({error}); fetch it again.") from error
-    except RuntimeError as error:  # zipfile's word for a password
+    except RuntimeError as error:  # zipfile, for an encrypted archive
         raise UserError(f"{path} cannot be unpacked: {error}.") from error
 
 
@@ -102,7 +104,7 @@ def _untar(path: Path, folder: Path) -> None:
 
 
 def _innermost(folder: Path) -> Path:
-    """`folder`, or the one folder that is all it holds: archives have a top folder."""
+    """Descend through folders that hold a single folder: archives have a top folder."""
     while True:
         inside = [each for each in folder.iterdir() if each.name != NO_DATA]
         if len(inside) != 1 or not inside[0].is_dir():
@@ -111,14 +113,16 @@ def _innermost(folder: Path) -> Path:
 
 
 def _check(path: Path, files: Iterable[tuple[str, int]]) -> None:
-    """Raise `UserError` where an archive cannot be unpacked, or deleted afterwards. `files`: names
-    of what is in it, and sizes."""
+    """Raise `UserError` for an archive nested too deep to delete, or too large for the disk.
+
+    `files`: names and sizes of its members.
+    """
     size = 0
-    for name, its_size in files:
-        size += its_size
+    for name, member_size in files:
+        size += member_size
         if name.count("/") > FOLDERS_DEEP:
             raise UserError(
-                f"{path} holds folders in each other, more than {FOLDERS_DEEP} deep; pack it anew."
+                f"{path} holds folders in each other, more than {FOLDERS_DEEP} deep; pack it again."
             )
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if size > free:

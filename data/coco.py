@@ -1,4 +1,4 @@
-"""Captions as COCO has them: a list of pictures, and one of captions that name them by number."""
+"""COCO captions: a list of images, and a list of annotations that refer to them by id."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from pathlib import Path
 
 from core.bounded_json import JSONFault, Scanner, loads
 from core.errors import UserError
-from data.csv_tables import TableEntry
 from data.index import Finding
 from data.limits import CAPTIONS, ROW_CHARACTERS
+from data.rows import TableEntry
 from data.text_files import opened_text, undecodable
 
 LISTS = {"images", "annotations"}
-FIELDS = {  # where they go, and which of them
+FIELDS = {  # SQL to insert, and the fields
     "images": ("INSERT INTO images VALUES (?, ?)", "id", "file_name"),
     "annotations": ("INSERT INTO captions VALUES (?, ?)", "image_id", "caption"),
 }
-AS_JSON = 12  # characters of JSON for one of a text, at most: those of an emoji
+AS_JSON = 12  # characters of JSON per character of text at most: an escaped emoji
 KEYS = LISTS | {"info", "licenses", "categories", "type"}
 
 
 def is_captions(path: Path, encoding: str) -> bool:
-    """Whether a JSON file has the two lists of COCO; what these hold is not looked at."""
+    """Whether a JSON file has the top-level keys of COCO; their values are not checked."""
     seen = set()
-    # Reading it as a catalogue says what is wrong.
+    # Reported when the file is read as a catalogue.
     with opened_text(path, encoding) as file, suppress(JSONFault):
         document = Scanner(file)
         if document.peek() != "{":
@@ -45,7 +45,7 @@ def is_captions(path: Path, encoding: str) -> bool:
 
 
 def _values(document: Scanner) -> Iterator[object]:
-    """The next value of a document; of a list each of its values."""
+    """The next value of a document, or each item of it if it is a list."""
     if document.peek() != "[":
         yield document.value()
         return
@@ -54,7 +54,7 @@ def _values(document: Scanner) -> Iterator[object]:
 
 
 class CocoIndex:
-    """The two lists in a temporary database, which SQLite deletes: memory does not grow."""
+    """The two lists in a temporary SQLite database, so that memory is bounded."""
 
     def __init__(self, path: Path, encoding: str):
         self.path = path
@@ -68,7 +68,7 @@ class CocoIndex:
             with opened_text(path, encoding) as file:
                 self._fill(Scanner(file), encoding)
         except JSONFault as error:
-            raise UserError(f"{path}: {error}; mend the file.") from error
+            raise UserError(f"{path}: {error}; fix the file.") from error
         self._db.execute("CREATE INDEX by_image ON captions (image)")
         if not self._one("SELECT EXISTS (SELECT 1 FROM captions WHERE caption <> 'null')"):
             raise UserError(
@@ -76,7 +76,7 @@ class CocoIndex:
             )
 
     def _fill(self, document: Scanner, encoding: str) -> None:
-        """Put two fields of each object of the two lists into the tables, as JSON."""
+        """Insert two fields of each object of the two lists, as JSON."""
         for name in document.names():
             statement, *fields = FIELDS.get(name, (None,))
             for value in _values(document):
@@ -87,11 +87,11 @@ class CocoIndex:
                     self._db.execute(statement, [json.dumps(known.get(each)) for each in fields])
         document.end()
 
-    def _one(self, question: str):
-        return self._db.execute(question).fetchone()[0]
+    def _one(self, query: str):
+        return self._db.execute(query).fetchone()[0]
 
     def entries(self) -> Iterator[TableEntry]:
-        """An entry for each picture, with its caption or captions."""
+        """Iterate over images with their captions."""
         joined = self._db.execute("""
             SELECT i.rowid, i.id, i.file_name, c.caption
             FROM images i LEFT JOIN captions c ON c.image = i.id ORDER BY i.rowid, c.rowid
@@ -107,7 +107,7 @@ class CocoIndex:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """Captions that nothing can be learned from."""
+        """Warnings about annotations of images that are not listed."""
         lost = self._one("""
             SELECT COUNT(*) FROM captions WHERE image NOT IN (SELECT id FROM images)
         """)

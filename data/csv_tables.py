@@ -1,35 +1,25 @@
-"""Tables in CSV; and what a table of any form says in one place."""
+"""Tables in CSV, read a row at a time."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 from core.errors import UserError
 from data.limits import CELL_CHARACTERS, COLUMNS, ROW_CHARACTERS
+from data.rows import TableEntry
 from data.text_files import lines, undecodable
 
-SPARE = "\0spare"  # csv's name for cells beyond the header's last
+SPARE = "\0spare"  # key of cells beyond the last column of the header
 QUOTE_OPEN = "nor what follows; is a double quote left open?"
 
 
-@dataclass(frozen=True)
-class TableEntry:
-    """What a table says in one place, not yet understood: its fields, or why it has none."""
-
-    where: str
-    fields: dict
-    fault: str | None = None
-    breaks_off: bool = False  # the table does, here: what follows is not known
-
-
 def csv_rows(path: Path, encoding: str = "utf-8") -> Iterator[TableEntry]:
-    """An entry for each row below the header; commas, semicolons or tabs between the cells.
+    """Rows of a CSV file with a header; separated by commas, semicolons or tabs.
 
-    Raises `UserError` for a header of too many columns.
+    Raises `UserError` for too many columns.
     """
     header = next(lines(path, encoding), "")
     mark = max(",;\t", key=header.count)
@@ -44,7 +34,7 @@ def csv_rows(path: Path, encoding: str = "utf-8") -> Iterator[TableEntry]:
         feed.begin()
         try:
             fields = next(rows, None)
-        except csv.Error as error:  # from here on nobody knows where a row ends
+        except csv.Error as error:  # row boundaries are unknown from here on
             yield TableEntry(where, {}, f"cannot be read ({error}), {QUOTE_OPEN}", breaks_off=True)
             return
         if fields is None:
@@ -60,7 +50,7 @@ def csv_rows(path: Path, encoding: str = "utf-8") -> Iterator[TableEntry]:
 
 
 class _Feed:
-    """Lines of CSV on their way to its parser, which takes several where a cell has line breaks."""
+    """Iterator of lines for csv.reader, which consumes several where a cell has line breaks."""
 
     def __init__(self, lines: Iterator[str]):
         self._lines, self._last, self._size, self._ended = lines, "", 0, False
@@ -79,11 +69,11 @@ class _Feed:
         return line
 
     def begin(self) -> None:
-        """The next line begins a row."""
+        """Mark the start of a row."""
         self._size = 0
 
     def cut(self, lacks_cells: bool) -> str | None:
-        """What is wrong where the file broke off within the row that was just parsed."""
+        """A message if the file was truncated within the row just parsed."""
         if self._ended:
             return f"cannot be read (the file ends within double quotes), {QUOTE_OPEN}"
         if lacks_cells and self._last[-1] not in "\r\n":

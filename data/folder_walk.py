@@ -1,4 +1,4 @@
-"""The files of a folder and of its folders: each once, in the order of their names."""
+"""Recursive listing of a folder: each file once, sorted by name, without hidden ones."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.errors import UserError
-from core.inputs import fault_of, is_folder, is_there
+from core.paths import fault_of, is_folder, is_there
 
-MANIFEST = ".prepared.json"  # of a data set that prepare_dataset.py wrote; hidden: it is no data
-NO_DATA = "__MACOSX"  # what a Mac adds to archives
+MANIFEST = ".prepared.json"  # marks a folder that prepare_dataset.py wrote
+NO_DATA = "__MACOSX"  # added to archives by macOS
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All files of a folder and its folders in the order of their names.
+    """All files below a folder, sorted by name.
 
-    Hidden ones are left out, and folders that prepare_dataset.py wrote beside their source.
+    Hidden files are left out, and folders that prepare_dataset.py wrote.
     """
     return (path for path in entries_below(folder) if os.path.isfile(path))
 
 
 def entries_below(folder: Path) -> Iterator[Path]:
-    """As `files_below`, with what is no file either: links to nothing, pipes, sockets.
+    """As `files_below`, with dangling links, pipes and sockets.
 
-    A folder to which several links lead is read once. Raises `UserError` for one that cannot be.
+    A folder that is linked several times is read once. Raises `UserError` for an unreadable one.
     """
-    seen = set()
+    seen: set[tuple[int, int]] = set()
     waiting = [(folder, _names_in(folder, seen))]
     while waiting:
         parent, names = waiting[-1]
@@ -35,12 +35,12 @@ def entries_below(folder: Path) -> Iterator[Path]:
             waiting.pop()
         elif not os.path.isdir(path := parent / name):
             yield path
-        elif not _is_apart(path, folder, seen):
+        elif not _is_skipped(path, folder, seen):
             waiting.append((path, _names_in(path, seen)))
 
 
 def folders_in(folder: Path) -> list[str]:
-    """Names of the folders in a folder that are data. Raises `UserError`."""
+    """Names of the data folders directly in a folder. Raises `UserError`."""
     names = _names_in(folder, set())
     paths = {name: folder / name for name in names}
     return [
@@ -49,7 +49,7 @@ def folders_in(folder: Path) -> list[str]:
 
 
 def _names_in(folder: Path, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Names of what is in a folder, but of what is hidden. The folder is noted in `seen`."""
+    """Names in a folder, without hidden ones. Adds the folder to `seen`."""
     try:
         about = folder.stat()
         with os.scandir(folder) as entries:
@@ -60,9 +60,9 @@ def _names_in(folder: Path, seen: set[tuple[int, int]]) -> Iterator[str]:
     return (name for name in names if not _is_hidden(name))
 
 
-def _is_apart(path: Path, root: Path, seen: set[tuple[int, int]]) -> bool:
-    """Whether a folder is no part of the data below `root`: it was written by prepare_dataset.py,
-    or is a link to a folder that is read under its own name, or was read under another."""
+def _is_skipped(path: Path, root: Path, seen: set[tuple[int, int]]) -> bool:
+    """Whether to skip a folder below `root`: written by prepare_dataset.py, or a link to a folder
+    that is, or was, read under another name."""
     if (path / MANIFEST).exists():
         return True
     about = path.stat()

@@ -1,4 +1,4 @@
-"""Pictures as they come and as they are prepared: upright, RGB, not too large."""
+"""Source pictures and their prepared files: upright, RGB, within a maximum size."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from core.errors import UserError, reason_of
+from core.errors import UserError, is_ours, system_reason_of
 from core.image_formats import Unreadable
-from core.images import ORIENTATION, TURNS, decoded, perceptual_hash, reading, upright_rgb
+from core.images import (
+    ORIENTATION,
+    TURNS,
+    decoded,
+    unreadable_on_error,
+    upright_rgb,
+)
 
 SUFFIXES = {"jpeg": ".jpg", "webp": ".webp", "png": ".png"}
-FORMATS = ("keep", *SUFFIXES)  # keep: as it comes; what is none of the three becomes PNG
+FORMATS = ("keep", *SUFFIXES)  # keep: that of the source; others than these become PNG
 NEARLY_BLACK = 4096  # of 65,535: what 12 bits hold
 
 
 class ImageFile(NamedTuple):
-    """A picture as it is written."""
+    """An encoded picture and its suffix."""
 
     content: bytes
     suffix: str
@@ -29,7 +35,7 @@ class ImageFile(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """How prepared pictures are written."""
+    """Size and encoding of prepared pictures."""
 
     max_side: int = 1024
     format: str = "keep"
@@ -39,31 +45,31 @@ class ImageFormat:
 
 @dataclass(frozen=True)
 class SourceImage:
-    """A picture as it was found and as it is prepared."""
+    """A decoded source picture and its prepared file."""
 
     size: tuple[int, int]  # width and height once it is upright, before it is reduced
     frames: int
     rgb: Image.Image
-    note: str | None  # what may have been meant otherwise
+    note: str | None  # a warning
     file: ImageFile | None  # None where nothing is to be written
 
 
 def opened(content: bytes, shape: ImageFormat | None = None) -> SourceImage:
-    """The picture in a file, upright, in RGB and, with a `shape`, as it is to be written.
+    """Decode a picture to upright RGB and, with a `shape`, encode its prepared file.
 
     Raises `Unreadable`.
     """
     image, size = decoded(content, shape.max_side if shape else None)
-    with reading():
+    with unreadable_on_error():
         count, note = frames(image), _note_on_depth(image)
         rgb, file = written(image, content, shape) if shape else (upright_rgb(image), None)
     return SourceImage(size, count, rgb, note, file)
 
 
 def read_again(name: str, content: Callable[[], bytes], digest: bytes | None = None) -> Image.Image:
-    """A picture that was checked before, upright and in RGB; `digest`: SHA-256 of its file then.
+    """Decode a picture that was checked before to upright RGB; `digest`: SHA-256 of its file then.
 
-    Raises `UserError` that names it where it is not there any more, or not as it was.
+    Raises `UserError` if it is missing, damaged or changed.
     """
     try:
         file = content()
@@ -75,15 +81,17 @@ def read_again(name: str, content: Callable[[], bytes], digest: bytes | None = N
     except FileNotFoundError:
         reason = "is gone"
     except Exception as error:  # archives, tables and file systems have errors of their own
-        reason = f"cannot be read ({getattr(error, 'strerror', None) or reason_of(error)})"
+        if is_ours(error):
+            raise
+        reason = f"cannot be read ({system_reason_of(error)})"
     raise UserError(
         f"{name}, which was there when the data were checked, {reason}; put it back as it was, or "
-        "leave it out and start anew."
+        "leave it out and start again."
     )
 
 
 def _note_on_depth(image: Image.Image) -> str | None:
-    """A sentence where 16 bits hold so little that fewer may have been meant."""
+    """A warning if a 16-bit picture uses so few values that it may be of 8 or 12 bits."""
     if not image.mode.startswith("I;16"):
         return None
     high = int(np.asarray(image).max())
@@ -97,18 +105,18 @@ def _note_on_depth(image: Image.Image) -> str | None:
 def written(
     image: Image.Image, content: bytes, shape: ImageFormat
 ) -> tuple[Image.Image, ImageFile]:
-    """The picture within `shape`, and its file; a file that already is so stays as it is.
+    """The picture reduced to `shape`, and its file; a file that already complies is kept unchanged.
 
-    `image` may be changed on the way.
+    `image` may be modified in place.
     """
-    own = {"MPO": "jpeg"}.get(image.format, (image.format or "").lower())
+    own = "jpeg" if image.format == "MPO" else (image.format or "").lower()
     kind = shape.format if shape.format != "keep" else own if own in SUFFIXES else "png"
     as_it_is = (
         own == kind
         and image.mode == "RGB"
         and max(image.size) <= shape.max_side
         and not {"exif", "icc_profile", "transparency"} & image.info.keys()
-        and image.getexif().get(ORIENTATION) not in TURNS  # XMP may tell it as well
+        and image.getexif().get(ORIENTATION) not in TURNS  # it may be stored in XMP
         and frames(image) == 1
     )
     rgb = upright_rgb(image, shape.background)
@@ -120,34 +128,29 @@ def written(
 
 
 def encoded(image: Image.Image, format: str, quality: int) -> bytes:
-    """The file of a picture, its pixels alone; JPEG at full colour resolution, PNG without loss."""
+    """Encode a picture without metadata; JPEG with full chroma resolution."""
     options = {
         "jpeg": {"quality": quality, "subsampling": 0},
         "webp": {"quality": quality},
         "png": {},
     }[format]
     buffer = io.BytesIO()
-    image.save(buffer, format, icc_profile=b"", **options)
+    image.save(buffer, format, icc_profile=b"", comment=b"", **options)
     return buffer.getvalue()
 
 
 def frames(image: Image.Image) -> int:
-    """How many pictures follow each other. Phones put a second one into a JPEG: then it is MPO."""
+    """Number of frames of an animation. Phones embed a second picture in a JPEG (MPO): 1."""
     return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
 
 
 def small(image: Image.Image) -> Image.Image:
-    """The picture with a shorter side of 128 to 255 pixels, or as it is where that is less."""
+    """Reduce a picture to a shorter side of 128 to 255 pixels."""
     return image.reduce(max(1, min(image.size) // 128))
 
 
-def signed_hash(image: Image.Image) -> int:
-    """`perceptual_hash` as SQLite stores integers: signed."""
-    unsigned = perceptual_hash(image)
-    return unsigned - 2**64 if unsigned >= 2**63 else unsigned
-
-
 def mean_colour(image: Image.Image) -> int:
-    """0xRRGGBB."""
-    red, green, blue = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+    """Mean colour as 0xRRGGBB."""
+    pixel = np.asarray(image.resize((1, 1), Image.Resampling.BOX))[0, 0]
+    red, green, blue = map(int, pixel)
     return red << 16 | green << 8 | blue

@@ -1,4 +1,4 @@
-"""What is remembered of every row, kept on disk: memory does not grow with the data."""
+"""Index of the rows that were examined, on disk: memory does not grow with the data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
@@ -14,14 +14,14 @@ from pathlib import Path
 from core.files import no_temporary_files, temporary_folder
 from core.printable import printable, shortened
 
-BANDS = 4  # of 16 bits: hashes that differ in fewer bits than there are bands share one whole band
-TINT_DISTANCE = 6  # of 255: the hash sees light and dark, not colours
+BANDS = 4  # of 16 bits: hashes that differ in fewer than 4 bits have a band in common
+TINT_DISTANCE = 6  # of 255; the hash ignores colour
 CROWD = (
     100  # pictures that share a band, beyond which it says nothing and they are not compared by it
 )
-EXAMPLES = 3  # places that are named of several findings of a kind, beside the first
+EXAMPLES = 3  # further places that are named of findings of one kind
 PLACE_CHARACTERS = 100  # of each
-# Findings with their number among those of a kind, how many these are, and where they begin.
+# Findings with their rank within their kind, the size of the kind and its first row.
 KINDS = """
     SELECT place, sentence, fault, row, kind, rowid AS number, MIN(rowid) OVER same AS first,
         COUNT(*) OVER same AS many, ROW_NUMBER() OVER (PARTITION BY kind ORDER BY rowid) AS nth
@@ -32,13 +32,13 @@ VARIED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\d[\d,.]*""")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong, where, and what to do: a sentence after `where`."""
+    """A fault or a warning: a place, and a sentence about it with advice."""
 
     where: str
     sentence: str
-    fault: bool  # it would break training, or teach nothing; otherwise a warning
-    row: int | None = None  # number of the row in the ledger
-    kind: str = ""  # the same for others like it; "": the sentence, but for its quotes and numbers
+    fault: bool  # would break training or teach nothing; else a warning
+    row: int | None = None  # number of the row
+    kind: str = ""  # groups similar findings; "": the sentence without quotes and numbers
 
     def __str__(self) -> str:
         return f"{self.where}: {self.sentence}"
@@ -46,15 +46,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class RowFacts:
-    """What is known of one row after it was looked at: the columns of `rows`, in their order."""
+    """Properties of an examined row: the columns of the table `rows`, in order."""
 
     where: str
     picture: str
     split: str  # "train" or "test"
-    part: str = "train"  # the split in which the row was found, before any was drawn
+    part: str = "train"  # the split in the source, before random assignment
     content: bytes | None = None  # SHA-256 of the file
     caption: bytes | None = None  # SHA-256 of the caption or captions
-    look: int | None = None  # perceptual hash, 64 bits, signed as SQLite's are
+    look: int | None = None  # perceptual hash, 64 bits
     tint: int = 0  # mean colour, 0xRRGGBB
     width: int = 0
     height: int = 0
@@ -75,7 +75,7 @@ def _room_for_temporary_files() -> Iterator[None]:
 
 
 class _Database(sqlite3.Connection):
-    """Says where it has no room."""
+    """A connection that turns a full disk into a `UserError`."""
 
     def execute(self, *arguments) -> sqlite3.Cursor:
         with _room_for_temporary_files():
@@ -87,12 +87,12 @@ class _Database(sqlite3.Connection):
 
 
 class RowIndex:
-    """Rows and findings in a temporary database, to be asked in SQL."""
+    """Rows and findings in a temporary SQLite database."""
 
     def __init__(self):
-        self.broken_off = False  # whether there may be rows beyond those that were found
-        self._folder = temporary_folder("ledger-")
-        self._db = sqlite3.connect(Path(self._folder.name) / "ledger.sqlite", factory=_Database)
+        self.broken_off = False  # the source was truncated: there may be more rows
+        self._folder = temporary_folder("index-")
+        self._db = sqlite3.connect(Path(self._folder.name) / "index.sqlite", factory=_Database)
         self._db.executescript("""
             PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE;
             CREATE TABLE rows (row INTEGER PRIMARY KEY, place, picture, split, part, content,
@@ -109,6 +109,7 @@ class RowIndex:
         self._folder.cleanup()
 
     def add(self, row: int, facts: RowFacts, findings: Iterable[Finding] = ()) -> None:
+        facts = replace(facts, look=_signed(facts.look))
         values = (printable(v) if isinstance(v, str) else v for v in astuple(facts))
         self._db.execute(
             f"INSERT INTO rows VALUES (?{', ?' * len(fields(RowFacts))})", (row, *values)
@@ -125,29 +126,29 @@ class RowIndex:
         )
 
     def note_end(self, finding: Finding) -> None:
-        """Note that the data break off, for which no row can be left out."""
+        """Note that the source is truncated, which leaving out a row cannot fix."""
         self.note(finding)
         self.broken_off = True
 
-    def ask(self, question: str, *values) -> Iterator[tuple]:
-        """Rows of an SQL query over `rows` and `findings`, one at a time."""
+    def ask(self, query: str, *values) -> Iterator[tuple]:
+        """Iterate over the results of an SQL query on `rows` and `findings`."""
         with _room_for_temporary_files():
-            yield from self._db.execute(question, values)
+            yield from self._db.execute(query, values)
 
-    def one(self, question: str, *values):
-        """The single value that a query gives."""
-        return self._db.execute(question, values).fetchone()[0]
+    def one(self, query: str, *values):
+        """The single value of an SQL query."""
+        return self._db.execute(query, values).fetchone()[0]
 
     def findings(self, fault: bool, limit: int = -1) -> Iterator[Finding]:
-        """Faults, or warnings, in the order in which they were found. Where there are more than
-        `limit`, each kind has its share."""
+        """Faults, or warnings, in the order found; of more than `limit`, a selection with
+        all kinds."""
         chosen = f"SELECT * FROM ({KINDS}) ORDER BY nth, number LIMIT ?"
         question = f"SELECT place, sentence, fault, row, kind FROM ({chosen}) ORDER BY number"
         for where, sentence, is_fault, row, kind in self.ask(question, fault, limit):
             yield Finding(where, sentence, bool(is_fault), row, kind)
 
     def kinds(self, fault: bool, limit: int | None = None) -> Iterator[str]:
-        """A line for each kind of fault, or of warning: the first of them, and where others are."""
+        """One line per kind of fault, or warning: the first, and the places of others."""
         question = f"SELECT place, sentence, first, many FROM ({KINDS}) WHERE nth <= ?"
         rows = self.ask(f"{question} ORDER BY first, nth", fault, EXAMPLES + 1)
         for _, several in islice(groupby(rows, itemgetter(2)), limit):
@@ -161,8 +162,8 @@ class RowIndex:
         return self.one("SELECT COUNT(DISTINCT kind) FROM findings WHERE fault = ?", fault)
 
     def alike(self) -> Iterator[tuple[int, int]]:
-        """Pairs of rows, the earlier first, whose files differ and whose pictures look the same:
-        at most 3 of the 64 bits of their hashes differ, and their mean colours hardly."""
+        """Pairs of near-duplicates, the earlier row first: different files with hashes that differ
+        in at most 3 of 64 bits, and similar mean colours."""
         self._db.create_function("bits", 2, _differing_bits, deterministic=True)
         self._db.create_function("tints", 2, _tint_distance, deterministic=True)
         self._db.executescript("""
@@ -198,10 +199,15 @@ def _more_like_it(count: int, places: list[str]) -> str:
     return f" ({count:,} more like it: {named}{', ...' * (count > len(places))})"
 
 
+def _signed(bits: int | None) -> int | None:
+    """Unsigned 64 bits as a signed integer of SQLite."""
+    return bits if bits is None or bits < 2**63 else bits - 2**64
+
+
 def _differing_bits(a: int, b: int) -> int:
     return ((a ^ b) & (2**64 - 1)).bit_count()
 
 
 def _tint_distance(a: int, b: int) -> int:
-    """The largest difference of a channel, 0..255."""
+    """Maximum difference of the colour channels, 0..255."""
     return max(abs((a >> shift & 255) - (b >> shift & 255)) for shift in (0, 8, 16))

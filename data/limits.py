@@ -1,21 +1,21 @@
-"""How much data from outside may be: stated here once, in docs/limits.md for who brings them."""
+"""Limits on data sets from users, as listed in docs/limits.md."""
 
 from __future__ import annotations
 
 from PIL import Image
 
-from core import bounded_json, inputs, printable, prompt_files
+from core import bounded_json, paths, printable, prompt_files
 from core.limits import Limit
 
 PICTURE_BYTES = 2**30
-PICTURE_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # beyond it Pillow opens nothing
+PICTURE_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # beyond it Pillow refuses to open
 ROW_CHARACTERS = bounded_json.VALUE_CHARACTERS  # of JSON lines, CSV, an entry of a catalogue
-CELL_CHARACTERS = 2**17  # of CSV: where a quote is left open, a cell would be all that follows
+CELL_CHARACTERS = 2**17  # of CSV; an unclosed quote would make the rest of the file one cell
 COLUMNS = 10_000
 CAPTION_CHARACTERS = 100_000
 CAPTION_BYTES = 2**20  # of a caption file: JSON may hold more than the caption
 CAPTIONS = 1_000  # of one picture
-FOLDERS_DEEP = 100  # in each other, of an archive
+FOLDERS_DEEP = 100  # nesting of folders in an archive
 
 
 DATA = (
@@ -35,11 +35,11 @@ DATA = (
     Limit("JSON file of ours or of a model, read whole", bounded_json.FILE_BYTES, "bytes",
           "refused"),
     Limit("archive: folders in each other", FOLDERS_DEEP, "levels", "refused"),
-    Limit("file of prompts", inputs.TEXT_BYTES, "bytes", "refused"),
+    Limit("file of prompts", paths.TEXT_BYTES, "bytes", "refused"),
     Limit("rows of a file of prompts", prompt_files.MAX_ROWS, "rows", "refused"),
     Limit("pictures that a file of prompts asks for", prompt_files.MAX_PICTURES, "pictures",
           "refused"),
-    Limit("model card", inputs.CARD_BYTES, "bytes", "not shown"),
+    Limit("model card", paths.CARD_BYTES, "bytes", "not shown"),
     Limit("line that a command prints, finding in a report", printable.LINE_CHARACTERS,
           "characters", "loses its middle"),
     Limit("value that a sentence quotes", printable.QUOTE_CHARACTERS, "characters",

@@ -1,4 +1,4 @@
-"""What is in a data set and what is wrong with it: figures for the terminal, a page to look at."""
+"""Report on a data set: statistics for the terminal, and an HTML page with pictures."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from core.chart import svg_text
+from core.formatting import amount
 from core.html import data_uri, page_head, write_page
-from core.wording import amount
 from data.index import RowIndex
 
 LISTED = 1_000  # faults, and as many warnings, on the page
@@ -23,19 +23,19 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 304, 22, 132  # of its plot
 
 @dataclass(frozen=True)
 class HistogramScale:
-    """What a histogram counts. Its outer bins hold what is beyond its outer edges as well."""
+    """Specification of a histogram. The outer bins include values beyond the edges."""
 
     title: str
-    noun: str  # what is counted
-    value: str  # SQL, of a row
-    known: str  # SQL: the rows that have it
-    edges: tuple[float, ...]  # a bin is from its edge to below the next
-    labels: dict[float, str]  # by their place, in bins from the left
+    noun: str  # of the items counted
+    value: str  # SQL expression of a row
+    known: str  # SQL condition: the row has the value
+    edges: tuple[float, ...]  # a bin includes its lower edge
+    labels: dict[float, str]  # by position, in bins from the left
 
 
 # The same for all data sets, so that two reports can be compared at a glance.
 SCALES = (
-    HistogramScale(  # CLIP reads 77 tokens: the last bin is what it does not read
+    HistogramScale(  # CLIP reads 77 tokens: captions in the last bin are cut off
         "caption tokens", "caption", "tokens", "tokens > 0", tuple(range(2, 82, 2)),
         {0: "2", 9: "20", 19: "40", 29: "60", 38: "78+"},
     ),
@@ -52,68 +52,68 @@ SCALES = (
 )  # fmt: skip
 
 
-def summary(ledger: RowIndex) -> str:
-    """The figures of a data set, an aligned line for each."""
-    figures = _figures(ledger)
+def summary(index: RowIndex) -> str:
+    """Statistics of a data set, one aligned line each."""
+    figures = _figures(index)
     width = max(map(len, figures))
     return "\n".join(f"{label:{width}}  {text}" for label, text in figures.items())
 
 
-def write_report(path: Path, name: str, ledger: RowIndex) -> None:
-    """Write a page that needs nothing but itself: figures, pictures, histograms, findings.
+def write_report(path: Path, name: str, index: RowIndex) -> None:
+    """Write a self-contained HTML page: statistics, pictures, histograms, findings.
 
-    Raises `UserError` where there is no place for it; then nothing is left behind.
+    Raises `UserError` if it cannot be written; then nothing is left behind.
     """
-    write_page(path, _page(name, ledger))
+    write_page(path, _page(name, index))
 
 
-def _figures(ledger: RowIndex) -> dict[str, str]:
-    """Texts by their labels; what is not known is left out."""
+def _figures(index: RowIndex) -> dict[str, str]:
+    """Statistics by label; unknown ones are left out."""
     figures = {
-        "rows": _rows(ledger),
-        "pictures": _pictures(ledger),
-        "found": f"{amount(ledger.count(True), 'fault')}, {amount(ledger.count(False), 'warning')}",
-        "picture sizes": _sizes(ledger),
-        "caption tokens": _tokens(ledger),
-        "more than once": _repeated(ledger),
-        "bytes": _bytes(ledger),
+        "rows": _rows(index),
+        "pictures": _pictures(index),
+        "found": f"{amount(index.count(True), 'fault')}, {amount(index.count(False), 'warning')}",
+        "picture sizes": _sizes(index),
+        "caption tokens": _tokens(index),
+        "more than once": _repeated(index),
+        "bytes": _bytes(index),
     }
     return {label: text for label, text in figures.items() if text}
 
 
-def _rows(ledger: RowIndex) -> str:
-    rows = ledger.one("SELECT COUNT(*) FROM rows")
-    held_out = ledger.one("SELECT COUNT(*) FROM rows WHERE split = 'test'")
+def _rows(index: RowIndex) -> str:
+    rows = index.one("SELECT COUNT(*) FROM rows")
+    held_out = index.one("SELECT COUNT(*) FROM rows WHERE split = 'test'")
     parts = f" ({rows - held_out:,} train, {held_out:,} held out)" if held_out else ""
     return f"{rows:,}{parts}"
 
 
-def _pictures(ledger: RowIndex) -> str:
-    return f"{ledger.one(f'SELECT COUNT(*) FROM rows WHERE {READABLE}'):,} can be read"
+def _pictures(index: RowIndex) -> str:
+    return f"{index.one(f'SELECT COUNT(*) FROM rows WHERE {READABLE}'):,} can be read"
 
 
-def _sizes(ledger: RowIndex) -> str:
+def _sizes(index: RowIndex) -> str:
     size, order = "width || ' x ' || height", "MIN(width, height), MAX(width, height), width"
-    found = [_ranked(ledger, size, READABLE, order, share) for share in (0, 0.5, 1)]
-    return "{} smallest, {} median, {} largest".format(*found) if found[0] else ""
+    sizes = [_ranked(index, size, READABLE, order, share) for share in (0, 0.5, 1)]
+    return "{} smallest, {} median, {} largest".format(*sizes) if sizes[0] else ""
 
 
-def _tokens(ledger: RowIndex) -> str:
-    median, longest = (_ranked(ledger, "tokens", "tokens > 0", "tokens", s) for s in (0.5, 1))
+def _tokens(index: RowIndex) -> str:
+    median, longest = (_ranked(index, "tokens", "tokens > 0", "tokens", s) for s in (0.5, 1))
     return f"{median:,} median, {longest:,} longest" if longest else ""
 
 
-def _ranked(ledger: RowIndex, value: str, known: str, order: str, share: float):
-    """`value` of the row before which `share` of the `known` ones stand; None without any."""
-    rows = ledger.one(f"SELECT COUNT(*) FROM rows WHERE {known}")
+def _ranked(index: RowIndex, value: str, known: str, order: str, share: float):
+    """A quantile: `value` of the row at `share` of the `known` rows by `order`; None if empty."""
+    rows = index.one(f"SELECT COUNT(*) FROM rows WHERE {known}")
     question = f"SELECT {value} FROM rows WHERE {known} ORDER BY {order} LIMIT 1 OFFSET ?"
-    return ledger.one(question, min(int(share * rows), rows - 1)) if rows else None
+    return index.one(question, min(int(share * rows), rows - 1)) if rows else None
 
 
-def _repeated(ledger: RowIndex) -> str:
-    """How many captions, and pictures, several rows share; a faulty row's caption is none."""
+def _repeated(index: RowIndex) -> str:
+    """Numbers of captions and pictures that several rows share; faulty rows have no caption."""
     captions, pictures = (
-        ledger.one(
+        index.one(
             f"SELECT COUNT(*) FROM (SELECT 1 FROM rows WHERE {column} IS NOT NULL AND {known} "
             f"GROUP BY {column} HAVING COUNT(*) > 1)"
         )
@@ -122,9 +122,9 @@ def _repeated(ledger: RowIndex) -> str:
     return f"{amount(captions, 'caption')}, {amount(pictures, 'picture')}"
 
 
-def _bytes(ledger: RowIndex) -> str:
-    """Of the rows that are kept."""
-    before, after = next(ledger.ask(
+def _bytes(index: RowIndex) -> str:
+    """Sizes before and after preparation, of rows without faults."""
+    before, after = next(index.ask(
         "SELECT SUM(bytes_before), SUM(bytes_after) FROM rows "
         f"WHERE bytes_before > 0 AND bytes_after > 0 AND {GOOD}"
     ))  # fmt: skip
@@ -138,53 +138,53 @@ def _size(count: int) -> str:
     return amount(count, "byte")
 
 
-def _page(name: str, ledger: RowIndex) -> Iterator[str]:
-    """The page in pieces, so that its pictures are never in memory together."""
-    faults = ledger.count(True)
+def _page(name: str, index: RowIndex) -> Iterator[str]:
+    """The page in pieces: its pictures are never all in memory."""
+    faults = index.count(True)
     verdict = f"{amount(faults, 'fault')} would break training or teach nothing."
     yield page_head(name)
     yield f"<p>{verdict if faults else 'Nothing in it would break training.'}</p>\n<table>\n"
-    for label, text in _figures(ledger).items():
+    for label, text in _figures(index).items():
         unbroken = text.replace(" x ", "&nbsp;x&nbsp;")
         yield f'<tr><th scope="row">{label}</th><td>{unbroken}</td></tr>\n'
     yield "</table>\n"
-    yield from _contact_sheet(ledger)
+    yield from _contact_sheet(index)
     yield '<div class="plots">\n'
     for scale in SCALES:
-        yield _histogram(scale, _counted(ledger, scale))
+        yield _histogram(scale, _counted(index, scale))
     yield "</div>\n"
-    yield from _findings(ledger, "fault", True)
-    yield from _findings(ledger, "warning", False)
+    yield from _findings(index, "fault", True)
+    yield from _findings(index, "warning", False)
     yield "</body>\n</html>\n"
 
 
-def _contact_sheet(ledger: RowIndex) -> Iterator[str]:
-    """Pictures in the order of their hashes, which is a draw that always comes out the same."""
+def _contact_sheet(index: RowIndex) -> Iterator[str]:
+    """A reproducible random sample of pictures: the first ones by hash."""
     known = f"thumbnail IS NOT NULL AND {GOOD}"
-    there = ledger.one(f"SELECT COUNT(*) FROM rows WHERE {known}")
+    there = index.one(f"SELECT COUNT(*) FROM rows WHERE {known}")
     if not there:
         return
-    rows = ledger.one("SELECT COUNT(*) FROM rows")
+    rows = index.one("SELECT COUNT(*) FROM rows")
     shown = f"{min(there, PICTURES_SHOWN):,} of {amount(rows, 'row')}"
     yield f'<h2>Pictures</h2>\n<p>{shown}</p>\n<ul class="sheet">\n'
     question = (
         f"SELECT place, picture, thumbnail FROM rows WHERE {known} ORDER BY content, row LIMIT ?"
     )
-    for place, picture, thumbnail in ledger.ask(question, PICTURES_SHOWN):
+    for place, picture, thumbnail in index.ask(question, PICTURES_SHOWN):
         words = escape(f"{place}: {picture}")
         yield f'<li><img src="{data_uri(thumbnail)}" alt="{words}" title="{words}"></li>\n'
     yield "</ul>\n"
 
 
-def _findings(ledger: RowIndex, noun: str, fault: bool) -> Iterator[str]:
-    """Where, what and the picture, of the first LISTED in the order in which they were found."""
-    count = ledger.count(fault)
+def _findings(index: RowIndex, noun: str, fault: bool) -> Iterator[str]:
+    """The first LISTED findings with their pictures."""
+    count = index.count(fault)
     yield f"<h2>{amount(count, noun) if count else f'No {noun}s'}</h2>\n<ol>\n"
     question = """
         SELECT f.place, f.sentence, r.picture, r.thumbnail FROM findings f
         LEFT JOIN rows r ON r.row = f.row WHERE f.fault = ? ORDER BY f.rowid LIMIT ?
     """
-    for place, sentence, picture, thumbnail in ledger.ask(question, fault, LISTED):
+    for place, sentence, picture, thumbnail in index.ask(question, fault, LISTED):
         image = f'<img src="{data_uri(thumbnail)}" alt="{escape(picture)}">' if thumbnail else ""
         yield f"<li>{image}<div><small>{escape(place)}</small>{escape(sentence)}</div></li>\n"
     yield "</ol>\n"
@@ -192,25 +192,25 @@ def _findings(ledger: RowIndex, noun: str, fault: bool) -> Iterator[str]:
         yield f"<p>and {count - LISTED:,} more</p>\n"
 
 
-def _counted(ledger: RowIndex, scale: HistogramScale) -> list[int]:
-    """How many rows fall into each bin; one pass over them."""
+def _counted(index: RowIndex, scale: HistogramScale) -> list[int]:
+    """Count rows by bin in one SQL query."""
     inner = scale.edges[1:-1]
     sums = f", TOTAL({scale.value} < ?)" * len(inner)
     question = f"SELECT COUNT(*){sums} FROM rows WHERE {scale.known}"
-    rows, *below = next(ledger.ask(question, *inner))
+    rows, *below = next(index.ask(question, *inner))
     return [int(high - low) for low, high in pairwise((0, *below, rows))]
 
 
 def _histogram(scale: HistogramScale, counts: list[int]) -> str:
-    """SVG; nothing where there is nothing to count."""
-    most, step = max(counts), (RIGHT - LEFT) / len(counts)
-    if not most:
+    """An SVG histogram; empty without any counts."""
+    highest, step = max(counts), (RIGHT - LEFT) / len(counts)
+    if not highest:
         return ""
     names = [f"{low:,} to below {high:,}" for low, high in pairwise(scale.edges)]
     names[0], names[-1] = f"below {scale.edges[1]:,}", f"{scale.edges[-2]:,} and more"
     drawn = []
     for i, (name, count) in enumerate(zip(names, counts, strict=True)):
-        height = count / most * (BOTTOM - TOP)
+        height = count / highest * (BOTTOM - TOP)
         drawn.append(
             f'<rect x="{LEFT + i * step + 0.5:.1f}" y="{BOTTOM - height:.1f}" '
             f'width="{step - 1:.1f}" height="{height:.1f}">'
@@ -222,7 +222,7 @@ def _histogram(scale: HistogramScale, counts: list[int]) -> str:
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{scale.title}">\n'
         f'<line x1="{LEFT}" x2="{RIGHT}" y1="{TOP}" y2="{TOP}"/>\n'
         f'<line x1="{LEFT}" x2="{RIGHT}" y1="{BOTTOM}" y2="{BOTTOM}"/>\n{"".join(drawn)}'
-        + svg_text(LEFT - 6, TOP + 4, "end", f"{most:,}")
+        + svg_text(LEFT - 6, TOP + 4, "end", f"{highest:,}")
         + svg_text(LEFT - 6, BOTTOM + 4, "end", "0")
         + svg_text(LEFT, TOP - 8, "start", f"{scale.noun}s")
         + svg_text((LEFT + RIGHT) / 2, BOTTOM + 34, "middle", scale.title) + "</svg>\n"

@@ -1,8 +1,7 @@
-"""Rows as users write them: JSON lines, CSV, JSON catalogues. Read one at a time, never all."""
+"""Rows of a data set: entries of a table of any format become captioned pictures."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,15 +9,12 @@ from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 
-from core.bounded_json import BrokenJSON, JSONFault, Scanner, loads
 from core.errors import UserError
-from core.inputs import NotReadable, read_bytes
+from core.paths import NotReadable, read_bytes
 from core.printable import is_text, quoted
-from data.csv_tables import TableEntry
-from data.limits import PICTURE_BYTES, ROW_CHARACTERS
-from data.text_files import lines, opened_text, undecodable
+from data.limits import PICTURE_BYTES
 
-# What columns are called, the usual name first.
+# Names of columns, in order of preference.
 PICTURE_COLUMNS = ("file_name", "image_path", "image", "filename", "path", "file", "image_id")
 CAPTION_COLUMNS = ("text", "caption", "description", "prompt")
 USUAL_SUFFIXES = (
@@ -28,100 +24,32 @@ PICTURE_SUFFIXES = (
     *USUAL_SUFFIXES, ".jfif", ".jpe", ".heic", ".heif", ".hif", ".jxl", ".apng", ".mpo", ".dib",
     ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pnm", ".tga", ".qoi", ".pcx", ".sgi",
 )  # fmt: skip
-UNNAMED = "picture"  # what a picture without a file of its own is called
-LOOKED_AT = 100  # entries from whose fields the columns are chosen
-NAMES_SHOWN, NAME_SHOWN = 20, 40  # columns in a sentence, and characters of each
+UNNAMED = "picture"  # name of a picture embedded in a table
+LOOKED_AT = 100  # entries whose fields determine the columns
+NAMES_SHOWN, NAME_SHOWN = 20, 40  # columns in a message, and characters of each
+
+
+@dataclass(frozen=True)
+class TableEntry:
+    """An uninterpreted entry of a table: its fields, or why it could not be parsed."""
+
+    where: str
+    fields: dict
+    fault: str | None = None
+    breaks_off: bool = False  # the table is truncated here
 
 
 @dataclass(frozen=True)
 class Row:
-    """One captioned picture as the user wrote it; its content is read when it is wanted."""
+    """A captioned picture as the user wrote it; its content is read on demand."""
 
-    where: str  # as the user would look for it: "metadata.csv, row 41"
-    picture: str  # the name of its file
+    where: str  # its place in messages: "metadata.csv, row 41"
+    picture: str  # file name
     content: Callable[[], bytes]
     caption: object
-    fault: str | None = None  # what is wrong with the row itself, before its picture is looked at
+    fault: str | None = None  # of the row itself, found before its picture is read
     split: str = "train"  # or "test"
-    breaks_off: bool = False  # its table does, here: what follows is not known
-
-
-def json_lines(path: Path, encoding: str = "utf-8") -> Iterator[TableEntry]:
-    """An entry for each line that is not blank."""
-    for number, line in enumerate(lines(path, encoding), 1):
-        if not line.strip():
-            continue
-        where = f"{path.name}, row {number}"
-        if fault := undecodable(line, encoding):
-            yield TableEntry(where, {}, fault)
-            continue
-        try:
-            fields = loads(line.strip(), ROW_CHARACTERS)
-        except JSONFault as error:
-            yield _broken_line(where, number, line, str(error))
-            continue
-        fault = None if isinstance(fields, dict) else f"line {number} is not a JSON object"
-        yield TableEntry(where, fields if fault is None else {}, fault)
-
-
-def _broken_line(where: str, number: int, line: str, reason: str) -> TableEntry:
-    """A last line without an end is what is left of a longer file."""
-    reason = reason.replace("is no JSON", "is not a JSON object").replace("line 1 ", "")
-    breaks_off = len(line) <= ROW_CHARACTERS and line[-1] not in "\r\n"
-    advice = "the file breaks off here: fetch it whole, or delete the line"
-    advice = advice if breaks_off else "mend or delete the line"
-    return TableEntry(where, {}, f"line {number} {reason}; {advice}", breaks_off)
-
-
-def catalogue(path: Path, encoding: str = "utf-8") -> Iterator[TableEntry]:
-    """Entries of a JSON file: a list of objects, or an object of objects, texts or lists of them.
-
-    Where the entries are named, as in {"dress-7": {...}}, the name stands for a missing picture.
-    Where the file breaks off, the last entry says so. Raises `UserError` for what is no JSON.
-    """
-    with opened_text(path, encoding) as file:
-        document = Scanner(file)
-        try:
-            if document.peek() == "[":
-                for number, _ in enumerate(document.elements(), 1):
-                    yield _entry(f"{path.name}, entry {number}", document, encoding)
-            elif document.peek() == "{":
-                for name in document.names():
-                    yield from _named(path.name, name, document, encoding)
-            else:
-                raise UserError(f"{path} is neither a list nor an object of entries in JSON.")
-            document.end()
-        except BrokenJSON as error:
-            fault = f"{error}; mend the file, what follows cannot be read"
-            yield TableEntry(path.name, {}, fault, breaks_off=True)
-
-
-def _named(file: str, name: str, document: Scanner, encoding: str) -> Iterator[TableEntry]:
-    """What stands under a name: an entry, a caption, or a list of entries."""
-    if document.peek() == "[":
-        for number, _ in enumerate(document.elements(), 1):
-            yield _entry(f"{file}, {quoted(name)} entry {number}", document, encoding)
-        return
-    is_caption = document.peek() == '"'
-    entry = _entry(f"{file}, entry {quoted(name)}", document, encoding, is_caption)
-    yield TableEntry(entry.where, {"image_id": name, **entry.fields}, entry.fault)
-
-
-def _entry(where: str, document: Scanner, encoding: str, is_caption: bool = False) -> TableEntry:
-    """The next value of the document: fields, or a caption alone."""
-    try:
-        value = document.value()
-    except BrokenJSON:
-        raise
-    except JSONFault as error:
-        return TableEntry(where, {}, f"{error}; mend it or delete the entry")
-    if fault := undecodable(document.raw, encoding):
-        return TableEntry(where, {}, fault)
-    if is_caption:
-        return TableEntry(where, {"text": value})
-    if isinstance(value, dict):
-        return TableEntry(where, value)
-    return TableEntry(where, {}, f"is {json.dumps(value)[:40]} and not an object of fields")
+    breaks_off: bool = False  # its table is truncated here
 
 
 def rows_of(
@@ -133,18 +61,17 @@ def rows_of(
     split: str = "train",
     held_out: tuple[str, ...] = (),
 ) -> Iterator[Row]:
-    """Rows of a table whose file names are relative to the folder `pictures`.
+    """Rows of a table with file names relative to the folder `pictures`.
 
-    `wanted`: the columns of pictures and captions; where one is None, the first of the usual
-    names that the table has. `held_out`: what names begin with that are not for training. Raises
-    `UserError` for a table without rows or without such a column, with the option of `options`
-    that names another.
+    `wanted`: names of the image and caption columns; None: the first usual name that the table
+    has. `held_out`: prefixes of the file names of held-out pictures. Raises `UserError` for an
+    empty table or a missing column, naming the option in `options` to choose another.
     """
     entries = iter(entries)
     first = list(islice(entries, LOOKED_AT))
     if not first:
         raise UserError(f"{table} is empty; give each picture a row.")
-    # Any one of them may lack a field, and a broken one has none.
+    # Single entries may lack fields, and invalid ones have none.
     fields, columns = {name: None for entry in first for name in entry.fields}, ("", "")
     if fields:
         columns = (
@@ -168,21 +95,21 @@ def rows_of(
 def known_column(
     columns: Iterable[str], wanted: str | None, usual: tuple[str, ...], place: str, option: str
 ) -> str:
-    """`wanted`, or the first of the usual names. Raises `UserError` with those there are."""
+    """`wanted`, or the first usual name there is. Raises `UserError` listing the columns."""
     names = (wanted,) if wanted else usual
-    found = next((name for name in names if name in columns), None)
-    if found is None:
+    column = next((name for name in names if name in columns), None)
+    if column is None:
         known = ", ".join(str(name) for name in columns) or "none"
         raise UserError(f"{place} has no column {names[0]!r}, only {known}; choose with {option}.")
-    return found
+    return column
 
 
 def caption_guess(
     columns: Collection[str], captions: Sequence, chosen: str | None, option: str
 ) -> str | None:
-    """A sentence where the column of the captions may be another than the one that was guessed.
+    """A warning if the caption column was guessed and another may be meant.
 
-    `captions`: some of its rows. None where one was `chosen`, or the guess is as good as sure.
+    `captions`: a sample of the guessed column. None if a column was `chosen` or the guess is safe.
     """
     usual = [name for name in CAPTION_COLUMNS if name in columns]
     if chosen or not usual:
@@ -205,16 +132,16 @@ def _has_words(caption: object) -> bool:
 
 
 def file_name_of(value: object, column: str, folder: Path) -> tuple[str, str | None]:
-    """The name of a picture within its folder, and what is wrong with it."""
+    """Normalise the file name of a picture; returns it with a fault, or None."""
     if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)  # catalogues number their pictures
+        value = str(value)  # catalogues use numbers
     if value is None or (isinstance(value, str) and not value.strip()):
         return "", f"has no {column!r}: name its picture or delete the row"
     if not isinstance(value, str):
         return "", f"{column!r} is {quoted(value)} and not the name of a file"
     name = value.strip().replace("\\", "/")
     if not is_text(name):
-        return name, f"{quoted(name)} holds what is no character; rename the file"
+        return name, f"{quoted(name)} holds an invalid character; rename the file"
     if "://" in name or name.startswith("data:"):
         return name, f"{quoted(name)} is an address; download the picture and name its file"
     drive = name[1:2] == ":"
@@ -226,7 +153,7 @@ def file_name_of(value: object, column: str, folder: Path) -> tuple[str, str | N
 
 
 def _inside(name: str, folder: Path) -> str | None:
-    """The plain name of what a path leads to in the folder; None where it leads elsewhere."""
+    """The relative path of a file inside the folder; None for paths outside."""
     for root in (folder.absolute(), folder.resolve()):
         target = Path(os.path.normpath(root / name))
         if target != root and target.is_relative_to(root):
@@ -235,18 +162,18 @@ def _inside(name: str, folder: Path) -> str | None:
 
 
 class ImageBytes:
-    """The bytes of a picture in a folder; its suffix may be left out of its name."""
+    """Reads a picture in a folder; its name may lack the suffix."""
 
     def __init__(self, folder: Path, name: str):
         self.folder, self.name = folder, name
 
     def __call__(self) -> bytes:
-        """Raises FileNotFoundError, with a hint where only the case of letters differs, and
-        `NotReadable` for what is no file."""
+        """Raises FileNotFoundError, with a hint if only upper and lower case differ, and
+        `NotReadable` for special files."""
         path = self.folder / self.name
         try:
             return content_of(path)
-        except ValueError:  # no file can have such a name: a zero byte, half a character
+        except ValueError:  # an impossible file name: a null byte, a lone surrogate
             raise FileNotFoundError from None
         except (FileNotFoundError, NotReadable) as error:
             names = _names_in(path.parent)
@@ -262,11 +189,11 @@ class ImageBytes:
 
 
 def content_of(path: Path) -> bytes:
-    """The bytes of an image file. Raises OSError; `NotReadable` for what is none, or too large."""
+    """Read an image file. Raises OSError; `NotReadable` for special or too large files."""
     return read_bytes(path, PICTURE_BYTES)
 
 
-@lru_cache(maxsize=4)  # a folder is listed once, however many of its pictures are missing
+@lru_cache(maxsize=4)  # one listing serves all missing pictures of a folder
 def _names_in(folder: Path) -> dict[str, str]:
-    """The files of a folder, by their names in lower case."""
+    """Names in a folder by their lower-case form."""
     return {path.name.lower(): path.name for path in folder.iterdir()} if folder.is_dir() else {}

@@ -1,4 +1,4 @@
-"""What a data set becomes: a source of rows; and how it was asked to be read."""
+"""Source: a data set as a stream of rows; and ReadOptions: how to read it."""
 
 from __future__ import annotations
 
@@ -13,58 +13,57 @@ from data.rows import Row
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How a source is to be read; None stands for what is usual."""
+    """Options for reading a data set; None: the default."""
 
     image_column: str | None = None
     caption_column: str | None = None
     images: Path | None = None  # folder of the pictures; None: that of the table
     encoding: str = "utf-8"
     config_name: str | None = None  # configuration of a hub data set
-    cache_dir: str | None = None  # where what is fetched from the hub is kept
-    strict: bool = False  # for training: metadata have the columns of an ImageFolder
+    cache_dir: str | None = None  # of downloads from the hub
+    strict: bool = False  # for training: metadata need the columns of an ImageFolder
 
     @property
-    def options(self) -> tuple[str, str]:
-        """The options that name the columns of pictures and captions."""
+    def column_options(self) -> tuple[str, str]:
+        """Command-line options that name the image and caption columns."""
         return (
             ("--image_column", "--caption_column") if self.strict
             else ("--image_key", "--caption_key")
         )  # fmt: skip
 
     @property
-    def giving(self) -> str:
-        """What one does with a file or folder for it to be read instead."""
+    def advice(self) -> str:
+        """Template of advice on how to have a file or folder read instead."""
         return "give {} to prepare_dataset.py as SOURCE" if self.strict else "give {} as SOURCE"
 
     @property
     def caption_key(self) -> str | None:
-        """The key of the captions in JSON files, where one was chosen; training's column "text"
-        was not."""
+        """The chosen key of captions in JSON files; training's default, "text", does not count."""
         return None if self.strict and self.caption_column == "text" else self.caption_column
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as it was found. `rows()` starts a new pass over it."""
+    """An open data set; each call of `rows()` reads it from the start."""
 
-    name: str  # what the user calls it
+    name: str  # as the user gave it
     rows: Callable[[], Iterator[Row]]
-    total: int | None = None  # rows, where they can be counted without reading them
-    folders: tuple[tuple[Path, str], ...] = ()  # where pictures lie, with their split
-    pairs: bool = False  # captions in text files beside the pictures
-    findings: tuple[Finding, ...] = ()  # on the form itself
-    held_out: bool = False  # a part of it is not for training
-    files: Callable[[], Iterable[Path]] = tuple  # what the data consist of
-    identity: str = ""  # beside the files: what else tells these data from others
+    total: int | None = None  # rows, if they can be counted cheaply
+    folders: tuple[tuple[Path, str], ...] = ()  # of pictures, with their split
+    pairs: bool = False  # captions are in sidecar files
+    findings: tuple[Finding, ...] = ()  # about the data set as a whole
+    held_out: bool = False  # it has a held-out split
+    files: Callable[[], Iterable[Path]] = tuple  # all files of the data
+    identity: str = ""  # of data that are not in files
     close: Callable[[], None] = field(default=lambda: None)
 
     def stamp(self) -> str:
-        """Changes when a file of the source does."""
+        """Fingerprint that changes when a file of the source does."""
         return stamp_of(self.files(), self.identity)
 
 
 def stamp_of(files: Iterable[Path], identity: str = "") -> str:
-    """Changes when one of the files does."""
+    """Fingerprint of files by name, size and modification time."""
     digest = hashlib.sha256(identity.encode())
     for path in files:
         about = path.stat()

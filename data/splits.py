@@ -1,4 +1,4 @@
-"""Which split of a data set a file belongs to, as its name or its folder tells."""
+"""Splits of a data set, recognised by the names of files and folders."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path, PurePath
 from data.folder_walk import folders_in
 from data.index import Finding
 
-# The words that `datasets` knows, and what they are here.
+# The names that `datasets` knows, mapped to ours.
 SPLITS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(
     ("test", "testing", "eval", "evaluation", "validation", "valid", "val", "dev", "held_out"),
     "test",
 )
-SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.\w+")  # as the hub names them
-NAMED = 20  # splits that nothing is done with
-FOLDERS_DEEP = 3  # levels of folders among which those of splits are looked for
+SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.\w+")  # the hub's naming scheme
+UNREAD_NAMED = 20  # unread splits that are reported
+FOLDERS_DEEP = 3  # levels of folders that are searched for splits
 
 
 def parted(paths: Sequence[Path], folder: Path) -> tuple[list[tuple[Path, str]], list[Path]]:
-    """Files with their splits, and those of splits that are neither for training nor held out.
+    """Files with their splits, and files of splits that are neither training nor held out.
 
-    One file is all there is, whatever its name.
+    A single file is for training, whatever its name.
     """
     named = [split_of(path.relative_to(folder)) if paths[1:] else None for path in paths]
     trained = "train" in named
@@ -36,14 +36,15 @@ def parted(paths: Sequence[Path], folder: Path) -> tuple[list[tuple[Path, str]],
     return parts, others
 
 
-def unread(folder: Path, paths: Sequence[Path], giving: str) -> tuple[Finding, ...]:
-    """What is said of files of splits that are neither for training nor held out.
+def unread(folder: Path, paths: Sequence[Path], advice: str) -> tuple[Finding, ...]:
+    """Warnings about files of splits that are neither training nor held out.
 
-    `giving`: what one does with a file to have it read.
+    `advice`: template of how to have a file read.
     """
-    splits = {SHARD.fullmatch(path.name)[1]: path.relative_to(folder) for path in paths}
-    several = islice(splits.items(), NAMED)
-    return tuple(unread_split(name, giving.format(path)) for name, path in several)
+    shards = ((SHARD.fullmatch(path.name), path.relative_to(folder)) for path in paths)
+    splits = {match[1]: name for match, name in shards if match}
+    several = islice(splits.items(), UNREAD_NAMED)
+    return tuple(unread_split(name, advice.format(path)) for name, path in several)
 
 
 def unread_split(name: str, way: str) -> Finding:
@@ -54,7 +55,7 @@ def unread_split(name: str, way: str) -> Finding:
 
 
 def split_of(name: PurePath) -> str | None:
-    """The split that a name begins with, or that one of its folders is called."""
+    """The split that a folder in the path, or the start of the file name, tells."""
     for part in name.parts[:-1]:
         if part.lower() in SPLITS:
             return SPLITS[part.lower()]
@@ -65,16 +66,14 @@ def split_of(name: PurePath) -> str | None:
 
 
 def held_out_folders(folder: Path, deep: int = FOLDERS_DEEP) -> tuple[str, ...]:
-    """Folders of pictures that are not for training, such as "test/": one for training is beside.
-
-    A name that begins with one of them is held out.
-    """
+    """Prefixes of held-out pictures, such as "test/": folders that have a training folder as a
+    sibling."""
     names = folders_in(folder)
     trained = any(SPLITS.get(name.lower()) == "train" for name in names)
-    found = []
+    prefixes = []
     for name in names:
         if trained and SPLITS.get(name.lower()) == "test":
-            found.append(f"{name}/")
+            prefixes.append(f"{name}/")
         elif deep:
-            found += [f"{name}/{below}" for below in held_out_folders(folder / name, deep - 1)]
-    return tuple(found)
+            prefixes += [f"{name}/{below}" for below in held_out_folders(folder / name, deep - 1)]
+    return tuple(prefixes)

@@ -1,4 +1,4 @@
-"""Text files as people save them: of several encodings, of any length, read within bounds."""
+"""Text files of any encoding and length, read within limits."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TextIO
 
 from core.errors import UserError
-from core.inputs import fault_of, opened
+from core.paths import fault_of, opened
 from data.limits import ROW_CHARACTERS
 
 MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
-BYTE = re.compile("[\udc80-\udcff]")  # one that is no character, as it is read
+BYTE = re.compile("[\udc80-\udcff]")  # an undecodable byte, as surrogateescape
 PART_BYTES = 2**16
 
 
 class TextFault(UserError):
-    """A text file that cannot be read; `fault` is what a sentence says of it."""
+    """A text file that cannot be read; `fault` continues a sentence about it."""
 
     def __init__(self, path: Path, fault: str):
         super().__init__(f"{path} {fault}.")
@@ -28,9 +28,9 @@ class TextFault(UserError):
 
 @contextmanager
 def opened_text(path: Path, encoding: str) -> Iterator[TextIO]:
-    """A text file with its own line ends; bytes that are no characters are lone surrogates.
+    """Open a text file without translating line ends; undecodable bytes become surrogates.
 
-    A mark at its beginning that tells another encoding counts. Raises `TextFault`.
+    A byte order mark overrides the encoding. Raises `TextFault`.
     """
     try:
         with opened(path) as file:
@@ -42,12 +42,12 @@ def opened_text(path: Path, encoding: str) -> Iterator[TextIO]:
                 yield text
     except OSError as error:
         raise TextFault(path, f"{fault_of(error)}; put a text file there") from error
-    except UnicodeError as error:  # of encodings that take more than a byte for each character
+    except UnicodeError as error:  # of multi-byte encodings
         raise TextFault(path, f"is not in {encoding.upper()}; save it as UTF-8") from error
 
 
 def lines(path: Path, encoding: str) -> Iterator[str]:
-    """Lines with their ends. Of one that is too long come a character too many and no more."""
+    """Lines with their ends. A line beyond ROW_CHARACTERS is cut to one character more."""
     with opened_text(path, encoding) as file:
         while line := file.readline(ROW_CHARACTERS + 1):
             yield line
@@ -56,7 +56,7 @@ def lines(path: Path, encoding: str) -> Iterator[str]:
 
 
 def count_lines(path: Path) -> int:
-    """Lines that are not blank. Raises `TextFault`."""
+    """Count non-blank lines. Raises `TextFault`."""
     try:
         with opened(path) as file:
             count, begins = 0, True
@@ -69,7 +69,7 @@ def count_lines(path: Path) -> int:
 
 
 def undecodable(text: str, encoding: str) -> str | None:
-    """A sentence where bytes of `text` are no characters; they were read as lone surrogates."""
+    """A message if `text` holds undecodable bytes, which were read as surrogates."""
     if found := BYTE.search(text):
         return (
             f"is not in {encoding.upper()} (byte 0x{ord(found[0]) - 0xDC00:02x}); save the file as "

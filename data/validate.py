@@ -1,60 +1,49 @@
-"""The preflight: every fault of a data set in one pass, before anything is spent on it."""
+"""Validation of a data set: all faults and warnings in one pass, before training."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from PIL import Image
-
 from core.errors import UserError
-from core.inputs import fault_of
-from core.printable import is_blank, is_text, quoted
+from core.images import jpeg_of, perceptual_hash
+from core.paths import fault_of
+from core.printable import printable, quoted
+from data.captions import CountTokens, caption_fault, texts_of, uncounted
+from data.duplicates import note_duplicates
+from data.folder_walk import entries_below
 from data.images import (
     ImageFile,
     ImageFormat,
     SourceImage,
     Unreadable,
-    encoded,
     mean_colour,
     opened,
-    signed_hash,
     small,
 )
 from data.index import Finding, RowFacts, RowIndex
-from data.limits import CAPTION_CHARACTERS, CAPTIONS
-from data.rows import Row
+from data.rows import PICTURE_SUFFIXES, Row
+from data.sidecars import TEXT_SUFFIXES
 from data.source import Source
-from data.unread_files import note_folders_that_sound_held_out, note_loose_files
+from data.splits import SPLITS
 
-NUMBER = re.compile(r"[+-]?+(\d++(\.\d*+)?+|\.\d++)(e[+-]?\d++)?+", re.IGNORECASE)
-NO_CAPTION = {"na", "n/a", "nan", "null", "none", "nil", "-", "?"}
-MIN_SIDE = 8  # pixels: what is smaller is one latent, a colour
-MAX_LOST = 0.5  # share of a picture that a square crop may cut off without a word
+MIN_SIDE = 8  # pixels of one latent
+MAX_LOST = 0.5  # share of a picture that a square crop may cut off without a warning
 THUMBNAILS, THUMBNAIL_SIDE = 2_000, 112
-PLACES_NAMED = 4
 BATCH = 64
 
-# Token counts and the words that are not read, of each text.
-CountTokens = Callable[[list[str]], list[tuple[int, str]]]
-# Takes a row that can be learned from, its number, its split and its prepared picture.
+# Called with each valid row, its number, its split and its prepared picture.
 Keep = Callable[[Row, int, str, ImageFile], None]
-
-
-def uncounted(texts: list[str]) -> list[tuple[int, str]]:
-    """Where no tokenizer is known: no tokens, and nothing that is not read."""
-    return [(0, "")] * len(texts)
 
 
 @dataclass(frozen=True)
 class RowCheck:
-    """What one row turned out to be."""
+    """Result of examining one row."""
 
     row: Row
     facts: RowFacts
@@ -68,7 +57,7 @@ class RowCheck:
 
 def examine(
     source: Source,
-    ledger: RowIndex,
+    index: RowIndex,
     *,
     resolution: int | None = None,
     count_tokens: CountTokens = uncounted,
@@ -78,64 +67,74 @@ def examine(
     wrap: Callable[[Iterable], Iterable] = iter,
     thumbnails: bool = False,
 ) -> None:
-    """Look at every row once, in parallel, and note in `ledger` what is wrong and what is known.
+    """Examine all rows in parallel and record their properties and findings in `index`.
 
-    `resolution`: of the training; smaller pictures are named. `shape`: prepared files are made
-    and given to `keep`. `held_out`: share of the rows that become split "test". `wrap`: a progress
-    bar over the rows.
+    `resolution`: of training; smaller pictures get a warning. `shape`: format of the prepared files
+    that `keep` receives. `held_out`: share of rows to assign to the split "test". `wrap`: adds a
+    progress bar to the rows.
     """
     for finding in source.findings:
-        ledger.note(finding)
-    numbered = enumerate(wrap(_rows(source, ledger)), 1)
+        index.note(finding)
+    numbered = enumerate(wrap(_rows(source, index)), 1)
     drawn = min(1.0, THUMBNAILS / (source.total or THUMBNAILS)) if thumbnails else 0.0
 
-    def look(item: tuple[int, Row]) -> tuple[int, RowCheck]:
+    def check(item: tuple[int, Row]) -> tuple[int, RowCheck]:
         number, row = item
-        return number, _looked_at(row, number, resolution, shape, held_out, drawn)
+        return number, _examined(row, number, resolution, shape, held_out, drawn)
 
-    for batch in _batches(_ahead(look, numbered)):
-        texts = [texts_of(each.row.caption) if each.good else () for _, each in batch]
-        counts = iter(count_tokens([text for several in texts for text in several]))
-        for (number, each), several in zip(batch, texts, strict=True):
-            counted = [next(counts) for _ in several]
+    for batch in _batches(_ahead(check, numbered)):
+        for (number, each), counted in zip(batch, _token_counts(batch, count_tokens), strict=True):
             facts = replace(each.facts, tokens=max((count for count, _ in counted), default=0))
-            unread = [
-                _finding(each.row, number, f"the caption has {count} tokens and {quoted(lost)} is "
-                         "not read; shorten it", fault=False)
-                for count, lost in counted if lost
-            ]  # fmt: skip
-            ledger.add(number, facts, (*each.findings, *unread))
+            index.add(number, facts, (*each.findings, *_unread(each.row, number, counted)))
             if keep and each.good:
                 keep(each.row, number, facts.split, each.file)
-    note_loose_files(source, ledger)
-    note_folders_that_sound_held_out(source, ledger)
-    _note_duplicates(ledger)
-    _note_size(source, ledger)
+    note_loose_files(source, index)
+    note_folders_that_sound_held_out(source, index)
+    note_duplicates(index)
+    _note_size(source, index)
 
 
-def _rows(source: Source, ledger: RowIndex) -> Iterator[Row]:
-    """The rows; where the source breaks off among them, that is a fault, but none of a row."""
+def _token_counts(
+    batch: list[tuple[int, RowCheck]], count_tokens: CountTokens
+) -> Iterator[list[tuple[int, str]]]:
+    """For each row the counts of its captions, of all rows in one call; none of faulty rows."""
+    texts = [texts_of(each.row.caption) if each.good else () for _, each in batch]
+    counts = iter(count_tokens([text for captions in texts for text in captions]))
+    for captions in texts:
+        yield [next(counts) for _ in captions]
+
+
+def _unread(row: Row, number: int, counted: list[tuple[int, str]]) -> Iterator[Finding]:
+    """Warnings about captions beyond the tokens that the model reads."""
+    for count, lost in counted:
+        if lost:
+            sentence = f"the caption has {count} tokens and {quoted(lost)} is not read; shorten it"
+            yield _finding(row, number, sentence, fault=False)
+
+
+def _rows(source: Source, index: RowIndex) -> Iterator[Row]:
+    """The rows of a source; its truncation is recorded as a fault of the source."""
     seen = False
     try:
         for row in source.rows():
             if row.breaks_off:
-                ledger.note_end(Finding(row.where, row.fault, True))
+                index.note_end(Finding(row.where, row.fault or "breaks off", True))
             else:
                 yield row
             seen = True
     except UserError as error:
         if not seen:
             raise
-        ledger.note_end(Finding(source.name, str(error), True))
+        index.note_end(Finding(source.name, str(error), True))
 
 
-def _ahead(look: Callable, items: Iterator) -> Iterator:
-    """`look` of each item, in order, by threads a few items ahead: Pillow works beside Python."""
+def _ahead(check: Callable, items: Iterator) -> Iterator:
+    """Ordered parallel map by threads, a few items ahead: Pillow releases the GIL."""
     workers = os.cpu_count() or 1
-    waiting = deque()
+    waiting: deque[Future] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for item in items:
-            waiting.append(pool.submit(look, item))
+            waiting.append(pool.submit(check, item))
             if len(waiting) >= 4 * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -151,7 +150,7 @@ def _finding(row: Row, number: int, sentence: str, fault: bool = True) -> Findin
     return Finding(row.where, sentence, fault, number)
 
 
-def _looked_at(
+def _examined(
     row: Row,
     number: int,
     resolution: int | None,
@@ -159,7 +158,7 @@ def _looked_at(
     held_out: float,
     drawn: float,
 ) -> RowCheck:
-    """What a row is. `drawn`: share of rows that get a thumbnail, beside those with findings."""
+    """Examine one row. `drawn`: share of rows that get a thumbnail, beside those with findings."""
     facts = RowFacts(row.where, row.picture, row.split, part=row.split)
     content, picture, faults = _opened(row, shape)
     facts = replace(facts, bytes_before=len(content))
@@ -167,7 +166,8 @@ def _looked_at(
     if picture is None:
         return RowCheck(row, facts, tuple(findings))
     findings += [
-        _finding(row, number, sentence, fault) for sentence, fault in _oddities(picture, resolution)
+        _finding(row, number, sentence, fault)
+        for sentence, fault in _picture_findings(picture, resolution)
     ]
     reduced, digest = small(picture.rgb), hashlib.sha256(content).digest()
     in_sheet = findings or int.from_bytes(digest[-4:], "big") < drawn * 2**32
@@ -176,24 +176,24 @@ def _looked_at(
         split=split_of(row, digest, held_out),
         width=picture.size[0],
         height=picture.size[1],
-        thumbnail=_thumbnail(reduced) if in_sheet and drawn else None,
+        thumbnail=jpeg_of(reduced, THUMBNAIL_SIDE) if in_sheet and drawn else None,
     )
-    look = RowCheck(row, facts, tuple(findings), picture.file)
-    if not look.good:  # mended first, and compared with others then
-        return look
+    check = RowCheck(row, facts, tuple(findings), picture.file)
+    if not check.good:  # compared with others only once it is fixed
+        return check
     known = replace(
         facts,
         content=digest,
         caption=hashlib.sha256(repr(row.caption).encode()).digest(),
-        look=signed_hash(reduced),
+        look=perceptual_hash(reduced),
         tint=mean_colour(reduced),
         bytes_after=len(picture.file.content) if picture.file else 0,
     )
-    return replace(look, facts=known)
+    return replace(check, facts=known)
 
 
 def _opened(row: Row, shape: ImageFormat | None) -> tuple[bytes, SourceImage | None, list[str]]:
-    """The file of a row, its picture where it can be read, and what is wrong so far."""
+    """The file of a row, its picture if readable, and faults."""
     if row.fault:
         return b"", None, [row.fault]
     content, picture, faults = b"", None, [caption_fault(row.caption)]
@@ -204,14 +204,14 @@ def _opened(row: Row, shape: ImageFormat | None) -> tuple[bytes, SourceImage | N
         hint = str(error) if str(error).startswith(",") else ""
         faults.append(f"there is no file {quoted(row.picture)}{hint}; add it or delete the row")
     except OSError as error:
-        faults.append(f"{quoted(row.picture)} {fault_of(error)}; mend it or delete the row")
+        faults.append(f"{quoted(row.picture)} {fault_of(error)}; fix it or delete the row")
     except Unreadable as error:
         faults.append(f"{quoted(row.picture)} {error}")
     return content, picture, [fault for fault in faults if fault]
 
 
 def split_of(row: Row, digest: bytes, held_out: float) -> str:
-    """ "train" or "test": decided by the picture alone, so that added rows move no other.
+    """ "train" or "test", a function of the picture alone: added rows do not move others.
 
     `digest`: SHA-256 of the picture's file.
     """
@@ -219,36 +219,8 @@ def split_of(row: Row, digest: bytes, held_out: float) -> str:
     return "test" if chosen else row.split
 
 
-def caption_fault(caption: object) -> str | None:
-    """What is wrong with a caption, or with one of several; None where nothing is."""
-    texts = caption if isinstance(caption, list | tuple) else [caption]
-    if caption is None or not texts:
-        return "has no caption; write one or delete the row"
-    if len(texts) > CAPTIONS:
-        return f"has more than {CAPTIONS:,} captions; leave some out"
-    for text in texts:
-        if not isinstance(text, str):
-            return f"the caption {quoted(caption)} is not a text; put it in words"
-        if is_blank(text):
-            return "the caption is blank; write one or delete the row"
-        if not is_text(text):
-            return f"the caption {quoted(text)} holds what is no character; type it anew"
-        if text.strip().lower() in NO_CAPTION:
-            return f"the caption {quoted(text)} stands for none; write one or delete the row"
-        if NUMBER.fullmatch(text.strip()):
-            return f"the caption {quoted(text)} is a number; put it in words"
-        if len(text) > CAPTION_CHARACTERS:
-            return f"the caption has {len(text):,} characters; leave at most {CAPTION_CHARACTERS:,}"
-    return None
-
-
-def texts_of(caption: object) -> tuple[str, ...]:
-    """The one text of a caption, or the several from which each step picks one."""
-    return (caption,) if isinstance(caption, str) else tuple(caption)
-
-
-def _oddities(picture: SourceImage, resolution: int | None) -> Iterator[tuple[str, bool]]:
-    """What is strange about a picture, as a sentence and whether it is a fault."""
+def _picture_findings(picture: SourceImage, resolution: int | None) -> Iterator[tuple[str, bool]]:
+    """Findings on a picture: a sentence, and whether it is a fault."""
     (width, height), written_side = picture.size, min(picture.rgb.size)
     size, short = f"the picture has {width} x {height} pixels", min(width, height)
     lost = 1 - short / max(width, height)
@@ -271,48 +243,48 @@ def _oddities(picture: SourceImage, resolution: int | None) -> Iterator[tuple[st
         yield f"the picture moves: the first of its {picture.frames} frames is used", False
 
 
-def _thumbnail(image: Image.Image) -> bytes:
-    image = image.copy()
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    return encoded(image, "jpeg", 80)
+def note_loose_files(source: Source, index: RowIndex) -> None:
+    """Warn about pictures that no row names, and caption files without a picture."""
+    next(index.ask("CREATE INDEX by_picture ON rows (picture, part)"), None)
+    beside = "SELECT EXISTS (SELECT 1 FROM rows WHERE picture = ? OR picture BETWEEN ? AND ?)"
+    for folder, split in source.folders:
+        for path in entries_below(folder):
+            name, suffix = path.relative_to(folder), path.suffix.lower()
+            whole, stem = printable(name.as_posix()), printable(name.with_suffix("").as_posix())
+            if source.pairs:
+                lost = suffix in TEXT_SUFFIXES and not index.one(
+                    beside, stem, f"{stem}.", f"{stem}.{chr(0x10FFFF)}"
+                )
+                sentence = "there is no picture beside this caption; add it or delete the file"
+            else:
+                lost = suffix in PICTURE_SUFFIXES and not _is_named(
+                    index, source, split, whole, stem
+                )
+                sentence = "no row names this picture, so nothing is learned from it"
+            if lost:
+                index.note(Finding(whole, sentence, fault=False))
 
 
-def _note_duplicates(ledger: RowIndex) -> None:
-    for content, count, captions, splits in ledger.ask("""
-        SELECT content, COUNT(*), COUNT(DISTINCT caption), COUNT(DISTINCT split) FROM rows
-        WHERE content IS NOT NULL GROUP BY content HAVING COUNT(*) > 1 ORDER BY MIN(row)
-    """):
-        question = "SELECT row, place, split FROM rows WHERE content = ? ORDER BY row LIMIT ?"
-        places = list(ledger.ask(question, content, PLACES_NAMED))
-        first, others = places[0][1], [place for _, place, _ in places[1:]]
-        named = f"{first} and {', '.join(others)}"
-        named += f" and {count - len(places)} more" if count > len(places) else ""
-        if captions > 1:
-            advice = "have one picture and different captions; keep one row with a list of captions"
-        else:
-            advice = "are the same, picture and caption; keep one"
-        ledger.note(Finding(others[0], f"{named} {advice}", False, places[1][0], advice))
-        if splits > 1:
-            advice = (
-                "are in the training set and in the held-out one, where they would be scored as "
-                "new; delete one"
-            )
-            ledger.note(Finding(others[0], f"{named} {advice}", False, places[1][0], advice))
-    for first, second in ledger.alike():
-        question = "SELECT place, split FROM rows WHERE row = ?"
-        (other, split), (place, here) = (next(ledger.ask(question, n)) for n in (first, second))
-        ledger.note(_alike(second, place, other, split == here))
+def _is_named(index: RowIndex, source: Source, split: str, *names: str) -> bool:
+    """Whether a row has one of these pictures. Several folders are splits, with separate names."""
+    part = "AND part = ?" if source.folders[1:] else ""
+    question = f"SELECT EXISTS (SELECT 1 FROM rows WHERE picture IN (?, ?) {part})"
+    return index.one(question, *names, *([split] if part else []))
 
 
-def _alike(row: int, place: str, other: str, one_split: bool) -> Finding:
-    advice = "; keep the better one" if one_split else ", and one of them is held out; delete one"
-    return Finding(place, f"the picture looks like that of {other}{advice}", False, row, advice)
+def note_folders_that_sound_held_out(source: Source, index: RowIndex) -> None:
+    """Warn about folders such as "test/" without a folder "train/" beside them."""
+    for word in (word for word, split in SPLITS.items() if split == "test"):
+        question = "SELECT EXISTS (SELECT 1 FROM rows WHERE picture LIKE ? AND part = 'train')"
+        if source.folders and index.one(question, f"{word}/%"):
+            sentence = "is learned from, as no folder train is beside it; put the rest in one"
+            index.note(Finding(f"{word}/", f"{sentence} to hold it out", fault=False))
 
 
-def _note_size(source: Source, ledger: RowIndex) -> None:
-    rows = ledger.one("SELECT COUNT(*) FROM rows WHERE split = 'train'")
-    if rows == 0 and not ledger.broken_off:
-        ledger.note(Finding(source.name, "has no rows; name the pictures that are there", True))
+def _note_size(source: Source, index: RowIndex) -> None:
+    rows = index.one("SELECT COUNT(*) FROM rows WHERE split = 'train'")
+    if rows == 0 and not index.broken_off:
+        index.note(Finding(source.name, "has no rows; name the pictures that are there", True))
     elif rows == 1:
         sentence = "has one picture, which the model will learn by heart; add more"
-        ledger.note(Finding(source.name, sentence, False))
+        index.note(Finding(source.name, sentence, False))

@@ -1,6 +1,6 @@
-"""WebDataset: tar archives in which the files of one picture follow each other.
+"""WebDataset: tar shards in which the files of a sample are adjacent.
 
-Pictures are read where they lie in the archive; nothing is unpacked.
+Pictures are read in place; nothing is unpacked.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from core.errors import UserError, reason_of
-from core.inputs import opened, size
+from core.errors import UserError, is_ours, reason_of
+from core.paths import opened, size
 from data.archives import BROKEN, members
 from data.index import Finding
 from data.limits import CAPTION_BYTES, PICTURE_BYTES
@@ -23,8 +23,8 @@ from data.sidecars import CAPTION_SUFFIXES, Sidecars
 from data.source import ReadOptions, Source
 from data.splits import parted, unread
 
-JUDGED = 100  # samples from which is seen whether an archive is one of these
-MAX_FILES = 1_000  # of a sample: what follows counts as another
+JUDGED = 100  # samples that decide whether an archive is a shard
+MAX_FILES = 1_000  # of a sample; more are taken for another sample
 
 
 class ArchiveMember(NamedTuple):
@@ -33,11 +33,11 @@ class ArchiveMember(NamedTuple):
     name: PurePosixPath
     offset: int
     size: int
-    fault: str | None = None  # why it cannot be read where it lies
+    fault: str | None = None  # why it cannot be read in place
 
     @property
     def key(self) -> PurePosixPath:
-        """What all files of a sample begin with: the name up to its first dot."""
+        """Key of its sample: the name up to the first dot."""
         return self.name.with_name(self.name.name.split(".")[0] or self.name.name)
 
     @property
@@ -46,29 +46,32 @@ class ArchiveMember(NamedTuple):
 
 
 def is_shard(path: Path) -> bool:
-    """Whether the first pictures of a tar archive are followed, or led, by their captions."""
+    """Whether most of the first pictures of a tar archive have captions in their sample."""
     kinds = [{member.kind for member in sample} for sample in _first_samples(path)]
     pictures = [each for each in kinds if each.intersection(PICTURE_SUFFIXES)]
     captioned = [each for each in pictures if each.intersection(CAPTION_SUFFIXES)]
     return len(captioned) * 2 > len(pictures)
 
 
-def open_shards(name: str, folder: Path, paths: list[Path], reading: ReadOptions) -> Source:
-    """The samples of one archive or several, in their order."""
+def open_shards(name: str, folder: Path, paths: list[Path], options: ReadOptions) -> Source:
+    """Open the samples of one or several shards."""
     parts, others = parted(paths, folder)
-    sidecars = Sidecars.asked_for(reading)
+    sidecars = Sidecars.chosen_by(options)
     return Source(
         name,
         partial(_rows, parts, sidecars),
         sum(_count(path) for path, _ in parts),
-        findings=(*_findings(name, parts[0][0], sidecars), *unread(folder, others, reading.giving)),
+        findings=(
+            *_findings(name, parts[0][0], sidecars),
+            *unread(folder, others, options.advice),
+        ),
         held_out=any(split == "test" for _, split in parts),
         files=lambda: paths,
     )
 
 
 def _count(path: Path) -> int:
-    """Pictures in an archive, as far as it can be read."""
+    """Number of pictures in an archive, as far as it is readable."""
     count = 0
     with suppress(UserError):
         for member in _members(path):
@@ -92,8 +95,8 @@ def _row(
     if note is None:
         fault = fault or "has no caption (.txt or .json) beside it in the archive"
     else:
-        content = _content(path, note.offset, min(note.size, CAPTION_BYTES + 1))
-        caption, wrong = sidecars.caption(content, note.name.name)
+        text = _content(path, note.offset, min(note.size, CAPTION_BYTES + 1))
+        caption, wrong = sidecars.caption(text, note.name.name)
         fault = fault or note.fault or wrong
     content = partial(_content, path, picture.offset, picture.size)
     return Row(where, str(picture.name), content, caption, fault, split)
@@ -102,7 +105,7 @@ def _row(
 def _caption_of(
     picture: ArchiveMember, sample: list[ArchiveMember], sidecars: Sidecars
 ) -> ArchiveMember | None:
-    """The caption that is called like a picture; else one of its sample."""
+    """The caption file with the picture's stem, else the first of its sample."""
     notes = [each for kind in sidecars.suffixes for each in sample if each.kind == kind]
     own = (each for each in notes if each.name.stem == picture.name.stem)
     return next(own, notes[0] if notes else None)
@@ -115,21 +118,25 @@ def _content(path: Path, offset: int, size: int) -> bytes:
 
 
 def _samples(path: Path) -> Iterator[list[ArchiveMember]]:
-    """The files of each picture, as they follow each other."""
+    """Samples: runs of files with the same key."""
     for _, files in groupby(_members(path), lambda member: member.key):
         while several := list(islice(files, MAX_FILES)):
             yield several
 
 
 def _members(path: Path) -> Iterator[ArchiveMember]:
-    """The files in an archive. Raises `UserError` where it breaks off, or is compressed."""
+    """Files in an archive. Raises `UserError` if it is truncated or compressed."""
     try:
         with opened(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in members(archive):
                 name = PurePosixPath(member.name)
                 if not member.isdir() and name.name and not _is_hidden(name):
-                    yield ArchiveMember(name, member.offset_data, member.size, _oddity(member))
+                    yield ArchiveMember(
+                        name, member.offset_data, member.size, _member_fault(member)
+                    )
     except BROKEN as error:
+        if is_ours(error):
+            raise
         raise UserError(f"{path} cannot be read ({reason_of(error)}); fetch it again.") from error
 
 
@@ -137,23 +144,23 @@ def _is_hidden(name: PurePosixPath) -> bool:
     return any(part.startswith(".") and part != ".." for part in name.parts)
 
 
-def _oddity(member: tarfile.TarInfo) -> str | None:
+def _member_fault(member: tarfile.TarInfo) -> str | None:
     if not member.isreg():
         return "is a link in the archive; pack the file itself"
     if member.size > PICTURE_BYTES:
         return f"has more than {size(PICTURE_BYTES)}; reduce it"
-    return "is stored with holes in the archive; pack it anew" if member.issparse() else None
+    return "is stored with holes in the archive; pack it again" if member.issparse() else None
 
 
 def _first_samples(path: Path) -> list[list[ArchiveMember]]:
     samples = []
-    with suppress(UserError):  # where it breaks off, its rows will say so
+    with suppress(UserError):  # truncation is reported by the rows
         for sample in islice(_samples(path), JUDGED):
             samples.append(sample)
     return samples
 
 
 def _findings(name: str, shard: Path, sidecars: Sidecars) -> tuple[Finding, ...]:
-    """What is said where pictures have captions of several kinds."""
+    """A warning if pictures have captions of several kinds."""
     samples = _first_samples(shard)
     return sidecars.findings(name, {member.kind for sample in samples for member in sample})

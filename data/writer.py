@@ -1,4 +1,4 @@
-"""The prepared data set, as a folder or as shards: there whole, or not at all."""
+"""Writing of the prepared data set, as an ImageFolder or Parquet shards, atomically."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from core.bounded_json import JSONFault, read
 from core.errors import UserError
 from core.files import discard, take_place
 from core.printable import printable
+from data.captions import texts_of
 from data.folder_walk import MANIFEST
 from data.images import ImageFile
 from data.rows import Row
-from data.validate import texts_of
 
-SHARD_BYTES = 4 * 2**20  # pictures of a shard that wait in memory before a row group is written
+SHARD_BYTES = 4 * 2**20  # of pictures buffered before a row group is written
 
 
 class DatasetWriter:
-    """A data set that is being written beside its place; `publish` puts it there.
+    """Writes a data set beside its target; `publish` moves it there.
 
-    Leaving the `with` without having published deletes what was written.
+    Leaving the `with` block without `publish` deletes what was written.
     """
 
     def __init__(self, target: Path, held_out: bool, shards: int | None):
@@ -36,7 +36,7 @@ class DatasetWriter:
 
     def __enter__(self) -> DatasetWriter:
         try:
-            for left in (self.staged, self._old):  # by a killed run
+            for left in (self.staged, self._old):  # by a killed process
                 if left.exists():
                     shutil.rmtree(left)
             self.staged.mkdir(parents=True)
@@ -53,7 +53,7 @@ class DatasetWriter:
             shutil.rmtree(self.staged, ignore_errors=True)
 
     def keep(self, row: Row, number: int, split: str, file: ImageFile) -> None:
-        """Write one row and the file of its picture."""
+        """Write a row and its picture."""
         self.counts[split] += 1
         texts = texts_of(row.caption)
         caption = texts[0] if len(texts) == 1 else list(texts)
@@ -63,7 +63,7 @@ class DatasetWriter:
             raise UserError(f"{self.target} cannot be written: {error.strerror}.") from error
 
     def publish(self, manifest: dict, replace: bool) -> None:
-        """Put the data set in its place, with what `unchanged` will compare."""
+        """Move the data set to its target, with the manifest that `unchanged` compares."""
         try:
             self._stack.close()
             (self.staged / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
@@ -75,26 +75,26 @@ class DatasetWriter:
 
 
 def restore(target: Path) -> None:
-    """Bring the old data set back where a run was killed before the new one took its place."""
+    """Restore the old data set if a process was killed while replacing it."""
     if _replaced(target).exists() and not target.exists():
         _replaced(target).rename(target)
 
 
 def _replaced(target: Path) -> Path:
-    """Where the old data set waits while the new one takes its place."""
+    """Path of the old data set while it is being replaced."""
     return target.with_name(f".{target.name}.old")
 
 
 class _Folder:
-    """An ImageFolder: pictures and metadata.jsonl, in a folder for each split if there are two."""
+    """Writer of an ImageFolder: pictures and metadata.jsonl, a folder per split of two."""
 
     def __init__(self):
         self.files = {}
 
     def opened(self, folder: Path, split: bool) -> ExitStack:
         self.folder, self.stack, self.split = folder, ExitStack(), split
-        self.kinds = set()  # of captions: str, list
-        self.stack.callback(self._level)  # after the files are closed
+        self.kinds: set[type] = set()  # of captions: str, list
+        self.stack.callback(self._make_uniform)  # after the files are closed
         return self.stack
 
     def add(self, split: str, number: int, file: ImageFile, caption, source: str) -> None:
@@ -109,21 +109,21 @@ class _Folder:
         self.files[split].write(json.dumps(line, ensure_ascii=False) + "\n")
         self.kinds.add(type(caption))
 
-    def _level(self) -> None:
-        """Give every row a list of captions where any has several: `datasets` wants one kind."""
+    def _make_uniform(self) -> None:
+        """Make all captions lists if any is one: `datasets` needs a uniform type."""
         if len(self.kinds) < 2:
             return
         for path in (Path(file.name) for file in self.files.values()):
-            level = path.with_suffix(".partial")
-            with open(path, encoding="utf-8") as old, open(level, "w", encoding="utf-8") as new:
+            uniform = path.with_suffix(".partial")
+            with open(path, encoding="utf-8") as old, open(uniform, "w", encoding="utf-8") as new:
                 for row in map(json.loads, old):
                     row["text"] = [row["text"]] if isinstance(row["text"], str) else row["text"]
                     new.write(json.dumps(row, ensure_ascii=False) + "\n")
-            level.replace(path)
+            uniform.replace(path)
 
 
 class _Shards:
-    """Parquet files as the hub holds them: a column of pictures, a column of captions."""
+    """Writer of Parquet shards in the hub's layout: an image and a caption column."""
 
     def __init__(self, count: int):
         self.count = count
@@ -144,7 +144,7 @@ class _Shards:
 
 
 class _Shard:
-    """One Parquet file; rows are written in groups of SHARD_BYTES."""
+    """Writer of one Parquet file, in row groups of SHARD_BYTES."""
 
     def __init__(self, path: Path):
         import pyarrow as pa
@@ -160,7 +160,8 @@ class _Shard:
             [("image", image), ("text", pa.string()), ("source", pa.string())],
             metadata={"huggingface": json.dumps({"info": {"features": features}})},
         )
-        self.writer, self.rows, self.size = pq.ParquetWriter(path, self.schema), [], 0
+        self.writer, self.size = pq.ParquetWriter(path, self.schema), 0
+        self.rows: list[dict] = []
 
     def add(self, name: str, file: bytes, caption, source: str) -> None:
         if not isinstance(caption, str):
@@ -186,8 +187,8 @@ class _Shard:
 
 
 def unchanged(target: Path, manifest: dict) -> bool:
-    """Whether `target` was made from the same input with the same options; options that it noted
-    and that are no longer asked for decide nothing."""
+    """Whether `target` was made from the same input with the same options; options that no longer
+    exist are ignored."""
     try:
         kept = read(target / MANIFEST)
     except (OSError, JSONFault):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from core.wording import amount
+from core.formatting import amount
 from evaluation.metric import Metric, percent
 
 if TYPE_CHECKING:

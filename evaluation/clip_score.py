@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from core import hub
 from core.errors import UserError, reason_of
-from core.inputs import is_file, is_folder
-from core.model_files import check_files
-from core.silence import silent_log
+from core.model_check import check_files
+from core.paths import is_file, is_folder
+from core.terminal import silent_log
 from evaluation.transformers_models import CONFIG_FILE as TRANSFORMERS_CONFIG_FILE
 from evaluation.transformers_models import check_clip, open_clip_folder
 

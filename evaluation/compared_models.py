@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import UserError
-from core.inputs import is_folder
+from core.paths import is_folder
 from core.terminal import complain
 from sampling.model_info import is_lora_folder, is_model_folder, model_name, read_run
 

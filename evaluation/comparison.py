@@ -12,8 +12,8 @@ from core.statistics import (
     CANNOT_TELL,
     bootstrap_interval,
     can_give_interval,
+    probability_of_superiority,
     verdict,
-    win_rate,
 )
 from evaluation.caption_match import fit_any
 from evaluation.features import stacked, unit
@@ -67,7 +67,7 @@ class Comparison:
 
     @property
     def win_rate(self) -> float | None:
-        return win_rate(self.known) if self.known else None
+        return probability_of_superiority(self.known) if self.known else None
 
     @cached_property
     def is_no_following(self) -> bool:

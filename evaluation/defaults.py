@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.captions import Captions
-from core.inputs import is_folder
-from core.modules import module_if_here
+from core.model_captions import Captions
+from core.optional_modules import module_if_here
+from core.paths import is_folder
 from core.terminal import complain
 from evaluation.clip_score import BUNDLED, VIT_B_16
 from evaluation.prompts import (

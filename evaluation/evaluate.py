@@ -11,10 +11,10 @@ from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 
-from core.captions import captions_of
 from core.errors import UserError
+from core.formatting import amount
+from core.model_captions import captions_of
 from core.terminal import complain
-from core.wording import amount
 from evaluation import defaults
 from evaluation.clip_score import VIT_B_16, Scorer
 from evaluation.compared_models import ComparedModel, compared_models

@@ -7,9 +7,9 @@ from html import escape
 from pathlib import Path
 
 from core.chart import curve
+from core.formatting import amount
 from core.html import STYLE as PAGE_STYLE
 from core.html import data_uri, page_head, write_page
-from core.wording import amount
 from evaluation.comparison import AgainstBase
 from evaluation.image_scorer import thumbnail
 from evaluation.likeness import STYLE as STYLE_METRIC

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from core.wording import amount
+from core.formatting import amount
 from evaluation.features import nearest, stacked
 from evaluation.image_registration import Alignment, Registration
 from evaluation.metric import Metric, Sample

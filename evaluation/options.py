@@ -10,7 +10,7 @@ from pathlib import Path
 
 from core.command_line import ArgumentParser
 from core.errors import UserError
-from core.inputs import is_folder
+from core.paths import is_folder
 from evaluation.clip_score import VIT_B_16, check_name
 from evaluation.judges import options as judge_options
 from evaluation.prompts import SEED_STRIDE, SETS

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import UserError
-from core.modules import module_if_here
+from core.optional_modules import module_if_here
 from core.prompt_files import is_prompt_file, read_rows
 from sampling.request import Request
 

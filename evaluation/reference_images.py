@@ -14,8 +14,8 @@ from core.images import perceptual_hash
 from data.images import read_again
 from data.index import RowIndex
 from data.rows import Row
-from data.source import ReadOptions
-from data.sources import Source, open_source, pictures_alone
+from data.source import ReadOptions, Source
+from data.source_detection import open_source, pictures_alone
 from data.validate import examine, texts_of
 from evaluation.image_registration import reduced
 from evaluation.memorisation import ImageSignatures

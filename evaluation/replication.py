@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.wording import amount
+from core.formatting import amount
 from evaluation.features import cosines, nearest, stacked
 from evaluation.judges import SSCD
 from evaluation.memorisation import CLOSEST

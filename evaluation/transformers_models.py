@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from core import bounded_json
 from core.errors import UserError, reason_of
-from core.inputs import is_file
-from core.model_files import check_files
-from core.silence import silent_log
+from core.model_check import check_files
+from core.paths import is_file
+from core.terminal import silent_log
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from core.formatting import amount
 from core.statistics import CANNOT_TELL, MIN_DIFFERENT, MIN_PROMPTS, prompts_to_tell
-from core.wording import amount
 from evaluation.comparison import AgainstBase, Comparison, compare
 from evaluation.judges import CSD, DINOV2
 from evaluation.metric import MIN_SAMPLES, percent, signed

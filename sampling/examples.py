@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from core.errors import UserError
-from core.inputs import read_bytes
+from core.paths import read_bytes
 from sampling.image_metadata import request_of
 from sampling.request import BOUNDS, Request
 

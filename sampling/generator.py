@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from core.errors import UserError
-from core.shortage import OUT, is_out_of_memory
+from core.resource_errors import OUT, is_out_of_memory
 from sampling.image import Picture
 from sampling.lora import FusedLora, fused_lora
 from sampling.model_info import model_name, read_run
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import StableDiffusionPipeline
 
-    from core.captions import Captions
+    from core.model_captions import Captions
     from sampling.denoiser import Drawing
     from sampling.examples import Example
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from core.errors import UserError
 from core.image_formats import Unreadable
 from core.images import rgb_of
-from core.inputs import fault_of, read_bytes, size
+from core.paths import fault_of, read_bytes, size
 
 MAX_INIT_BYTES = 5 * 2**20
 MAX_INIT_PIXELS = 2**25  # 5792 x 5792

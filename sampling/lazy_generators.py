@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.captions import captions_of
 from core.errors import UserError
-from core.inputs import is_folder
+from core.model_captions import captions_of
+from core.paths import is_folder
 from sampling.examples import examples_of
 from sampling.generator import (
     DEFAULT_BATCH_SIZE,

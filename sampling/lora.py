@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import UserError, reason_of
-from core.layouts import KOHYA_FILE, LORA_FILE
+from core.tensor_names import KOHYA_FILE, LORA_FILE
 
 if TYPE_CHECKING:
     import torch

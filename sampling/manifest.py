@@ -11,7 +11,7 @@ from pathlib import Path
 from core.bounded_json import JSONFault, loads
 from core.errors import UserError
 from core.files import replaced
-from core.inputs import fault_of, is_there, opened, read_text
+from core.paths import fault_of, is_there, opened, read_text
 from sampling.image import PROBLEMS
 
 NAME = "manifest.jsonl"

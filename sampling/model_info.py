@@ -5,11 +5,11 @@ from pathlib import Path
 
 from core.bounded_json import JSONFault, read
 from core.errors import UserError
-from core.inputs import CARD_BYTES, fault_of, is_file, is_folder, is_there, opened
-from core.layouts import LORA_FILE
-from core.model_files import picture_side
+from core.model_check import picture_side
 from core.model_folder import settle
+from core.paths import CARD_BYTES, fault_of, is_file, is_folder, is_there, opened
 from core.printable import printable, quoted
+from core.tensor_names import LORA_FILE
 from sampling.single_file import SUFFIXES, is_single_file, layout_beside
 
 RUN_TYPES = {"run_id": str, "base_model": str, "steps": int, "options": dict, "dataset": dict,

@@ -4,8 +4,8 @@ from itertools import chain, count
 from pathlib import Path
 
 from core.errors import UserError
-from core.files import mend
-from core.inputs import is_folder
+from core.files import remove_leftovers
+from core.paths import is_folder
 from sampling.image import Picture
 
 
@@ -26,7 +26,7 @@ class OutputPaths:
         self._stem = self._path.stem if is_file else None
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            mend(self._folder, "*.png")
+            remove_leftovers(self._folder, "*.png")
         except OSError as error:
             raise UserError(f"--output {output}: {error.strerror}. Choose another path.") from error
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from core import hub
 from core.errors import UserError, reason_of
-from core.inputs import is_folder
-from core.layouts import own_name
-from core.model_files import check_files
+from core.model_check import check_files
 from core.model_folder import settle
+from core.paths import is_folder
 from core.precision import cost_of_bf16, has_bf16
+from core.run_folder import base_of_run
+from core.tensor_names import own_name
 from core.terminal import complain
 from sampling.lora import fuse_lora, lora_file, unstated_strength
 from sampling.model_info import is_lora_folder, is_model_folder, read_run
@@ -118,7 +119,7 @@ def _best_dtype(device: str, unet_parameters: int) -> str:
 def _from_lora(folder: str, scale: float, checkpoint: str | None) -> "StableDiffusionPipeline":
     """The base model that run.json names, with the LoRA fused into its weights."""
     run = read_run(folder)
-    base = run.get("base_model")
+    base = base_of_run(run)
     if not base:
         raise UserError(
             f"'{folder}' holds a LoRA, but no run.json that names its base model. Train it with "
@@ -135,7 +136,7 @@ def _from_lora(folder: str, scale: float, checkpoint: str | None) -> "StableDiff
 
 def _text_encoder_of_base(folder: str) -> "CLIPTextModel":
     """The text encoder of the base model that run.json names, for a folder without its own."""
-    base = read_run(folder).get("base_model")
+    base = base_of_run(read_run(folder))
     if not base:
         raise UserError(
             f"'{folder}' has no text encoder, and no run.json that names a base model to take it "
@@ -224,8 +225,8 @@ def _opening(model: str, on_hub: bool, offline: bool) -> Iterator[None]:
                 "model of that name. Check the network, or give the path of a model folder."
             ) from error
         raise UserError(
-            f"'{model}' cannot be opened as a Stable Diffusion pipeline: {reason_of(error):.200} "
-            "Give another model, or save it again."
+            f"'{model}' cannot be opened as a Stable Diffusion pipeline: "
+            f"{reason_of(error):.200}. Give another model, or save it again."
         ) from error
 
 

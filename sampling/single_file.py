@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from core.errors import UserError, reason_of
-from core.inputs import is_file
+from core.paths import is_file
 
 if TYPE_CHECKING:
     import torch

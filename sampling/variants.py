@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from core.errors import UserError
-from core.inputs import is_folder
+from core.paths import is_folder
+from core.run_folder import base_of_run, checkpoints_in
 from sampling.generator import PictureGenerator
 from sampling.lazy_generators import LazyGenerator, SlotGenerator, TransientGenerator
 from sampling.model_info import is_lora_folder, is_model_folder, model_name, read_run
 from sampling.single_file import is_single_file
 
-ROOT = Path(__file__).resolve().parent.parent
 MAX_MODELS = 100  # offered of a folder of models
 MAX_CHECKPOINTS = 12  # offered; of more, the first, the last and some between
 USUAL_CHECKPOINTS = 3  # of them that are selected at first
@@ -80,11 +80,8 @@ def _is_model(place: Path) -> bool:
 
 def base_of(run: dict, load: Load) -> LazyGenerator | None:
     """The base model that run.json names; None where it is not here and can be no hub id."""
-    named = run.get("base_model")
-    if not named:
+    if not (base := base_of_run(run)):
         return None
-    here = ROOT / named
-    base = str(here) if is_folder(here) else named
     try:
         is_model_folder(base)
     except UserError:
@@ -105,11 +102,7 @@ def checkpoints_of(model: str, load: Load) -> list[Variant]:
 def _checkpoint_loads(model: str, load: Load) -> dict[str, Callable[[], PictureGenerator]]:
     """What opens each checkpoint of a model folder, and its best/, by name."""
     name, folder = model_name(model), Path(model)
-    checkpoints = [
-        path.name for path in folder.glob("checkpoint-*")
-        if path.is_dir() and path.name[11:].isdecimal()
-    ]  # fmt: skip
-    checkpoints.sort(key=lambda checkpoint: int(checkpoint[11:]))
+    checkpoints = [path.name for path in checkpoints_in(folder).values()]
     loads: dict[str, Callable[[], PictureGenerator]] = {
         checkpoint: partial(load, model, name=f"{name}/{checkpoint}", checkpoint=checkpoint)
         for checkpoint in spread(checkpoints, MAX_CHECKPOINTS)
@@ -126,10 +119,15 @@ def strengths_of(model: str, load: Load) -> list[Variant]:
     variants = []
     for strength, usual in STRENGTHS.items():
         name = f"at {strength:.0%}".replace("%", " %")
-        recorded_name = f"{model_name(model)} x {strength:g}"
-        load_one = partial(load, model, name=recorded_name, lora_scale=strength)
+        _, load_one = scaled_lora(model, strength, load)
         variants.append(Variant(name, TransientGenerator(name, load_one), strength, usual))
     return variants
+
+
+def scaled_lora(model: str, scale: float, load: Load) -> tuple[str, Callable[[], PictureGenerator]]:
+    """The name of a LoRA at a strength, and what opens it."""
+    name = f"{model_name(model)} x {scale:g}"
+    return name, partial(load, model, name=name, lora_scale=scale)
 
 
 def spread(values: list, limit: int) -> list:

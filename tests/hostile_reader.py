@@ -65,8 +65,7 @@ def of_prompts(folder: Path, content: bytes, name: str) -> None:
 
 def of_model(folder: Path, content: bytes, name: str) -> None:
     """Everything that is read of a model folder before its weights are."""
-    from core.model_files import check_files
-    from data.caption_tokens import resolution_of
+    from core.model_check import check_files, resolution_of
     from sampling.model_info import picture_size, read_card, read_run
     from sampling.preview import Preview
     from sampling.variants import base_of
@@ -134,7 +133,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints is no answer
     sys.path.insert(0, str(ROOT))
     import prepare_dataset
-    from data.validate import uncounted
+    from data.captions import uncounted
 
     plain = {"token_counter": lambda model: uncounted, "resolution_of": lambda model: 32}
     with patch.multiple(prepare_dataset, **plain):

@@ -6,10 +6,11 @@ from contextlib import closing
 import numpy as np
 from PIL import Image
 
+from data.captions import uncounted
 from data.index import RowIndex
 from data.source import ReadOptions
-from data.sources import open_source
-from data.validate import examine, uncounted
+from data.source_detection import open_source
+from data.validate import examine
 
 
 def noise(seed: int = 0, size: tuple[int, int] = (40, 34), mode: str = "RGB") -> Image.Image:
@@ -26,6 +27,6 @@ def file_of(image: Image.Image, format: str = "png", **options) -> bytes:
 
 def faults_of(place, resolution=None, count_tokens=uncounted, **how) -> tuple[list[str], list[str]]:
     """Faults and warnings, as sentences."""
-    with closing(open_source(str(place), ReadOptions(**how))) as source, RowIndex() as ledger:
-        examine(source, ledger, resolution=resolution, count_tokens=count_tokens)
-        return tuple([str(finding) for finding in ledger.findings(f)] for f in (True, False))
+    with closing(open_source(str(place), ReadOptions(**how))) as source, RowIndex() as index:
+        examine(source, index, resolution=resolution, count_tokens=count_tokens)
+        return tuple([str(finding) for finding in index.findings(f)] for f in (True, False))

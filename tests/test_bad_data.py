@@ -24,7 +24,7 @@ from samples import faults_of, file_of, noise
 
 import prepare_dataset
 from core.errors import UserError, exit_with_sentence
-from data.caption_tokens import token_counter
+from data.captions import token_counter
 
 FINE = "a red creature"
 
@@ -212,7 +212,7 @@ def test_case_4_a_file_name_that_is_no_text(tmp_path, name):
         ("https://[broken/secret.png", "is an address"),
         ("data:image/png;base64,iVBORw0KGgo=", "is an address"),
         ("a\0b.png", "there is no file"),
-        ("half \ud83d.png", "holds what is no character"),
+        ("half \ud83d.png", "holds an invalid character"),
         ("x" * 300 + ".png", "File name too long"),
     ],
     ids=range(12),
@@ -267,7 +267,7 @@ def test_case_7_half_a_character_is_no_text(tmp_path):
     """Programs that count in UTF-16 cut an emoji in two; no tokenizer takes the half."""
     faults, _ = faults_of(with_captions(tmp_path / "data", [FINE, "a cat \ud83d"]))
     assert len(faults) == 1 and faults[0].startswith("metadata.jsonl, row 2: the caption")
-    assert "holds what is no character" in faults[0]
+    assert "holds an invalid character" in faults[0]
 
 
 @pytest.mark.parametrize("word", ["NA", "null", "None", "n/a", "NaN", "-"])

@@ -19,7 +19,7 @@ from test_generate import run
 import generate
 from core import prompt_files
 from core.disk import held
-from core.inputs import TEXT_BYTES
+from core.paths import TEXT_BYTES
 from sampling import prompt_rows
 from sampling.generator import Generator
 

@@ -126,10 +126,10 @@ def test_a_text_within_the_bounds_is_as_json_reads_it(tmp_path):
 
 def test_a_text_that_is_too_long_is_not_parsed(tmp_path):
     with pytest.raises(JSONFault, match="has more than 10 characters"):
-        loads("[" * 11, most=10)
+        loads("[" * 11, max_characters=10)
     (tmp_path / "a.json").write_text("[" * 2_000)
     with pytest.raises(OSError) as refused:
-        read(tmp_path / "a.json", most=1_024)
+        read(tmp_path / "a.json", max_bytes=1_024)
     assert refused.value.strerror == "has more than 1 KiB"
 
 

@@ -401,7 +401,7 @@ def test_a_picture_that_vanishes_in_the_middle_of_a_run_is_named_and_costs_nothi
         train(learner, latents, config, run)
     found = re.fullmatch(
         r"3\.png, which was there when the data were checked, is gone; put it back as it was, or "
-        r"leave it out and start anew\. The state after step (\d+) is saved: go on with "
+        r"leave it out and start again\. The state after step (\d+) is saved: go on with "
         r"--resume_from_checkpoint latest\.", sentence_of(caught.value),
     )  # fmt: skip
     assert found and whole(config.output / f"checkpoint-{found[1]}")

@@ -23,7 +23,7 @@ from data.archives import members
 from data.metadata_files import TABLES
 from data.sidecars import CAPTION_SUFFIXES
 from data.source import ReadOptions
-from data.sources import METADATA, open_source
+from data.source_detection import METADATA, open_source
 from training.dataset import CaptionedImages
 
 FINE = "a red creature"

@@ -11,9 +11,9 @@ from data.report import summary, write_report
 
 
 @pytest.fixture
-def ledger():
-    with RowIndex() as ledger:
-        yield ledger
+def index():
+    with RowIndex() as index:
+        yield index
 
 
 def thumbnail(colour: str = "orange") -> bytes:
@@ -22,26 +22,26 @@ def thumbnail(colour: str = "orange") -> bytes:
     return buffer.getvalue()
 
 
-def add(ledger: RowIndex, row: int, findings=(), **facts) -> None:
+def add(index: RowIndex, row: int, findings=(), **facts) -> None:
     """A row in which nothing is wrong but what is said."""
     usual = {
         "where": f"metadata.csv, row {row}", "picture": f"{row}.png", "split": "train",
         "content": bytes([row]), "caption": bytes([row]), "width": 640, "height": 512,
         "tokens": 9, "bytes_before": 2048,
     }  # fmt: skip
-    ledger.add(row, RowFacts(**usual | facts), findings)
+    index.add(row, RowFacts(**usual | facts), findings)
 
 
 def fault(row: int, sentence: str = "has no caption; write one") -> Finding:
     return Finding(f"metadata.csv, row {row}", sentence, True, row)
 
 
-def figures(ledger: RowIndex) -> dict[str, str]:
-    return dict(re.split(r"  +", line) for line in summary(ledger).splitlines())
+def figures(index: RowIndex) -> dict[str, str]:
+    return dict(re.split(r"  +", line) for line in summary(index).splitlines())
 
 
-def page(ledger: RowIndex, tmp_path, name: str = "my-pictures") -> str:
-    write_report(tmp_path / "report.html", name, ledger)
+def page(index: RowIndex, tmp_path, name: str = "my-pictures") -> str:
+    write_report(tmp_path / "report.html", name, index)
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
@@ -52,15 +52,15 @@ def bars(page: str, title: str) -> dict[str, int]:
     return {name: int(count.replace(",", "")) for name, count in found if count != "0"}
 
 
-def test_the_summary_is_of_rows_that_can_be_read_and_kept(ledger):
-    add(ledger, 1, width=300, height=200, tokens=5, bytes_after=512)
-    add(ledger, 2, width=512, height=768, tokens=12, caption=bytes([1]), bytes_after=512)
-    add(ledger, 3, width=4000, height=3000, tokens=91, content=bytes([1]), split="test",
+def test_the_summary_is_of_rows_that_can_be_read_and_kept(index):
+    add(index, 1, width=300, height=200, tokens=5, bytes_after=512)
+    add(index, 2, width=512, height=768, tokens=12, caption=bytes([1]), bytes_after=512)
+    add(index, 3, width=4000, height=3000, tokens=91, content=bytes([1]), split="test",
         bytes_after=1024)  # fmt: skip
-    add(ledger, 4, [fault(4)], width=0, height=0, tokens=0, content=None, caption=None)
-    add(ledger, 5, [fault(5)], tokens=0, caption=bytes([1]), bytes_after=9999)
-    ledger.note(Finding("loose.png", "no row names this picture", False))
-    assert figures(ledger) == {
+    add(index, 4, [fault(4)], width=0, height=0, tokens=0, content=None, caption=None)
+    add(index, 5, [fault(5)], tokens=0, caption=bytes([1]), bytes_after=9999)
+    index.note(Finding("loose.png", "no row names this picture", False))
+    assert figures(index) == {
         "rows": "5 (4 train, 1 held out)",
         "pictures": "4 can be read",
         "found": "2 faults, 1 warning",
@@ -71,41 +71,41 @@ def test_the_summary_is_of_rows_that_can_be_read_and_kept(ledger):
     }
 
 
-def test_the_figures_stand_below_each_other(ledger):
-    add(ledger, 1)
-    starts = {re.search(r"  +", line).end() for line in summary(ledger).splitlines()}
+def test_the_figures_stand_below_each_other(index):
+    add(index, 1)
+    starts = {re.search(r"  +", line).end() for line in summary(index).splitlines()}
     assert len(starts) == 1
 
 
-def test_captions_that_are_missing_are_not_the_same_caption(ledger):
+def test_captions_that_are_missing_are_not_the_same_caption(index):
     for row in (1, 2):
-        add(ledger, row, [fault(row)], caption=b"of None")
-    assert figures(ledger)["more than once"] == "0 captions, 0 pictures"
+        add(index, row, [fault(row)], caption=b"of None")
+    assert figures(index)["more than once"] == "0 captions, 0 pictures"
 
 
-def test_what_was_not_looked_at_is_left_out(ledger, tmp_path):
-    assert list(figures(ledger)) == ["rows", "pictures", "found", "more than once"]
-    text = page(ledger, tmp_path)
+def test_what_was_not_looked_at_is_left_out(index, tmp_path):
+    assert list(figures(index)) == ["rows", "pictures", "found", "more than once"]
+    text = page(index, tmp_path)
     assert "<svg" not in text
     assert "<img" not in text
     assert "No faults" in text
     assert "No warnings" in text
 
 
-def test_nothing_from_the_data_becomes_markup(ledger, tmp_path):
+def test_nothing_from_the_data_becomes_markup(index, tmp_path):
     evil = '"><script>alert(1)</script>'
-    add(ledger, 1, where=evil, picture=evil, thumbnail=thumbnail())
-    add(ledger, 2, [Finding(evil, f"the caption {evil} is odd", False, 2)], picture=evil,
+    add(index, 1, where=evil, picture=evil, thumbnail=thumbnail())
+    add(index, 2, [Finding(evil, f"the caption {evil} is odd", False, 2)], picture=evil,
         thumbnail=thumbnail())  # fmt: skip
-    text = page(ledger, tmp_path, name=evil)
+    text = page(index, tmp_path, name=evil)
     assert "<script" not in text
     assert text.count("&quot;&gt;&lt;script&gt;") == 11
 
 
-def test_the_page_asks_for_nothing_but_itself(ledger, tmp_path):
-    add(ledger, 1, [Finding("row 1", "'https://a.b/c.png' is an address", True, 1)])
-    add(ledger, 2, thumbnail=thumbnail())
-    text = page(ledger, tmp_path)
+def test_the_page_asks_for_nothing_but_itself(index, tmp_path):
+    add(index, 1, [Finding("row 1", "'https://a.b/c.png' is an address", True, 1)])
+    add(index, 2, thumbnail=thumbnail())
+    text = page(index, tmp_path)
     assert "https://a.b/c.png" in text
     assert {address[:5] for address in re.findall(r'(?:src|href)="([^"]*)"', text)} == {"data:"}
     assert "url(" not in text
@@ -113,10 +113,10 @@ def test_the_page_asks_for_nothing_but_itself(ledger, tmp_path):
     assert "default-src 'none'" in text
 
 
-def test_pictures_are_in_the_page_and_faulty_ones_only_in_the_list(ledger, tmp_path):
-    add(ledger, 1, thumbnail=thumbnail("red"))
-    add(ledger, 2, [fault(2)], thumbnail=thumbnail("blue"))
-    sheet, listed = page(ledger, tmp_path).split('<div class="plots">')
+def test_pictures_are_in_the_page_and_faulty_ones_only_in_the_list(index, tmp_path):
+    add(index, 1, thumbnail=thumbnail("red"))
+    add(index, 2, [fault(2)], thumbnail=thumbnail("blue"))
+    sheet, listed = page(index, tmp_path).split('<div class="plots">')
     coded = r'src="data:image/jpeg;base64,([^"]+)" alt="([^"]+)"'
     [(shown, words)] = re.findall(coded, sheet)
     assert b64decode(shown) == thumbnail("red")
@@ -126,11 +126,11 @@ def test_pictures_are_in_the_page_and_faulty_ones_only_in_the_list(ledger, tmp_p
     assert words == "2.png"
 
 
-def test_the_contact_sheet_is_a_draw_over_the_rows_that_have_thumbnails(ledger, tmp_path):
+def test_the_contact_sheet_is_a_draw_over_the_rows_that_have_thumbnails(index, tmp_path):
     for row in range(1, 256):
-        add(ledger, row, content=bytes([row * 77 % 256]), thumbnail=thumbnail() if row < 201
+        add(index, row, content=bytes([row * 77 % 256]), thumbnail=thumbnail() if row < 201
             else None)  # fmt: skip
-    text = page(ledger, tmp_path)
+    text = page(index, tmp_path)
     shown = [int(row) for row in re.findall(r'alt="metadata.csv, row (\d+)', text)]
     assert len(shown) == 60
     assert min(shown) <= 20
@@ -138,34 +138,34 @@ def test_the_contact_sheet_is_a_draw_over_the_rows_that_have_thumbnails(ledger, 
     assert "60 of 255 rows" in text
 
 
-def test_faults_come_before_warnings_each_in_the_order_found(ledger, tmp_path):
-    ledger.note(Finding("a", "first warning", False))
-    ledger.note(Finding("b", "first fault", True))
-    ledger.note(Finding("c", "second warning", False))
-    ledger.note(Finding("d", "second fault", True))
-    text = page(ledger, tmp_path)
+def test_faults_come_before_warnings_each_in_the_order_found(index, tmp_path):
+    index.note(Finding("a", "first warning", False))
+    index.note(Finding("b", "first fault", True))
+    index.note(Finding("c", "second warning", False))
+    index.note(Finding("d", "second fault", True))
+    text = page(index, tmp_path)
     said = re.findall(r"(?:first|second) (?:fault|warning)", text)
     assert said == ["first fault", "second fault", "first warning", "second warning"]
     assert text.index("<h2>2 faults</h2>") < text.index("<h2>2 warnings</h2>")
 
 
-def test_beyond_a_thousand_findings_are_counted(ledger, tmp_path):
+def test_beyond_a_thousand_findings_are_counted(index, tmp_path):
     for row in range(1, 2502):
-        ledger.note(Finding(f"row {row}", "is odd", False))
-    text = page(ledger, tmp_path)
+        index.note(Finding(f"row {row}", "is odd", False))
+    text = page(index, tmp_path)
     assert text.count("<li>") == 1000
     assert "row 1000<" in text
     assert "<h2>2,501 warnings</h2>" in text
     assert "and 1,501 more" in text
 
 
-def test_the_histograms_count_every_row_that_has_the_value(ledger, tmp_path):
-    add(ledger, 1, width=512, height=512, tokens=2)
-    add(ledger, 2, width=700, height=512, tokens=77)
-    add(ledger, 3, width=512, height=9000, tokens=5000)
-    add(ledger, 4, width=10, height=10, tokens=78)
-    add(ledger, 5, [fault(5)], width=0, height=0, tokens=0)
-    text = page(ledger, tmp_path)
+def test_the_histograms_count_every_row_that_has_the_value(index, tmp_path):
+    add(index, 1, width=512, height=512, tokens=2)
+    add(index, 2, width=700, height=512, tokens=77)
+    add(index, 3, width=512, height=9000, tokens=5000)
+    add(index, 4, width=10, height=10, tokens=78)
+    add(index, 5, [fault(5)], width=0, height=0, tokens=0)
+    text = page(index, tmp_path)
     assert bars(text, "caption tokens") == {"below 4": 1, "76 to below 78": 1, "78 and more": 2}
     assert bars(text, "shorter side, pixels") == {"below 76": 1, "512 to below 609": 3}
     assert bars(text, "aspect ratio, width : height") == {
@@ -173,20 +173,20 @@ def test_the_histograms_count_every_row_that_has_the_value(ledger, tmp_path):
     }  # fmt: skip
 
 
-def test_file_names_that_are_no_text_do_not_stop_the_report(ledger, tmp_path):
-    assert r"photos\xff" in page(ledger, tmp_path, name="photos\udcff")
+def test_file_names_that_are_no_text_do_not_stop_the_report(index, tmp_path):
+    assert r"photos\xff" in page(index, tmp_path, name="photos\udcff")
 
 
-def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left(ledger, tmp_path):
+def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left(index, tmp_path):
     with pytest.raises(UserError, match=r"report.html cannot be written: No such file"):
-        write_report(tmp_path / "missing" / "report.html", "my-pictures", ledger)
+        write_report(tmp_path / "missing" / "report.html", "my-pictures", index)
     (tmp_path / "report.html").mkdir()
     with pytest.raises(UserError, match="cannot be written"):
-        write_report(tmp_path / "report.html", "my-pictures", ledger)
+        write_report(tmp_path / "report.html", "my-pictures", index)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_a_report_replaces_the_one_before(ledger, tmp_path):
-    page(ledger, tmp_path, name="old")
-    assert "old" not in page(ledger, tmp_path, name="new")
+def test_a_report_replaces_the_one_before(index, tmp_path):
+    page(index, tmp_path, name="old")
+    assert "old" not in page(index, tmp_path, name="new")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

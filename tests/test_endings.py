@@ -20,7 +20,7 @@ import prepare_dataset
 from bundled import base, scorer
 from bundled.creatures import Drawing, write_folder
 from core.errors import UserError, exit_with_sentence
-from core.files import mend
+from core.files import remove_leftovers
 from core.html import write_page
 from data import index
 from evaluation.report import write_json
@@ -140,7 +140,7 @@ def test_wherever_a_command_ends_the_old_or_the_new_is_there_whole(tmp_path, wri
         code, _ = faulted(folder, lambda: write(folder), ending(number))
         assert code in (0, 2, -signal.SIGKILL), f"{number} of {operations}"
         prepare_dataset.restore(folder / "out")  # as its next start does
-        mend(folder)
+        remove_leftovers(folder)
         assert content(folder / "out") in wholes, f"{number} of {operations}"
         if ending is full:
             assert os.listdir(folder) == ["out"], f"{number} of {operations}"
@@ -189,7 +189,7 @@ def test_no_room_for_temporary_files_is_a_sentence(tmp_path, small_disk, monkeyp
     assert os.listdir(disk) == ["others"]
 
 
-def test_a_ledger_that_finds_no_room_says_so_and_other_mistakes_are_ours():
+def test_an_index_that_finds_no_room_says_so_and_other_mistakes_are_ours():
     with index.RowIndex() as kept, pytest.raises(sqlite3.OperationalError, match="no such table"):
         kept.one("SELECT * FROM missing")
 

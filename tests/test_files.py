@@ -9,7 +9,7 @@ import pytest
 
 from core import disk
 from core.errors import UserError
-from core.files import mend, replaced
+from core.files import remove_leftovers, replaced
 
 
 @pytest.fixture(params=[True, False], ids=["exchanged", "moved"])
@@ -73,7 +73,7 @@ def test_what_killed_processes_left_goes_and_what_others_are_writing_stays(tmp_p
     ):
         (tmp_path / name).write_text("half")
     (tmp_path / f".c.{dead}.former").mkdir()
-    mend(tmp_path, "a")
+    remove_leftovers(tmp_path, "a")
     assert names(tmp_path) == {
         f".a.{other}",
         f".b.{dead}",
@@ -83,7 +83,7 @@ def test_what_killed_processes_left_goes_and_what_others_are_writing_stays(tmp_p
     }
     with replaced(tmp_path / "b") as staged:
         staged.write_text("whole")
-    mend(tmp_path)
+    remove_leftovers(tmp_path)
     assert names(tmp_path) == {f".a.{other}", ".a.txt", ".hidden", "b", "c"}
 
 
@@ -91,7 +91,7 @@ def test_a_folder_killed_between_two_renames_comes_back(tmp_path, dead):
     (tmp_path / f".model.{dead}.former").mkdir()
     (tmp_path / f".model.{dead}.former" / "weights").write_text("old")
     (tmp_path / f".model.{dead}").mkdir()
-    mend(tmp_path, "model")
+    remove_leftovers(tmp_path, "model")
     assert names(tmp_path) == {"model"} and (tmp_path / "model" / "weights").read_text() == "old"
 
 

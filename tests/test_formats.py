@@ -16,7 +16,7 @@ from core.image_formats import Unreadable
 from core.images import decoded, upright_rgb
 from data.rows import PICTURE_SUFFIXES
 from data.source import ReadOptions
-from data.sources import open_source
+from data.source_detection import open_source
 
 FINE = "a red creature"
 ORIENTATION = 0x0112

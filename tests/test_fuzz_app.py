@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from samples import file_of, noise
 from test_fuzz_data import CARD, FUZZ, HOSTILE, RUN, VOTE, altered, odd_json
 
-from core import hub, inputs
+from core import hub, paths
 from core.errors import UserError
 from sampling.examples import examples_of
 from sampling.image_metadata import request_of
@@ -286,5 +286,5 @@ def test_no_text_costs_more_than_its_length(name):
 
 def test_no_card_costs_more_than_its_length(tmp_path):
     for piece in PIECES:
-        (tmp_path / "README.md").write_text(piece * (inputs.CARD_BYTES // len(piece)))
+        (tmp_path / "README.md").write_text(piece * (paths.CARD_BYTES // len(piece)))
         survives(read_card, str(tmp_path))

@@ -429,3 +429,11 @@ def test_a_lora_whose_base_model_is_unknown_or_gone_is_a_sentence(tmp_path):
     (tmp_path / "run.json").write_text('{"base_model": "./gone"}')
     with pytest.raises(UserError, match=r"is a LoRA of '\./gone'. There is no model folder"):
         Generator.load(str(tmp_path))
+
+
+def test_a_lora_finds_the_projects_base_model_from_any_folder(tmp_path, monkeypatch):
+    (tmp_path / "pytorch_lora_weights.safetensors").touch()
+    (tmp_path / "run.json").write_text('{"base_model": "bundled/base-model"}')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"safetensors does not fit its base model, or is damaged"):
+        Generator.load(str(tmp_path))

@@ -41,10 +41,10 @@ from test_bad_data import (
 import prepare_dataset
 from core.errors import UserError
 from core.images import upright_rgb
-from data import coco, csv_tables, rows, text_files, validate
-from data.caption_tokens import resolution_of
+from core.model_check import resolution_of
+from data import captions, coco, csv_tables, json_tables, text_files
 from data.folder_walk import files_below
-from data.sources import pictures_alone
+from data.source_detection import pictures_alone
 from evaluation.judges.inception import Inception
 from evaluation.prompts import read_prompts
 from sampling.pipeline import open_pipeline
@@ -135,13 +135,13 @@ def test_nesting_without_end_is_a_sentence(tmp_path):
 
 
 def test_a_row_longer_than_the_bound_is_a_fault_and_the_next_is_read(tmp_path, monkeypatch):
-    for module in (rows, text_files):
+    for module in (json_tables, text_files):
         monkeypatch.setattr(module, "ROW_CHARACTERS", 1_000)
     folder = folder_of(tmp_path / "data")
     lines = entries_with(["1", f'"{"x" * 5_000}"', "3"])
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     (fault,), _ = faults_of(folder)
-    assert fault.endswith(", row 2: line 2 has more than 1,000 characters; mend or delete the line")
+    assert fault.endswith(", row 2: line 2 has more than 1,000 characters; fix or delete the line")
 
 
 def test_a_csv_row_beyond_the_bound_ends_the_table(tmp_path, monkeypatch):
@@ -287,7 +287,7 @@ def test_a_picture_that_is_no_file_is_named_as_what_it_is(tmp_path, special, kin
     (folder / "odd.png").unlink()
     says = special(folder / "odd.png", kind)
     (fault,), _ = at_once(lambda: faults_of(folder))
-    assert fault == f"metadata.jsonl, row 3: 'odd.png' {says}; mend it or delete the row"
+    assert fault == f"metadata.jsonl, row 3: 'odd.png' {says}; fix it or delete the row"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -319,7 +319,7 @@ def test_pairs_of_which_one_side_is_no_file_are_named(tmp_path, special, kind):
     says = special(tmp_path / "a.png", kind), special(tmp_path / "b.txt", kind)
     faults, warnings = at_once(lambda: faults_of(tmp_path))
     assert len(faults) == 2 and not warnings
-    assert faults[0] == f"a.png, caption a.txt: 'a.png' {says[0]}; mend it or delete the row"
+    assert faults[0] == f"a.png, caption a.txt: 'a.png' {says[0]}; fix it or delete the row"
     assert faults[1].startswith("b.png, caption b.txt: ") and says[1] in faults[1]
 
 
@@ -491,19 +491,19 @@ def test_folders_in_each_other_beyond_any_depth_of_calls_are_read(tmp_path):
 
 @pytest.mark.parametrize("word", ["INFINITY", "Inf", "-inf", "1_000", "1e", "e5", "1,5 m", "0x1f"])
 def test_a_word_that_python_takes_for_a_number_is_a_word(word):
-    assert validate.caption_fault(word) is None
+    assert captions.caption_fault(word) is None
 
 
 @pytest.mark.parametrize("number", ["7", "-12.5", "+.5", "5.", "1e5", "1.5E-3", " 12 ", "٣"])
 def test_a_number_is_no_caption(number):
-    assert "is a number" in validate.caption_fault(number)
+    assert "is a number" in captions.caption_fault(number)
 
 
 @pytest.mark.parametrize("digits", ["9" * 100_000, "9" * 50_000 + "." + "9" * 49_000])
 def test_a_caption_of_digits_and_a_letter_takes_no_time(digits):
     start = time.process_time()
-    assert validate.caption_fault(digits[1:] + "x") is None
-    assert "is a number" in validate.caption_fault(digits[1:])
+    assert captions.caption_fault(digits[1:] + "x") is None
+    assert "is a number" in captions.caption_fault(digits[1:])
     assert time.process_time() - start < 5  # tried from every digit to every other: minutes
 
 
@@ -517,8 +517,8 @@ def test_a_caption_of_digits_and_a_letter_takes_no_time(digits):
     ids=ascii,
 )  # fmt: skip
 def test_a_caption_of_which_nothing_can_be_seen_is_blank(nothing):
-    assert validate.caption_fault(nothing) == "the caption is blank; write one or delete the row"
-    assert validate.caption_fault(nothing + "a" + nothing) is None
+    assert captions.caption_fault(nothing) == "the caption is blank; write one or delete the row"
+    assert captions.caption_fault(nothing + "a" + nothing) is None
 
 
 def test_captions_beyond_the_bounds_are_faults(tmp_path):

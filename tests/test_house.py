@@ -149,3 +149,12 @@ def test_the_loop_is_the_one_long_function_of_training():
         long = [f.name for f in functions if f.end_lineno - f.lineno >= 40]
         assert long == ["train"] * (path.name == "loop.py"), path.name
         assert len(path.read_text().splitlines()) <= 330, path.name
+
+
+@pytest.mark.parametrize("folder", ["core", "data"])
+def test_functions_have_at_most_40_lines_and_files_320(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        text = path.read_text()
+        functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]
+        long = [f.name for f in functions if f.end_lineno - f.lineno >= 40]
+        assert not long and len(text.splitlines()) <= 320, f"{path.name}: {long}"

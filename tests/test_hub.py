@@ -15,7 +15,7 @@ from test_house import FOLDERS, ROOT
 
 from core import hub
 from core.errors import UserError
-from data.caption_tokens import token_counter
+from data.captions import token_counter
 from sampling.generator import Generator
 from sampling.request import Request
 

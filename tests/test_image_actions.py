@@ -15,7 +15,7 @@ from test_rest_api import until
 
 import app
 from core.errors import UserError
-from core.layouts import LORA_FILE
+from core.tensor_names import LORA_FILE
 from sampling.lazy_generators import SlotGenerator
 from sampling.request import Request
 from webapp.comparison import Variants

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core import bounded_json, inputs, printable, prompt_files
-from core.inputs import size
-from data import archives, csv_tables, limits, rows, sidecars, validate
+from core import bounded_json, paths, printable, prompt_files
+from core.paths import size
+from data import archives, captions, csv_tables, json_tables, limits, sidecars
 from webapp import limits as app
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "limits.md").read_text(encoding="utf-8")
@@ -25,7 +25,7 @@ def documented(heading: str) -> list[tuple[str, ...]]:
 @pytest.mark.parametrize(("heading", "table"), [("Data", limits.DATA), ("The app", app.APP)])
 def test_the_document_states_every_bound_of_the_table(heading, table):
     def most(limit) -> str:
-        return size(limit.most) if limit.unit == "bytes" else f"{limit.most:,} {limit.unit}"
+        return size(limit.maximum) if limit.unit == "bytes" else f"{limit.maximum:,} {limit.unit}"
 
     assert documented(heading) == [(limit.what, most(limit), limit.beyond) for limit in table]
 
@@ -47,13 +47,13 @@ def test_the_table_of_the_app_holds_every_bound_that_is_kept():
 
 
 def test_the_table_holds_every_bound_that_is_kept():
-    kept = {limits.PICTURE_BYTES, limits.PICTURE_PIXELS, limits.COLUMNS, inputs.TEXT_BYTES,
-            archives.FOLDERS_DEEP, inputs.CARD_BYTES, rows.ROW_CHARACTERS,
-            validate.CAPTION_CHARACTERS, sidecars.CAPTION_BYTES, validate.CAPTIONS,
+    kept = {limits.PICTURE_BYTES, limits.PICTURE_PIXELS, limits.COLUMNS, paths.TEXT_BYTES,
+            archives.FOLDERS_DEEP, paths.CARD_BYTES, json_tables.ROW_CHARACTERS,
+            captions.CAPTION_CHARACTERS, sidecars.CAPTION_BYTES, captions.CAPTIONS,
             csv_tables.CELL_CHARACTERS, bounded_json.DIGITS, bounded_json.DEPTH,
             bounded_json.FILE_BYTES, printable.LINE_CHARACTERS, prompt_files.MAX_ROWS,
             prompt_files.MAX_PICTURES, printable.QUOTE_CHARACTERS}  # fmt: skip
-    assert {limit.most for limit in limits.DATA} == kept
+    assert {limit.maximum for limit in limits.DATA} == kept
 
 
 def test_no_whole_number_within_the_bounds_is_too_large_for_a_float():

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from core.errors import UserError
-from core.layouts import KOHYA_FILE, LORA_FILE, kohya_layer
+from core.tensor_names import KOHYA_FILE, LORA_FILE, kohya_layer
 from sampling.generator import Generator
 from sampling.pipeline import open_pipeline, sha256_of_weights
 from sampling.request import Request

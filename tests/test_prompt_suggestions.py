@@ -14,7 +14,7 @@ from test_app import in_browser, open_page
 
 import app
 import train_text_to_image
-from core.captions import NOTHING, Captions, captions_of, words_of
+from core.model_captions import NOTHING, Captions, captions_of, words_of
 from evaluation import defaults
 from evaluation.prompts import CREATURES
 from sampling.lazy_generators import OpeningGenerator

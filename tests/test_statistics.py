@@ -6,11 +6,11 @@ from core.statistics import (
     _expanded_tail,
     bootstrap_interval,
     can_give_interval,
+    probability_of_superiority,
     prompts_to_tell,
     t_interval,
     verdict,
     wilson_interval,
-    win_rate,
 )
 
 
@@ -150,7 +150,7 @@ def test_no_difference_at_all_has_the_interval_zero():
     ],
 )
 def test_a_tie_is_half_a_win(differences, rate):
-    assert win_rate(differences) == rate
+    assert probability_of_superiority(differences) == rate
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from core.tokens import truncated_words
-from data.caption_tokens import token_counter, tokenizer_of
+from data.captions import token_counter, tokenizer_of
 from sampling.prompt import PromptTokens
 
 

@@ -214,7 +214,7 @@ def test_ticks_are_round_and_hold_the_range(low, high, words):
 
 
 def test_steps_have_no_fractions():
-    assert round_ticks(0, 2, least=1) == [0, 1, 2]
+    assert round_ticks(0, 2, min_gap=1) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("noisy", [False, True])

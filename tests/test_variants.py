@@ -8,7 +8,7 @@ import pytest
 from fakes import FakeGenerator
 
 from core.errors import UserError
-from core.layouts import LORA_FILE
+from core.tensor_names import LORA_FILE
 from sampling.generator import Generator
 from sampling.lazy_generators import LazyGenerator, SlotGenerator, TransientGenerator
 from sampling.request import Cancelled, Request

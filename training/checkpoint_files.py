@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 
 from core.bounded_json import read
 from core.errors import UserError
-from core.files import mend, remove, replaced, vanish
+from core.files import remove, remove_leftovers, replaced, vanish
 from core.model_folder import finish
+from core.run_folder import checkpoints_in
 from core.terminal import say
 from training.sharding import Files, put, whole
 
@@ -109,7 +110,7 @@ def find(output: Path, wanted: str | None, say: Callable[[str], None] = say) -> 
     A damaged checkpoint is skipped, with a warning, for an older whole one. Raises `UserError` if a
     named one is missing or damaged, if 'latest' finds none, or if two runs would be mixed.
     """
-    found = sorted(_all(output), key=_step, reverse=True)
+    found = list(reversed(checkpoints_in(output).values()))
     if wanted is None and found:
         raise UserError(
             f"{output} has checkpoints of an earlier run: go on with --resume_from_checkpoint "
@@ -177,7 +178,7 @@ def clear_leftovers(output: Path) -> None:
     """Complete or undo what a killed run left unfinished in OUTPUT_DIR, which is locked."""
     for folder in (output, output / BEST):
         finish(folder)
-        mend(folder, alone=True)
+        remove_leftovers(folder, alone=True)
     remove(output / REHEARSAL)
 
 
@@ -188,7 +189,7 @@ def bytes_of(folder: Path) -> int:
 def prune(output: Path, limit: int | None) -> None:
     """Delete the oldest checkpoints beyond `limit`; to be called once a new one is safe."""
     if limit is not None:
-        for folder in sorted(_all(output), key=_step)[:-limit]:
+        for folder in list(checkpoints_in(output).values())[:-limit]:
             vanish(folder)
 
 
@@ -210,14 +211,6 @@ def fingerprint_of(*modules: torch.nn.Module) -> str:
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     save_file({name: whole(tensor) for name, tensor in tensors.items()}, path)
-
-
-def _all(output: Path) -> list[Path]:
-    return [folder for folder in output.glob("checkpoint-*") if folder.name[11:].isdigit()]
-
-
-def _step(folder: Path) -> int:
-    return int(folder.name[11:])
 
 
 def _hashes(folder: Path, names=None) -> dict[str, dict]:

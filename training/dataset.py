@@ -19,15 +19,16 @@ import torch
 from PIL import Image
 
 from core.errors import UserError
-from core.inputs import is_folder
+from core.model_check import resolution_of
+from core.paths import is_folder
 from data import hub_datasets
-from data.caption_tokens import resolution_of, token_counter
+from data.captions import CountTokens, texts_of, token_counter, uncounted
 from data.images import read_again
 from data.index import Finding, RowIndex
 from data.rows import UNNAMED, Row
-from data.source import ReadOptions
-from data.sources import Source, open_source, pictures_alone
-from data.validate import CountTokens, examine, texts_of, uncounted
+from data.source import ReadOptions, Source
+from data.source_detection import open_source, pictures_alone
+from data.validate import examine
 from training.config import Config
 
 FAULTS_SHOWN = 10
@@ -233,23 +234,23 @@ def _checked(
         chosen = {id(train[i]) for i in drawn[: config.max_train_samples]}
         rows = [row for row in rows if id(row) in chosen or row.split != "train"]
         source = replace(source, folders=())  # pictures without a row are expected now
-    with RowIndex() as ledger:
+    with RowIndex() as index:
         examine(
             replace(source, rows=lambda: iter(rows)),
-            ledger,
+            index,
             resolution=config.resolution
             or resolution_of(config.pretrained_model_name_or_path, config.revision),
             count_tokens=_token_counter(config),
             held_out=config.held_out,
         )
-        if faults := ledger.count(fault=True):
-            shown = chain(ledger.findings(True, FAULTS_SHOWN), _said(source))
+        if faults := index.count(fault=True):
+            shown = chain(index.findings(True, FAULTS_SHOWN), _said(source))
             raise UserError(_listed(place, shown, faults))
-        warnings = list(ledger.kinds(False, FAULTS_SHOWN))
-        if (more := ledger.count_kinds(False) - FAULTS_SHOWN) > 0:
+        warnings = list(index.kinds(False, FAULTS_SHOWN))
+        if (more := index.count_kinds(False) - FAULTS_SHOWN) > 0:
             warnings.append(f"and {more:,} more; prepare_dataset.py --check lists them")
         facts = "SELECT row, split, caption, content, width, height FROM rows ORDER BY row"
-        return rows, list(ledger.ask(facts)), warnings
+        return rows, list(index.ask(facts)), warnings
 
 
 def _said(source: Source) -> Iterator[Finding]:
@@ -259,7 +260,7 @@ def _said(source: Source) -> Iterator[Finding]:
 
 def _source(config: Config) -> Source:
     """The data source that the options name."""
-    reading = ReadOptions(
+    read_options = ReadOptions(
         image_column=config.image_column,
         caption_column=config.caption_column,
         config_name=config.dataset_config_name,
@@ -273,9 +274,9 @@ def _source(config: Config) -> Source:
             f"The data folder {config.train_data_dir} does not exist; check --train_data_dir."
         )
     if is_folder(config.data):
-        source = open_source(config.data, reading)
+        source = open_source(config.data, read_options)
     else:
-        source = hub_datasets.from_hub(config.data, reading)
+        source = hub_datasets.from_hub(config.data, read_options)
     if config.instance_prompt:  # stands for the subject, whatever the captions say
         called = lambda: (replace(row, caption=config.instance_prompt) for row in source.rows())  # noqa: E731
         return replace(source, rows=called)

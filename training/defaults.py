@@ -12,6 +12,7 @@ from training.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
     from training.config import Config
+from core.run_folder import checkpoints_in
 
 RANK = 4
 OF_LORA = ("rank", "lora_alpha", "lora_dropout", "merge_lora")  # options that imply --method lora
@@ -69,7 +70,7 @@ def _options_of_checkpoint(output: Path, wanted: str | None) -> dict:
     if wanted is None:
         return {}
     named = [place for place in (Path(wanted), output / wanted) if place.is_dir()]
-    for folder in named or sorted(output.glob("checkpoint-*")):
+    for folder in named or checkpoints_in(output).values():
         try:
             return dict(state_of(folder)["same"])
         except (OSError, ValueError, KeyError, TypeError, UserError):

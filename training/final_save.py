@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,8 @@ from PIL import Image
 from core import hub
 from core.errors import UserError, reason_of
 from core.files import NotWritable, replaced, unwritable, vanish
-from core.inputs import TEXT_BYTES, is_there, read_text
+from core.images import jpeg_of
+from core.paths import TEXT_BYTES, is_there, read_text
 from training.config import Config
 from training.model import captions_beside
 from training.model_card import model_card
@@ -179,10 +179,7 @@ def _thumbnail(images: CaptionedImages, number: int) -> bytes | None:
         image = images.image(number)
     except UserError:
         return None
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    content = BytesIO()
-    image.save(content, "JPEG", quality=80)
-    return content.getvalue()
+    return jpeg_of(image, THUMBNAIL_SIDE)
 
 
 def reserve_on_hub(config: Config) -> None:

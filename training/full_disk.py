@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from core.disk import ReservedSpace
 from core.errors import UserError
 from core.files import NotWritable
-from core.wording import size
+from core.formatting import size
 from training.sharding import Files
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TypeGuard
 import numpy as np
 
 from core.chart import HEIGHT, WIDTH, Plot, figure, label, round_ticks
-from core.run_log import of_run
+from core.formatting import amount
+from core.run_folder import of_run
 from core.statistics import MIN_PROMPTS
-from core.wording import amount
 
 RISE = 0.1  # share of its fall by which the held-out loss must rise again to be called a rise
 PLACES = 300  # along a curve: more cannot be distinguished

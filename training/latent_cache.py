@@ -25,8 +25,8 @@ import torch
 from core.bounded_json import loads
 from core.disk import NO_ROOM, allocate, lock
 from core.errors import UserError, reason_of
-from core.files import discard, flush, mend, unwritable
-from core.wording import size
+from core.files import discard, flush, remove_leftovers, unwritable
+from core.formatting import size
 
 if TYPE_CHECKING:
     from training.run import Run
@@ -273,7 +273,7 @@ def _layout(shapes: Shapes) -> tuple[bytes, int]:
 def adopt(file: CacheWriter, kind: str, run: Run) -> None:
     """Copy rows from other cache files of the same kind; delete unfinished ones of killed runs."""
     folder, pattern = file.path.parent, f"latents-{kind}-*.safetensors"
-    mend(folder, pattern)
+    remove_leftovers(folder, pattern)
     for path in folder.glob(pattern):
         if cached := opened(path, run):
             file.adopt(cached, np.ones(len(cached), bool))

@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.utils import convert_state_dict_to_diffusers
 from safetensors.torch import save_file
 
-from core.layouts import KOHYA_FILE, LORA_FILE, hub_name, kohya_name
+from core.tensor_names import KOHYA_FILE, LORA_FILE, hub_name, kohya_name
 from training.config import Config
 from training.model import refuse_non_finite
 from training.sharding import whole

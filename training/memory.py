@@ -20,7 +20,7 @@ from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel
 
 from core.errors import reason_of
 from core.hub import find
-from core.model_files import check_files
+from core.model_check import check_files
 from training.config import Config
 from training.cpu_speedups import speed_up
 from training.dataset import bucket_shape, pictures_per_step

@@ -12,13 +12,13 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditio
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
-from core.captions import FILE, Captions, captions_of
 from core.errors import UserError
 from core.hub import find
-from core.layouts import LORA_FILE, hub_names
-from core.model_files import check_files
+from core.model_captions import FILE, Captions, captions_of
+from core.model_check import check_files
 from core.model_folder import settle
-from data.caption_tokens import tokenizer_of
+from core.tensor_names import LORA_FILE, hub_names
+from data.captions import tokenizer_of
 from training.checkpoint_files import fingerprint_of
 from training.config import Config
 

@@ -11,9 +11,9 @@ from urllib.parse import quote
 from huggingface_hub import ModelCardData
 
 from core.chart import figure, label
-from core.layouts import KOHYA_FILE
+from core.formatting import amount, scorer_of
 from core.printable import UNSEEN
-from core.wording import amount, scorer_of
+from core.tensor_names import KOHYA_FILE
 from training.config import Config
 from training.history import TrainingHistory
 from training.report import changed, pictures_of, words_of

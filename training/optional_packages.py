@@ -6,7 +6,7 @@ import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 from core.errors import UserError, reason_of
-from core.modules import module_if_here
+from core.optional_modules import module_if_here
 from training.config import Config
 from training.optimizers import OPTIMIZERS
 

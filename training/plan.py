@@ -16,8 +16,8 @@ import psutil
 import torch
 
 from core.errors import UserError
+from core.formatting import amount, size
 from core.precision import fastest_precision
-from core.wording import amount, size
 from training.config import Config
 from training.memory import BaseModel, MemoryNeeds, UnknownMemory
 from training.model import DTYPES

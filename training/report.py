@@ -11,11 +11,12 @@ from pathlib import Path
 from textwrap import shorten
 
 from core.chart import figure, label
+from core.formatting import amount
 from core.html import STYLE as PAGE_STYLE
 from core.html import data_uri, page_head, write_page
-from core.run_log import records_in
-from core.wording import amount
-from data.images import ImageFormat, Unreadable, opened
+from core.images import jpeg_of
+from core.run_folder import records_in
+from data.images import Unreadable, opened
 from training.config import Config
 from training.defaults import meant_by
 from training.history import STYLE as CURVES_STYLE
@@ -26,7 +27,7 @@ LISTED = 1_000  # of the others
 CAPTION = 300  # characters of a caption
 MAX_STEPS = 8  # validations of a prompt, side by side
 PICTURES = 72  # of validation on the page, which stays below 5 MB with them
-SMALL = ImageFormat(max_side=192, format="jpeg", quality=80)
+PICTURE_SIDE = 192
 
 STYLE = f"""{PAGE_STYLE}{CURVES_STYLE}
 h3 {{ font-size: 0.875rem; font-weight: 400; margin: 1.25rem 0 0.5rem }}
@@ -198,8 +199,7 @@ def _selected(steps: list[int], best: int | None, limit: int) -> list[int]:
 def _reduced(path: Path) -> bytes | None:
     """A picture as a small JPEG; None if it cannot be read."""
     try:
-        file = opened(path.read_bytes(), SMALL).file
-        return file.content if file else None
+        return jpeg_of(opened(path.read_bytes()).rgb, PICTURE_SIDE)
     except (OSError, Unreadable):
         return None
 

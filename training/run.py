@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from core.errors import UserError, reason_of
 from core.files import NotWritable
 from core.precision import cost_of_bf16, fastest_precision
-from core.shortage import OUT, is_out_of_memory, limit_of_memory
+from core.resource_errors import OUT, is_out_of_memory, limit_of_memory
 from core.signals import DeferredSignals
 from core.terminal import complain
 from training.checkpoint_files import MANIFEST, clear_leftovers

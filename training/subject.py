@@ -17,10 +17,10 @@ import torch
 from tqdm import tqdm
 
 from core.errors import UserError
-from core.files import mend
+from core.files import remove_leftovers
 from data.folder_walk import files_below
 from data.rows import PICTURE_SUFFIXES
-from data.sources import pictures_alone
+from data.source_detection import pictures_alone
 from training.config import Config
 from training.dataset import CaptionedImages
 from training.encode import encode_once, side_of
@@ -65,7 +65,7 @@ def class_images(
     folder = Path(config.class_data_dir) if config.class_data_dir else config.output / "class"
     if run.is_main:
         folder.mkdir(parents=True, exist_ok=True)
-        mend(folder, "class-*.png")
+        remove_leftovers(folder, "class-*.png")
         here = [path for path in files_below(folder) if path.suffix.lower() in PICTURE_SUFFIXES]
         paths = [folder / f"class-{number:05}.png" for number in range(config.num_class_images)]
         free = [number for number, path in enumerate(paths) if not path.exists()]

@@ -12,8 +12,8 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
 
 from core.errors import UserError, reason_of
-from core.layouts import KOHYA_FILE, LORA_FILE, hub_name
 from core.model_folder import replaced_model
+from core.tensor_names import KOHYA_FILE, LORA_FILE, hub_name
 from training.checkpoint_files import OPTIMIZER, load
 from training.config import Config
 from training.cpu_speedups import speed_up

@@ -18,8 +18,8 @@ from PIL import Image
 
 from core.bounded_json import loads
 from core.errors import UserError
-from core.files import NotWritable, mend
-from core.inputs import opened, read_bytes
+from core.files import NotWritable, remove_leftovers
+from core.paths import opened, read_bytes
 from sampling.image import Picture
 from sampling.image_metadata import request_of
 from sampling.output_paths import free_path
@@ -68,7 +68,7 @@ class Gallery:
         self._naming = threading.Lock()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            mend(self._folder, "*.png")
+            remove_leftovers(self._folder, "*.png")
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"--gallery {folder}: {reason}. Choose another folder.") from error

@@ -9,7 +9,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from core.inputs import is_file, read_own
+from core.paths import is_file, read_own
 from webapp.http_security import Refusal, answer_of
 
 REPORTS = ("report.html", "scores.html")

@@ -22,7 +22,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from core.errors import UserError
-from core.inputs import size
+from core.paths import size
 from sampling.image import Picture
 from sampling.init_image import MAX_INIT_BYTES, MAX_LOOKED_AT, InitImage, TooManyPictures
 from sampling.request import Cancelled, Request, with_seeds

@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import SplitResult, urlsplit
 
-from core.ending import at_end
 from core.errors import UserError, reason_of
+from core.shutdown import at_end
 from core.terminal import say
 from webapp.gradio_tunnel import TIMEOUT_SECONDS, TunnelFailed, TunnelProgram, gradio_share_server
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from core.bounded_json import loads
 from core.errors import UserError
-from core.inputs import special_kind
+from core.paths import special_kind
 from webapp.limits import MAX_VOTE_BYTES
 
 SIDES = ("left", "right")

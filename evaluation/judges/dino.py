@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from core import strict_weights
-from core.inputs import is_folder
-from core.model_files import check_files
+from core.model_check import check_files
+from core.paths import is_folder
 from evaluation.features import unit
 from evaluation.judges.encoder import IMAGENET, ImageEncoder, center_square, pixels_of
 from evaluation.transformers_models import WEIGHTS, check_kind, open_whole

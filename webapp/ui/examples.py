@@ -5,9 +5,10 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from core.html import data_uri
+from core.images import jpeg_of
 from sampling.examples import Example
 from webapp.ui import strings
-from webapp.ui.messages import data_uri
 
 # A component's own script: a click on an image becomes a click event with its number.
 CHOOSE = """element.addEventListener("click", (event) => {
@@ -20,7 +21,7 @@ def choice_of(examples: Sequence[Example]) -> str:
     """HTML: thumbnails, each a button that is labelled with its prompt."""
     buttons = (
         f'<button type="button" data-number="{number}" title="{_label(each)}">'
-        f'<img src="{data_uri(each.small)}" alt="{_label(each)}"></button>'
+        f'<img src="{data_uri(jpeg_of(each.small))}" alt="{_label(each)}"></button>'
         for number, each in enumerate(examples)
     )
     return f'<div role="group" aria-label="{strings.EXAMPLES}">{"".join(buttons)}</div>'

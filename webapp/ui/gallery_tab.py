@@ -12,11 +12,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from core.errors import UserError
+from core.html import data_uri
+from core.images import jpeg_of
 from sampling.request import MAX_PROMPT_CHARACTERS
 from webapp.gallery_folder import Gallery, GalleryImage, GalleryPage
 from webapp.limits import MAX_GALLERY_SEARCHED
 from webapp.ui import strings
-from webapp.ui.messages import data_uri, event_value, note
+from webapp.ui.messages import event_value, note
 from webapp.ui.permalink import link_to
 
 
@@ -111,7 +113,7 @@ def _item(entry: GalleryImage) -> str:
     sure = escape(strings.DELETE_SURE_OF.format(prompt=entry.request.prompt))
     return (
         f'<li><a href="gallery/{escape(quote(entry.name))}" target="_blank">'
-        f'<img src="{data_uri(entry.thumbnail)}" alt="{prompt}"></a>'
+        f'<img src="{data_uri(jpeg_of(entry.thumbnail))}" alt="{prompt}"></a>'
         f'<p title="{prompt}">{prompt}</p>'
         f'<p><a href="{escape(link_to(entry.request))}" '
         f'aria-label="{escape(strings.DRAW_AGAIN_OF.format(prompt=entry.request.prompt))}">'

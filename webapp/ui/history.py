@@ -10,11 +10,13 @@ from urllib.parse import quote
 import gradio as gr
 
 from core.errors import UserError
+from core.html import data_uri
+from core.images import jpeg_of
 from sampling.image import Picture
 from sampling.request import Request
 from webapp.ui import strings
 from webapp.ui.image_gallery import GalleryState
-from webapp.ui.messages import data_uri, note, summary
+from webapp.ui.messages import note, summary
 from webapp.ui.permalink import link_to, linked, linked_init_image, linked_model
 
 THUMBNAIL = 96  # pixels of its longer side
@@ -47,13 +49,11 @@ def history_entry(
     """
     if not images:
         return gr.skip()
-    thumbnail = images[0].image.copy()
-    thumbnail.thumbnail((THUMBNAIL, THUMBNAIL))
     places = [_noise(single) for single in request.singles()]
     return gr.HTML({
         "link": link_to(request, model),
         "words": request.prompt,
-        "picture": data_uri(thumbnail),
+        "picture": data_uri(jpeg_of(images[0].image, THUMBNAIL)),
         "init_image": request.init_image and request.init_image.sha256,
         "files": [
             {"place": places.index(_noise(single)), "caption": caption} | _file(path)

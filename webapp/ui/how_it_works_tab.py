@@ -7,12 +7,13 @@ from html import escape
 
 import gradio as gr
 
+from core.html import data_uri
+from core.images import jpeg_of
 from sampling.generator import DEFAULT_BATCH_SIZE, AppGenerator, OnPreview, OnStep, PictureGenerator
 from sampling.image import Picture
 from sampling.request import Request
 from webapp.ui import strings
 from webapp.ui.generate_button import GenerateButton
-from webapp.ui.messages import data_uri
 from webapp.ui.sequential_draws import SequentialDraws
 from webapp.worker import Worker
 
@@ -95,4 +96,6 @@ def _stage(picture: Picture) -> str:
     stage = strings.NOISE if not done else strings.STEP if done < steps else strings.FINISHED
     stage = stage.format(done=done)
     alt = escape(strings.STAGE.format(stage=stage, prompt=picture.prompt))
-    return f'<li><img src="{data_uri(picture.image)}" alt="{alt}"><span>{stage}</span></li>'
+    return (
+        f'<li><img src="{data_uri(jpeg_of(picture.image))}" alt="{alt}"><span>{stage}</span></li>'
+    )

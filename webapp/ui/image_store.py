@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from core.errors import UserError, reason_of
+from core.errors import UserError, system_reason_of
 from core.files import NotWritable
 from webapp.limits import KEPT_SECONDS, MAX_KEPT_BYTES
 from webapp.ui import strings
@@ -52,10 +52,8 @@ class ImageStore:
             size = path.stat().st_size
         except (OSError, NotWritable) as error:
             shutil.rmtree(path.parent, ignore_errors=True)
-            cause = error.__cause__ if isinstance(error, NotWritable) else error
-            cause = cause if isinstance(cause, Exception) else error
-            reason = getattr(cause, "strerror", None) or reason_of(cause)
-            raise UserError(strings.NOT_KEPT.format(reason=reason)) from error
+            cause = error.__cause__ or error
+            raise UserError(strings.NOT_KEPT.format(reason=system_reason_of(cause))) from error
         with self._changing:
             self._images.append(StoredImage(path, size, time.monotonic()))
             self._size += self._images[-1].size

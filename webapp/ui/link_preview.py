@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from html import escape
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
+from core.images import jpeg_of
 from webapp.allowed_hosts import AllowedHosts
 from webapp.http_security import Refusal, answer_of
 from webapp.ui import strings
@@ -74,11 +74,7 @@ class LinkPreview:
     def picture(self) -> bytes:
         """JPEG of the model's examples, or else of its samples; empty where it has neither."""
         sheet = _examples(self._examples) if self._examples else _samples(self._folder)
-        if sheet is None:
-            return b""
-        content = BytesIO()
-        sheet.save(content, "JPEG", quality=85)
-        return content.getvalue()
+        return jpeg_of(sheet) if sheet else b""
 
     def _answer(self, _: HttpRequest) -> Response:
         if not self.picture:

@@ -4,16 +4,16 @@ import html
 import math
 import re
 import time
-from base64 import b64encode
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 import gradio as gr
 from PIL import Image
 
+from core.formatting import scorer_of
+from core.html import data_uri
+from core.images import jpeg_of
 from core.printable import printable
-from core.wording import scorer_of
 from sampling.request import Request
 from webapp.gradio_patches import event_data
 from webapp.job import NotSaved, PromptTruncated, Queued, Step
@@ -108,16 +108,9 @@ def size_class(side: int | None) -> list[str]:
 
 def inline(images: Sequence[Image.Image]) -> str:
     """Small images in a grid, without files of their own."""
-    drawn = [f'<img src="{data_uri(image)}" alt="">' for image in images]
+    drawn = [f'<img src="{data_uri(jpeg_of(image))}" alt="">' for image in images]
     columns = math.ceil(math.sqrt(len(drawn)))
     return f'<div style="grid-template-columns: repeat({columns}, 1fr)">{"".join(drawn)}</div>'
-
-
-def data_uri(image: Image.Image) -> str:
-    """A JPEG as a data: URI."""
-    content = BytesIO()
-    image.save(content, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{b64encode(content.getvalue()).decode()}"
 
 
 def note(text: str, problem: bool = False) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from core.captions import Captions, completed
 from core.errors import UserError
+from core.model_captions import Captions, completed
 from sampling.generator import AppGenerator
 from sampling.prompt import escaped
 from sampling.request import MAX_PROMPT_CHARACTERS, Request

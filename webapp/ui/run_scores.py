@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.errors import UserError
-from core.inputs import read_own
-from core.run_log import FILE, of_run, records_in
+from core.paths import read_own
+from core.run_folder import FILE, of_run, records_in
 from sampling.model_info import read_run
 from sampling.variants import spread
 from webapp.report_routes import reports_in

@@ -9,8 +9,8 @@ from pathlib import Path
 import gradio as gr
 
 from core.chart import curve
+from core.formatting import scorer_of
 from core.printable import printable
-from core.wording import scorer_of
 from webapp.report_routes import reports_in
 from webapp.ui import strings
 from webapp.ui.messages import MAX_NAME

@@ -14,11 +14,12 @@ from pathlib import Path
 from PIL import Image
 
 from core.errors import UserError
-from core.inputs import CARD_BYTES, read_own
+from core.html import data_uri
+from core.images import jpeg_of
+from core.paths import CARD_BYTES, read_own
 from core.printable import printable
 from sampling.examples import Example, example_of
 from webapp.ui import strings
-from webapp.ui.messages import data_uri
 from webapp.ui.run_scores import number
 
 MAX_FILES = 20_000  # of the folder of validation images; others are not seen
@@ -89,7 +90,7 @@ def _pairs(pairs: list[ImagePair], base: str) -> str:
     for pair in pairs:
         prompt = printable(pair.base.request.prompt, CAPTION)
         pictures = "".join(
-            f'<img src="{data_uri(each.small)}" alt="{escape(f"{prompt}: {whose}")}">'
+            f'<img src="{data_uri(jpeg_of(each.small))}" alt="{escape(f"{prompt}: {whose}")}">'
             for each, whose in ((pair.base, strings.BASE), (pair.model, strings.MODEL_COLUMN))
         )
         seed = strings.SEED_OF_PICTURE.format(seed=pair.base.request.seed)
@@ -112,7 +113,8 @@ def _samples(folder: Path) -> str:
     told = escape(printable(described[1], 300))
     return (
         f"<h2>{strings.PICTURES_BESIDE}</h2><figure>"
-        f'<img src="{data_uri(image)}" alt="{told}"><figcaption>{told}</figcaption></figure>'
+        f'<img src="{data_uri(jpeg_of(image))}" alt="{told}">'
+        f"<figcaption>{told}</figcaption></figure>"
     )
 
 

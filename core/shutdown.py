@@ -1,9 +1,9 @@
-"""How a server ends: at once, whatever its threads are doing, and with nothing left behind.
+"""Immediate shutdown of a server: cleans up and exits, whatever its threads are doing.
 
-A thread inside PyTorch cannot be stopped, and Python's own way out takes from under it what it
-stands on: the process aborts. A signal that comes while the main thread is in there waits for as
-long as it is. So a thread that does nothing else waits for signals, clears away what was asked for,
-for a bounded time, and ends the process without waiting for anybody.
+A thread inside PyTorch cannot be interrupted, and a normal interpreter exit tears down what it is
+using, so that the process aborts; a Python signal handler would wait for as long as the main thread
+is in there. So a dedicated thread receives signals, runs the clean-up for a bounded time, and ends
+the process without waiting for the others.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _last_acts: list[Callable[[], object]] = []
 
 
 def at_end(act: Callable[[], object]) -> None:
-    """Call it when the process ends by `leave`: beside the others, in a thread of its own."""
+    """Register clean-up to be run, in a thread of its own, when `leave` ends the process."""
     _last_acts.append(act)
 
 
 def keep_temporary_files_together(parent: str | None = None) -> None:
-    """From now on all are in one folder of this process, which goes at the end.
+    """Put all temporary files of this process into one folder, deleted on shutdown.
 
-    `parent`: where it is; None: where the system has them. Raises UserError where none can be made.
+    `parent`: where to make it; None: the system's place. Raises UserError if it cannot be made.
     """
     try:
         if parent:
@@ -54,7 +54,7 @@ def keep_temporary_files_together(parent: str | None = None) -> None:
 
     def clear() -> None:
         while os.path.exists(folder.name):
-            # Out of the way of those who are still writing into it.
+            # Renamed first: threads may still be writing into it.
             gone = f"{folder.name}-gone"
             os.rename(folder.name, gone)
             shutil.rmtree(gone, ignore_errors=True)
@@ -63,16 +63,16 @@ def keep_temporary_files_together(parent: str | None = None) -> None:
 
 
 def end_at_signals() -> None:
-    """From now on a signal ends the process, with exit code 128 + its number; what is ignored
-    already, as nohup does, still is. To be called in the main thread."""
+    """Make signals end the process at once, with exit code 128 + number. Ignored signals stay
+    ignored, as under nohup. Call it in the main thread."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
-    # Written to at once, and not when the main thread has time for it.
+    # Written to immediately, not when the main thread next runs Python code.
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    # Both ends: the writer would be closed with the last that knows of it.
+    # The writer is passed too, so that it is not garbage-collected and closed.
     waiting = threading.Thread(target=_wait, args=(reader, writer), name="end")
     waiting.daemon = True
     waiting.start()
@@ -80,7 +80,7 @@ def end_at_signals() -> None:
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Whoever leaves this, by an exit code or an error, leaves the process."""
+    """End the process on leaving the block, with the exit code or after printing the error."""
     code, word = 0, ""
     try:
         yield
@@ -96,8 +96,7 @@ def at_once() -> Iterator[None]:
 
 
 def leave(code: int, word: str = "") -> NoReturn:
-    """End the process, with a word on stderr. What `at_end` was told of is done, if that takes no
-    longer than it should."""
+    """End the process with a message on stderr, after at most TIDY_SECONDS of clean-up."""
     acts = [sys.stdout.flush, *_last_acts]
     if word:
         acts.insert(0, partial(complain, word))

@@ -1,4 +1,4 @@
-"""core/ending.py: how a server ends, whatever it is doing."""
+"""core/shutdown.py: how a server ends, whatever it is doing."""
 
 import json
 import os
@@ -15,16 +15,16 @@ import pytest
 from ports import some_port
 from test_rest_api import until
 
-from core import ending
+from core import shutdown
 from core.signals import ENDING
 
-PROJECT = Path(ending.__file__).parent.parent
+PROJECT = Path(shutdown.__file__).parent.parent
 PATIENCE_SECONDS = 60  # the machine may be busy
 BEGINNING = """
 import os, signal, sys, threading, time
-from core import ending
-ending.keep_temporary_files_together()
-ending.end_at_signals()
+from core import shutdown
+shutdown.keep_temporary_files_together()
+shutdown.end_at_signals()
 import tempfile
 folder = tempfile.gettempdir()
 """
@@ -94,7 +94,7 @@ DOING = {
         class Hung:
             def close(self): time.sleep(3600)
         hung = Hung()
-        ending.at_end(hung.close)
+        shutdown.at_end(hung.close)
         print("ready")
         time.sleep(3600)
     """,
@@ -119,7 +119,7 @@ def test_it_ends_whatever_it_is_doing(tmp_path, doing):
 
 
 def test_what_is_cleared_away_is_waited_for_a_bounded_time():
-    assert ending.TIDY_SECONDS < 2
+    assert shutdown.TIDY_SECONDS < 2
 
 
 def test_a_second_signal_changes_nothing(tmp_path):
@@ -171,7 +171,7 @@ def test_every_way_out_is_taken_at_once(tmp_path, last, code, said):
         import ctypes
         threading.Thread(target=ctypes.CDLL(None).sleep, args=(3600,)).start()
         print("ready")
-        with ending.at_once():
+        with shutdown.at_once():
             {last}
     """
     with running(script, tmp_path) as process:
@@ -182,8 +182,8 @@ def test_every_way_out_is_taken_at_once(tmp_path, last, code, said):
 
 def test_no_room_for_temporary_files_is_a_sentence(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    with pytest.raises(ending.UserError, match=r"Temporary files cannot be kept in .*TMPDIR="):
-        ending.keep_temporary_files_together(str(tmp_path / "file" / "within"))
+    with pytest.raises(shutdown.UserError, match=r"Temporary files cannot be kept in .*TMPDIR="):
+        shutdown.keep_temporary_files_together(str(tmp_path / "file" / "within"))
 
 
 def test_a_closed_terminal_ends_like_sigterm(tmp_path):

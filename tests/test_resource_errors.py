@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from core.errors import UserError, sentence_of
-from core.shortage import is_out_of_memory, limit_of_memory, shortage
+from core.resource_errors import is_out_of_memory, limit_of_memory, shortage
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,9 +1,9 @@
-"""The names that tensors have in files which other programs open too.
+"""Tensor names in files that other programs open: text encoders as on the hub, LoRAs as kohya's.
 
-transformers 5.6 dropped a level from the names of CLIP's parts. All versions open files that have
-it, as those of Stable Diffusion on the hub do; versions before 5.6 take files without it for random
-weights, with no more than a warning. kohya's names of LoRA matrices are what AUTOMATIC1111, ComfyUI
-and kohya's own scripts open.
+transformers 5.6 dropped a level from the module names of CLIP. All versions open files that have
+it, as those of Stable Diffusion on the hub do; versions before 5.6 initialise a text encoder at
+random from files without it, with only a warning. kohya's names of LoRA matrices are what
+AUTOMATIC1111, ComfyUI and kohya's own scripts read.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 LORA_FILE = "pytorch_lora_weights.safetensors"  # diffusers' name, and diffusers' layout
 KOHYA_FILE = "pytorch_lora_weights_kohya.safetensors"  # as diffusers' scripts call one of kohya's
-# Of a part of a pipeline: which names lack a level, and the level.
+# By pipeline part: the prefix of names that lack a level, and the level.
 LEVELS = {"text_encoder": ("", "text_model."), "safety_checker": ("vision_model.", "vision_model.")}
 KOHYA_PARTS = {"unet": "lora_unet", "text_encoder": "lora_te"}
 KOHYA_MATRICES = {"A": "lora_down", "B": "lora_up"}  # by peft's names
 
 
 def hub_name(part: str, name: str) -> str:
-    """A tensor's name in Stable Diffusion's file of `part`, whether or not `name` has the level."""
+    """A tensor's name as in Stable Diffusion's file of `part`, with or without the level."""
     if part not in LEVELS:
         return name
     start, level = LEVELS[part]
@@ -33,14 +33,14 @@ def hub_name(part: str, name: str) -> str:
 
 
 def own_name(part: str, name: str) -> str:
-    """A tensor's name in a module of transformers 5.6 and later: the inverse of `hub_name`."""
+    """A tensor's name in modules of transformers 5.6 and later: the inverse of `hub_name`."""
     start, level = LEVELS.get(part, ("", ""))
     return start + name.removeprefix(start + level) if name.startswith(start + level) else name
 
 
 @contextmanager
 def hub_names(parts: dict[str, torch.nn.Module]) -> Iterator[None]:
-    """Within it, `state_dict` and `save_pretrained` of a pipeline's parts give the hub's names."""
+    """Make `state_dict` and `save_pretrained` of a pipeline's parts use the hub's names."""
     with ExitStack() as stack:
         for part in LEVELS:
             if parts.get(part) is not None:
@@ -50,7 +50,7 @@ def hub_names(parts: dict[str, torch.nn.Module]) -> Iterator[None]:
 
 
 def _renamer(part: str):
-    """A hook of `state_dict`: it changes the names in place."""
+    """A `state_dict` hook that renames tensors in place."""
 
     def rename(module, tensors: dict[str, torch.Tensor], prefix: str, about) -> None:
         renamed = {hub_name(part, name): tensor for name, tensor in tensors.items()}
@@ -61,7 +61,7 @@ def _renamer(part: str):
 
 
 def kohya_name(name: str) -> str:
-    """kohya's name of a LoRA matrix, by peft's, such as unet.conv_in.lora_A.default.weight."""
+    """kohya's name of a LoRA matrix from peft's, such as unet.conv_in.lora_A.default.weight."""
     part, _, inner = name.partition(".")
     layer, matrix = hub_name(part, inner).split(".lora_")
     return f"{kohya_layer(part, layer)}.{KOHYA_MATRICES[matrix[0]]}.weight"

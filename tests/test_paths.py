@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from core.inputs import NotReadable, fault_of, opened, read_bytes, read_text, size, special_kind
+from core.paths import NotReadable, fault_of, opened, read_bytes, read_text, size, special_kind
 
 
 def test_a_file_is_read_whole_up_to_its_bound(tmp_path):

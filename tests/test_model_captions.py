@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from core.captions import NOTHING, Captions, captions_of, completed, words_of
+from core.model_captions import NOTHING, Captions, captions_of, completed, words_of
 
 SHOES = [["a red shoe", "shoe, red"], ["a Blue shoe on grass"], ["two shoes"]]
 

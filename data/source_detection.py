@@ -1,4 +1,4 @@
-"""Every form of data that people have, as one stream of rows."""
+"""Detection of the format of a data set, and opening it as a source of rows."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from itertools import chain, islice
 from pathlib import Path
 
 from core.errors import UserError
-from core.inputs import fault_of, is_file, is_folder, is_there, opened
+from core.paths import fault_of, is_file, is_folder, is_there, opened
 from data import hub_datasets
 from data.archives import open_archive
-from data.folder_scan import ARCHIVES, survey
+from data.folder_layouts import ARCHIVES, DetectedLayout, detected_layout, not_read, survey
 from data.folder_walk import entries_below, files_below, folders_in
-from data.layouts import LAYOUTS, DetectedLayout, not_read
 from data.metadata_files import TABLES, open_image_folder, open_table
 from data.parquet import open_parquet
 from data.rows import Row, content_of
@@ -25,44 +24,44 @@ from data.splits import SPLITS
 from data.webdataset import is_shard, open_shards
 
 METADATA = ("metadata.jsonl", "metadata.csv")
-LOOKED_INTO = 1_000  # files of a folder with metadata among which other data are looked for
+LOOKED_INTO = 1_000  # files of an ImageFolder that are searched for other data
 
 
-def stamp(place: str, reading: ReadOptions) -> str:
-    """The stamp of the source at `place`; an archive is not unpacked for it."""
+def stamp(place: str, options: ReadOptions) -> str:
+    """Fingerprint of the source at `place`; archives are not unpacked."""
     path = Path(place)
     if is_file(path) and path.name.lower().endswith(ARCHIVES):
-        return stamp_of([path, *(files_below(reading.images) if reading.images else ())])
-    with closing(open_source(place, reading)) as source:
+        return stamp_of([path, *(files_below(options.images) if options.images else ())])
+    with closing(open_source(place, options)) as source:
         return source.stamp()
 
 
-def open_source(place: str, reading: ReadOptions) -> Source:
-    """The data at `place`: a folder, a table, an archive, or a data set of the hub.
+def open_source(place: str, options: ReadOptions) -> Source:
+    """Open a data set: a folder, a table, an archive, or a data set of the hub.
 
-    Raises `UserError` where there is nothing that can be read.
+    Raises `UserError` if there is nothing that can be read.
     """
     path = Path(place)
     if is_folder(path):
-        if reading.images:
+        if options.images:
             raise UserError(
                 f"--images is for a table alone; {path} is a folder: give its table as SOURCE."
             )
-        return _folder(path, reading)
+        return _folder(path, options)
     if is_file(path):
-        return _file(path, reading)
+        return _file(path, options)
     if is_there(path):
         raise UserError(f"{path} {_unfit(path)}; give a folder, a table or an archive.")
     if place.count("/") != 1 or place.startswith((".", "/", "~")):
         raise UserError(f"{place} does not exist; check the path.")
     try:
-        return hub_datasets.from_hub(place, reading)
+        return hub_datasets.from_hub(place, options)
     except UserError as error:
         raise UserError(f"There is no file or folder {place}. {error}") from error
 
 
 def _unfit(path: Path) -> str:
-    """What a sentence says of what is neither a file nor a folder."""
+    """The rest of a sentence about a path that is neither a file nor a folder."""
     try:
         opened(path).close()
     except OSError as error:
@@ -70,59 +69,64 @@ def _unfit(path: Path) -> str:
     return "has just appeared"
 
 
-def _file(path: Path, reading: ReadOptions) -> Source:
+def _file(path: Path, options: ReadOptions) -> Source:
     if path.name.lower().endswith(".tar") and is_shard(path):
-        return open_shards(str(path), path.parent, [path], reading)
+        return open_shards(str(path), path.parent, [path], options)
     if path.name.lower().endswith(ARCHIVES):
-        return open_archive(path, partial(_folder, reading=reading))
+        return open_archive(path, partial(_folder, options=options))
     if path.suffix.lower() == ".parquet":
-        return open_parquet(str(path), path.parent, [path], reading)
+        return open_parquet(str(path), path.parent, [path], options)
     if path.suffix.lower() in TABLES:
-        return open_table(path, reading)
+        return open_table(path, options)
     raise UserError(
         f"{path} is of no known kind; give a folder, a {', '.join(TABLES)} or .parquet file, "
         f"or an archive ({', '.join(ARCHIVES)})."
     )
 
 
-def _folder(folder: Path, reading: ReadOptions) -> Source:
+def _folder(folder: Path, options: ReadOptions) -> Source:
     names = ({"dataset_dict.json"}, {"state.json", "dataset_info.json"})
     if any(all(is_there(folder / name) for name in several) for several in names):
-        return hub_datasets.from_disk(folder, reading)
-    if metadata := _metadata(folder):
-        opened = partial(open_image_folder, folder, metadata, reading)
-        found = DetectedLayout(f"{metadata[0][0].name} is", [path for path, _ in metadata], opened)
-        contents = survey(_some_of(folder), reading)
-    else:
-        contents = survey(entries_below(folder), reading)
-        asked = (layout(folder, contents, reading) for layout in LAYOUTS)
-        found = next(filter(None, asked), None)
-    if found is None:
+        return hub_datasets.from_disk(folder, options)
+    metadata = _metadata(folder)
+    contents = survey(_some_of(folder) if metadata else entries_below(folder), options)
+    layout = (
+        _image_folder(folder, metadata, options) if metadata
+        else detected_layout(folder, contents, options)
+    )  # fmt: skip
+    if layout is None:
         raise UserError(_nothing_found(folder))
-    source, others = found.opened(), not_read(folder, contents, found, reading)
+    source, others = layout.opened(), not_read(folder, contents, layout, options)
     return replace(source, findings=(*others, *source.findings))
 
 
+def _image_folder(
+    folder: Path, metadata: list[tuple[Path, str]], options: ReadOptions
+) -> DetectedLayout:
+    opened = partial(open_image_folder, folder, metadata, options)
+    return DetectedLayout(f"{metadata[0][0].name} is", [path for path, _ in metadata], opened)
+
+
 def _some_of(folder: Path) -> Iterable[Path]:
-    """The first files of a folder, and metadata in folders directly below it."""
+    """The first files of a folder, and metadata files in its direct subfolders."""
     first = islice(files_below(folder), LOOKED_INTO)
     below = (folder / part / name for part in folders_in(folder) for name in METADATA)
     return dict.fromkeys(chain(first, (path for path in below if is_file(path))))
 
 
 def _metadata(folder: Path) -> list[tuple[Path, str]]:
-    """The metadata of an ImageFolder with their splits; those of a part alone are none."""
+    """Metadata files of an ImageFolder with their splits; empty without a training split."""
     parts = [(folder, "train")] if any(is_there(folder / name) for name in METADATA) else []
     parts = parts or [(folder / name, split) for name, split in SPLITS.items()]
-    found = [
+    files = [
         (part / name, split) for part, split in parts for name in METADATA
         if is_there(part / name)
     ]  # fmt: skip
-    return found if any(split == "train" for _, split in found) else []
+    return files if any(split == "train" for _, split in files) else []
 
 
 def pictures_alone(folder: Path, caption: str) -> Source:
-    """Pictures without captions of their own, all called the same: for DreamBooth."""
+    """Pictures that share one caption: for DreamBooth."""
 
     def rows() -> Iterator[Row]:
         pictures = ImageDetector(Sidecars())

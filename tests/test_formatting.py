@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.wording import scorer_of
+from core.formatting import scorer_of
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Files that users name: opened only where they are files, read no further than a bound."""
+"""Paths from users: only regular files are opened, and at most a bound of bytes is read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from core.printable import quoted
 
+ROOT = Path(__file__).resolve().parent.parent  # the folder of this project
 KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -20,33 +21,33 @@ KINDS = (
 TEXT_BYTES = 64 * 2**20  # of a file of prompts
 CARD_BYTES = 2**20  # of a model's card: what is shown
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
-# Without it, to open a named pipe is to wait for somebody who writes into it.
+# O_NONBLOCK: opening a named pipe would otherwise wait for a writer.
 AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class NotReadable(OSError):
-    """Something is there, but nothing that can be read; `strerror` is what a sentence says of it,
-    such as "is no file but a named pipe"."""
+    """A path that exists but cannot be read; `strerror` continues a sentence about it, such as "is
+    no file but a named pipe"."""
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether a folder is there. `Path.is_dir` raises for a name that is too long for one, or
-    behind a folder that is shut."""
+    """Whether a folder exists. Unlike `Path.is_dir` it does not raise for names that are too long
+    or lie in a folder without permission."""
     return os.path.isdir(path)
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether a file is there; likewise."""
+    """Whether a regular file exists; likewise."""
     return os.path.isfile(path)
 
 
 def is_there(path: str | Path) -> bool:
-    """Whether anything is there, and be it a link to nothing; likewise."""
+    """Whether the path exists, if only as a dangling link; likewise."""
     return os.path.lexists(path)
 
 
 def opened(path: str | Path) -> BinaryIO:
-    """A file, open for reading, at once. Raises OSError; `NotReadable` for what is no file."""
+    """Open a regular file for reading. Raises OSError; `NotReadable` for other kinds."""
     try:
         _refuse_special(os.stat(path).st_mode, path)  # some devices act when they are opened
     except FileNotFoundError:
@@ -66,7 +67,7 @@ def opened(path: str | Path) -> BinaryIO:
 
 
 def special_kind(path: str | Path) -> str | None:
-    """ "a named pipe", "a socket" or "a device"; None for files, folders and what is not there."""
+    """ "a named pipe", "a socket" or "a device"; None for files, folders and missing paths."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
@@ -74,41 +75,45 @@ def special_kind(path: str | Path) -> str | None:
     return next((name for is_kind, name in KINDS[1:] if is_kind(mode)), None)
 
 
-def read_bytes(path: str | Path, most: int) -> bytes:
-    """The whole of a file. Raises OSError; `NotReadable` also for more than `most` bytes."""
+def read_bytes(path: str | Path, max_bytes: int) -> bytes:
+    """Read a whole file. Raises OSError; `NotReadable` also for more than `max_bytes`."""
     with opened(path) as file:
-        if os.fstat(file.fileno()).st_size > most:
-            raise NotReadable(errno.EFBIG, f"has more than {size(most)}", str(path))
-        content = file.read(most + 1)
-    if len(content) > most:  # it grew, or is one of those whose size is not known before
-        raise NotReadable(errno.EFBIG, f"has more than {size(most)}", str(path))
+        if os.fstat(file.fileno()).st_size > max_bytes:
+            raise NotReadable(errno.EFBIG, f"has more than {size(max_bytes)}", str(path))
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:  # it grew, or is a pseudo-file without a size
+        raise NotReadable(errno.EFBIG, f"has more than {size(max_bytes)}", str(path))
     return content
 
 
-def read_own(folder: str | Path, name: str, most: int) -> bytes:
-    """The whole of a file that lies in a folder; one that a link leads to elsewhere is none.
-    Raises as `read_bytes`."""
-    path = Path(os.path.realpath(Path(folder, name)))  # unlike `resolve` at home with any loop
+def read_own(folder: str | Path, name: str, max_bytes: int) -> bytes:
+    """Read a whole file in a folder; a link that leads out of the folder is refused. Raises as
+    `read_bytes`."""
+    path = Path(
+        os.path.realpath(Path(folder, name))
+    )  # unlike `resolve`, it does not raise for link loops
     if not path.is_relative_to(os.path.realpath(folder)):
         raise NotReadable(errno.EPERM, "is a link that leads out of its folder", str(path))
-    return read_bytes(path, most)
+    return read_bytes(path, max_bytes)
 
 
-def read_text(path: str | Path, most: int, encoding: str = "utf-8", errors: str = "strict") -> str:
-    """The text of a file, line breaks as "\\n". Raises as `read_bytes`, and UnicodeError."""
-    text = read_bytes(path, most).decode(encoding, errors)
+def read_text(
+    path: str | Path, max_bytes: int, encoding: str = "utf-8", errors: str = "strict"
+) -> str:
+    """Read a text file, line breaks as "\\n". Raises as `read_bytes`, and UnicodeError."""
+    text = read_bytes(path, max_bytes).decode(encoding, errors)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def fault_of(error: OSError) -> str:
-    """What a sentence says of a file that could not be read."""
+    """The rest of a sentence about a file that could not be read."""
     if isinstance(error, NotReadable):
-        return error.strerror
+        return error.strerror or str(error)
     return f"cannot be read ({error.strerror or error})"
 
 
 def size(count: int) -> str:
-    """Bytes in the largest unit of which they are a whole number."""
+    """Format bytes in the largest binary unit that divides them."""
     unit, name = next(((u, n) for u, n in UNITS if count >= u and count % u == 0), (1, "bytes"))
     return f"{count // unit:,} {name}"
 

@@ -1,16 +1,16 @@
-"""Numbers and names in words."""
+"""Formatting of numbers and names for messages."""
 
 from pathlib import PurePath
 
 
 def size(count: float) -> str:
-    """Bytes; 1 GB is 10^9 of them."""
+    """Format bytes in decimal units: 1 GB is 10^9 bytes."""
     unit, name = (1e9, "GB") if count >= 1e8 else (1e6, "MB") if count >= 1e5 else (1e3, "kB")
     return f"{count / unit:,.2f} {name}"
 
 
 def scorer_of(identity: object) -> str:
-    """What scored, of how scores were made (run.json's): "ViT-B-16/openai", or a folder's name."""
+    """Name of the scorer in the identity of scores: "ViT-B-16/openai", or a folder's name."""
     name = identity.get("scorer") if isinstance(identity, dict) else None
     if not isinstance(name, str) or not name:
         return "an unknown scorer"
@@ -20,5 +20,5 @@ def scorer_of(identity: object) -> str:
 
 
 def amount(number: int, noun: str) -> str:
-    """1 picture, 1,000 pictures."""
+    """A count with its noun: 1 picture, 1,000 pictures."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from core.errors import UserError
-from core.modules import module_if_here
+from core.optional_modules import module_if_here
 from evaluation import prompts
 from training import optional_packages
 

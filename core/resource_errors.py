@@ -1,5 +1,4 @@
-"""What this machine, or a limit set for this process, does not give: told from mistakes of the
-user, whatever libraries take it for on the way."""
+"""Recognition of exhausted memory and file handles, whatever error libraries raise for it."""
 
 from __future__ import annotations
 
@@ -10,20 +9,25 @@ from collections.abc import Iterator
 
 from safetensors import SafetensorError
 
-from core.wording import size
+from core.formatting import size
 
-OUT = "ran out of memory"  # what our own sentences say of it
-# Of torch's and numpy's allocators, of maps of files (Rust, C), of threads that get no stack.
+OUT = "ran out of memory"  # the wording of our own messages
+# Messages of torch and numpy allocators, memory maps (Rust, C), threads without a stack.
 WORDS = re.compile(
     r"allocate memory|out of memory|unable to (?:mmap|allocate)|\(os error 12\)|"
     r"can't start new thread|failed to map segment|bad_alloc",
     re.IGNORECASE,
 )
-SPEAKING = (RuntimeError, OSError, ImportError, SafetensorError)  # ours may quote anybody's words
+SPEAKING = (
+    RuntimeError,
+    OSError,
+    ImportError,
+    SafetensorError,
+)  # not UserError, which may quote any text
 
 
 def shortage(error: BaseException) -> str | None:
-    """A sentence on what was lacking, where that is what an error was brought about by."""
+    """A message on the exhausted resource if an error was caused by one, else None."""
     if is_out_of_memory(error):
         return (
             f"this process {OUT}{limit_of_memory()}: close other programs, raise the limit, or "
@@ -35,12 +39,12 @@ def shortage(error: BaseException) -> str | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is, or was brought about by, memory that could not be had."""
+    """Whether an error is, or was caused by, a failed memory allocation."""
     return any(map(_says_so, _chain(error)))
 
 
 def limit_of_memory() -> str:
-    """In brackets, the limit that was set for this process, if one was."""
+    """The memory limit of this process in brackets; empty without one."""
     try:
         import resource
     except ImportError:
@@ -52,14 +56,14 @@ def limit_of_memory() -> str:
 def _says_so(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    torch = sys.modules.get("torch")  # where it is not loaded, it did not raise this
+    torch = sys.modules.get("torch")  # if it is not loaded, it did not raise this
     if torch and isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, SPEAKING) and bool(WORDS.search(str(error)[:10_000]))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and those that it was raised from or while handling."""
+    """The error, its causes and its contexts."""
     seen = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -1,13 +1,13 @@
-"""Modules that may be missing: parts of the project that were deleted, packages not installed."""
+"""Optional modules: packages that are not installed, parts of the project that were deleted."""
 
 from importlib import import_module
 from types import ModuleType
 
 
 def module_if_here(name: str) -> ModuleType | None:
-    """A module by its name, or None where it, or a package that it is in, is not there.
+    """Import a module by name; None if it, or a package that contains it, does not exist.
 
-    Whatever goes wrong within it is an error as anywhere.
+    Errors within the module are raised.
     """
     try:
         return import_module(name)

@@ -13,7 +13,7 @@ from runs import config_for, prepared
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPTokenizer
 
-from core.layouts import hub_name, hub_names, own_name
+from core.tensor_names import hub_name, hub_names, own_name
 from sampling.pipeline import open_pipeline
 from training.loop import train
 from training.model import write_pipeline
