@@ -188,6 +188,26 @@ def test_a_page_is_short(page):
     assert lines <= (README_LINES if page == "README.md" else PAGE_LINES)
 
 
+def test_files_and_folders_that_a_contributor_is_sent_to_exist():
+    spans = spans_in("CONTRIBUTING.md")
+    paths = {span for span in spans if re.fullmatch(r"[\w/.-]+(/|\.(py|md|toml))", span)}
+    words = " ".join(command_lines("CONTRIBUTING.md")).split()
+    paths |= {word.partition("=")[2] or word for word in words if "tests/" in word}
+    assert len(paths) > 10
+    for path in paths - {"run.json"}:
+        assert (ROOT / path).exists() == (path != "utils.py"), path
+
+
+def test_what_a_contributor_extends_is_in_the_package_that_is_named():
+    text = text_of("CONTRIBUTING.md")
+    places = re.findall(r"`(\w+)`\s+in\s+`(\w+)/`", text)
+    assert len(places) > 5
+    for name, package in places:
+        files = (path.read_text(encoding="utf-8") for path in (ROOT / package).rglob("*.py"))
+        defined = re.compile(rf"^(class )?{name}\b[(:\s=]", re.M)
+        assert any(defined.search(source) for source in files), f"{name} in {package}/"
+
+
 def test_keys_of_a_file_of_prompts_are_those_that_the_command_knows():
     section = text_of("docs/programs.md").split("## Files of prompts")[1].split("\n## ")[0]
     listed = section.split("The keys are")[1].split(".")[0]
