@@ -215,6 +215,30 @@ def test_keys_of_a_file_of_prompts_are_those_that_the_command_knows():
     assert set(re.findall(r"`(\w+)`", listed)) == {"text", *re.findall(r"\w+", said)}
 
 
+def test_results_shown_are_those_of_the_bundled_model():
+    scores = json.loads((ROOT / "sd-pokemon-model" / "run.json").read_text())["scores"]["held-out"]
+    base, against = scores["base"], scores["comparison"]
+    kept, nearer = against["keeping"], against["cmmd_difference"]
+    columns = [
+        (base["clip_score"], scores["clip_score"], against["mean_difference"], against),
+        (base["keeping"]["clip_score"], scores["keeping"]["clip_score"],
+         kept["mean_difference"], kept),
+    ]  # fmt: skip
+    shown = [
+        f"{before:.2f} | {after:.2f} | {change:+.2f}, {interval[0]:+.2f} to {interval[1]:+.2f} |"
+        for before, after, change, among in columns for interval in [among["interval_95"]]
+    ]  # fmt: skip
+    low, high = nearer["interval_95"]
+    cmmd = [each["distances"]["cmmd"]["value"] for each in (base, scores)]
+    shown.append(
+        f"{cmmd[0]:.3f} | {cmmd[1]:.3f} | {nearer['value']:.2f}, {low:.2f} to {high:.2f} |"
+    )
+    for line in shown:
+        assert line in text_of("README.md")
+    for sentence in scores["verdict"]:
+        assert sentence in text_of("docs/evaluate.md")
+
+
 def test_metrics_that_the_documents_name_are_those_that_the_app_counts():
     sources = "".join(path.read_text() for path in (ROOT / "webapp").glob("*.py"))
     counted = set(re.findall(r"\bdrawing_\w+", sources.split("# HELP", 1)[1].split('"""')[0]))
