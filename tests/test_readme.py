@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
@@ -169,6 +171,30 @@ def test_make_targets_that_a_page_names_exist(page):
     for line in command_lines(page):
         for target in re.findall(r"^make ([a-z][\w-]*)", line):
             assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def make(*words: str) -> list[str]:
+    """What `make WORDS` prints, by line, whether or not these tests are run by make themselves."""
+    done = subprocess.run(
+        ["make", "--no-print-directory", "--old-file=.venv/.ready", *words], cwd=ROOT, check=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    return done.stdout.splitlines()
+
+
+def test_make_help_lists_every_target():
+    phony = re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    assert [line.split()[0] for line in make("help")] == phony
+
+
+def test_make_test_lints_first_and_a_commit_is_checked_in_the_same_way():
+    checks = make("--dry-run", "lint")
+    assert {line.split()[0].rpartition("/")[2] for line in checks} == {"ruff", "mypy", "codespell"}
+    assert make("--dry-run", "test")[:-1] == checks
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    entries = [hook["entry"].removesuffix(" --force-exclude") for hook in hooks]
+    assert entries == [line.removesuffix(" .") for line in checks]
 
 
 @pytest.mark.parametrize("page", PAGES)
