@@ -271,6 +271,13 @@ def test_metrics_that_the_documents_name_are_those_that_the_app_counts():
     assert counted == set(re.findall(r"`(drawing_\w+)`", text_of("docs/production.md")))
 
 
+def test_the_tabs_described_are_those_of_the_page():
+    table = text_of("docs/page.md").split("| tab | what it is for |")[1].split("\n\n")[0]
+    described = re.findall(r"^\| (\w[\w ]+) \|", table, re.M)
+    words = (ROOT / "webapp" / "ui" / "strings.py").read_text(encoding="utf-8")
+    assert len(described) == 6 and all(f'"{tab}"' in words for tab in described)
+
+
 def test_the_training_script_takes_whatever_train_sh_gives_it():
     script = (ROOT / "train.sh").read_text()
     for program in ("train_text_to_image.py", "metrics.py"):
