@@ -57,7 +57,8 @@ def programs_in(page: str) -> list[tuple[str, ...]]:
     for line in command_lines(page):
         if match := re.search(r"(?<![\w/.-])(-m (benchmarks|bundled)\.\w+|[a-z_]+\.py)\b.*", line):
             words = shlex.split(match[0])
-            if words[0] == "-m" or (ROOT / words[0]).exists():
+            started = re.search(r"\b(python|launch)\b.* $", line[: match.start()])
+            if started or words[0] == "-m" or (ROOT / words[0]).exists():
                 found.append(tuple(words))
     return found
 
