@@ -1,23 +1,42 @@
-# make demo: set up, open the app on the bundled model.   make test: set up, lint, run the tests.
-# make test-all: the long forms too, such as 100 kills of a run and 50 steps of every combination.
-# A second call installs nothing again: the environment is made anew only when requirements change.
+# The project's own environment is .venv. It is made by whichever target needs it first, and made
+# again only when requirements.txt has changed.
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+COVERAGE := outputs/coverage
 
-.PHONY: demo test test-all requirements
+.DEFAULT_GOAL := demo
+.PHONY: help demo lint format test test-all coverage hooks requirements
 
-demo: $(READY)
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
+
+demo: $(READY) ## open the web page on the bundled model
 	$(BIN)/python app.py
 
-test: $(READY)
+lint: $(READY) ## check style, formatting, types and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+format: $(READY) ## format the code, and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint ## lint, then run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-all: test
+test-all: test ## the slow tests too, such as 100 kills of a run and 50 steps of every combination
 	$(BIN)/python -m pytest -m slow
+
+coverage: $(READY) ## run the tests and report the lines and branches that none of them reaches
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered \
+		--cov-report=html:$(COVERAGE) $(TESTS)
+
+hooks: $(READY) ## run `make lint` before each commit
+	$(BIN)/pre-commit install
 
 $(READY): requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
@@ -25,8 +44,7 @@ $(READY): requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $(READY)
 
-# After a change of pyproject.toml: exact versions of everything, for all platforms.
-requirements: $(READY)
+requirements: $(READY) ## after a change of pyproject.toml: exact versions of everything, for all platforms
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group test --universal --python-version 3.11 \
 		--no-header --no-emit-index-url --no-emit-find-links -o requirements.txt

@@ -744,9 +744,9 @@ def test_folders_that_sound_like_splits_and_hold_no_picture_of_a_table_part_noth
     assert not open_source(str(tmp_path), ReadOptions()).held_out
 
 
-def test_the_readme_lists_every_layout():
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    section = readme.split("## Your pictures")[1].split("\n## ")[0]
+def test_the_documentation_lists_every_layout():
+    page = (Path(__file__).parent.parent / "docs" / "prepare.md").read_text(encoding="utf-8")
+    section = page.split("## What it reads")[1].split("\n## What it writes")[0]
     layouts = ("img2dataset", "WebDataset", "COCO", "kohya", "Parquet", "save_to_disk", "HEIC")
     for word in (*TABLES, *CAPTION_SUFFIXES, *METADATA, *layouts):
         assert word in section, word

@@ -1,4 +1,4 @@
-"""The options of diffusers' four scripts: all are taken, and the README tells where we differ."""
+"""The options of diffusers' four scripts: all are taken, and our page tells where we differ."""
 
 import re
 from dataclasses import fields
@@ -12,7 +12,7 @@ from training.config import Config
 from training.optimizers import OPTIMIZERS
 from training.option_warnings import LORA_SCRIPTS
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent / "docs" / "diffusers.md").read_text(encoding="utf-8")
 KINDS = {  # what stands here for running one of the scripts
     "train_text_to_image.py": {"train_data_dir": "data"},
     "train_text_to_image_lora.py": {"train_data_dir": "data", "method": "lora"},
@@ -79,9 +79,9 @@ def test_the_options_that_tell_a_script_for_lora_are_those_that_it_alone_has():
         assert set(told) | ours >= SCRIPTS[script].keys() - other.keys() >= set(told)
 
 
-def rows_of_readme() -> dict[str, tuple[str, str]]:
+def documented_defaults() -> dict[str, tuple[str, str]]:
     """Of the table of defaults: by option, diffusers' cell and ours."""
-    table = README.split("| option | diffusers' default | here |")[1].split("\n\n")[0]
+    table = PAGE.split("| option | diffusers' default | here |")[1].split("\n\n")[0]
     rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
     return {
         name: (theirs, ours)
@@ -103,7 +103,7 @@ def stands_in(value: object, cell: str) -> bool:
     return re.search(rf"(?<![\w.-]){re.escape(shown(value))}(?![\w.-]\w)", cell) is not None
 
 
-def test_the_readme_lists_every_default_that_is_not_diffusers_and_no_other():
+def test_the_documentation_lists_every_default_that_is_not_diffusers_and_no_other():
     differing = set()
     for script, theirs in SCRIPTS.items():
         ours = defaults_of(script)
@@ -112,19 +112,19 @@ def test_the_readme_lists_every_default_that_is_not_diffusers_and_no_other():
             if name not in KINDS[script] and name != "pretrained_model_name_or_path"
             and getattr(ours, name) != default and (getattr(ours, name), default) != ((), None)
         }  # fmt: skip
-    assert rows_of_readme().keys() == differing | NOT_THEIRS | SAME_WORD
+    assert documented_defaults().keys() == differing | NOT_THEIRS | SAME_WORD
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_the_defaults_in_the_readme_are_the_real_ones(script):
+def test_the_documented_defaults_are_the_real_ones(script):
     ours = defaults_of(script)
-    for name, (their_cell, our_cell) in rows_of_readme().items():
+    for name, (their_cell, our_cell) in documented_defaults().items():
         if name in SCRIPTS[script]:
             assert stands_in(SCRIPTS[script][name], their_cell), name
         mine = ours.empty_captions if name == "caption_dropout" else getattr(ours, name)
         assert stands_in(mine, our_cell), (name, mine)
     own = {name: kind.learning_rate for name, kind in OPTIMIZERS.items() if kind.learning_rate}
     for name, rate in own.items():
-        assert f"{name}: {rate:g}" in rows_of_readme()["learning_rate"][1]
+        assert f"{name}: {rate:g}" in documented_defaults()["learning_rate"][1]
         config = Config(pretrained_model_name_or_path="m", train_data_dir="d", optimizer=name)
         assert config.learning_rate == rate

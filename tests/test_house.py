@@ -50,6 +50,14 @@ def test_a_package_imports_neither_commands_nor_packages_above_it(folder):
         assert not strangers, f"{path.relative_to(ROOT)} imports {strangers}"
 
 
+def test_contributors_read_which_package_may_import_which():
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("| may import |")[1]
+    rows = [line.strip("| ").split(" | ") for line in table.split("\n\n")[0].splitlines()[2:]]
+    written = {name.strip("`/"): set(re.findall(r"`(\w+)/`", may)) for name, _, may in rows}
+    written.pop("bundled")
+    assert written == MAY_IMPORT
+
+
 def modules_imported(path: Path) -> set[str]:
     """Modules of ours that are imported when this one is: not those that only types name."""
     found = set()

@@ -11,7 +11,8 @@ from core.paths import size
 from data import archives, captions, csv_tables, json_tables, limits, sidecars
 from webapp import limits as app
 
-DOCUMENT = (Path(__file__).parent.parent / "docs" / "limits.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parent.parent / "docs"
+DOCUMENT = (DOCS / "limits.md").read_text(encoding="utf-8")
 
 
 def documented(heading: str) -> list[tuple[str, ...]]:
@@ -44,6 +45,12 @@ def test_the_table_of_the_app_holds_every_bound_that_is_kept():
     named = {node.id for node in ast.walk(table) if isinstance(node, ast.Name)}
     assert constants and constants <= named
     assert len({limit.what for limit in app.APP}) == len(app.APP)
+
+
+def test_the_documents_state_what_a_drawing_of_a_public_page_may_ask_for():
+    stated = "{num_images} pictures, {steps} steps and {side} pixels a side"
+    text = " ".join((DOCS / "production.md").read_text(encoding="utf-8").split())
+    assert stated.format_map(vars(app.PUBLIC)) in text
 
 
 def test_the_table_holds_every_bound_that_is_kept():

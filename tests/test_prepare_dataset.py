@@ -314,9 +314,10 @@ def test_shards_train_as_they_are(prepare, tiny_model, tmp_path):
 
 
 def test_the_catalogue_of_a_shop_goes_from_raw_to_training(tiny_model, tmp_path, monkeypatch):
-    """By the README's own command: long descriptions, ids without suffix, pictures elsewhere."""
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"prepare_dataset\.py (product_data\.json [^`]+)", readme)
+    """By the documented command: long descriptions, ids without suffix, pictures elsewhere."""
+    page = (Path(__file__).parent.parent / "docs" / "prepare.md").read_text(encoding="utf-8")
+    one_line = page.replace("\\\n", " ")
+    (command,) = re.findall(r"prepare_dataset\.py (product_data\.json [^`]+)", one_line)
     photos, goods = tmp_path / "photos", []
     photos.mkdir()
     for seed in range(4):
