@@ -19,6 +19,7 @@ from core.files import NotWritable, unwritable
 from core.signals import DeferredSignals
 from core.terminal import complain, say, shown
 from sampling.image import PROBLEMS, Picture
+from sampling.image_metadata import is_drawn_here
 from sampling.manifest import Manifest, sha256_of
 from sampling.pipeline import sha256_of_weights
 from sampling.prompt_rows import PromptRow, complain_of
@@ -59,6 +60,7 @@ class Batch:
         self._folder = manifest.path.parent
         self._weights = {"weights_sha256": sha256_of_weights(generator.pipe)}
         self._there: set[str] = set()  # names of wanted pictures that exist
+        self._refuse_others_files()
         with DeferredSignals():  # while files are renamed, the manifest does not list them
             self._keep(self._existing())
 
@@ -104,6 +106,19 @@ class Batch:
             for each, entry in entries
             if entry["problem"]
         ]
+
+    def _refuse_others_files(self) -> None:
+        """Raises UserError where a picture would replace a file that was not drawn here."""
+        for each in self._wanted:
+            path = self._folder / each.name
+            if each.name not in self._manifest.entries and os.path.lexists(path):
+                if not is_drawn_here(path):
+                    raise UserError(
+                        f"{path} is in the way of the picture of {each.row}, and was not drawn "
+                        "here. Move it, or give another --output."
+                    )
+            elif path.is_dir():
+                raise UserError(f"{path} is a folder, in the place of a picture. Move it.")
 
     def _keep(self, found: dict[str, str]) -> None:
         """Rename existing pictures. `found`: their present names, by the wanted ones."""

@@ -11,16 +11,19 @@ import re
 from collections.abc import Callable
 from dataclasses import fields
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from PIL.PngImagePlugin import PngInfo
 
 from core.bounded_json import JSONFault, loads
 from core.errors import UserError
+from core.paths import opened
 from sampling.png_text import NotPNG, TextTooLong, texts
 from sampling.prompt import escaped, has_marks
 from sampling.request import MAX_PROMPT_CHARACTERS, SCHEDULERS, Request
 
+KEYWORD = "sd-pokemon"  # of the text chunk that only our pictures have
 NONE = "This picture carries no settings. Drop a PNG file that was drawn here."
 # Pictures of versions with a single scheduler name its class.
 FORMER_SCHEDULER, ITS_NAME = "DPMSolverMultistepScheduler", "DPM++ 2M"
@@ -42,8 +45,17 @@ def png_chunks(prompt: str, seed: int, settings: dict) -> PngInfo:
     """The text chunks of a picture's PNG file."""
     chunks = PngInfo()
     chunks.add_text("parameters", _a1111_text(prompt, seed, settings))
-    chunks.add_text("sd-pokemon", json.dumps(settings))
+    chunks.add_text(KEYWORD, json.dumps(settings))
     return chunks
+
+
+def is_drawn_here(path: Path) -> bool:
+    """Whether a file is a PNG with our own settings; False for what cannot be read as one."""
+    try:
+        with opened(path) as file:
+            return KEYWORD in texts(file, [KEYWORD])
+    except (OSError, NotPNG, TextTooLong):
+        return False
 
 
 def _a1111_text(prompt: str, seed: int, settings: dict) -> str:
@@ -143,4 +155,4 @@ def _a1111(text: str) -> dict:
     return settings
 
 
-PARSERS = {"sd-pokemon": _json, "parameters": _a1111}  # by keyword, the most complete first
+PARSERS = {KEYWORD: _json, "parameters": _a1111}  # by keyword, the most complete first

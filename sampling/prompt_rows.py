@@ -36,9 +36,13 @@ def wanted_of(rows: Sequence[PromptLine], common: dict) -> list[PromptRow]:
     wanted: list[PromptRow] = []
     faults: list[str] = []
     seeds_used: Counter[str] = Counter()
+    total = 0
     for row in rows:
         try:
-            wanted += _pictures(row, _request(row, common, seeds_used))
+            request = _request(row, common, seeds_used)
+            total += request.num_images
+            if total <= MAX_PICTURES:  # else refused below, and only counted
+                wanted += _pictures(row, request)
         except UserError as error:
             faults.append(str(error))
     if len(faults) == 1:
@@ -49,9 +53,9 @@ def wanted_of(rows: Sequence[PromptLine], common: dict) -> list[PromptRow]:
             f"{len(faults):,} rows of {rows[0].path} cannot be drawn, so nothing was. Mend or "
             "delete them."
         )
-    if len(wanted) > MAX_PICTURES:
+    if total > MAX_PICTURES:
         raise UserError(
-            f"{rows[0].path} asks for {len(wanted):,} pictures. Split it: at most "
+            f"{rows[0].path} asks for {total:,} pictures. Split it: at most "
             f"{MAX_PICTURES:,} are drawn into a folder."
         )
     return wanted

@@ -414,3 +414,31 @@ def test_a_long_prompt_and_an_odd_size_are_warned_of_with_their_row(draw):
     err = draw("a cat\n" + "a" * 80 + " tail\n", "--width", "128")[2]
     assert "wishes.txt, row 2: the prompt is too long; not read: 'aaaa" in err
     assert "wishes.txt, row 1: The model learned from pictures of 32 x 32 pixels" in err
+
+
+def test_a_file_that_was_not_drawn_here_is_not_replaced(draw, drawn, tmp_path):
+    other = tmp_path / "out" / "000001-a-cat-seed-0.png"
+    other.parent.mkdir()
+    Image.new("RGB", (8, 8)).save(other)
+    before = other.read_bytes()
+    code, _, err = draw(THREE)
+    assert code == 2 and "000001-a-cat-seed-0.png is in the way of the picture of" in err
+    assert "wishes.txt, row 1" in err and not drawn and other.read_bytes() == before
+    other.unlink()
+    other.mkdir()
+    code, _, err = draw(THREE)
+    assert code == 2 and "in the way" in err and not drawn
+    other.rmdir()
+    assert draw(THREE)[0] == 0
+    (tmp_path / "out" / "manifest.jsonl").unlink()  # ours by what they carry
+    assert draw(THREE)[0] == 0 and len(drawn) == 6
+    other.unlink()
+    other.mkdir()
+    code, _, err = draw(THREE)
+    assert code == 2 and "is a folder, in the place of a picture" in err
+
+
+def test_pictures_beyond_the_limit_are_counted_and_not_prepared(draw, monkeypatch):
+    monkeypatch.setattr(prompt_rows, "MAX_PICTURES", 3)
+    code, _, err = draw([{"text": "a", "num_images": 2}, {"text": "b", "num_images": 2}])
+    assert code == 2 and "asks for 4 pictures. Split it: at most 3" in err

@@ -21,7 +21,7 @@ from core.errors import UserError
 from core.files import NotWritable, remove_leftovers
 from core.paths import opened, read_bytes
 from sampling.image import Picture
-from sampling.image_metadata import request_of
+from sampling.image_metadata import KEYWORD, request_of
 from sampling.output_paths import free_path
 from sampling.png_text import NotPNG, TextTooLong, texts
 from sampling.request import BOUNDS, Request
@@ -33,7 +33,7 @@ from webapp.limits import (
 )
 
 THUMBNAIL_SIDE = 256  # pixels
-SETTINGS_CHUNK = "sd-pokemon"  # the text chunk that only our pictures have
+
 NAME = re.compile(r"\d{8}-\d{6}-\d{6}-[\w .()-]+\.png")  # sorted by name means by time
 NOT_OURS = "There is no such picture in the gallery. It may have been deleted."
 NOT_SAVED = "The picture is not in the gallery ({reason}). Make room there, and draw it again."
@@ -102,7 +102,7 @@ class Gallery:
         path = self._path(name)
         try:
             png = read_bytes(path, MAX_GALLERY_BYTES)
-            is_ours = SETTINGS_CHUNK in texts(BytesIO(png), {SETTINGS_CHUNK})
+            is_ours = KEYWORD in texts(BytesIO(png), {KEYWORD})
         except (OSError, NotPNG, TextTooLong) as error:
             raise UserError(NOT_OURS) from error
         if not is_ours:
@@ -148,8 +148,8 @@ class Gallery:
             with opened(self._folder / name) as file:
                 if os.fstat(file.fileno()).st_size > MAX_GALLERY_BYTES:
                     return ""
-                found = texts(file, {SETTINGS_CHUNK})
-            settings = loads(found.get(SETTINGS_CHUNK, ""))
+                found = texts(file, {KEYWORD})
+            settings = loads(found.get(KEYWORD, ""))
         except (OSError, ValueError):  # also NotPNG and TextTooLong
             return ""
         prompt = settings.get("prompt") if isinstance(settings, dict) else None
