@@ -3,9 +3,10 @@
 Each is opened when it first draws: in the worker's thread, like all drawing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 
 from core.errors import UserError
@@ -47,12 +48,20 @@ def picks_of(model: str, load: Load, folder: str | None = None) -> dict[str, Slo
     for name, load_checkpoint in _checkpoint_loads(model, load).items():
         is_lora = is_lora_folder(model)
         picks.setdefault(name, SlotGenerator(name, load_checkpoint, slot, is_lora))
+    known = Path(base_of_run(read_run(model)) or model).resolve()
     for place in _below(folder, model):
-        name = model_name(place)
-        picks.setdefault(
-            name, SlotGenerator(name, partial(load, place), slot, is_lora_folder(place))
-        )
+        if Path(place).resolve() == known:  # it stands there as the base
+            continue
+        name = _free_name(Path(place), {model_name(model), *picks})
+        picks[name] = SlotGenerator(name, partial(load, place), slot, is_lora_folder(place))
     return picks
+
+
+def _free_name(place: Path, taken: Collection[str]) -> str:
+    """The name of a model, or a longer one where another model has it."""
+    names = model_name(str(place)), place.name, f"{place.parent.name}/{place.name}"
+    numbered = (f"{names[-1]} ({number})" for number in count(2))
+    return next(name for name in chain(names, numbered) if name not in taken)
 
 
 def _below(folder: str | None, model: str) -> Iterator[str]:

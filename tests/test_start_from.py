@@ -172,7 +172,8 @@ def test_a_link_names_what_a_drawing_started_from():
     assert linked(link) == expected
     plain = link_to(Request("a", seed=3))
     assert linked_init_image(plain) is None and "strength" not in plain and "variation" not in plain
-    assert linked_init_image("?init_image=<b>") is None
+    with pytest.raises(UserError, match="cannot be one"):
+        linked_init_image("?init_image=<b>")
 
 
 # The page

@@ -113,6 +113,14 @@ def test_what_else_can_draw_is_base_checkpoints_and_models_below_a_folder(tmp_pa
     assert asked == [str(tmp_path / "lora")]
     assert list(picks_of(str(model), never)) == ["other", "checkpoint-5", "best"]
     assert picks_of("owner/name", never) == {}
+    # A name that another model has is made longer: no model is left out.
+    (others / "best" / "best").mkdir(parents=True)
+    (others / "best" / "model_index.json").write_text("{}")
+    (others / "other.safetensors").write_bytes(b"")
+    assert list(picks_of(str(model), never, str(others))) == [
+        "other", "checkpoint-5", "best", f"{others.name}/best", "lora", "other.safetensors",
+        "single",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("folder", "fault"), [("nowhere", "there is no folder"),

@@ -183,8 +183,9 @@ class DrawTab:
             return {self.status: note(str(error), problem=True)}
         if request is None:
             return {self.status: gr.skip()}
-        filled = self._settings.filled(request, linked_init_image(query))
+        filled = self._settings.filled(request, None)
         try:
+            filled = self._settings.filled(request, linked_init_image(query))
             return filled | self._picker.filled(linked_model(query), request.lora_scale)
         except UserError as error:
             return filled | {self.status: note(str(error), problem=True)}

@@ -63,9 +63,12 @@ def linked(query: Mapping[str, str] | str) -> Request | None:
 
 
 def linked_init_image(query: Mapping[str, str] | str) -> str | None:
-    """The SHA-256 of the image that a linked drawing started from, if any."""
+    """The SHA-256 of the image that a linked drawing started from, if any. Raises UserError for
+    what is none."""
     digest = _parameters(query).get("init_image", "")
-    return digest if re.fullmatch("[0-9a-f]{64}", digest) else None
+    if digest and not re.fullmatch("[0-9a-f]{64}", digest):
+        raise UserError(strings.LINK_INIT_IMAGE)
+    return digest or None
 
 
 def linked_model(query: Mapping[str, str] | str) -> str:

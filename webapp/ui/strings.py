@@ -115,6 +115,7 @@ LINK = "link to it"
 SEED_OF_PICTURE = "seed {seed}"
 SETTINGS_BACK = "The settings of that picture are back, with seed {seed}."
 LINK_WITHOUT_PROMPT = "The link names no prompt."
+LINK_INIT_IMAGE = "The link names a picture to start from that cannot be one. Choose it here."
 
 # How much of a prompt is read
 TOKENS = "{count} of {limit} tokens"
