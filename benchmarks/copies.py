@@ -23,11 +23,10 @@ from diffusers import AutoencoderKL
 from PIL import Image, ImageOps
 
 from benchmarks.attributes import reconstructed, tensor
-from bundled.base import BUNDLED
 from bundled.creatures import draw
 from core.errors import exit_with_sentence
 from core.images import perceptual_hash
-from evaluation.clip_score import Scorer
+from evaluation.clip_score import BUNDLED, Scorer
 from evaluation.image_registration import reduced
 from evaluation.memorisation import UNLIKELY, ImageSignatures, Memorisation, memorisation
 from evaluation.reference_images import read_pictures

@@ -14,10 +14,9 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw
 
-from bundled.base import BUNDLED
 from bundled.canvas import PALETTE, SIZE
 from bundled.creatures import HELD_OUT_SEEDS, Creature, Drawing, draw, rng_of
-from evaluation.clip_score import Scorer
+from evaluation.clip_score import BUNDLED, Scorer
 from evaluation.comparison import against
 from evaluation.image_scorer import ImageScorer
 from evaluation.reference_images import CaptionedImage, ReferenceImages, reference

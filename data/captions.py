@@ -9,6 +9,7 @@ from core.errors import UserError, is_ours, reason_of
 from core.hub import find
 from core.model_check import check_files
 from core.printable import is_blank, is_text, quoted
+from core.tokens import truncated_words
 from data.limits import CAPTION_CHARACTERS, CAPTIONS
 
 NUMBER = re.compile(r"[+-]?+(\d++(\.\d*+)?+|\.\d++)(e[+-]?\d++)?+", re.IGNORECASE)
@@ -96,8 +97,8 @@ def token_counter(
         for text, ids, offsets in zip(
             texts, encoded.input_ids, encoded.offset_mapping, strict=True
         ):
-            lost = text[offsets[limit - 1][0] :].strip() if len(ids) > limit else ""
-            counted.append((len(ids), lost))
+            read = limit - 2  # without the tokens of start and end
+            counted.append((len(ids), truncated_words(text, offsets[1:-1], read)))
         return counted
 
     return count

@@ -11,8 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.nn.functional import cosine_similarity
 
-from evaluation.clip_score import WEIGHTS_FILE
-from evaluation.transformers_models import CONFIG_FILE
+from evaluation.clip_score import CONFIG_FILE, WEIGHTS_FILE
 
 CONTEXT_LENGTH = 64
 VISION = {

@@ -8,10 +8,9 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from bundled.base import BUNDLED
 from bundled.creatures import HELD_OUT_SEEDS, draw
 from bundled.pixels import body_colour
-from evaluation.clip_score import Scorer
+from evaluation.clip_score import BUNDLED, Scorer
 from sampling.generator import DEFAULT_MODEL, Generator
 from sampling.request import Request
 

@@ -22,8 +22,7 @@ import metrics
 from core.errors import UserError
 from evaluation import clip_score as scorer_module
 from evaluation import evaluate
-from evaluation.clip_score import WEIGHTS_FILE, Scorer
-from evaluation.transformers_models import CONFIG_FILE
+from evaluation.clip_score import CONFIG_FILE, WEIGHTS_FILE, Scorer
 from sampling.generator import Generator
 
 CAPTIONS = ("a red creature", "a blue creature with wings", "A  Pokemon!", "houses", "")

@@ -139,7 +139,7 @@ def lora_page(browser, tmp_path):
         "base": SlotGenerator("base", lambda: base, []),
         "other": SlotGenerator("other", lambda: other, [], is_lora=True),
     }
-    port, demo = some_port(), app.build_app(own, rivals=Variants(base), picks=models)
+    port, demo = some_port(), app.build_app(own, variants=Variants(base), models=models)
     app.serve(demo, "127.0.0.1", port)
     page = browser.new_page()
     page.address = f"http://127.0.0.1:{port}"

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import metrics
-from bundled.base import BUNDLED
 from bundled.creatures import HELD_OUT_SEEDS, draw
 from core.errors import UserError
+from evaluation.clip_score import BUNDLED
 
 SEEDS = HELD_OUT_SEEDS[:24]
 

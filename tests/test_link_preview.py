@@ -113,9 +113,9 @@ def test_no_host_stands_in_the_page_that_its_owner_has_not_said(url, host, addre
 def test_behind_a_tunnel_the_picture_has_the_tunnels_address(url):
     told = tags(get(url, host="draw.example.org", **{"x-forwarded-proto": "https"}).text)
     assert dict(told)["og:image"] == "https://draw.example.org/preview.jpg"
-    assert AllowedHosts("a.example").is_said("a.example") and not AllowedHosts(".example").is_said(
-        "b.example"
-    )
+    assert AllowedHosts("a.example").is_listed("a.example") and not AllowedHosts(
+        ".example"
+    ).is_listed("b.example")
 
 
 def test_the_icon_is_our_own(url):

@@ -8,9 +8,8 @@ from diffusers import AutoencoderKL
 from PIL import Image, ImageDraw
 
 from benchmarks.copies import first, kinds, looks_of, noisy
-from bundled.base import BUNDLED
 from bundled.creatures import draw
-from evaluation.clip_score import Scorer
+from evaluation.clip_score import BUNDLED, Scorer
 from evaluation.image_registration import is_blank, reduced
 from evaluation.memorisation import (
     EXACT,

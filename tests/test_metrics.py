@@ -13,10 +13,9 @@ from scorers import build_scorer, score_by_hand
 from scorers import tiny_scorer as tiny_scorer  # a fixture
 
 import metrics
-from bundled.base import BUNDLED
 from core.errors import exit_with_sentence
 from evaluation import defaults
-from evaluation.clip_score import Scorer
+from evaluation.clip_score import BUNDLED, Scorer
 from evaluation.evaluate import scores_of
 from evaluation.evaluation_job import EvaluationJob
 from evaluation.image_scorer import ImageScorer

@@ -219,4 +219,4 @@ def test_the_shown_command_draws_also_behind_the_password(page, tmp_path):
     assert ("Authorization: Bearer $PASSWORD" in command) == has_password
     subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True, env={"PASSWORD": SECRET})
     with Image.open(tmp_path / "7.png") as png:
-        assert png.text["parameters"].startswith(proposals(None)[0])
+        assert png.text["parameters"].startswith(proposals(FakeGenerator())[0])

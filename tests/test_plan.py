@@ -383,7 +383,7 @@ def test_the_cheapest_options_are_suggested_first_and_lora_last(v1_4, card, monk
         "--use_8bit_adam",
         "--offload_ema",
     ]
-    assert typed(planned.suggestions[lora:])[:2] == ["--method", "lora"]
+    assert "--method lora" in " ".join(typed(planned.suggestions[lora : lora + 1]))
     for fall in (totals[:lora], totals[lora:]):
         assert fall == sorted(fall, reverse=True)
     assert totals[-1] <= 7

@@ -83,7 +83,7 @@ def test_prompts_are_those_of_its_pictures_then_short_captions_that_can_be_drawn
     long = [["b" * 161], ["c\u0007d"], ["a shoe"], ["a boot"]]
     generator = SimpleNamespace(examples=[brought], captions=Captions.of(long))
     assert proposals(generator) == ("a boot", "a shoe")
-    weighted = SimpleNamespace(captions=Captions.of([["a [red] shoe (left)"]]))
+    weighted = SimpleNamespace(examples=(), captions=Captions.of([["a [red] shoe (left)"]]))
     assert proposals(weighted) == (r"a \[red\] shoe \(left\)",)
     generator = SimpleNamespace(examples=[], captions=Captions.of(long[:2]))
     assert proposals(generator) == ("b" * 161,)

@@ -85,7 +85,7 @@ def test_a_page_of_an_app_with_other_models_is_told_to_reload(page, server, wish
     status(page, "keep it")
     page.wait_for_selector("#generate:enabled")
     models = {"lora": SlotGenerator("lora", FakeGenerator, [], is_lora=True)}
-    generator = server.start(picks=models)
+    generator = server.start(models=models)
     if wish == "generate":
         generate(page, "a dog")
     else:
@@ -112,7 +112,7 @@ def test_a_page_whose_password_has_changed_is_told_to_reload(page, server):
 
 def test_the_id_of_a_layout_is_that_of_its_functions():
     first, second, other = (
-        app.build_app(FakeGenerator(), picks=models)
+        app.build_app(FakeGenerator(), models=models)
         for models in ({}, {}, {"l": SlotGenerator("l", FakeGenerator, [], is_lora=True)})
     )
     assert first.layout_id == second.layout_id != other.layout_id
