@@ -85,7 +85,9 @@ IMPOSTORS = {  # nearer than the plain drawings by their mean cosine with the tr
 }
 
 
-@pytest.mark.parametrize("kind", IMPOSTORS)
+@pytest.mark.parametrize(
+    "kind", ["noise", *(pytest.param(kind, marks=pytest.mark.slow) for kind in [*IMPOSTORS][1:])]
+)
 def test_what_has_not_the_style_is_not_called_nearer_to_it(kind, told, folders, tmp_path):
     captions = [f"creature {i}" for i in range(len(SEEDS))]
     plain = [draw("plain", seed).image for seed in SEEDS]

@@ -19,6 +19,9 @@ from webapp.gallery_folder import Gallery
 from webapp.ui import strings
 
 WIDE, NARROW = {"width": 1200, "height": 900}, {"width": 375, "height": 800}
+SIZES = [
+    pytest.param(WIDE, id="wide"), pytest.param(NARROW, id="narrow", marks=pytest.mark.slow)
+]  # fmt: skip
 SHIFTS = """window.shifted = 0;
 new PerformanceObserver((list) => list.getEntries().forEach((one) => {
   if (!one.hadRecentInput) window.shifted += one.value;
@@ -172,7 +175,7 @@ def found_by_axe(page) -> list[str]:
 
 
 @in_browser
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("size", SIZES)
 def test_axe_finds_nothing_serious_and_nothing_scrolls_sideways(browser, url, size):
     with opened(browser, url, size) as page:
         for name, view in VIEWS.items():
@@ -191,7 +194,7 @@ def shifted(page) -> float:
 
 
 @in_browser
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("size", SIZES)
 def test_nothing_jumps_while_the_page_is_loaded_and_a_picture_drawn(browser, url, generator, size):
     with opened(browser, url, size) as page:
         page.wait_for_selector("#examples img")

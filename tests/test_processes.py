@@ -66,7 +66,7 @@ def config(tiny_model, tmp_path):
     )
 
 
-@pytest.mark.parametrize("shard", [False, True])
+@pytest.mark.parametrize("shard", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_processes_learn_what_one_does_with_the_doubled_batch(
     config, tiny_scorer, tmp_path, shard
 ):

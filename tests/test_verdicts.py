@@ -83,6 +83,7 @@ def test_a_coin_decides_no_blind_vote_and_three_to_one_does(random, monkeypatch)
     assert clear["median votes until then"] < 100
 
 
+@pytest.mark.slow
 def test_no_worthless_picture_is_praised_and_an_honest_one_is():
     everything = adversaries.ADVERSARIES | adversaries.HONEST
     names = ("one new drawing for all", "shuffled among the captions", "drawings of the captions")
