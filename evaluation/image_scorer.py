@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from io import BytesIO
 from typing import TYPE_CHECKING
 
-from core.images import perceptual_hash
+from core.images import jpeg_of, perceptual_hash
 from evaluation.attribute_binding import first_colour, swapped, without_second
 from evaluation.image_registration import is_blank, reduced
 from evaluation.scores import ScoredImage
@@ -79,7 +78,4 @@ def _problem_of(image: Image.Image, small: ndarray) -> str | None:
 
 def thumbnail(image: Image.Image) -> bytes:
     """A small JPEG."""
-    small, content = image.copy(), BytesIO()
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    small.save(content, "JPEG", quality=85)
-    return content.getvalue()
+    return jpeg_of(image, THUMBNAIL)

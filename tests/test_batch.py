@@ -302,13 +302,14 @@ def stop_after(monkeypatch, steps: int, act) -> None:
 def test_what_was_drawn_before_a_signal_is_kept_and_the_manifest_is_true(
     draw, drawn, tmp_path, monkeypatch, number
 ):
-    was = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
+    usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    was = signal.signal(number, usual)  # a shell's & ignores the first, nohup the last
     try:
         with monkeypatch.context() as patched:
             stop_after(patched, 3, lambda: signal.raise_signal(number))  # two steps each
             code, _, err = draw(THREE)
     finally:
-        signal.signal(signal.SIGINT, was)
+        signal.signal(number, was)
     assert code == 128 + number
     assert "1 of 3 pictures are there; the same command draws the rest." in err
     assert [entry["prompt"] for entry in manifest(tmp_path / "out")] == ["a cat"]

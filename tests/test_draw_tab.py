@@ -14,6 +14,7 @@ from test_app import generate, in_browser, open_page, open_settings, shown_png, 
 from test_app import generator as generator
 from test_app import page as page
 from test_app import url as url
+from test_rest_api import until
 
 import app
 from sampling.examples import examples_of
@@ -178,6 +179,7 @@ def test_the_browser_remembers_what_it_drew_and_forgets_it_when_told(blank, url,
     page.wait_for_function("document.querySelector('#prompt textarea').value.endsWith('> cat')")
     page.wait_for_selector("#generate:enabled")
     generate(page)
+    until(lambda: len(generator.requests) > 2)
     status(page, "Seeds 3 to 4 · 9 steps")
     assert generator.requests[0] == generator.requests[2]
     drawings(page, 2)  # the same again, and now the first
