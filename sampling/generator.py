@@ -26,7 +26,7 @@ from sampling.model_info import model_name, read_run
 from sampling.pipeline import open_pipeline
 from sampling.preview import Preview
 from sampling.prompt import PromptTokens
-from sampling.request import Cancelled, Request
+from sampling.request import Cancelled, Request, Unsuitable
 
 if TYPE_CHECKING:
     import torch
@@ -302,7 +302,7 @@ class Generator(AppGenerator):
 
     def _check_lora_scale(self, requests: Sequence[Request]) -> None:
         if self._lora is None and any(request.lora_scale != 1 for request in requests):
-            raise UserError(f"{self.name} is no LoRA. Leave out lora_scale.")
+            raise Unsuitable(f"{self.name} is no LoRA. Leave out lora_scale.")
 
     def tokens(self, prompt: str) -> tuple[int, int]:
         return self._prompt_tokens.tokens(prompt)

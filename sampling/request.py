@@ -83,6 +83,10 @@ RULES: dict[str, dict[str, Any]] = {
 OPTIONAL = ("width", "height", "init_image")  # may be None
 
 
+class Unsuitable(UserError):
+    """A valid request that this model cannot draw."""
+
+
 class Cancelled(Exception):
     """Drawing was cancelled from its step callback. The generator can be used again at once."""
 

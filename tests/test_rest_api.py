@@ -21,7 +21,7 @@ from starlette.datastructures import Headers
 
 import app
 from sampling.lazy_generators import OpeningGenerator
-from sampling.request import BOUNDS, Request
+from sampling.request import BOUNDS, Request, Unsuitable
 from webapp import http_security
 from webapp.http_security import Refusal, parse_json, refuse_foreign_origin
 from webapp.queue import Client
@@ -320,6 +320,12 @@ def test_a_failed_drawing_is_500_with_a_sentence(url, generator, caplog):
     assert answer.status_code == 500
     assert error_of(answer).startswith("Drawing failed.")
     assert "CUDA" not in answer.text and "CUDA went away" in caplog.text
+
+
+def test_what_this_model_cannot_draw_is_400_with_its_sentence(url, generator):
+    generator.error = Unsuitable("tiny is no LoRA. Leave out lora_scale.")
+    answer = post(url, {"prompt": "a", "lora_scale": 0.5})
+    assert (answer.status_code, error_of(answer)) == (400, "tiny is no LoRA. Leave out lora_scale.")
 
 
 # Many clients

@@ -25,7 +25,7 @@ from core.errors import UserError
 from core.paths import size
 from sampling.image import Picture
 from sampling.init_image import MAX_INIT_BYTES, MAX_LOOKED_AT, InitImage, TooManyPictures
-from sampling.request import Cancelled, Request, with_seeds
+from sampling.request import Cancelled, Request, Unsuitable, with_seeds
 from webapp.client_address import HEADER, client_of
 from webapp.http_security import Refusal, read_drawing, read_json
 from webapp.job import Job, PromptTruncated
@@ -171,6 +171,8 @@ class RestAPI:
             try:
                 body = await self._result(http, job, request)
                 return Response(body, media_type="application/json")
+            except Unsuitable as error:
+                return _error(error, 400)
             except UserError as error:
                 return _error(error, 500)
 
