@@ -81,12 +81,9 @@ def serve(
 
     from webapp.allowed_hosts import AllowedHosts, HostCheck
     from webapp.auth import PasswordMiddleware
-    from webapp.gradio_patches import SESSIONS, wrap_outermost
+    from webapp.gradio_patches import wrap_outermost
     from webapp.http_security import SameOrigin, SecurityHeaders
-    from webapp.limits import MAX_UPLOADED
     from webapp.route_allowlist import RouteAllowList
-    from webapp.ui.link_preview import ICON
-    from webapp.ui.theme import CSS, theme
 
     # Else uvicorn trusts X-Forwarded-For, which any visitor can send, for the peer's address.
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
@@ -96,20 +93,10 @@ def serve(
         server, _, _ = app.launch(
             server_name=host,
             server_port=port,
-            theme=theme(),
-            css_paths=CSS,
-            favicon_path=ICON,
-            footer_links=[],
-            share=False,  # webapp/tunnel.py opens the link
-            ssr_mode=False,
-            num_workers=0,  # they would serve files at ports of their own, without a password
-            max_file_size=MAX_UPLOADED,
-            state_session_capacity=SESSIONS,
             mcp_server=mcp,
-            quiet=True,
-            prevent_thread_lock=True,
             # Our routes come before gradio's own.
             app_kwargs={"routes": app.own_routes, "middleware": auth + allow_list},
+            **launch_options(),
         )
     if password:
         password.gradio_is_starting = False
@@ -121,6 +108,28 @@ def serve(
     server.state.hosts = names = None if password else hosts or AllowedHosts(host)
     server.state.head = app.preview.tags
     wrap_outermost(server, lambda inner: SecurityHeaders(HostCheck(SameOrigin(inner), names)))
+
+
+def launch_options() -> dict:
+    """What gradio is told of every page of ours."""
+    from webapp.gradio_patches import SESSIONS
+    from webapp.limits import MAX_UPLOADED
+    from webapp.ui.link_preview import ICON
+    from webapp.ui.theme import CSS, theme
+
+    return {
+        "theme": theme(),
+        "css_paths": CSS,
+        "favicon_path": ICON,
+        "footer_links": [],
+        "share": False,  # webapp/tunnel.py opens the link
+        "ssr_mode": False,
+        "num_workers": 0,  # they would serve files at ports of their own, without a password
+        "max_file_size": MAX_UPLOADED,
+        "state_session_capacity": SESSIONS,
+        "quiet": True,
+        "prevent_thread_lock": True,
+    }
 
 
 @contextmanager
