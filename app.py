@@ -201,7 +201,7 @@ def password_of(args: argparse.Namespace) -> "PasswordCheck | None":
         named = "--password" if by_option else f"unset {VARIABLE}"
         raise UserError(f"--public asks for no password. Leave out --public or {named}.")
     if args.share_server is not None:
-        from webapp.tunnel import check_server
+        from webapp.allowed_hosts import check_server
 
         check_server(args.share_server)
         if not args.share:

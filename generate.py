@@ -16,6 +16,7 @@ from sampling.batch import draw_rows
 from sampling.generator import DEFAULT_BATCH_SIZE, DEFAULT_MODEL, Generator
 from sampling.image import PROBLEMS
 from sampling.init_image import InitImage
+from sampling.model_info import is_model_folder
 from sampling.output_paths import OutputPaths
 from sampling.pipeline import DTYPES, check_names
 from sampling.prompt_rows import KEYS, wanted_of
@@ -154,6 +155,7 @@ def draw_file(args: argparse.Namespace) -> None:
     if args.output.lower().endswith(".png"):
         raise UserError(f"--output {args.output}: --prompts draws into a folder. Name one.")
     wanted = wanted_of(read_rows(args.prompts_file), common_values(args))
+    is_model_folder(args.model)  # raises for what can be no model, before torch is imported
     OutputPaths(args.output, len(wanted))
     load = partial(Generator.load, args.model, device=args.device, dtype=args.dtype)
     draw_rows(wanted, Path(args.output), load, args.batch_size or 1)
@@ -170,6 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return draw_file(args)
     requests = requests_from(args)
     destination = OutputPaths(args.output, sum(request.num_images for request in requests))
+    is_model_folder(args.model)  # raises for what can be no model, before torch is imported
     generator = Generator.load(args.model, device=args.device, dtype=args.dtype)
     for request in requests:
         if dropped := generator.dropped_words(request.words):

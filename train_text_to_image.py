@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import exit_with_sentence
-from training.config import Config
+from training.config import Config, check_data_folder
 
 # Packages are imported where they are used: torch alone takes seconds, and --help needs none.
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def main(config: Config) -> None:
+    check_data_folder(config)
     from training.dataset import CaptionedImages
     from training.encode import encode_once
     from training.final_save import reserve_on_hub, save_model, write_extras

@@ -1,4 +1,10 @@
-"""SVG line charts of values over training steps."""
+"""SVG line charts of values over training steps.
+
+Written by hand because a report must load nothing and follow the colours of its page, light or
+dark, and say its values to a mouse and a screen reader. matplotlib was tried: 72 MB to install,
+0.6 s to import, 12 KB a curve instead of 4, colours fixed and no titles; pygal's titles need a
+script from another host.
+"""
 
 from __future__ import annotations
 

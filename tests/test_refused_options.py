@@ -1,4 +1,4 @@
-"""generate.py and app.py: a refused option costs no more than a look at the options."""
+"""The commands: a refused option costs no more than a look at the options."""
 
 import json
 import os
@@ -14,12 +14,13 @@ REFUSED = {  # by the sentence, before a model is looked at
         ["--help"], ["a cat", "--device", "tpu"], ["a cat", "--dtype", "fp8"], [],
         ["a cat", "--steps", "900"], ["a cat", "--batch_size", "0"], ["a cat", "--strength", "1"],
         ["a cat", "--init_image", "no.png"], ["--prompts", "no.txt"], ["--no_such_option"],
-        ["a cat", "--output", "a.jpg"],
+        ["a cat", "--output", "a.jpg"], ["a cat", "--model", "no/such/model"],
     ),
     "app": (
         ["--help"], ["--device", "tpu"], ["--dtype", "fp8"], ["--port", "words"],
         ["--model", "no/such/model"], ["--models", "no-such-folder"], ["--host", "0.0.0.0"],
         ["--public", "--password", "x"], ["--gallery", "kept", "--public"], ["--port", "70000"],
+        ["--share", "--share_server", "a:b"],
     ),
 }  # fmt: skip
 ASKED = """

@@ -20,7 +20,8 @@ from ports import some_port
 import app
 from core.errors import UserError
 from webapp import gradio_tunnel, tunnel
-from webapp.tunnel import ENDED, THREAD_NAME, ShareLink, check_server
+from webapp.allowed_hosts import check_server
+from webapp.tunnel import ENDED, THREAD_NAME, ShareLink
 
 PROJECT = Path(app.__file__).parent
 OPENS = "echo 'start proxy success: http://abc.gradio.live'; exec sleep 60"

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from core.command_line import ArgumentParser
 from core.errors import UserError
+from core.paths import is_folder
 from core.printable import is_blank
 from training.defaults import LORA_TARGETS, meant_by, rates_in_words
 from training.optimizers import OPTIMIZERS, words_of_help
@@ -317,3 +318,11 @@ class Config:
         if self.validation_epochs is None:
             return self.validation_steps
         return math.ceil(self.validation_epochs * pictures / global_batch)
+
+
+def check_data_folder(config: Config) -> None:
+    """Raise UserError if the folder of --train_data_dir is not there."""
+    if config.train_data_dir and not is_folder(config.train_data_dir):
+        raise UserError(
+            f"The data folder {config.train_data_dir} does not exist; check --train_data_dir."
+        )

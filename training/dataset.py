@@ -29,7 +29,7 @@ from data.rows import UNNAMED, Row
 from data.source import ReadOptions, Source
 from data.source_detection import open_source, pictures_alone
 from data.validate import examine
-from training.config import Config
+from training.config import Config, check_data_folder
 
 FAULTS_SHOWN = 10
 MAX_HELD_OUT = 64  # pictures that measure the loss: more cost time in every validation
@@ -269,10 +269,7 @@ def _source(config: Config) -> Source:
     )
     if config.instance_data_dir:
         return pictures_alone(Path(config.instance_data_dir), config.instance_prompt or "")
-    if config.train_data_dir and not is_folder(config.train_data_dir):
-        raise UserError(
-            f"The data folder {config.train_data_dir} does not exist; check --train_data_dir."
-        )
+    check_data_folder(config)
     if is_folder(config.data):
         source = open_source(config.data, read_options)
     else:

@@ -2,7 +2,6 @@
 page down."""
 
 import os
-import re
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from core.errors import UserError, reason_of
 from core.shutdown import at_end
 from core.terminal import say
+from webapp.allowed_hosts import check_server
 from webapp.gradio_tunnel import TIMEOUT_SECONDS, TunnelFailed, TunnelProgram, gradio_share_server
 
 MAX_DURATION = timedelta(days=7)
@@ -24,15 +24,6 @@ NO_LINK = (
 )
 ENDED = "The public link has ended: the tunnel program stopped. Start the app again for a new one."
 OUR_FAULT = "a mistake in this program, shown on the terminal"
-
-
-def check_server(address: str) -> None:
-    """Raises UserError unless `address` is HOST:PORT."""
-    parts = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})", address, re.ASCII)
-    if not parts or not 0 < int(parts[2]) < 65536:
-        raise UserError(
-            f"--share_server is {address!r}. Give HOST:PORT, such as share.example.org:7000."
-        )
 
 
 class ShareLink:
