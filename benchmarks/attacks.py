@@ -33,9 +33,9 @@ import psutil
 from benchmarks.attackers import ATTACKS
 from benchmarks.load import some_port
 from core.errors import UserError, exit_with_sentence
+from core.paths import ROOT
 from sampling.generator import DEFAULT_MODEL
 
-ROOT = Path(__file__).resolve().parent.parent
 OPEN_FILES = 1024
 START_SECONDS, END_SECONDS = 300, 60  # that are waited
 ANSWER_SECONDS, CLEAR_SECONDS = 0.2, 2  # what is to be met

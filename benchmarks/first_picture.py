@@ -17,14 +17,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 from statistics import median
 
 from playwright.sync_api import Page, sync_playwright
 
 from core.errors import UserError, exit_with_sentence
+from core.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = (
     "a drawing of a purple creature with long ears",
     "a drawing of a red creature with blue wings",

@@ -26,9 +26,9 @@ import torch
 
 from bundled.creatures import draw, write_folder
 from core.errors import UserError, exit_with_sentence
+from core.paths import ROOT
 from core.tensor_names import KOHYA_FILE, LORA_FILE
 
-ROOT = Path(__file__).resolve().parent.parent
 BASE, BUNDLED_BASE = ROOT / "bundled" / "base-model", "bundled base model"
 WITH_ALL_THEY_NEED = ("transformers==4.57.*", "diffusers==0.35.*", "psutil", "einops", "toml")
 ALONE = ("peft==0.17.*", "accelerate==1.10.*", "lycoris-lora")  # they would bring another torch

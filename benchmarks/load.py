@@ -31,10 +31,10 @@ import psutil
 
 from benchmarks import load_clients as clients
 from core.errors import UserError, exit_with_sentence
+from core.paths import ROOT
 from webapp.limits import MAX_KEPT_BYTES
 from webapp.queue import MAX_SHARED_JOBS
 
-ROOT = Path(__file__).resolve().parent.parent
 CROWD = {  # kinds of clients, and the share of each
     clients.Program: 0.3,
     clients.HangingUp: 0.15,

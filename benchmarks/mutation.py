@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import UserError, exit_with_sentence
+from core.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
     "core/bounded_json.py": ("bounded_json",),
     "core/paths.py": ("paths", "limits"),

@@ -30,9 +30,9 @@ from statistics import mean, median, stdev
 import torch
 
 from core.errors import UserError, exit_with_sentence
+from core.paths import ROOT
 from core.precision import fastest_precision
 
-ROOT = Path(__file__).resolve().parent.parent
 WARM_UP = 3  # steps that do not count
 
 # Runs a script as it is and notes when each of its steps was logged, and the loss.

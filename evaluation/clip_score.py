@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from core import hub
 from core.errors import UserError, reason_of
 from core.model_check import check_files
-from core.paths import is_file, is_folder
+from core.paths import ROOT, is_file, is_folder
 from core.terminal import silent_log
 from evaluation.transformers_models import CONFIG_FILE as TRANSFORMERS_CONFIG_FILE
 from evaluation.transformers_models import check_clip, open_clip_folder
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from numpy import ndarray
     from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
 LOCAL_DIR = "local-dir:"
 BUNDLED = f"{LOCAL_DIR}{ROOT / 'bundled' / 'clip'}"
 VIT_B_16 = "ViT-B-16/openai"

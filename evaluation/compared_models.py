@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import UserError
-from core.paths import is_folder
+from core.paths import ROOT, is_folder
 from core.terminal import complain
 from sampling.model_info import is_lora_folder, is_model_folder, model_name, read_run
 
 if TYPE_CHECKING:
     from sampling.generator import Generator
 
-ROOT = Path(__file__).resolve().parent.parent
 MAX_LORA_SCALE = 10
 Load = Callable[..., "Generator"]  # `Generator.load`, with device and dtype
 
