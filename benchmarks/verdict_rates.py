@@ -21,6 +21,7 @@ from evaluation.comparison import AgainstBase, Comparison, against, compare
 from evaluation.mmd import KERNELS, difference, repeats
 from evaluation.results import Result, best_of
 from evaluation.scores import ModelScores, PromptScore, ScoredImage
+from evaluation.vendi import variety
 from webapp.votes import Tally, VotePair, Votes, preference_rate
 
 PROMPTS = (16, 64, 256)
@@ -249,12 +250,47 @@ def alike(few: int | None, training: int, trials: int, random: Generator) -> dic
 
 
 def said_to_repeat(few: int | None, count: int, training: int, random: Generator) -> bool:
+    made, reference = collapsed(few, count, training, random)
+    return repeats(made, np.arange(count), reference)
+
+
+def collapsed(
+    few: int | None, count: int, training: int, random: Generator
+) -> tuple[ndarray, ndarray]:
+    """Features of `count` pictures, nearly the same `few` again and again or each its own, and of
+    training pictures of the same source."""
     real = source(random)
     made = real.draw(random, kinds_of(random, few or count))
     if few:
         made = unit(made[random.integers(0, few, count)] + NEARLY * sphere(random, count))
-    reference = real.draw(random, kinds_of(random, training))
-    return repeats(made, np.arange(count), reference)
+    return made, real.draw(random, kinds_of(random, training))
+
+
+def varied(trials: int, random: Generator) -> Iterator[dict]:
+    """Whether pictures are called less varied (Vendi score): of an honest model, and of few for
+    all. A fifth of the trials: each compares 200 draws."""
+    for training in (64, TRAINING):
+        yield {
+            "pictures": "as many as prompts",
+            "training pictures": training,
+            **less_varied(None, training, trials // 5, random),
+        }
+    for few in (4, 16, 32):
+        yield {
+            "pictures": f"{few}, again and again",
+            "training pictures": TRAINING,
+            **less_varied(few, TRAINING, trials // 5, random),
+        }
+
+
+def less_varied(few: int | None, training: int, trials: int, random: Generator) -> dict:
+    """How often of each number of prompts."""
+    found = {}
+    for count in PROMPTS:
+        several = (variety(*collapsed(few, count, training, random)) for _ in range(max(1, trials)))
+        found[f"less varied, of {count}"] = rate(each is not None and each.is_less
+                                                 for each in several)  # fmt: skip
+    return found
 
 
 @cache

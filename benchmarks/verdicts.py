@@ -5,7 +5,7 @@
 simulates scores, features and votes in which nothing differs, and counts how often a difference is
 claimed; then in which something does, and counts how often it is found. Then it plays pictures that
 nobody should praise (noise, blank paper, one picture for all, ...) as a model's, and reads what is
-said of them. Results: tables, and JSON beside them. Seven minutes on one core.
+said of them. Results: tables, and JSON beside them. Eleven minutes on one core.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ PARTS = {
     "Style: one side is farther": rates.nearer_styles,
     "Style: pictures of different prompts are more alike than others": rates.collapses,
     "Blind vote, looked at after every vote": rates.blind,
+    "Variety: pictures of different prompts are less varied than others": rates.varied,
 }
 
 
