@@ -3,6 +3,7 @@
 import hashlib
 import math
 import sys
+from collections import OrderedDict
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,7 @@ BUNDLED = f"{LOCAL_DIR}{ROOT / 'bundled' / 'clip'}"
 VIT_B_16 = "ViT-B-16/openai"
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"  # the only kind that is read: pickles run code
+MAX_TEXTS = 1000  # captions whose features are kept
 
 
 class Scorer:
@@ -96,7 +98,7 @@ class Scorer:
 
         with torch.inference_mode():
             ids = self._inputs.tokenizer(list(captions)).to(self.device)
-            features = self._features.model.encode_text(ids).float()
+            features = self._features.get_text_features(ids).float()
             self._finite(float(features.sum()))
             return torch.nn.functional.normalize(features, dim=-1).cpu().numpy()
 
@@ -114,22 +116,42 @@ class Scorer:
 
 
 class _Features:
-    """Adapter: an open_clip model with the method names that torchmetrics calls."""
+    """Adapter: an open_clip model with the method names that torchmetrics calls.
+
+    It keeps the features of the last picture and of the last captions: each picture is asked for
+    twice, for its score and for its features, and each caption once for every picture of it.
+    """
 
     config = None  # no `text_config`: the tokenizer truncates captions already
 
     def __init__(self, model: "torch.nn.Module"):
         self.model = model
+        self._image: tuple[torch.Tensor, torch.Tensor] | None = None  # pixels and their features
+        self._texts: OrderedDict[bytes, torch.Tensor] = OrderedDict()  # by the captions' token ids
 
     def to(self, device) -> "_Features":
         self.model.to(device)
         return self
 
     def get_image_features(self, pixel_values: "torch.Tensor") -> "torch.Tensor":
-        return self.model.encode_image(pixel_values)  # float N,3,H,W -> N,D
+        """float N,3,H,W -> N,D."""
+        import torch
 
-    def get_text_features(self, input_ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
-        return self.model.encode_text(input_ids)  # int N,L -> float N,D; it masks padding itself
+        if self._image is None or not torch.equal(self._image[0], pixel_values):
+            self._image = pixel_values, self.model.encode_image(pixel_values)
+        return self._image[1]
+
+    def get_text_features(
+        self, input_ids: "torch.Tensor", mask: "torch.Tensor | None" = None
+    ) -> "torch.Tensor":
+        """int N,L -> float N,D; the model masks padding itself."""
+        key = input_ids.cpu().numpy().tobytes()
+        if key not in self._texts:
+            self._texts[key] = self.model.encode_text(input_ids)
+        self._texts.move_to_end(key)
+        if len(self._texts) > MAX_TEXTS:
+            self._texts.popitem(last=False)
+        return self._texts[key]
 
 
 class _Inputs:

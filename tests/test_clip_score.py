@@ -278,3 +278,20 @@ def converted(weights: dict[str, torch.Tensor]) -> CLIPModel:
     missing, unexpected = model.load_state_dict(renamed, strict=False)
     assert not unexpected and all("position_ids" in name for name in missing)
     return model
+
+
+def test_a_picture_is_encoded_once_and_a_caption_once_for_all_its_pictures(monkeypatch):
+    scorer = Scorer.load(scorer_module.BUNDLED)
+    model, encoded = scorer._features.model, []
+    for name in ("encode_image", "encode_text"):
+        plain = getattr(model, name)
+        monkeypatch.setattr(
+            model, name, lambda x, name=name, plain=plain: encoded.append(name) or plain(x)
+        )
+    pictures = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue", "red")]
+    apart = [(scorer.score(each, "a cat"), scorer.features([each])[0]) for each in pictures]
+    assert encoded == ["encode_image", "encode_text", "encode_image", "encode_image"]
+    assert scorer.text_features(["a cat"]).shape == (1, 128) and len(encoded) == 4
+    assert apart[0][0] == apart[2][0] != apart[1][0]
+    assert (apart[0][1] == apart[2][1]).all() and (apart[0][1] != apart[1][1]).any()
+    assert scorer.score(pictures[2], "a dog") != apart[2][0] and encoded[4:] == ["encode_text"]
