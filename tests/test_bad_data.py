@@ -124,7 +124,7 @@ def test_all_faults_are_found_in_one_pass(tmp_path):
     assert places == [f"metadata.jsonl, row {n}" for n in (2, 3, 4, 5, 6, 7, 8)]
 
 
-def test_a_row_with_two_faults_is_told_of_both(tmp_path):
+def test_both_faults_of_a_row_are_reported(tmp_path):
     folder = folder_of(tmp_path / "data", [{"file_name": "lost.png", "text": " "}], count=1)
     faults, _ = faults_of(folder)
     assert len(faults) == 2 and "blank" in faults[0] and "no file 'lost.png'" in faults[1]

@@ -324,7 +324,7 @@ def test_wherever_it_is_killed_the_manifest_is_whole_and_true(draw, tmp_path):
     cat, dog, cow, hen = ({"prompt": f"a {each}"} for each in ("cat", "dog", "cow", "hen"))
     before = [cat, dog | {"guidance_scale": 2}, cow]
     assert draw(before, "--steps", "1", "--output", str(tmp_path / "before"))[0] == 0
-    # Two change places, one is drawn anew under its name, one is new.
+    # Two change places, one is redrawn under its name, one is new.
     after = "".join(f"{json.dumps(row)}\n" for row in (cow, dog, cat, hen))
     (tmp_path / "wishes.jsonl").write_text(after)
     command = [sys.executable, str(PROJECT / "tests" / "batch_kills.py"), str(tmp_path)]

@@ -21,7 +21,7 @@ def chosen_among_equals(random: np.random.Generator) -> tuple[list[float], list[
     return base.tolist(), best
 
 
-def test_the_best_of_equal_looks_is_seldom_told_to_be_better():
+def test_the_best_of_equals_is_seldom_called_better():
     random = np.random.default_rng(0)
     told = naive = 0
     for _ in range(TRIALS):
@@ -33,7 +33,7 @@ def test_the_best_of_equal_looks_is_seldom_told_to_be_better():
     assert naive >= 0.15 * TRIALS  # by the half that chose it
 
 
-def test_a_real_gain_is_told():
+def test_a_real_gain_is_reported():
     random = np.random.default_rng(1)
     base = random.normal(size=MEASURED)
     for measure, sign in ((CLIP, 1), (HELD_OUT, -1)):

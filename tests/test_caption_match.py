@@ -96,7 +96,7 @@ def test_the_floor_is_the_mean_score_of_all_pairs_of_other_words():
     assert exchanged(prompts[:1] * 20) is exchanged(()) is None
 
 
-def test_a_score_is_told_between_its_floor_and_its_ceiling():
+def test_a_score_is_shown_between_its_floor_and_its_ceiling():
     ours, base = (
         Result(scores, scores, ceiling=84.5) for scores in (model("m", 50.0, TEXTS), BASE)
     )

@@ -309,11 +309,11 @@ def test_a_run_whose_data_have_changed_says_so_and_gives_the_command_that_starts
     sentence, _, command = str(caught.value).partition("weights: python train_text_to_image.py ")
     assert "the data has changed (12 pictures then, 13 now)" in sentence
     assert "--learning_rate was 0.001, now 0.0005" in sentence and "hf_secret" not in command
-    anew = Config.from_arguments(shlex.split(command))
-    assert anew == replace(resumed, resume_from_checkpoint=None, init_from_checkpoint=str(folder),
+    fresh = Config.from_arguments(shlex.split(command))
+    assert fresh == replace(resumed, resume_from_checkpoint=None, init_from_checkpoint=str(folder),
                            output_dir=f"{config.output}-2", hub_token=None)  # fmt: skip
-    run, learner, latents = prepared(anew)
-    assert train(learner, latents, anew, run)[0] == 5
+    run, learner, latents = prepared(fresh)
+    assert train(learner, latents, fresh, run)[0] == 5
 
 
 def test_a_checkpoint_without_a_count_of_pictures_still_says_what_changed(tiny_model, tmp_path):
@@ -338,39 +338,39 @@ def test_a_new_run_begins_with_what_another_would_have_saved(tiny_model, tmp_pat
     would = {name: weight.detach().clone() for name, weight in would.items()}
     folder, new = str(config.output / "checkpoint-3"), str(tmp_path / "new")
     others = {"use_ema": not use_ema, "learning_rate": 1e-30, "seed": 3}
-    anew = replace(config, init_from_checkpoint=folder, output_dir=new, **others)
-    run, learner, latents = prepared(anew)
-    train(learner, latents, anew, run)
+    fresh = replace(config, init_from_checkpoint=folder, output_dir=new, **others)
+    run, learner, latents = prepared(fresh)
+    train(learner, latents, fresh, run)
     for weights in (learner.weights, *([learner.ema.shadow] if learner.ema else [])):
         assert all(torch.allclose(weights[name], would[name], atol=1e-6) for name in would)
 
 
 def test_a_new_run_does_not_begin_with_what_does_not_fit_it(tiny_model, tmp_path):
     config, folder = stopped(tiny_model, tmp_path, train_text_encoder=True)
-    anew = replace(config, init_from_checkpoint=str(folder), output_dir=str(tmp_path / "new"))
-    run, learner, latents = prepared(replace(anew, train_text_encoder=False))
+    fresh = replace(config, init_from_checkpoint=str(folder), output_dir=str(tmp_path / "new"))
+    run, learner, latents = prepared(replace(fresh, train_text_encoder=False))
     with pytest.raises(UserError, match=r"text_encoder.* was trained then and is not now"):
         learner.start_from(folder)
-    run, learner, latents = prepared(replace(anew, method="lora"))
+    run, learner, latents = prepared(replace(fresh, method="lora"))
     with pytest.raises(UserError, match="was trained then and is not now"):
         learner.start_from(folder)
     (folder / "optimizer.safetensors").unlink()
-    run, learner, latents = prepared(anew)
+    run, learner, latents = prepared(fresh)
     with pytest.raises(UserError, match="damaged"):
-        train(learner, latents, anew, run)
+        train(learner, latents, fresh, run)
     with pytest.raises(UserError, match=r"nowhere is not a checkpoint"):
-        fresh_run(replace(anew, init_from_checkpoint="nowhere"))
+        fresh_run(replace(fresh, init_from_checkpoint="nowhere"))
 
 
 def test_a_run_that_began_with_another_and_is_restarted_goes_on_with_its_own(tiny_model, tmp_path):
     config, folder = stopped(tiny_model, tmp_path)
-    anew = replace(config, init_from_checkpoint=str(folder), output_dir=str(tmp_path / "new"),
+    fresh = replace(config, init_from_checkpoint=str(folder), output_dir=str(tmp_path / "new"),
                    resume_from_checkpoint="auto")  # fmt: skip
     for end in (3, 5):
-        options = replace(anew, max_train_steps=end)
+        options = replace(fresh, max_train_steps=end)
         run, learner, latents = prepared(options)
         assert train(learner, latents, options, run)[0] == end
-    assert {path.name for path in Path(anew.output_dir).glob("checkpoint-*")} == {"checkpoint-3"}
+    assert {path.name for path in Path(fresh.output_dir).glob("checkpoint-*")} == {"checkpoint-3"}
 
 
 @pytest.mark.parametrize("where", ["data", "class"])

@@ -48,7 +48,7 @@ def test_an_address_is_what_one_person_has(host, address):
         ("", "tunnel"),
     ],
 )
-def test_whom_a_tunnel_brings_is_told_from_who_sits_here(asked, address):
+def test_a_tunnels_visitor_is_distinguished_from_a_local_one(asked, address):
     assert address_of(visitor("127.0.0.1", asked)) == address
     assert address_of(visitor("203.0.113.7", asked)) == "203.0.113.7"
 

@@ -329,7 +329,7 @@ for each in made:
 end = time.monotonic() + 60
 while not seen and time.monotonic() < end:
     time.sleep(0.1)
-time.sleep(1.5)  # asyncio tries anew each second
+time.sleep(1.5)  # asyncio tries again each second
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120,

@@ -678,7 +678,7 @@ def test_training_says_which_split_it_does_not_learn_from(tmp_path):
     assert len(images) == len(images.held_out) == 2
 
 
-def test_splits_of_parquet_files_are_told_by_name_or_folder(tmp_path):
+def test_splits_of_parquet_files_are_recognised_by_name_or_folder(tmp_path):
     names = [
         "data/train-00000-of-00001.parquet", "data/val-00000-of-00001.parquet",
         "data/extra-00000-of-00001.parquet", "test/0.parquet", "validation.parquet",

@@ -91,7 +91,7 @@ def test_a_wrong_column_names_those_there_are(tmp_path):
         images_in(folder, caption_column="prompt")
 
 
-def test_a_missing_folder_and_one_without_metadata_are_told_apart(tmp_path):
+def test_a_missing_folder_and_one_without_metadata_are_distinguished(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         images_in(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"has no metadata\.jsonl"):

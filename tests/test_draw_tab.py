@@ -162,7 +162,7 @@ def test_a_seed_is_kept_by_one_click(page, generator):
 
 
 @in_browser
-def test_the_browser_remembers_what_it_drew_and_forgets_it_when_told(blank, url, generator):
+def test_the_browser_remembers_what_it_drew_until_cleared(blank, url, generator):
     page = blank
     assert not page.is_visible("#history")
     open_page(

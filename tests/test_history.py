@@ -86,7 +86,7 @@ def test_a_click_shows_the_picture_itself_and_clears_what_was_said_before(blank,
     show_again(page, "Show again, 4 pictures: a dog", "Seeds 5 to 8 · 8 steps")
     page.wait_for_function("document.querySelectorAll('#gallery .thumbnail-item').length === 4")
     assert shown(page) == four
-    assert len(generator.requests) == 2  # nothing was drawn anew
+    assert len(generator.requests) == 2  # nothing was drawn again
 
 
 @in_browser
@@ -120,7 +120,7 @@ def test_an_opened_picture_gives_way_to_what_comes_back(blank, url):
 
 @pytest.fixture
 def forgetful(browser):
-    """The address of a server, and what makes it forget the pictures, as if it had started anew."""
+    """The address of a server, and what makes it forget the pictures, as a restart does."""
     kept = ImageStore()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page_module, "ImageStore", lambda: kept)

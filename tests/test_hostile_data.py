@@ -437,7 +437,7 @@ def test_nothing_that_is_printed_trips_over_a_terminal_of_ascii(tmp_path, monkey
     assert any(r"sch\xf6n\xfe.png: has no caption file" in line for line in err.lines())
 
 
-def test_a_row_that_names_another_way_to_its_picture_is_told_the_plain_one(tmp_path):
+def test_a_row_with_a_roundabout_path_is_given_the_plain_one(tmp_path):
     folder = tmp_path / "data"
     names = [str(folder / "0.png"), "more/../1.png", f"../{folder.name}/2.png", "0.png"]
     folder_of(folder, [{"file_name": n, "text": FINE} for n in names])

@@ -165,7 +165,7 @@ def drawn_by(page, generator) -> Request:
 
 
 @in_browser
-def test_a_loras_strength_is_drawn_told_linked_and_comes_back(lora_page):
+def test_a_loras_strength_is_applied_shown_linked_and_restored(lora_page):
     page, own, base, _ = lora_page
     page.fill("#prompt textarea", "a cat")
     assert drawn_by(page, own).lora_scale == 1

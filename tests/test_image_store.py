@@ -79,7 +79,7 @@ def test_a_full_disk_is_a_sentence_and_nothing_half_written_stays(kept):
     assert len(list(folder.iterdir())) == 1
 
 
-def test_of_a_full_disk_a_visitor_is_not_told_where_the_folder_is(kept):
+def test_a_full_disk_does_not_show_visitors_where_the_folder_is(kept):
     folder = keep(kept, 1).parent.parent
     with no_file_larger_than(50), pytest.raises(UserError, match="could not be kept") as error:
         keep(kept, 2)

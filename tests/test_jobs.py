@@ -114,7 +114,7 @@ def test_a_failure_is_a_sentence_and_the_next_job_draws(worker, generator, caplo
     assert isinstance(list(worker.submit([request()]))[-1], Picture)
 
 
-def test_unread_words_are_told_before_the_pictures(worker):
+def test_unread_words_are_reported_before_the_pictures(worker):
     events = list(worker.submit([request("a" * 100 + "the end")]))
     assert events.index(PromptTruncated("the end")) < len(events) - 1
 

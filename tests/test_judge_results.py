@@ -117,7 +117,7 @@ def test_a_likeness_is_the_mean_cosine_of_all_pairs_with_an_interval_over_prompt
         assert found.interval[0] < found.value < found.interval[1]
 
 
-def test_a_likeness_is_told_only_of_a_subject(measured):
+def test_likeness_is_reported_only_for_a_subject(measured):
     base, ours, training = measured
     style = replace(training, is_subject=False)
     assert not any("likeness" in key for key in result(ours.following, None, style).measured)

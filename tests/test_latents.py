@@ -77,7 +77,7 @@ def test_captions_are_read_as_far_as_asked_and_what_is_lost_is_said(encoded):
     assert latents.prompts.shape[1:] == (9, 16)
 
 
-def test_an_encoder_may_be_told_not_to_look_at_what_fills_a_caption_up(encoded):
+def test_an_encoder_can_mask_the_padding(encoded):
     _, images, pipe, masked = encoded(text_encoder_use_attention_mask=True)
     tokens = pipe.tokenizer(images.captions[4][0], padding="max_length", return_tensors="pt")
     with torch.no_grad():
@@ -95,8 +95,8 @@ def test_an_encoder_may_be_told_not_to_look_at_what_fills_a_caption_up(encoded):
 
 def test_many_captions_stay_encoded_where_that_is_asked(encoded, monkeypatch):
     monkeypatch.setattr(encode, "EMBEDDING_BYTES", 0)
-    _, _, _, anew = encoded()
-    assert anew.prompts.dtype == torch.int64
+    _, _, _, fresh = encoded()
+    assert fresh.prompts.dtype == torch.int64
     _, _, _, kept = encoded(pre_compute_text_embeddings=True)
     assert kept.prompts.dtype == torch.float32
 
@@ -184,8 +184,8 @@ def test_only_pictures_that_are_new_are_encoded(encoded, tmp_path, monkeypatch):
     more = bucket_of_all(encoded(**kept))
     assert sum(counted) == 1
     monkeypatch.undo()
-    anew = bucket_of_all(encoded())
-    torch.testing.assert_close(more.mean[:], anew.mean, atol=1e-3, rtol=1e-3)
+    fresh = bucket_of_all(encoded())
+    torch.testing.assert_close(more.mean[:], fresh.mean, atol=1e-3, rtol=1e-3)
 
 
 def counting(monkeypatch, end_at: int = 10**9) -> list[int]:

@@ -186,7 +186,7 @@ def test_a_set_is_called_nearer_or_farther_where_both_distances_are_sure():
     assert nearness({}) == nearness(differences(base, base, reference)) == CANNOT_TELL
 
 
-def test_two_draws_of_one_source_are_told_apart_in_at_most_5_of_100_cases():
+def test_two_samples_of_one_source_differ_in_at_most_5_of_100_cases():
     reference, told = features(150, seed=9_999), 0
     for trial in range(400):
         ours, base = (features(16, 1.0, 2 * trial + side) for side in (0, 1))

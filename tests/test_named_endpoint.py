@@ -153,7 +153,7 @@ def test_cancel_takes_effect_within_a_step_and_at_once_for_whoever_waits(demo, c
     assert [request.prompt for request in generator.requests] == ["first", "third"]
 
 
-def test_how_far_it_is_is_told_on_the_way(client, generator):
+def test_progress_is_reported_on_the_way(client, generator):
     generator.hold(3)
     job = client.submit("a", steps=5, api_name="/generate")
     until(lambda: job.outputs() and job.outputs()[-1][1] == {"step": 2, "steps": 5})

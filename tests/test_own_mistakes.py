@@ -37,7 +37,7 @@ def table(tmp_path) -> Path:
     return path
 
 
-def test_a_mistake_of_ours_is_told_from_an_error_of_a_library():
+def test_our_own_mistake_is_distinguished_from_a_library_error():
     with pytest.raises(KeyError) as ours:
         mistaken()
     with pytest.raises(AttributeError) as theirs:

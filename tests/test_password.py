@@ -236,7 +236,7 @@ def test_who_guesses_through_a_tunnel_does_not_delay_who_sits_here(site, client)
     until(lambda: not site.password.attempts._waiting, 60)  # they have hung up
 
 
-def test_who_cannot_be_let_in_now_is_told_when_to_come_again(site, client, monkeypatch):
+def test_a_visitor_who_must_wait_gets_retry_after(site, client, monkeypatch):
     monkeypatch.setattr(login_attempts, "MAX_WAITING", 0)
     site.password.attempts._peers[HERE] = guessed_much = PeerHistory()
     for _ in range(30):

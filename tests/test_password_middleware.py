@@ -192,7 +192,7 @@ def test_a_form_is_known_by_its_type_alone(kind):
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(0.0, "1"), (0.2, "1"), (1.2, "2"), (60.0, "60")])
-def test_who_has_to_wait_is_told_whole_seconds_and_never_none(seconds, told):
+def test_retry_after_is_whole_seconds_and_never_zero(seconds, told):
     sent = answered(
         scope(**BEARER), door=PasswordMiddleware(inside, PasswordCheck(SECRET, Patient(seconds)))
     )

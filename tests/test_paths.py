@@ -14,7 +14,7 @@ def test_a_file_is_read_whole_up_to_its_bound(tmp_path):
     assert fault_of(refused.value) == "has more than 7 bytes"
 
 
-def test_a_file_whose_size_is_not_told_is_bounded_all_the_same():
+def test_a_file_of_unknown_size_is_bounded_all_the_same():
     with pytest.raises(NotReadable, match="has more than 4 bytes"):
         read_bytes("/proc/self/maps", 4)
 
@@ -55,7 +55,7 @@ def test_a_file_that_is_refused_once_it_is_open_is_closed_again(tmp_path, monkey
         os.fstat(descriptors[0])
 
 
-def test_a_link_to_nothing_is_told_from_no_file(tmp_path):
+def test_a_dangling_link_is_distinguished_from_a_missing_file(tmp_path):
     (tmp_path / "link").symlink_to("gone")
     with pytest.raises(NotReadable, match="is a link to 'gone', which is not there"):
         opened(tmp_path / "link")

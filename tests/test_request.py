@@ -65,7 +65,7 @@ def test_what_is_not_given_is_one_picture_of_the_models_own_size_by_the_usual_se
 
 
 @pytest.mark.parametrize("size", [513, 519])
-def test_a_size_between_two_multiples_of_eight_is_told_the_one_below(size):
+def test_a_size_between_two_multiples_of_eight_names_the_one_below(size):
     with pytest.raises(UserError, match=f"^height is {size}. Give a multiple of 8, such as 512.$"):
         Request("a", height=size)
 

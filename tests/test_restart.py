@@ -78,7 +78,7 @@ def test_an_open_page_draws_and_shows_its_history_after_a_restart(page, server):
 
 
 @pytest.mark.parametrize("wish", ["generate", "history"])
-def test_a_page_of_an_app_with_other_models_is_told_to_reload(page, server, wish):
+def test_a_page_of_an_app_with_other_models_is_asked_to_reload(page, server, wish):
     server.start()
     open_page(page, server.url)
     generate(page, "a cat")
@@ -98,7 +98,7 @@ def test_a_page_of_an_app_with_other_models_is_told_to_reload(page, server, wish
     assert [request.prompt for request in generator.requests] == ["a bird"]
 
 
-def test_a_page_whose_password_has_changed_is_told_to_reload(page, server):
+def test_a_page_whose_password_has_changed_is_asked_to_reload(page, server):
     server.start("the-first-password")
     page.goto(server.url)
     page.fill("input[type=password]", "the-first-password")

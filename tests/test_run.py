@@ -46,7 +46,7 @@ def test_auto_is_the_precision_that_is_fast_on_this_processor(
 
 
 @pytest.mark.parametrize("units", [True, False])
-def test_who_asks_for_bf16_on_a_processor_without_it_is_told_the_cost_before_training(
+def test_bf16_on_a_processor_without_it_warns_of_the_cost_before_training(
     tiny_model, tmp_path, monkeypatch, capsys, units
 ):
     monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: units)

@@ -60,7 +60,7 @@ def test_equal_scores_differ_by_exactly_zero_and_cannot_tell():
 
 
 @pytest.mark.parametrize(("shift", "word"), [(5.0, "better"), (-5.0, "worse")])
-def test_a_clear_difference_is_told(shift, word):
+def test_a_clear_difference_is_reported(shift, word):
     base = model(*(prompt(20.0 + i) for i in range(16)))
     ours = model(*(prompt(20.0 + i + shift + i / 10) for i in range(16)))
     comparison = compare(ours, base)

@@ -50,7 +50,7 @@ def number(page, name: str, value: int) -> None:
         (1024, 1024, None, ""),
     ],
 )
-def test_a_size_far_from_what_the_model_learned_is_told(width, height, side, told):
+def test_a_size_far_from_what_the_model_learned_is_warned_about(width, height, side, told):
     note = size_note(width, height, side)
     assert told in note and bool(told) == bool(note)
     assert not told or f"{side} x {side} pixels" in note
@@ -78,7 +78,7 @@ def test_the_preset_follows_the_steps_and_the_steps_the_preset(page, url):
 
 
 @in_browser
-def test_a_size_that_the_model_never_saw_is_told_while_it_is_chosen_and_with_the_picture(
+def test_an_unfamiliar_size_is_warned_about_when_chosen_and_beside_the_picture(
     page, url, generator
 ):
     open_settings(page)
@@ -96,7 +96,7 @@ def test_a_size_that_the_model_never_saw_is_told_while_it_is_chosen_and_with_the
 
 
 @in_browser
-def test_an_opened_picture_of_several_is_told_of_with_its_own_seed(page, url, generator):
+def test_an_opened_picture_of_several_shows_its_own_seed(page, url, generator):
     open_page(page, f"{url}?prompt=a+cat&num_images=3&seed=8&steps=5")
     status(page, "Seeds 8 to 10")
     page.wait_for_selector("#generate:enabled")
@@ -130,7 +130,7 @@ def test_the_seed_of_the_opened_picture_is_the_one_that_is_kept(page, url, gener
 
 
 @in_browser
-def test_the_page_reads_weights_unless_told_otherwise(page, url, generator):
+def test_the_page_reads_weights_by_default(page, url, generator):
     page.fill("#prompt textarea", "a (cat:1.5)")
     page.locator("#tokens", has_text="6 of 100 tokens").wait_for()  # "a  cat", by the fake's count
     generate(page)

@@ -68,7 +68,7 @@ def test_of_ties_and_few_prompts_no_interval_is_wrong_in_more_than_8_of_100_case
     assert wrong <= 32
 
 
-def test_scores_of_one_law_clamped_at_0_are_told_apart_in_at_most_5_of_100_cases():
+def test_equal_scores_clamped_at_0_differ_in_at_most_5_of_100_cases():
     """Of 16 differences half are 0: the other half cannot bear the t of 16."""
     random, wrong = np.random.default_rng(0), 0
     for _ in range(3000):

@@ -59,7 +59,7 @@ def strings_to_read(node: ast.AST, logged: set[str] = LOGGED) -> list[str]:
      'f"<p>{a} of {b}</p>"', "f'<img src=\"{a}\" alt=\"{b} picture\">'",
      "x = '<ul aria-label=\"Examples\">'", 'UserError(f"{n} are too many. Write {m}.")'],
 )  # fmt: skip
-def test_a_string_for_people_is_told_from_others(source):
+def test_a_string_for_people_is_distinguished_from_others(source):
     assert strings_to_read(ast.parse(source))
 
 

@@ -109,7 +109,7 @@ def test_a_step_that_a_resumed_run_repeated_counts_once_for_each_kind_of_line(tm
     ]  # fmt: skip
 
 
-def test_lines_of_another_run_in_the_same_folder_are_not_told_of(tmp_path):
+def test_log_lines_of_another_run_in_the_folder_are_ignored(tmp_path):
     course = TrainingHistory.of(
         manifest_of(tmp_path),
         [line(50, run_id="before"), line(100), look(100, 0.5, run_id="before"), line(250)],
@@ -118,7 +118,7 @@ def test_lines_of_another_run_in_the_same_folder_are_not_told_of(tmp_path):
     assert course.validations == []
 
 
-def test_a_falling_loss_is_told_with_the_base_first(tmp_path):
+def test_a_falling_loss_is_reported_with_the_base_first(tmp_path):
     text = told(tmp_path, look(0, 0.14), look(100, 0.13), look(200, 0.12))
     assert "held-out pictures fell from 0.14 (base) to 0.12 at step 200." in text
     assert "memorise" not in text
@@ -159,7 +159,7 @@ def test_a_held_out_loss_that_was_no_number_is_no_lowest(tmp_path):
     assert "fell from 0.14 (base) to 0.12 at step 200." in text
 
 
-def test_steps_skipped_and_an_early_stop_are_told(tmp_path):
+def test_skipped_steps_and_an_early_stop_are_reported(tmp_path):
     text = told(
         tmp_path, line(50, skipped=2), line(100, skipped=1), line(150), stopped_early=True,
         options={"early_stopping_patience": 3},
@@ -299,7 +299,7 @@ def sentences_of(folder, *, best: dict | None = None, **last) -> str:
     return " ".join(TrainingHistory.of(manifest_of(folder, best=best), records).sentences)
 
 
-def test_the_best_is_told_by_the_half_that_did_not_choose_it(tmp_path):
+def test_the_best_is_judged_by_the_half_that_did_not_choose_it(tmp_path):
     best = {"step": 100, "by": "held-out loss", "value": 0.07}
     told = sentences_of(tmp_path, best=best | {"against_base": AGAINST})
     assert (

@@ -156,7 +156,7 @@ def test_a_chatty_tunnel_does_not_stand_still_because_nobody_reads(program, tmp_
     opened.close()
 
 
-def test_a_share_server_of_ones_own_is_told_to_the_program(program, tmp_path):
+def test_ones_own_share_server_is_passed_to_the_program(program, tmp_path):
     program(
         f'echo "$@" > {tmp_path}/told; echo "start proxy success: http://x.example:80"; '
         "exec sleep 60"
