@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 from pathlib import Path
 
+from markupsafe import Markup
+
 from core.chart import svg_text
 from core.formatting import amount
-from core.html import data_uri, page_head, write_page
+from core.html import template, write_page
 from data.index import RowIndex
 
+PAGE = template("data/templates/report.html")
+UNBROKEN = "\N{NO-BREAK SPACE}x\N{NO-BREAK SPACE}"
 LISTED = 1_000  # faults, and as many warnings, on the page
 PICTURES_SHOWN = 60
 GOOD = "row NOT IN (SELECT row FROM findings WHERE fault AND row IS NOT NULL)"
@@ -142,54 +145,52 @@ def _page(name: str, index: RowIndex) -> Iterator[str]:
     """The page in pieces: its pictures are never all in memory."""
     faults = index.count(True)
     verdict = f"{amount(faults, 'fault')} would break training or teach nothing."
-    yield page_head(name)
-    yield f"<p>{verdict if faults else 'Nothing in it would break training.'}</p>\n<table>\n"
-    for label, text in _figures(index).items():
-        unbroken = text.replace(" x ", "&nbsp;x&nbsp;")
-        yield f'<tr><th scope="row">{label}</th><td>{unbroken}</td></tr>\n'
-    yield "</table>\n"
-    yield from _contact_sheet(index)
-    yield '<div class="plots">\n'
-    for scale in SCALES:
-        yield _histogram(scale, _counted(index, scale))
-    yield "</div>\n"
-    yield from _findings(index, "fault", True)
-    yield from _findings(index, "warning", False)
-    yield "</body>\n</html>\n"
+    return PAGE.generate(
+        title=name,
+        verdict=verdict if faults else "Nothing in it would break training.",
+        figures={label: text.replace(" x ", UNBROKEN) for label, text in _figures(index).items()},
+        sample=_sample(index),
+        histograms=[Markup(_histogram(scale, _counted(index, scale))) for scale in SCALES],
+        sections=[_findings(index, "fault", True), _findings(index, "warning", False)],
+    )
 
 
-def _contact_sheet(index: RowIndex) -> Iterator[str]:
+@dataclass(frozen=True)
+class Sample:
     """A reproducible random sample of pictures: the first ones by hash."""
+
+    size: str  # in words
+    pictures: Iterator[tuple[str, str, bytes]]  # place, file name, thumbnail
+
+
+def _sample(index: RowIndex) -> Sample | None:
     known = f"thumbnail IS NOT NULL AND {GOOD}"
     there = index.one(f"SELECT COUNT(*) FROM rows WHERE {known}")
-    if not there:
-        return
     rows = index.one("SELECT COUNT(*) FROM rows")
-    shown = f"{min(there, PICTURES_SHOWN):,} of {amount(rows, 'row')}"
-    yield f'<h2>Pictures</h2>\n<p>{shown}</p>\n<ul class="sheet">\n'
     question = (
         f"SELECT place, picture, thumbnail FROM rows WHERE {known} ORDER BY content, row LIMIT ?"
     )
-    for place, picture, thumbnail in index.ask(question, PICTURES_SHOWN):
-        words = escape(f"{place}: {picture}")
-        yield f'<li><img src="{data_uri(thumbnail)}" alt="{words}" title="{words}"></li>\n'
-    yield "</ul>\n"
+    size = f"{min(there, PICTURES_SHOWN):,} of {amount(rows, 'row')}"
+    return Sample(size, index.ask(question, PICTURES_SHOWN)) if there else None
 
 
-def _findings(index: RowIndex, noun: str, fault: bool) -> Iterator[str]:
-    """The first LISTED findings with their pictures."""
+@dataclass(frozen=True)
+class Findings:
+    """The first LISTED faults or warnings with their pictures."""
+
+    heading: str
+    listed: Iterator[tuple[str, str, str | None, bytes | None]]  # place, sentence, picture
+    more: int  # than are listed
+
+
+def _findings(index: RowIndex, noun: str, fault: bool) -> Findings:
     count = index.count(fault)
-    yield f"<h2>{amount(count, noun) if count else f'No {noun}s'}</h2>\n<ol>\n"
     question = """
         SELECT f.place, f.sentence, r.picture, r.thumbnail FROM findings f
         LEFT JOIN rows r ON r.row = f.row WHERE f.fault = ? ORDER BY f.rowid LIMIT ?
     """
-    for place, sentence, picture, thumbnail in index.ask(question, fault, LISTED):
-        image = f'<img src="{data_uri(thumbnail)}" alt="{escape(picture)}">' if thumbnail else ""
-        yield f"<li>{image}<div><small>{escape(place)}</small>{escape(sentence)}</div></li>\n"
-    yield "</ol>\n"
-    if count > LISTED:
-        yield f"<p>and {count - LISTED:,} more</p>\n"
+    heading = amount(count, noun) if count else f"No {noun}s"
+    return Findings(heading, index.ask(question, fault, LISTED), max(count - LISTED, 0))
 
 
 def _counted(index: RowIndex, scale: HistogramScale) -> list[int]:
