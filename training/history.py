@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 from typing import TypeGuard
 
 import numpy as np
+from markupsafe import Markup
 
 from core.chart import HEIGHT, WIDTH, Plot, figure, label, round_ticks
 from core.formatting import amount
+from core.html import template
 from core.run_folder import of_run
 from core.statistics import MIN_PROMPTS
 
@@ -19,21 +20,7 @@ RISE = 0.1  # share of its fall by which the held-out loss must rise again to be
 PLACES = 300  # along a curve: more cannot be distinguished
 MANY = 100  # points from which on outliers (1 %) do not decide the scale
 DOTTED = 24  # points: with more, only the line is drawn
-
-STYLE = """
-figure { margin: 0 }
-.curves { display: grid; gap: 1.75rem 2rem; grid-template-columns: repeat(auto-fit,
-  minmax(min(22rem, 100%), 1fr)); margin-top: 1.25rem }
-.curves svg { max-width: none; overflow: visible }
-.curves small { display: block; margin: 0 }
-.curves path { fill: none; stroke: var(--accent); stroke-linecap: round; stroke-linejoin: round;
-  stroke-width: 1.5 }
-.curves .raw { opacity: 0.35; stroke-width: 1 }
-.curves circle { fill: var(--accent) }
-.curves .best { fill: var(--paper); stroke: var(--accent); stroke-width: 1.5 }
-.curves line.best { stroke: var(--faint); stroke-dasharray: 2 3; stroke-width: 1 }
-@media (min-width: 52rem) { .curves svg { font-size: 9.5px } }
-"""
+CHART = template("training/templates/chart.html")
 
 
 @dataclass(frozen=True)
@@ -263,12 +250,10 @@ def chart(
     words = "running mean " * noisy + _ends(*main)
     if numbers.max() > max(high, plot.ticks[-1]):
         words += f"; peaks of up to {figure(numbers.max())} are cut off"
-    return (
-        f"<figure><figcaption>{escape(title)}<small>{words}</small></figcaption>\n"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{name} {name}-told">\n'
-        f'<title id="{name}">{escape(title)}</title><desc id="{name}-told">{words}</desc>\n'
-        f"{plot.axes()}{drawn}</svg></figure>\n"
-    )
+    return CHART.render(
+        name=name, title=title, words=words, width=WIDTH, height=HEIGHT,
+        drawn=Markup(plot.axes() + drawn),
+    )  # fmt: skip
 
 
 def _ends(steps: np.ndarray, values: np.ndarray) -> str:
