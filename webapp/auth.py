@@ -6,7 +6,6 @@ Requests from this machine need it too: what a tunnel or proxy passes on also co
 import asyncio
 import hashlib
 import hmac
-import html
 import json
 import math
 import os
@@ -18,10 +17,12 @@ from urllib.parse import parse_qsl
 from starlette.requests import HTTPConnection
 
 from core.errors import UserError
+from core.html import template
 from webapp.client_address import address_of
 from webapp.http_security import BODY_SECONDS, OPEN_PATHS
 from webapp.limits import MAX_PASSWORD_CHARACTERS
 from webapp.login_attempts import LoginAttempts
+from webapp.ui import strings
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,10 +34,6 @@ VARIABLE = "SD_POKEMON_PASSWORD"
 COOKIE_SECONDS = 7 * 24 * 60 * 60  # as long as a public link
 FORM, HTML = b"application/x-www-form-urlencoded", b"text/html; charset=utf-8"
 
-ASK_FOR_PASSWORD = "The password, please."
-WRONG_PASSWORD = "That is not the password."
-RATE_LIMITED = "Too many wrong passwords are being tried. Try again in {seconds} s."
-TOO_SLOW = "The password came too slowly. Send it in one go."
 UNAUTHORIZED = (
     "This page has a password: open it in a browser, or send the header Authorization: Bearer "
     "and the password."
@@ -49,19 +46,7 @@ HEADERS = (
         b"default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'",
     ),
 )
-PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Password</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-:root {{ color-scheme: light dark }}
-body {{ display: grid; place-items: center; min-height: 90vh; margin: 0;
-  font: 1rem/1.5 ui-sans-serif, system-ui, sans-serif; background: light-dark(#faf8f4, #0c0a09) }}
-form {{ display: grid; gap: .75rem; width: min(20rem, 90vw) }}
-input, button {{ font: inherit; padding: .6rem .8rem; border-radius: .6rem; border: 1px solid #a8a29e }}
-button {{ border: 0; color: white; background: #c2410c; cursor: pointer }}
-</style></head><body><form method="post" action="">
-<label for="password" role="status">{sentence}</label>
-<input id="password" name="password" type="password" autocomplete="current-password" autofocus required>
-<button>Open</button></form></body></html>"""  # noqa: E501
+PAGE = template("webapp/templates/password.html")
 
 
 def given_password(argument: str | None, file: str | None) -> str | None:
@@ -159,7 +144,7 @@ class PasswordMiddleware:
         if scope["type"] == "http" and scope["method"] == "POST" and _is_form(headers):
             return await self._log_in(scope, receive, send)
         await self._refuse(
-            scope, send, 401, ASK_FOR_PASSWORD if _is_browser(scope) else UNAUTHORIZED
+            scope, send, 401, strings.ASK_FOR_PASSWORD if _is_browser(scope) else UNAUTHORIZED
         )
 
     def _is_open(self, scope: "Scope") -> bool:
@@ -179,9 +164,11 @@ class PasswordMiddleware:
             return False
         if right is None:
             seconds = math.ceil(self._password.attempts.seconds_until_room(peer)) or 1
-            await self._refuse(scope, send, 429, RATE_LIMITED.format(seconds=seconds), seconds)
+            await self._refuse(
+                scope, send, 429, strings.RATE_LIMITED.format(seconds=seconds), seconds
+            )
         elif not right:
-            await self._refuse(scope, send, 401, WRONG_PASSWORD)
+            await self._refuse(scope, send, 401, strings.WRONG_PASSWORD)
         return right is True
 
     async def _log_in(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
@@ -189,9 +176,9 @@ class PasswordMiddleware:
             async with asyncio.timeout(BODY_SECONDS):
                 fields = dict(parse_qsl((await _body(receive)).decode("latin-1")))
         except TimeoutError:
-            return await self._refuse(scope, send, 408, TOO_SLOW)
+            return await self._refuse(scope, send, 408, strings.PASSWORD_TOO_SLOW)
         if "password" not in fields:
-            return await self._refuse(scope, send, 401, ASK_FOR_PASSWORD)
+            return await self._refuse(scope, send, 401, strings.ASK_FOR_PASSWORD)
         given = fields["password"].encode()
         if not await self._authenticate(scope, BufferedReceive(receive), send, given):
             return
@@ -214,7 +201,7 @@ class PasswordMiddleware:
         if retry_after:
             headers = [(b"retry-after", str(retry_after).encode())]
         if _is_browser(scope):
-            body, media_type = PAGE.format(sentence=html.escape(sentence)), HTML
+            body, media_type = PAGE.render(sentence=sentence, strings=strings), HTML
         else:
             body, media_type = json.dumps({"error": sentence}), b"application/json"
         await _respond(send, status, body.encode(), (b"content-type", media_type), *headers)

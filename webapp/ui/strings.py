@@ -71,6 +71,13 @@ HOW_FAR = "Variations: how far from the seed's picture"
 NOT_FAR = "At 0 all variations are the seed's own picture. Choose more below Settings."
 NEW_SEED = "New seed each time"
 
+# The page that asks for the password
+PASSWORD, OPEN = "Password", "Open"
+ASK_FOR_PASSWORD = "The password, please."
+WRONG_PASSWORD = "That is not the password."
+RATE_LIMITED = "Too many wrong passwords are being tried. Try again in {seconds} s."
+PASSWORD_TOO_SLOW = "The password came too slowly. Send it in one go."
+
 # What a drawing starts from
 START_FROM = "Start from a picture"
 START_HINT = "Drop a picture on the sheet, choose one, or sketch on it. Its middle is used."
