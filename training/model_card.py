@@ -132,7 +132,7 @@ def _training(history: TrainingHistory) -> list[tuple[str, str]]:
     rows = {name: words_of(options[name]) for name in ALWAYS_SHOWN if options.get(name) is not None}
     rows |= {name: other[name] for name in lasting if name in other}
     rows = {"steps": f"{history.last_step:,}"} | rows | history.manifest["versions"]
-    return [(name, _plain(value)) for name, value in rows.items()]
+    return [(_plain(name), _plain(value)) for name, value in rows.items()]
 
 
 def _measured(history: TrainingHistory) -> list[str]:
