@@ -20,6 +20,7 @@ import test_training_report as training_page
 import yaml
 from jinja2 import meta, nodes
 from PIL import Image
+from starlette.requests import Request as HttpRequest
 
 from core.html import TEMPLATES
 from core.paths import ROOT
@@ -34,6 +35,7 @@ from evaluation.results import Result
 from evaluation.scores import ModelScores, PromptScore, ScoredImage
 from training.model_card import model_card
 from webapp import auth
+from webapp.rest_api import show_api
 from webapp.ui import strings
 
 EVIL = """"'><img src=x onerror=alert(1)>&amp;{{ 7*7 }}{%raw%}"""
@@ -102,7 +104,14 @@ def page_of_password(_folder: Path) -> str:
     return auth.PAGE.render(sentence=EVIL, strings=strings)
 
 
-PAGES = (page_of_data, page_of_training, page_of_scores, page_of_password)
+def page_of_api(_folder: Path) -> str:
+    key = {"type": "string", "maxLength": 9, "description": EVIL}
+    described = {"components": {"schemas": {"Request": {"properties": {EVIL: key}}}}}
+    asked = {"type": "http", "path": "/api", "query_string": b"", "headers": [], "server": ("a", 1)}
+    return show_api(HttpRequest(asked), described, "a cat").body.decode()
+
+
+PAGES = (page_of_data, page_of_training, page_of_scores, page_of_password, page_of_api)
 
 
 class Attributes(HTMLParser):

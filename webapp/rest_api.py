@@ -2,15 +2,12 @@
 
 import asyncio
 import base64
-import html
 import io
 import json
 import shlex
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import fields
-from pathlib import Path
-from string import Template
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter
@@ -22,6 +19,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from core.errors import UserError
+from core.html import template
 from core.paths import size
 from sampling.image import Picture
 from sampling.init_image import MAX_INIT_BYTES, MAX_LOOKED_AT, InitImage, TooManyPictures
@@ -46,11 +44,9 @@ from webapp.worker import MAX_BATCH, Worker
 RETRY_SECONDS = 60  # as the sentence of a full queue says
 MAX_DECODERS = 2 * MAX_LOOKED_AT  # threads for init images; half of them find no place and return
 KEYS = [field.name for field in fields(Request)]
-PASSWORD_OPTION = """
-  -H "Authorization: Bearer $PASSWORD" \\"""
 POST_ONLY = "This address draws what is sent by POST. See /api."
 SHARED_ADDRESS = f" A program that names itself in the header {HEADER} has places of its own."
-API_PAGE = Template(Path(__file__).with_name("api.html").read_text(encoding="utf-8"))
+API_PAGE = template("webapp/templates/api.html")
 PLAIN_TEXT = {"text/plain": {"schema": {"type": "string"}}}
 METRICS = """\
 # HELP drawing_jobs_total Jobs that are over, by how they ended.
@@ -187,16 +183,14 @@ class RestAPI:
 
 def show_api(request: HttpRequest, described: dict, example: str) -> Response:
     """The documentation page for people; `example`: a prompt."""
-    rows = [
-        f"<tr><td><code>{html.escape(key)}</code></td>"
-        f"<td>{html.escape(_range(value))}</td><td>{html.escape(value['description'])}</td></tr>"
-        for key, value in described["components"]["schemas"]["Request"]["properties"].items()
-    ]
-    url = html.escape(str(request.url.replace(path="/api/generate", query="")))
-    password = PASSWORD_OPTION if "security" in described else ""
-    body = html.escape(shlex.quote(json.dumps({"prompt": example, "seed": 7})), quote=False)
-    parts = {"url": url, "password": password, "body": body, "rows": "\n".join(rows)}
-    return HTMLResponse(API_PAGE.substitute(parts))
+    properties = described["components"]["schemas"]["Request"]["properties"]
+    page = API_PAGE.render(
+        url=str(request.url.replace(path="/api/generate", query="")),
+        has_password="security" in described,
+        body=shlex.quote(json.dumps({"prompt": example, "seed": 7})),
+        settings=[(key, _range(value), value["description"]) for key, value in properties.items()],
+    )
+    return HTMLResponse(page)
 
 
 def _range(schema: dict) -> str:
