@@ -145,7 +145,9 @@ def test_other_pictures_than_validation_ones_have_seeds_of_their_own():
     ("name", "fault"),
     [("nothing", "Unknown prompts 'nothing'"), ("no.txt", "no.txt cannot be read")],
 )
-def test_unknown_prompts_are_refused_before_anything_is_read(config, name, fault):
-    config = replace(config, validation_keep_prompts=name, train_data_dir="nowhere")
+def test_unknown_prompts_are_refused_before_anything_is_read(config, name, fault, tmp_path):
+    empty = tmp_path / "empty"  # a folder that is refused as soon as it is read
+    empty.mkdir()
+    config = replace(config, validation_keep_prompts=name, train_data_dir=str(empty))
     with pytest.raises(UserError, match=fault):
         train_text_to_image.main(config)
