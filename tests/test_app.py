@@ -249,6 +249,18 @@ def test_closing_the_tab_cancels_the_drawing(page, generator):
 
 
 @in_browser
+def test_seven_tabs_of_one_browser_are_served(page, browser, url):
+    """It opens six connections to a host, and no more."""
+    others = [browser.new_page() for _ in range(6)]
+    for other in others:
+        open_page(other, url)
+    generate(page, "in the first of them")
+    status(page, "20 steps")
+    for other in others:
+        other.close()
+
+
+@in_browser
 def test_a_phone_needs_no_sideways_scrolling(page):
     page.set_viewport_size({"width": 375, "height": 740})
     open_settings(page)

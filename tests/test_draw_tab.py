@@ -197,8 +197,11 @@ STORES = {  # what a browser's store may be like
     "with foreign entries": """localStorage.setItem('drawings', JSON.stringify([null, 1, {},
         {link: 'javascript:alert(1)', words: '', picture: 'https://example.org/x'}]))""",
     "full": "Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceeded'); }",
-    "forbidden": """Object.defineProperty(window, 'localStorage', {
+    "forbidden": """for (const name of ['localStorage', 'indexedDB'])
+        Object.defineProperty(window, name, {
         get() { throw new DOMException('', 'SecurityError'); } })""",
+    "without room for files": """localStorage.clear(); IDBObjectStore.prototype.put = () => {
+        window.refused = true; throw new DOMException('', 'QuotaExceededError'); }""",
 }
 
 
@@ -216,6 +219,8 @@ def test_whatever_the_browsers_store_is_like_pictures_are_drawn(browser, url, st
         assert page.locator("#history li").count() == 0
     else:
         drawings(page, 1)
+    if store == "without room for files":
+        page.wait_for_function("window.refused")
     assert errors == []
     page.close()
 

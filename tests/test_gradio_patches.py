@@ -126,6 +126,19 @@ def test_gradio_itself_raises_for_an_event_that_anybody_made_up(sent):
 # Sessions
 
 
+def holds_a_connection(demo) -> bool:
+    return demo.get_config_file()["connect_heartbeat"]
+
+
+def test_a_page_that_draws_nothing_holds_no_connection(demo):
+    assert not holds_a_connection(demo)
+
+
+def test_gradio_itself_holds_a_connection_for_each_page(demo, unpatch):
+    unpatch("connect_heartbeat")
+    assert holds_a_connection(demo)
+
+
 def elements_remembered(demo) -> int:
     *_, session = demo.state_holder.session_data.values()  # the newest
     return len(session.blocks_config.blocks)

@@ -126,6 +126,15 @@ def set_session_item(session: SessionState, key: int, value: object) -> None:
     ORIGINAL_SET_ITEM(session, key, value)
 
 
+def no_heartbeat(*_: object, **__: object) -> bool:
+    """Whether each page holds a connection open for as long as it is: `connect_heartbeat`.
+
+    A browser opens six connections to a host at most: with six tabs, none would hear anything
+    more. What nobody listens to is cancelled without it (disconnects.py), and sessions are few.
+    """
+    return False
+
+
 def delete_if_there(cache: gradio.utils.LRUCache, key: str) -> None:
     """Delete a key or do nothing: `LRUCache.__delitem__`.
 
@@ -287,6 +296,7 @@ ORIGINAL_COPY, ORIGINAL_SET_ITEM = BlocksConfig.__copy__, SessionState.__setitem
 TEMPLATES = gradio.routes.templates.env
 PATCHES = (
     Patch(gradio.utils, "diff", replace_whole),
+    Patch(gradio.utils, "connect_heartbeat", no_heartbeat),
     Patch(gradio.utils.LRUCache, "__delitem__", delete_if_there),
     Patch(TEMPLATES, "loader", HeadTags(TEMPLATES.loader)),
     Patch(BlocksConfig, "__copy__", copy_for_session),

@@ -3,7 +3,7 @@
 // The list is in localStorage; the image files, which the server deletes after a while, and the images
 // that drawings started from, are in IndexedDB.
 
-const KEY = "drawings", MAX_DRAWINGS = 24, MAX_BYTES = 64 * 2 ** 20;
+const KEY = "drawings", MAX_DRAWINGS = 24, MAX_BYTES = 64 * 2 ** 20, MAX_MILLISECONDS = 10_000;
 const list = () => element.querySelector("ul");
 
 function storedDrawings() {
@@ -48,17 +48,23 @@ function storeDrawings(drawings) {
 }
 
 // One transaction with the store of files, Blobs by key; resolves to the result of the request that
-// `use` makes.
+// `use` makes. Some browsers that store nothing never answer.
 function withFiles(mode, use) {
   return new Promise((resolve, reject) => {
+    setTimeout(reject, MAX_MILLISECONDS);
     const opening = indexedDB.open(KEY, 1);
     opening.onupgradeneeded = () => opening.result.createObjectStore("files");
     opening.onerror = () => reject(opening.error);
     opening.onsuccess = () => {
-      const database = opening.result, transaction = database.transaction("files", mode);
-      const request = use(transaction.objectStore("files"));
-      transaction.oncomplete = () => resolve(request?.result);
-      transaction.onabort = () => reject(transaction.error);
+      const database = opening.result;
+      try {
+        const transaction = database.transaction("files", mode);
+        transaction.onabort = () => reject(transaction.error);
+        const request = use(transaction.objectStore("files"));
+        transaction.oncomplete = () => resolve(request?.result);
+      } catch (error) { // no room, or a store that is not ours
+        reject(error);
+      }
       database.close(); // once the transaction is over
     };
   });
