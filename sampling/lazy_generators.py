@@ -66,7 +66,7 @@ class LazyGenerator(ForwardingGenerator):
             except UserError as error:  # meant for the app's owner: it may name paths
                 logging.getLogger(__name__).warning("%s", error)
                 raise UserError(
-                    f"{self.name} cannot be opened; the app's terminal says why. Leave it out."
+                    f"{self.name} cannot be opened; the app's terminal says why. Choose another."
                 ) from None
         return self._generator
 
