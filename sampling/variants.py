@@ -53,7 +53,9 @@ def picks_of(model: str, load: Load, folder: str | None = None) -> dict[str, Slo
         if Path(place).resolve() == known:  # it stands there as the base
             continue
         name = _free_name(Path(place), {model_name(model), *picks})
-        picks[name] = SlotGenerator(name, partial(load, place), slot, is_lora_folder(place))
+        picks[name] = SlotGenerator(
+            name, partial(load, place, name=name), slot, is_lora_folder(place)
+        )
     return picks
 
 

@@ -6,21 +6,30 @@ import gradio as gr
 import httpx
 import pytest
 from fakes import FakeGenerator
+from PIL import Image
 from ports import some_port
+from samples import file_of
 from test_app import browser as browser  # a fixture
 from test_app import generate, in_browser, open_page, status
 from test_gallery_folder import gallery as gallery  # a fixture
 from test_gallery_folder import keep, names, write_hostile
 
 import app
+from sampling.init_image import InitImage
+from sampling.request import Request
 from webapp import gallery_folder as module
 from webapp.auth import PasswordCheck
-from webapp.ui.gallery_tab import GalleryTab
+from webapp.ui.gallery_tab import GalleryTab, _item
 
 
 @pytest.fixture
-def url(gallery):
-    demo, port = app.build_app(FakeGenerator(), gallery=gallery), some_port()
+def generator():
+    return FakeGenerator()
+
+
+@pytest.fixture
+def url(gallery, generator):
+    demo, port = app.build_app(generator, gallery=gallery), some_port()
     app.serve(demo, "127.0.0.1", port)
     yield f"http://127.0.0.1:{port}"
     demo.close(verbose=False)
@@ -111,6 +120,29 @@ def test_the_settings_of_a_kept_picture_are_a_link_away(gallery, page):
 
 
 @in_browser
+def test_a_kept_picture_of_a_model_that_is_gone_says_so_and_is_not_drawn(gallery, page, generator):
+    generator.name = "gone"
+    gallery.keep(next(generator.pictures([Request("a red fox", steps=3)])))
+    generator.requests.clear()
+    open_gallery(page, "pictures in all: 1")
+    page.get_by_role("link", name="Settings of: a red fox").click()
+    status(page, "It was drawn by gone, which is not here. Generate draws it by another model.")
+    assert page.input_value("#prompt textarea") == "a red fox"
+    page.wait_for_selector("#generate:enabled")
+    assert generator.requests == []
+
+
+def test_the_link_of_a_kept_picture_names_its_model_and_what_it_started_from(gallery):
+    start = InitImage(file_of(Image.new("RGB", (64, 64))))
+    request = Request("a fox", init_image=start, strength=0.5)
+    gallery.keep(next(FakeGenerator().pictures([request])))
+    (entry,) = gallery.page().entries
+    link = _item(entry, "another").partition('href="?')[2].partition('"')[0]
+    assert "model=fake-model" in link and f"init_image={start.sha256}" in link
+    assert "model=" not in _item(entry, "fake-model")
+
+
+@in_browser
 def test_where_the_gallery_takes_no_picture_the_page_says_so_and_goes_on(page, tmp_path):
     (tmp_path / "kept").rmdir()
     generate(page, "a cat")
@@ -170,5 +202,5 @@ def test_a_page_without_a_gallery_has_no_such_address_and_no_tab():
 def test_a_click_that_nobody_made_deletes_nothing(gallery, tmp_path, said):
     keep(gallery, "a cat")
     with gr.Blocks(), gr.Tab("Gallery") as tab:
-        GalleryTab(gallery, tab)._delete(0, "", gr.EventData(None, said))
+        GalleryTab(gallery, tab, "fake-model")._delete(0, "", gr.EventData(None, said))
     assert len(names(tmp_path)) == 1

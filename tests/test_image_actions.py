@@ -87,6 +87,12 @@ def test_variations_are_four_neighbours_of_the_shown_seed(page, models):
     assert near.seed == one.seed and near.num_images == VARIATIONS
     page.locator("#gallery .thumbnail-item").nth(1).click()
     status(page, f"variation {near.variation_seeds[1]}")
+    page.fill("#prompt textarea", "words of the next picture")
+    wish(page, "Compare with base")  # the one that is open
+    told = page.locator("#compare_status", has_text="base left, fake-model right")
+    told.wait_for()
+    assert f"variation {near.variation_seeds[1]}, strength 0.25" in told.inner_text()
+    assert models[0].requests[-1] == models[1].requests[-1] == near.singles()[1]
 
 
 @in_browser
@@ -209,6 +215,36 @@ def test_a_model_that_is_no_lora_has_no_strength(page):
     assert page.locator("#lora_scale:visible").count() == 0
 
 
+def drop(page, model: str) -> None:
+    """A picture that this model drew."""
+    drawer, png = FakeGenerator(), io.BytesIO()
+    drawer.name = model
+    (picture,) = drawer.pictures([Request(f"by {model}", steps=3)])
+    picture.save(png)
+    file = {"name": "a.png", "mimeType": "image/png", "buffer": png.getvalue()}
+    page.set_input_files("input[type=file]:not(#start *)", file)
+    page.wait_for_function(
+        "words => document.querySelector('#prompt textarea').value === words", arg=f"by {model}"
+    )
+
+
+@in_browser
+def test_a_dropped_picture_chooses_the_model_that_drew_it(page, models):
+    chosen = "name => document.querySelector('#pick input').value === name"
+    for model in ("fake-model/checkpoint-5", "fake-model", "checkpoint-5"):
+        drop(page, model)
+        page.wait_for_function(chosen, arg=model.rpartition("/")[2])
+    drop(page, "<b>other</b>")
+    assert "settings of that picture are back" in status(
+        page, "drawn by <b>other</b>, which is not"
+    )
+    assert page.input_value("#pick input") == "checkpoint-5"  # as it was
+    drawn_by(page, models[1])
+    page.locator("#status a[href*='model=checkpoint-5']").wait_for()
+    wish(page, "Compare with base")  # with the base of the model that drew it
+    page.locator("#compare_status", has_text="base left, fake-model/checkpoint-5 right").wait_for()
+
+
 @in_browser
 def test_a_link_and_the_history_bring_back_the_model_that_drew(page, models):
     model, picked = models
@@ -252,5 +288,5 @@ def test_a_strength_counts_for_loras_alone():
     with gr.Blocks():
         picker = ModelPicker("own", {"l": lora, "o": other})
     assert picker.applied("l", request)[0] == request
-    assert picker.applied("o", request)[0] == picker.with_own(request) == Request("a")
-    assert ModelPicker("own", {}, is_lora=True).with_own(request) == request
+    assert picker.applied("o", request)[0] == picker.applied("own", request)[0] == Request("a")
+    assert ModelPicker("own", {}, is_lora=True).applied("own", request)[0] == request

@@ -107,10 +107,12 @@ def test_what_else_can_draw_is_base_checkpoints_and_models_below_a_folder(tmp_pa
     (tmp_path / "notes.txt").write_text("no model")
     (model / "run.json").write_text(json.dumps({"base_model": str(tmp_path / "other")}))
     asked = []
-    picks = picks_of(str(model), lambda path, **_: asked.append(path) or Garage()(), str(others))
+    picks = picks_of(
+        str(model), lambda path, **more: asked.append((path, more)) or Garage()(), str(others)
+    )
     assert list(picks) == ["other", "checkpoint-5", "best", "lora", "single"]
     draw(picks["lora"])
-    assert asked == [str(tmp_path / "lora")]
+    assert asked == [(str(tmp_path / "lora"), {"name": "lora"})]  # as its pictures name it
     assert list(picks_of(str(model), never)) == ["other", "checkpoint-5", "best"]
     assert picks_of("owner/name", never) == {}
     # A name that another model has is made longer: no model is left out.

@@ -21,7 +21,7 @@ from core.errors import UserError
 from core.files import NotWritable, remove_leftovers
 from core.paths import opened, read_bytes
 from sampling.image import Picture
-from sampling.image_metadata import KEYWORD, request_of
+from sampling.image_metadata import KEYWORD, init_image_of, request_from, settings_of
 from sampling.output_paths import free_path
 from sampling.png_text import NotPNG, TextTooLong, texts
 from sampling.request import BOUNDS, Request
@@ -46,6 +46,8 @@ class GalleryImage:
 
     name: str
     request: Request
+    model: str  # that drew it; empty where it does not say
+    init_image: str | None  # SHA-256 of what it started from
     thumbnail: Image.Image  # RGB
 
 
@@ -159,7 +161,14 @@ class Gallery:
         for name in names:
             try:
                 png = self.read(name)
-                yield GalleryImage(name, request_of(png), _thumbnail(png))
+                settings = settings_of(png)
+                yield GalleryImage(
+                    name,
+                    request_from(settings),
+                    str(settings.get("model", "")),
+                    init_image_of(settings),
+                    _thumbnail(png),
+                )
             except UserError:  # not ours, or deleted meanwhile
                 continue
 

@@ -17,7 +17,7 @@ from webapp.ui.blind_vote import BlindVote
 from webapp.ui.generate_button import GenerateButton
 from webapp.ui.grid import Grid
 from webapp.ui.image_store import ImageStore
-from webapp.ui.messages import note, size_class
+from webapp.ui.messages import note, size_class, start_in_words
 from webapp.ui.sequential_draws import SequentialDraws, seed_or_new
 from webapp.worker import Worker
 
@@ -94,10 +94,13 @@ class Slider:
         """Outputs of `draw_again`."""
         return [self._prompt, self._seed, *self.drawn]
 
-    def draw_again(self, visitor: gr.Request, request: Request) -> Iterator[dict]:
-        """Compare at a request of another tab, with all of its settings."""
+    def draw_again(
+        self, visitor: gr.Request, request: Request, model: PictureGenerator | None
+    ) -> Iterator[dict]:
+        """Compare at a request of another tab, with all of its settings; `model` drew it, None for
+        the app's own."""
         yield {self._prompt: request.prompt, self._seed: request.seed}
-        yield from self._buttons.until_idle(self._compare(visitor, request), self._status)
+        yield from self._buttons.until_idle(self._compare(visitor, request, model), self._status)
 
     def _draw(self, visitor: gr.Request, prompt, seed) -> Iterator[dict]:
         def updates() -> Iterator[dict]:  # a bad request is refused within `until_idle`
@@ -105,11 +108,15 @@ class Slider:
 
         yield from self._buttons.until_idle(updates(), self._status)
 
-    def _compare(self, visitor: gr.Request, request: Request) -> Iterator[dict]:
+    def _compare(
+        self, visitor: gr.Request, request: Request, model: PictureGenerator | None = None
+    ) -> Iterator[dict]:
         """Two images, the base's first, as updates of the page."""
         draws, paths = SequentialDraws(self._worker, visitor), []
         yield self._buttons.busy(draws)
-        base, model = self._base, self._worker.generator
+        base = self._base
+        if model is None or model.name == base.name:
+            model = self._worker.generator
         of_base = replace(request, lora_scale=Request.lora_scale)  # it has no LoRA
         for generator, asked in ((base, of_base), (model, request)):
             for event in draws.draw([asked], generator):
@@ -118,10 +125,11 @@ class Slider:
                     paths.append(self._image_store.keep(event.file_name, event.save))
                 else:
                     yield {self._status: f"<p>{escape(generator.name)}</p>{event}"}
-        told = [strings.ONE_SEED.format(first=request.seed)]
-        if request.lora_scale != Request.lora_scale:
-            told.append(strings.AT_LORA_SCALE.format(scale=request.lora_scale))
-        told.append(strings.SIDES.format(base=base.name, model=model.name))
+        told = [
+            strings.ONE_SEED.format(first=request.seed),
+            *start_in_words(request),
+            strings.SIDES.format(base=base.name, model=model.name),
+        ]
         yield {
             self._slider: tuple(paths),
             self._status: note(" · ".join(told)) + draws.notices,

@@ -157,23 +157,42 @@ class DrawTab:
         return self._fill(visitor.query_params) | self._form.on_load()
 
     def offer_comparison(self, compare: CompareTab, tabs: gr.Tabs, tab_id: str) -> None:
-        """Let the base draw the same request, in the tab `tab_id`."""
+        """Let the base draw the image that is shown, in the tab `tab_id`."""
 
-        def draw_again(visitor: gr.Request, *values) -> Iterator[dict]:
+        def draw_again(visitor: gr.Request, start, state: GalleryState | None) -> Iterator[dict]:
             try:
-                asked = replace(self._settings.request(*values[:-1], False), num_images=1)
+                asked, model = self._request_of_shown(start, state)
             except UserError as error:
                 yield {self.status: note(str(error), problem=True)}
                 return
             yield {tabs: gr.Tabs(selected=tab_id), compare.ways: gr.Tabs(selected=SLIDER)}
-            yield from compare.slider.draw_again(visitor, self._picker.with_own(asked))
+            yield from compare.slider.draw_again(visitor, asked, model)
 
         self._shown.actions.compare.click(
             draw_again,
-            self._settings.inputs,
+            [self._settings.init_image.component, self._shown.state],
             [self.status, tabs, compare.ways, *compare.slider.filled],
             **DRAWING,
         )
+
+    def _request_of_shown(
+        self, start: object, state: GalleryState | None
+    ) -> tuple[Request, SlotGenerator | None]:
+        """What drew the image that is shown; `start`: what the browser sent, for its init image.
+
+        Raises UserError where that, or the model, is not here any more.
+        """
+        if state is None or not state.images:
+            raise UserError(strings.NO_SHOWN)
+        link = state.shown.link
+        request, digest = linked(link), linked_init_image(link)
+        assert request is not None  # `link_to` wrote it
+        if digest:
+            init_image = self._settings.init_image.read(start).get("init_image")
+            if init_image is None or init_image.sha256 != digest:
+                raise UserError(strings.START_NEEDED.format(digest=digest[:8]))
+            request = replace(request, init_image=init_image)
+        return self._picker.applied(self._picker.name_of(linked_model(link)), request)
 
     def _fill(self, query: Mapping[str, str] | str) -> dict:
         """The update that fills in a link's settings."""
@@ -183,10 +202,18 @@ class DrawTab:
             return {self.status: note(str(error), problem=True)}
         if request is None:
             return {self.status: gr.skip()}
-        filled = self._settings.filled(request, None)
+        model = linked_model(query)
         try:
-            filled = self._settings.filled(request, linked_init_image(query))
-            return filled | self._picker.filled(linked_model(query), request.lora_scale)
+            return self._filled(request, model, linked_init_image(query))
+        except UserError as error:
+            return self._filled(request, model) | {self.status: note(str(error), problem=True)}
+
+    def _filled(self, request: Request, model: str, init_image: str | None = None) -> dict:
+        """The update that fills in what drew an image; says where its model is not here. `model`:
+        as `ModelPicker.name_of` has it."""
+        filled = self._settings.filled(request, init_image)
+        try:
+            return filled | self._picker.filled(model, request.lora_scale)
         except UserError as error:
             return filled | {self.status: note(str(error), problem=True)}
 
@@ -208,9 +235,13 @@ class DrawTab:
             request = image_metadata.request_from(settings)
         except UserError as error:
             return {self.status: note(str(error), problem=True)}
-        return self._settings.filled(request, image_metadata.init_image_of(settings)) | {
-            self.status: note(strings.SETTINGS_BACK.format(seed=request.seed)),
-        }
+        init_image, model = image_metadata.init_image_of(settings), settings.get("model")
+        if isinstance(model, str):
+            filled = self._filled(request, model, init_image)
+        else:  # of another program
+            filled = self._settings.filled(request, init_image)
+        told = note(strings.SETTINGS_BACK.format(seed=request.seed))
+        return filled | {self.status: told + filled.get(self.status, "")}
 
     def _show_example(self, clicked: gr.EventData) -> dict:
         """Show an image that comes with the model, and fill in its settings."""
@@ -220,9 +251,11 @@ class DrawTab:
         example = self._examples[number]
         name = f"{file_stem(example.request.prompt)}.png"
         path = self._image_store.keep(name, lambda path: path.write_bytes(example.png))
+        request, told = example.request, summary(example.request)
+        state = GalleryState.of(request, [request], told)
         return (
-            self._settings.filled(example.request)
-            | self._shown.filled([(path, None)], summary(example.request), None)
+            self._filled(request, "")
+            | self._shown.filled([(path, None)], told, state)
             | self._shown.actions.offer_download([path], None)
         )
 

@@ -18,7 +18,7 @@ from sampling.request import MAX_PROMPT_CHARACTERS
 from webapp.gallery_folder import Gallery, GalleryImage, GalleryPage
 from webapp.limits import MAX_GALLERY_SEARCHED
 from webapp.ui import strings
-from webapp.ui.messages import event_value, note
+from webapp.ui.messages import MAX_NAME, event_value, note
 from webapp.ui.permalink import link_to
 
 
@@ -39,8 +39,9 @@ class GalleryTab:
     """Reads the folder whenever the tab is opened. Components are created in the current Blocks
     context."""
 
-    def __init__(self, gallery: Gallery, tab: gr.Tab):
-        self._gallery = gallery
+    def __init__(self, gallery: Gallery, tab: gr.Tab, own_model: str):
+        """`own_model`: the name of the app's, which links do not name."""
+        self._gallery, self._own_model = gallery, own_model
         self._search = gr.Textbox(
             label=strings.SEARCH_WORDS,
             max_lines=1,
@@ -75,7 +76,7 @@ class GalleryTab:
             return {self._status: status + note(str(error), problem=True)}
         return {
             self._status: status + note(_about(page, bool(words.split()))),
-            self._images: _list(page.entries),
+            self._images: _list(page.entries, self._own_model),
             self._number: page.number,
             self._newer: gr.Button(interactive=page.number > 0),
             self._older: gr.Button(interactive=page.has_older),
@@ -103,19 +104,20 @@ def _about(page: GalleryPage, searched: bool) -> str:
     return told
 
 
-def _list(entries: tuple[GalleryImage, ...]) -> str:
-    items = "".join(map(_item, entries))
+def _list(entries: tuple[GalleryImage, ...], own_model: str) -> str:
+    items = "".join(_item(entry, own_model) for entry in entries)
     return f'<ul aria-label="{strings.GALLERY}">{items}</ul>' if items else ""
 
 
-def _item(entry: GalleryImage) -> str:
+def _item(entry: GalleryImage, own_model: str) -> str:
+    model = "" if entry.model == own_model else entry.model[:MAX_NAME]
     prompt, name = escape(entry.request.prompt), escape(entry.name)
     sure = escape(strings.DELETE_SURE_OF.format(prompt=entry.request.prompt))
     return (
         f'<li><a href="gallery/{escape(quote(entry.name))}" target="_blank">'
         f'<img src="{data_uri(jpeg_of(entry.thumbnail))}" alt="{prompt}"></a>'
         f'<p title="{prompt}">{prompt}</p>'
-        f'<p><a href="{escape(link_to(entry.request))}" '
+        f'<p><a href="{escape(link_to(entry.request, model, entry.init_image))}" '
         f'aria-label="{escape(strings.DRAW_AGAIN_OF.format(prompt=entry.request.prompt))}">'
         f"{strings.DRAW_AGAIN}</a>"
         f'<button type="button" data-name="{name}" data-sure="{strings.DELETE_SURE}" '

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import gradio as gr
 from PIL import Image
@@ -14,9 +14,19 @@ from sampling.request import Request
 from webapp.ui import strings
 from webapp.ui.image_actions import ImageActions
 from webapp.ui.messages import SEED_LOCK, inline, summary
+from webapp.ui.permalink import link_to
 from webapp.ui.settings import Settings
 
 HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+class ImageState(NamedTuple):
+    """What is told of one image."""
+
+    seed: int
+    with_new_seed: str  # status HTML, where the next seed is a new one
+    with_kept_seed: str
+    link: str  # as `link_to` wrote it
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,13 @@ class GalleryState:
 
     seed: int  # of the first image
     status: str  # HTML, about all images
-    images: tuple[tuple[int, str, str], ...]  # seed, and status HTML for a new and a kept seed
+    images: tuple[ImageState, ...]
+    opened: int | None = None  # place of the image that is open
+
+    @property
+    def shown(self) -> ImageState:
+        """The open image, else the first."""
+        return self.images[self.opened or 0]
 
     @classmethod
     def of(
@@ -36,7 +52,12 @@ class GalleryState:
         them."""
         link: dict[str, Any] = {"model": model, "init_image": init_image}
         images = (
-            (single.seed, summary(single, seed_is_new=True, **link), summary(single, **link))
+            ImageState(
+                single.seed,
+                summary(single, seed_is_new=True, **link),
+                summary(single, **link),
+                link_to(single, **link),
+            )
             for single in singles
         )
         return cls(request.seed, status, tuple(images))
@@ -68,7 +89,8 @@ class ImageGallery:
     def connect(self, settings: Settings) -> None:
         """Tell about one image while it is open in the gallery, and fill in its seed."""
         self._seed = settings.fields["seed"]
-        inputs, outputs = [self.state, settings.new_seed], [self.status, self._seed]
+        inputs = [self.state, settings.new_seed]
+        outputs = [self.status, self._seed, self.state]
         self.gallery.select(self._describe_one, inputs, outputs, **HIDDEN)
         self.gallery.preview_close(self._describe_all, inputs, outputs, **HIDDEN)
         self.status.click(None, None, settings.new_seed, js="() => false", **HIDDEN)
@@ -108,13 +130,16 @@ class ImageGallery:
         place = opened.index
         if state is None or not isinstance(place, int) or place not in range(len(state.images)):
             return {self.status: gr.skip()}  # an event that no gallery sent
-        seed, for_new_seed, for_kept_seed = state.images[place]
-        return self._described(for_new_seed if new_seed is True else for_kept_seed, seed, new_seed)
+        state = replace(state, opened=place)
+        image, seed_is_new = state.shown, new_seed is True
+        told = image.with_new_seed if seed_is_new else image.with_kept_seed
+        return self._described(told, image.seed, new_seed) | {self.state: state}
 
     def _describe_all(self, state: GalleryState | None, new_seed: bool) -> dict:
         if state is None:
             return {self.status: gr.skip()}
-        return self._described(state.status, state.seed, new_seed)
+        described = self._described(state.status, state.seed, new_seed)
+        return described | {self.state: replace(state, opened=None)}
 
     def _described(self, status: str, seed: int, new_seed: bool) -> dict:
         """A seed that the visitor keeps is left as it is."""

@@ -134,7 +134,7 @@ def summary(
     seeds = (strings.ONE_SEED if first == last else strings.SEEDS).format(first=first, last=last)
     parts = [
         seeds + KEEP_SEED * seed_is_new,
-        *_start(request, init_image_digest(request, init_image)),
+        *start_in_words(request, init_image),
         strings.ONE_STEP_DONE
         if request.steps == 1
         else strings.STEPS_DONE.format(steps=request.steps),
@@ -144,14 +144,14 @@ def summary(
     return f'<p role="status">{" · ".join(parts)}</p>'
 
 
-def _start(request: Request, init_image: str | None) -> list[str]:
-    """What else than the seed's noise and the model as it is."""
+def start_in_words(request: Request, init_image: str | None = None) -> list[str]:
+    """What else than the seed's noise and the model as it is. `init_image`: as `link_to` has it."""
     told = []
     if request.variation_strength:
         first, last = request.variation_seeds[0], request.variation_seeds[-1]
         said = strings.ONE_VARIATION if first == last else strings.VARIATIONS
         told.append(said.format(first=first, last=last, strength=request.variation_strength))
-    if init_image:
+    if init_image_digest(request, init_image):
         told.append(strings.FROM_PICTURE.format(strength=request.strength))
     if request.lora_scale != Request.lora_scale:
         told.append(strings.AT_LORA_SCALE.format(scale=request.lora_scale))

@@ -75,18 +75,20 @@ class ModelPicker:
             request = replace(request, lora_scale=Request.lora_scale)
         return request, self._models.get(str(name))
 
-    def filled(self, model: str, lora_scale: float) -> dict:
-        """The update that chooses the model of a link, "" for the app's own. Raises UserError where
-        it is not here."""
-        if model and model not in self._models:
+    def name_of(self, model: str) -> str:
+        """The choice for the model of a link, "" for the app's own, or of a picture, which names a
+        checkpoint after its model. Raises UserError where it is not here."""
+        name = model.removeprefix(f"{self._own}/") or self._own
+        if name != self._own and name not in self._models:
             raise UserError(strings.MODEL_NOT_HERE.format(model=printable(model, MAX_NAME)))
-        name = model or self._own
+        return name
+
+    def filled(self, model: str, lora_scale: float) -> dict:
+        """The update that chooses a model, as `name_of` has it. Raises UserError where it is not
+        here."""
+        name = self.name_of(model)
         slider = gr.Slider(value=lora_scale, visible=name in self._loras)
         return {self.model: name, self.lora_scale: slider}
-
-    def with_own(self, request: Request) -> Request:
-        """The request as the app's own model draws it."""
-        return self.applied(self._own, request)[0]
 
     def _show_strength(self, name: object) -> dict:
         return gr.update(visible=isinstance(name, str) and name in self._loras)

@@ -78,7 +78,7 @@ class Page:
             draw = self._lay_out_drawing(tabs, prompts)
             if self._gallery:
                 with gr.Tab(strings.GALLERY) as tab:
-                    GalleryTab(self._gallery, tab)
+                    GalleryTab(self._gallery, tab, generator.name)
             with gr.Tab(strings.SCORES) as tab:
                 ScoresTab(generator.run, generator.folder, tab)
             if card := generator.card:
