@@ -252,6 +252,10 @@ def tab_to(page, selector: str, name: str = "") -> None:
     raise AssertionError(f"{selector} is not reached")
 
 
+def has_focus(page, selector: str) -> None:
+    page.wait_for_function("selector => document.activeElement.matches(selector)", arg=selector)
+
+
 @in_browser
 def test_a_picture_is_drawn_and_seen_by_keys_alone(browser, url, generator):
     with opened(browser, url, WIDE) as page:
@@ -264,11 +268,28 @@ def test_a_picture_is_drawn_and_seen_by_keys_alone(browser, url, generator):
         page.wait_for_function("document.querySelector('#steps input[type=number]').value === '17'")
         tab_to(page, "#prompt textarea")
         page.keyboard.type("a blue cat")
+        tab_to(page, "#new_seed input")
+        assert (
+            page.eval_on_selector("#new_seed input", "it => getComputedStyle(it).outlineStyle")
+            == "solid"
+        )
         tab_to(page, "#generate")
         press("Space")
         status(page, "17 steps")
+        has_focus(page, "#generate")  # it was disabled meanwhile
         assert generator.requests[-1].prompt == "a blue cat"
         page.locator("#gallery .thumbnail-item img").wait_for()
+        page.wait_for_selector("#generate:enabled")
+        tab_to(page, "#another")
+        generator.hold(3)
+        press("Enter")
+        page.wait_for_selector("#another", state="hidden")
+        generator.release()
+        has_focus(page, "#another")
+        tab_to(page, "#history button", strings.CLEAR)
+        press("Enter")
+        page.wait_for_selector("#history", state="hidden")
+        has_focus(page, "#dropped")
         page.wait_for_selector("#generate:enabled")
         tab_to(page, "#gallery .thumbnail-item")
         press("Enter")

@@ -175,6 +175,7 @@ element.addEventListener("click", (event) => {
     storeDrawings([]);
     withFiles("readwrite", (files) => files.clear()).catch(() => null);
     show();
+    document.querySelector("#dropped").focus(); // what had it is hidden
   }
 });
 watch("value", () => {

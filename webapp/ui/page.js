@@ -36,6 +36,14 @@
   document.addEventListener("click", (event) => {
     if (event.target.closest("#generate, #examples")) asked();
   });
+  // A button that is disabled or hidden while it draws loses the focus: it has it back afterwards,
+  // unless the visitor has gone elsewhere.
+  let focused = null;
+  document.addEventListener("focusin", (event) => { focused = event.target; });
+  document.addEventListener("pointerdown", () => { focused = null; }, true);
+  new MutationObserver(() => {
+    if (document.activeElement === document.body) focused?.focus({ preventScroll: true });
+  }).observe(document.body, { subtree: true, attributeFilter: ["disabled"] });
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
     const input = document.querySelector("input[type=file]:not(#start *)");
