@@ -329,6 +329,17 @@ def answer_to(url: str, body: dict) -> str:
     raise AssertionError(f"no end: {told}")
 
 
+def test_of_buttons_pressed_at_once_one_counts_and_its_outcome_is_told(vote, bench):
+    vote.click("#vote_draw")
+    vote.wait_for_selector("#vote_left:enabled")
+    vote.evaluate(
+        "['left', 'right'].forEach((one) => document.querySelector(`#vote_${one}`).click())"
+    )
+    result = told(vote, "#vote_status", "This pair has your vote already.")
+    assert "You chose “" in result  # whichever of them came first
+    assert bench.rivals.votes.tally.wins + bench.rivals.votes.tally.losses == 1
+
+
 def test_what_is_sent_of_a_pair_does_not_name_it(vote):
     sent = sent_by(vote)
     vote.click("#vote_draw")

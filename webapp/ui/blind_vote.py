@@ -136,24 +136,27 @@ class BlindVote:
         try:
             outcome = self._votes.cast(pair, choice)
         except UserError as error:
-            return {self._status: note(str(error), problem=True)}
+            told = self._whose(pair) if pair and pair.choice else ""
+            return {self._status: note(str(error), problem=True) + told}
         assert pair is not None  # else `cast` has refused it
-        own_votes = own_votes.plus(outcome)
-        model, base = self._worker.generator.name, self._base.name
-        left, right = (model, base) if pair.model_side == "left" else (base, model)
+        own_votes, model = own_votes.plus(outcome), self._worker.generator.name
         lines = [
-            strings.CHOSEN.format(
-                choice=BUTTONS[choice].lower(), left=left, right=right, seed=pair.seed
-            ),
             standing(strings.YOUR_VOTES.format(model=model), own_votes),
             standing(strings.ALL_VOTES.format(model=model), self._votes.tally),
             strings.TIES_LEFT_OUT.format(half=percent(0.5)),
         ]
         return {
-            self._status: "".join(map(note, lines)),
+            self._status: self._whose(pair) + "".join(map(note, lines)),
             self._own_votes: own_votes,
             **self._choosable(False),
         }
+
+    def _whose(self, pair: VotePair) -> str:
+        """HTML: the vote on a pair, and whose its images are."""
+        model, base = self._worker.generator.name, self._base.name
+        left, right = (model, base) if pair.model_side == "left" else (base, model)
+        choice = BUTTONS[str(pair.choice)].lower()
+        return note(strings.CHOSEN.format(choice=choice, left=left, right=right, seed=pair.seed))
 
 
 def anonymous(picture: Picture) -> Image.Image:
