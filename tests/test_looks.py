@@ -20,7 +20,8 @@ from webapp.ui import strings
 
 WIDE, NARROW = {"width": 1200, "height": 900}, {"width": 375, "height": 800}
 SIZES = [
-    pytest.param(WIDE, id="wide"), pytest.param(NARROW, id="narrow", marks=pytest.mark.slow)
+    pytest.param(WIDE, id="wide"), pytest.param(NARROW, id="narrow", marks=pytest.mark.slow),
+    pytest.param({"width": 320, "height": 640}, id="zoomed", marks=pytest.mark.slow),
 ]  # fmt: skip
 SHIFTS = """window.shifted = 0;
 new PerformanceObserver((list) => list.getEntries().forEach((one) => {
