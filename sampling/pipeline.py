@@ -196,9 +196,13 @@ def _from_pretrained(model: str, **parts) -> "StableDiffusionPipeline":
     if is_here and text_encoder is None:  # --skip_save_text_encoder
         parts |= {"text_encoder": _text_encoder_of_base(model)}
     with _opening(model, on_hub=not is_here, offline=offline):
-        return StableDiffusionPipeline.from_pretrained(
+        pipe = StableDiffusionPipeline.from_pretrained(
             model, use_safetensors=True, dtype=torch.float32, local_files_only=offline, **parts
         )
+        # transformers makes one without words where files are missing: all prompts would be alike.
+        if len(pipe.tokenizer) <= len(pipe.tokenizer.all_special_ids):
+            raise ValueError("its tokenizer knows no word, as files of it are missing")
+        return pipe
 
 
 def _silence_libraries() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -375,6 +376,15 @@ def test_weights_that_are_no_safetensors_are_refused(tmp_path, capsys):
     arguments = ("a", "--model", str(tmp_path / "pickled"), "--output", str(tmp_path))
     code, _, err = run(capsys, *arguments)
     assert code == 2 and "safetensors" in err
+
+
+@pytest.mark.parametrize("name", ["*", "tokenizer.json"])
+def test_a_tokenizer_that_has_lost_its_words_is_no_model(tiny_model, tmp_path, capsys, name):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    for path in (tmp_path / "model" / "tokenizer").glob(name):
+        path.unlink()
+    code, _, err = run(capsys, "a", "--model", str(tmp_path / "model"))
+    assert code == 2 and "its tokenizer knows no word, as files of it are missing." in err
 
 
 def test_help_comes_at_once_because_torch_is_imported_late():
