@@ -183,6 +183,7 @@ def test_the_browser_remembers_what_it_drew_until_cleared(blank, url, generator)
     until(lambda: len(generator.requests) > 2)
     status(page, "Seeds 3 to 4 · 9 steps")
     assert generator.requests[0] == generator.requests[2]
+    page.wait_for_function("document.querySelector('#history li button').title.endsWith('> cat')")
     drawings(page, 2)  # the same again, and now the first
     page.get_by_role("button", name="Clear your last drawings").click()
     drawings(page, 0)
