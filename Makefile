@@ -26,13 +26,13 @@ format: $(READY) ## format the code, and mend what ruff can mend
 	$(BIN)/ruff format .
 
 test: lint ## lint, then run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: test ## the slow tests too, such as 100 kills of a run and 50 steps of every combination
 	$(BIN)/python -m pytest -m slow
 
 coverage: $(READY) ## run the tests and report the lines and branches that none of them reaches
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered \
 		--cov-report=html:$(COVERAGE) $(TESTS)
 
 hooks: $(READY) ## run `make lint` before each commit

@@ -21,6 +21,19 @@ from core.signals import ENDING
 RESOLUTION = 32  # pixels a side of what the tiny model draws
 
 
+LONGEST = (  # files that take a processor half a minute: one begun last leaves others idle
+    "test_compare_tab", "test_faults", "test_diffusers_commands", "test_app", "test_processes",
+    "test_plan", "test_looks", "test_history", "test_start_from", "test_draw_tab",
+    "test_known_answers", "test_load",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """The longest files first, the others as they are found."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
+
 @pytest.fixture(autouse=True)
 def signals_stay_as_they_are():
     """Else a later test that sends one to its own process ends them all."""

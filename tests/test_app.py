@@ -71,13 +71,13 @@ def page(browser, url, generator):
     generator.release()
     generator.steps.clear()
     generator.requests.clear()
-    page = browser.new_page()
+    page = browsing.take_page(browser)
     open_page(page, url)
     yield page
     generator.release()
     generator.problem = None
     generator.step_seconds = 0
-    page.close()
+    browsing.leave_page(page)
 
 
 def open_page(page, url: str) -> None:

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from browsing import leave_page, take_page
 from fakes import FakeGenerator
 from PIL import Image
 from ports import some_port
 from test_app import browser as browser  # a fixture
 from test_app import in_browser, open_page
+from test_rest_api import until, worker_of
 from test_ui import contrast
 
 import app
@@ -69,6 +71,19 @@ class Bench:
         self.most_open = max(self.most_open, len(self.open))
         return generator
 
+    def forget(self) -> None:
+        """As if nobody had been here: another test begins."""
+        worker = worker_of(self.demo)
+        for generator in (self.base, self.model, *self.open):
+            generator.release()
+        until(lambda: not worker._active and not worker.waiting, 60)
+        for generator in (self.base, self.model):
+            generator.requests.clear()
+            generator.problem = None
+        self.opened.clear()
+        self.requests.clear()
+        self.held, self.most_open, self.rivals.votes.tally = None, 0, Tally()
+
     def release(self, step_seconds: float = 0) -> None:
         """Let the held checkpoint go on, at this pace."""
         self.held = None
@@ -78,22 +93,35 @@ class Bench:
 
 
 @contextmanager
-def served(browser, demo, way: str | None, scheme: str = "light"):
-    """A page of the app, at its tab Compare and there at `way`."""
+def address_of(demo):
+    """Where the app is served."""
     port = some_port()
     app.serve(demo, "127.0.0.1", port)
-    page = browser.new_page()
-    page.emulate_media(color_scheme=scheme)
     try:
-        open_page(page, f"http://127.0.0.1:{port}")
-        if way:
-            page.get_by_role("tab", name="Compare").click()
-            page.get_by_role("tab", name=way).click()
-            settle(page)
-        yield page
-        page.close()  # one that failed stays, to be looked at: see browsing.py
+        yield f"http://127.0.0.1:{port}"
     finally:
         demo.close(verbose=False)
+
+
+@contextmanager
+def visited(browser, url: str, way: str | None, scheme: str = "light"):
+    """A page of the app, at its tab Compare and there at `way`."""
+    page = take_page(browser)
+    page.emulate_media(color_scheme=scheme)
+    open_page(page, url)
+    if way:
+        page.get_by_role("tab", name="Compare").click()
+        page.get_by_role("tab", name=way).click()
+        settle(page)
+    yield page
+    leave_page(page)  # one that failed stays, to be looked at: see browsing.py
+
+
+@contextmanager
+def served(browser, demo, way: str | None):
+    """The same of an app that is served for it alone."""
+    with address_of(demo) as url, visited(browser, url, way) as page:
+        yield page
 
 
 def settle(page) -> None:
@@ -102,20 +130,29 @@ def settle(page) -> None:
     page.evaluate("() => new Promise((done) => setTimeout(() => requestAnimationFrame(done), 50))")
 
 
+@pytest.fixture(scope="module")
+def standing():
+    """One app, and its address, for all tests that need none of their own."""
+    bench = Bench()
+    with address_of(bench.demo) as bench.url:
+        yield bench
+
+
 @pytest.fixture
-def bench():
-    return Bench()
+def bench(standing):
+    standing.forget()
+    return standing
 
 
 @pytest.fixture
 def grid(browser, bench):
-    with served(browser, bench.demo, "Grid") as page:
+    with visited(browser, bench.url, "Grid") as page:
         yield page
 
 
 @pytest.fixture
 def vote(browser, bench):
-    with served(browser, bench.demo, "Blind vote") as page:
+    with visited(browser, bench.url, "Blind vote") as page:
         yield page
 
 
@@ -192,12 +229,12 @@ def test_a_visitor_who_leaves_ends_the_grid(grid, browser, bench):
     address = grid.url
     grid.close()
     bench.release(step_seconds=0.5)  # the server learns of it while steps are told
-    page = browser.new_page()
+    page = take_page(browser)
     open_page(page, address)
     page.fill("#prompt textarea", "the next visitor")
     page.click("#generate")
     page.locator("#status", has_text="20 steps").wait_for()
-    page.close()
+    leave_page(page)
     assert [request.prompt for request in bench.model.requests] == ["the next visitor"]
     assert bench.opened == ["checkpoint-5"] and len(bench.open) == 0
 
@@ -361,7 +398,7 @@ def test_a_vote_is_forged_in_vain(vote, bench):
     forged = dict.fromkeys(("prompt", "model_side", "choice"), "left")
     for body, sentence in (
         (again, "This pair has your vote already."),
-        (again | {"session_hash": "stranger"}, "There is no pair to vote on."),
+        (again | {"session_hash": "outsider"}, "There is no pair to vote on."),
         (again | {"session_hash": "another", "data": [forged, forged]}, "There is no pair"),
     ):
         assert sentence in answer_to(sent[-1].url, body)
@@ -388,7 +425,7 @@ def test_a_withheld_picture_makes_no_pair(vote, bench):
 
 
 def test_words_that_are_not_read_are_named(browser, bench):
-    with served(browser, bench.demo, "Slider") as page:
+    with visited(browser, bench.url, "Slider") as page:
         page.fill("#compare_prompt textarea", "a" * 100 + " tail")
         page.click("#compare_draw")
         assert "not read: “ tail”" in told(page, "#compare_status", "Seed 0")
@@ -413,7 +450,7 @@ def test_a_model_with_checkpoints_alone_has_the_grid_alone(browser, bench):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_words_of_grid_and_vote_are_readable_and_all_is_named(browser, bench, scheme):
-    with served(browser, bench.demo, "Grid", scheme) as page:
+    with visited(browser, bench.url, "Grid", scheme) as page:
         draw_grid(page, "a cat")
         told(page, "#grid_status", "pictures: 4")
         for selector in ("#grid_table th[scope=row]", "#grid_table th[scope=col]",
@@ -440,7 +477,7 @@ def test_the_words_of_grid_and_vote_are_readable_and_all_is_named(browser, bench
      ("Grid", "grid", "#grid_status")],
 )  # fmt: skip
 def test_keys_draw_and_cancel_wherever_one_draws(browser, bench, way, name, status):
-    with served(browser, bench.demo, way) as page:
+    with visited(browser, bench.url, way) as page:
         bench.base.hold()
         page.keyboard.press("Control+Enter")
         page.wait_for_selector(f"#{name}_cancel:enabled")

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,10 @@ PROMPTS = ("a red creature", "a blue one with wings", "houses", "a", "b", "a pok
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_model, tmp_path_factory):
-    """`trained(method)`: the folder of a short run with checkpoints after steps 2 and 4."""
+def once_trained(tiny_model, tmp_path_factory):
+    """`once_trained(method)`: the folder of a short run with checkpoints after steps 2 and 4."""
 
+    @cache
     def train(method: str) -> Path:
         AcceleratorState._reset_state(reset_partial_state=True)
         place = tmp_path_factory.mktemp(method)
@@ -36,6 +38,12 @@ def trained(tiny_model, tmp_path_factory):
         return config.output
 
     return train
+
+
+@pytest.fixture
+def trained(once_trained, tmp_path):
+    """`trained(method)`: a copy of that folder, which a test may change."""
+    return lambda method: shutil.copytree(once_trained(method), tmp_path / "out")
 
 
 @pytest.fixture

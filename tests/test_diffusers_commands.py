@@ -132,7 +132,10 @@ LIMITED = {
 }
 
 
-@pytest.mark.parametrize("kind", LIMITED)
+REPEATED = [pytest.param(kind, marks=pytest.mark.slow) for kind in [*LIMITED][1:]]
+
+
+@pytest.mark.parametrize("kind", ["text to image", *REPEATED])
 def test_only_the_newest_checkpoints_are_kept(train, tiny_model, kind):
     words, subject = LIMITED[kind]
     output = train(f"{words} --max_train_steps 6 --checkpointing_steps=2 --seed=0 "

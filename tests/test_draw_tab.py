@@ -5,6 +5,7 @@ import logging
 from zipfile import ZipFile
 
 import pytest
+from browsing import leave_page, take_page
 from fakes import FakeGenerator
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -87,7 +88,7 @@ def test_an_example_is_shown_at_once_with_its_settings(browser, examples):
     own.examples = examples_of(str(examples))
     demo = app.build_app(own)
     app.serve(demo, "127.0.0.1", port)
-    page = browser.new_page()
+    page = take_page(browser)
     open_page(page, f"http://127.0.0.1:{port}")
     page.get_by_role("button", name="a <b>cat</b>").click()
     assert "Seed 5 · 7 steps" in status(page, "Seed")
@@ -98,7 +99,7 @@ def test_an_example_is_shown_at_once_with_its_settings(browser, examples):
     status(page, " s ·")
     drawn, shown = (Image.open(io.BytesIO(png)) for png in (shown_png(page), own.examples[0].png))
     assert drawn.tobytes() == shown.tobytes()
-    page.close()
+    leave_page(page)
     demo.close(verbose=False)
 
 
@@ -182,6 +183,7 @@ def test_the_browser_remembers_what_it_drew_until_cleared(blank, url, generator)
     until(lambda: len(generator.requests) > 2)
     status(page, "Seeds 3 to 4 · 9 steps")
     assert generator.requests[0] == generator.requests[2]
+    page.wait_for_function("document.querySelector('#history li button').title.endsWith('> cat')")
     drawings(page, 2)  # the same again, and now the first
     page.get_by_role("button", name="Clear your last drawings").click()
     drawings(page, 0)
@@ -247,3 +249,4 @@ def test_where_room_is_short_the_oldest_drawings_go(blank):
     drawings(page, 5)
     words = page.locator("#history li button").evaluate_all("all => all.map((b) => b.title)")
     assert words == ["the newest", "0", "1", "2", "3"]
+    page.close()

@@ -5,10 +5,7 @@ All of it is run by `make test-all`; `make test` runs a selection.
 
 import errno
 import json
-import os
-import pty
 import random
-import select
 import shutil
 import signal
 import subprocess
@@ -20,6 +17,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from filelock import FileLock
+from ports import some_port
 from runs import config_for, fresh_run, prepared
 from safetensors.torch import load_file
 
@@ -376,23 +374,15 @@ def test_a_signal_saves_within_one_step_and_has_an_exit_code_of_its_own(
     assert said in ended(endless)
 
 
-def test_a_closed_terminal_ends_like_sigterm(endless):
-    options = [f"--{k}={v}" for k, v in asdict(endless).items()
-               if k in ("pretrained_model_name_or_path", "train_data_dir", "output_dir",
-                        "max_train_steps", "log_every", "train_batch_size")]  # fmt: skip
-    log, pid, terminal = endless.output / "log.jsonl", *pty.fork()
-    if pid == 0:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        os.chdir(ROOT)
-        os.environ["HF_HUB_OFFLINE"] = "1"
-        os.execv(sys.executable, [sys.executable, "train_text_to_image.py", *options])
-    said = b""
-    while not (log.exists() and log.stat().st_size):
-        if select.select([terminal], [], [], 0.1)[0]:
-            said += os.read(terminal, 4096)  # fails where the run has ended
-    os.close(terminal)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 75, said.decode()
+def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(zygote, endless):
+    assert zygote(endless, signal="SIGUSR1", port=str(some_port())) == [75, 75]
+    said = [endless.output.with_suffix(f".log{rank}").read_text() for rank in range(2)]
+    (step,) = whole_checkpoints(endless.output)
+    assert all(f"Stopped after step {step} of 100000" in each for each in said), said
+
+
+def test_a_closed_terminal_ends_like_sigterm(zygote, endless):
+    assert zygote(endless, terminal=True)["code"] == 75
     assert whole_checkpoints(endless.output)
 
 

@@ -5,6 +5,7 @@ import json
 import gradio as gr
 import httpx
 import pytest
+from browsing import leave_page, take_page
 from fakes import FakeGenerator
 from PIL import Image
 from ports import some_port
@@ -37,10 +38,10 @@ def url(gallery, generator):
 
 @pytest.fixture
 def page(browser, url):
-    page = browser.new_page()
+    page = take_page(browser)
     open_page(page, url)
     yield page
-    page.close()
+    leave_page(page)
 
 
 def open_gallery(page, told: str) -> None:

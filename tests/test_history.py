@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from browsing import leave_page, take_page
 from fakes import FakeGenerator
 from ports import some_port
 from test_app import browser as browser  # fixtures
@@ -133,7 +134,7 @@ def forgetful(browser):
 
 @in_browser
 def test_pictures_come_back_after_the_server_has_forgotten_them(browser, forgetful):
-    (url, forget), page = forgetful, browser.new_page()
+    (url, forget), page = forgetful, take_page(browser)
     four = draw(page, url, "prompt=a+dog&seed=5&num_images=4", "Seeds 5 to 8")
     stored(page, 5)  # with the one file of all
     forget()
@@ -147,7 +148,7 @@ def test_pictures_come_back_after_the_server_has_forgotten_them(browser, forgetf
     assert download.value.suggested_filename == "a-dog.zip"
     page.get_by_role("button", name="Clear your last drawings").click()
     stored(page, 0)
-    page.close()
+    leave_page(page)
 
 
 @in_browser
@@ -188,6 +189,7 @@ def test_the_browser_keeps_no_more_than_so_many_bytes_and_the_oldest_go(blank, u
         draw(page, url, f"prompt=a+cat&seed={seed}", f"Seed {seed}")
     stored(page, 2)
     drawings(page, 3)
+    page.close()
 
 
 @pytest.mark.parametrize(

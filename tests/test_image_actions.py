@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import gradio as gr
 import pytest
+from browsing import leave_page, take_page
 from fakes import FakeGenerator
 from PIL import Image
 from ports import some_port
@@ -50,10 +51,10 @@ def page(browser, models):
     picks = {"checkpoint-5": SlotGenerator("fake-model/checkpoint-5", lambda: base, [])}
     port, demo = some_port(), app.build_app(model, variants=Variants(base), models=picks)
     app.serve(demo, "127.0.0.1", port)
-    page = browser.new_page()
+    page = take_page(browser)
     open_page(page, f"http://127.0.0.1:{port}")
     yield page
-    page.close()
+    leave_page(page)
     demo.close(verbose=False)
 
 
@@ -147,11 +148,11 @@ def lora_page(browser, tmp_path):
     }
     port, demo = some_port(), app.build_app(own, variants=Variants(base), models=models)
     app.serve(demo, "127.0.0.1", port)
-    page = browser.new_page()
+    page = take_page(browser)
     page.address = f"http://127.0.0.1:{port}"
     open_page(page, page.address)
     yield page, own, base, other
-    page.close()
+    leave_page(page)
     demo.close(verbose=False)
 
 

@@ -1,8 +1,10 @@
 """What metrics.py says where the answer is known beforehand, by the bundled scorer."""
 
+import io
 import json
 import random
 import shutil
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -65,15 +67,28 @@ def test_a_folder_against_itself_differs_by_exactly_zero(told, folders):
     assert "These prompts cannot tell right from right" in said
 
 
-@pytest.mark.parametrize("wrong", ["noise", "shuffled"])
-def test_noise_and_shuffled_captions_are_worse_with_certainty(told, folders, wrong):
-    content, said = told(
-        "--pictures", folders[wrong], "--base", folders["right"], "--data", folders["right"]
-    )
-    (comparison,) = content["comparisons"]
+@pytest.fixture(scope="module")
+def wrong(folders, tmp_path_factory) -> tuple[dict, str, str]:
+    """What is told of noise and of shuffled captions beside the right ones, by --output, in the
+    terminal and on the page: measured once, since it takes seconds."""
+    place, said = tmp_path_factory.mktemp("told"), io.StringIO()
+    arguments = ["--pictures", folders["noise"], folders["shuffled"], "--base", folders["right"],
+                 "--data", folders["right"], "--scorer", BUNDLED,
+                 "--output", place / "scores.json", "--report", place / "scores.html"]  # fmt: skip
+    with redirect_stdout(said):
+        metrics.main([*map(str, arguments)])
+    content = json.loads((place / "scores.json").read_text())
+    return content, said.getvalue(), (place / "scores.html").read_text()
+
+
+@pytest.mark.parametrize(("number", "name"), enumerate(["noise", "shuffled"]))
+def test_noise_and_shuffled_captions_are_worse_with_certainty(wrong, number, name):
+    content, said, _ = wrong
+    comparison = content["comparisons"][number]
+    assert comparison["model"] == name
     assert comparison["verdict"] == "worse" and comparison["interval_95"][1] < -5
-    assert f"{wrong} follows its prompts worse than right" in said
-    if wrong == "noise":
+    assert f"{name} follows its prompts worse than right" in said
+    if name == "noise":
         assert comparison["style"]["verdict"] == "worse"
         assert comparison["kid_difference"]["interval_95"][0] > 0
 
@@ -117,10 +132,9 @@ def test_training_pictures_that_are_shown_as_drawn_are_all_found(told, folders):
     assert "24 of them are training pictures themselves" in said
 
 
-def test_two_colours_are_bound_in_drawings_and_not_in_noise(told, folders):
-    right, _ = told("--pictures", folders["right"])
-    noise, _ = told("--pictures", folders["noise"])
-    right, noise = (content["models"][0]["binding"] for content in (right, noise))
+def test_two_colours_are_bound_in_drawings_and_not_in_noise(wrong):
+    models = {model["model"]: model["binding"] for model in wrong[0]["models"]}
+    right, noise = models["right"], models["noise"]
     assert right["pictures"] >= max(noise["pictures"], 8)
     assert right["right"] / right["pictures"] >= 0.9
     assert noise["right"] / max(noise["pictures"], 1) <= 0.8
@@ -150,13 +164,10 @@ def test_rows_in_another_order_are_paired_by_caption(told, folders, tmp_path):
     assert "the same score for each of 24 prompts" in said
 
 
-def test_the_page_shows_it_all_and_needs_nothing_but_itself(told, folders, tmp_path):
-    page = tmp_path / "scores.html"
-    told("--pictures", folders["shuffled"], "--base", folders["right"],
-         "--data", folders["right"], "--report", page)  # fmt: skip
-    content = page.read_text()
+def test_the_page_shows_it_all_and_needs_nothing_but_itself(wrong):
+    _, _, content = wrong
     assert "shuffled follows its prompts worse than right" in content
-    assert content.count("data:image/jpeg;base64,") >= 2 * len(SEEDS)
+    assert content.count("data:image/jpeg;base64,") >= 3 * len(SEEDS)
     assert "http" not in content.replace('http-equiv="Content', "")
     assert "Closest to" in content and "a copy: likeness" in content
     assert "scorer_sha256" in content

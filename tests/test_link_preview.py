@@ -6,6 +6,7 @@ import threading
 
 import httpx
 import pytest
+from browsing import leave_page, take_page
 from fakes import FakeGenerator
 from PIL import Image
 from ports import some_port
@@ -136,10 +137,10 @@ def test_whoever_fetches_a_link_draws_nothing(url, generator):
 def page(browser, generator):
     generator.release()
     generator.requests.clear()
-    page = browser.new_page()
+    page = take_page(browser)
     yield page
     generator.release()
-    page.close()
+    leave_page(page)
 
 
 @in_browser
@@ -188,7 +189,7 @@ def test_a_linked_picture_is_drawn_as_soon_as_the_model_is_open(browser):
     generator, port = Opening(), some_port()
     demo = app.build_app(generator)
     app.serve(demo, "127.0.0.1", port)
-    page = browser.new_page()
+    page = take_page(browser)
     open_page(page, f"http://127.0.0.1:{port}/{LINK}")
     page.locator("#status", has_text=strings.GETTING_READY).wait_for()
     assert generator.requests == []
@@ -196,5 +197,5 @@ def test_a_linked_picture_is_drawn_as_soon_as_the_model_is_open(browser):
     generator.opened.set()
     status(page, "5 steps")
     assert len(generator.requests) == 1
-    page.close()
+    leave_page(page)
     demo.close(verbose=False)

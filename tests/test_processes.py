@@ -2,14 +2,11 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from runs import PROPORTIONAL, add_picture, config_for, prepared
@@ -110,16 +107,3 @@ def test_two_processes_learn_what_one_does_with_the_doubled_batch(
     resumed = replace(config, output_dir=halves.output_dir, resume_from_checkpoint="latest")
     run, learner, latents = prepared(resumed)
     train(learner, latents, resumed, run)
-
-
-def test_a_signal_to_one_process_stops_all_after_the_same_step(config):
-    endless = replace(config, max_train_steps=100_000)
-    with launched(endless) as process:
-        log = endless.output / "log.jsonl"
-        while process.poll() is None and not (log.exists() and log.read_text()):
-            time.sleep(0.05)
-        workers = psutil.Process(process.pid).children(recursive=True)
-        workers[-1].send_signal(signal.SIGUSR1)
-        said, _ = process.communicate(timeout=300)
-    assert said.count("Stopped after step") == 2, said
-    assert list(endless.output.glob("checkpoint-*/manifest.json"))

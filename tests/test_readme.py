@@ -1,12 +1,15 @@
 """README and docs are true: commands are accepted, links lead somewhere, the map is the tree."""
 
 import ast
+import io
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 
@@ -78,12 +81,24 @@ def file_of(program: tuple[str, ...]) -> Path:
 
 @cache
 def help_of(program: tuple[str, ...]) -> str:
-    """What `python PROGRAM --help` prints."""
+    """What `python PROGRAM --help` prints; of a module, in this process, which has torch."""
+    if program[0] == "-m":
+        return help_in_process(program[1])
     done = subprocess.run(
         [sys.executable, *program, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def help_in_process(module: str) -> str:
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+        patch.setattr(sys, "argv", [module, "--help"])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module(module, run_name="__main__")
+    assert ended.value.code in (0, None), said.getvalue()
+    return said.getvalue()
 
 
 @cache

@@ -1,6 +1,7 @@
 """A page that stays open while the app is started again."""
 
 import pytest
+from browsing import leave_page, take_page
 from fakes import FakeGenerator
 from ports import some_port
 from test_app import browser as browser  # a fixture
@@ -46,9 +47,9 @@ def server():
 
 @pytest.fixture
 def page(browser):
-    page = browser.new_page()
+    page = take_page(browser)
     yield page
-    page.close()
+    leave_page(page)
 
 
 def told_to_reload(page) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from browsing import leave_page, take_page
 from fakes import FakeGenerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -320,7 +321,7 @@ def test_reports_are_behind_the_password(model):
 
 @in_browser
 def test_the_report_opens_from_the_scores_and_runs_nothing(browser, url):
-    page = browser.new_page()
+    page = take_page(browser)
     open_page(page, url)
     page.get_by_role("tab", name=strings.SCORES).click()
     page.locator("#scores .pairs img").nth(3).wait_for()
@@ -330,7 +331,7 @@ def test_the_report_opens_from_the_scores_and_runs_nothing(browser, url):
     opened.value.get_by_text("It trained.").wait_for()
     assert opened.value.locator("#p").count() == 1
     opened.value.close()
-    page.close()
+    leave_page(page)
 
 
 @in_browser
@@ -341,7 +342,7 @@ def test_scores_that_are_written_while_the_app_runs_appear_when_the_tab_is_opene
     generator.folder, generator.run = tmp_path, {}
     demo, port = app.build_app(generator), some_port()
     app.serve(demo, "127.0.0.1", port)
-    page = browser.new_page()
+    page = take_page(browser)
     open_page(page, f"http://127.0.0.1:{port}")
     scores, draw = (page.get_by_role("tab", name=name) for name in (strings.SCORES, strings.DRAW))
     scores.click()
@@ -359,5 +360,5 @@ def test_scores_that_are_written_while_the_app_runs_appear_when_the_tab_is_opene
     draw.click()
     scores.click()
     page.locator("#scores td", has_text="63.25").wait_for()
-    page.close()
+    leave_page(page)
     demo.close(verbose=False)

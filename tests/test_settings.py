@@ -1,6 +1,7 @@
 """Settings that cannot mislead: presets follow steps, sizes their model, seeds their picture."""
 
 import pytest
+from browsing import leave_page, take_page
 from fakes import FakeGenerator
 from test_app import browser as browser  # fixtures
 from test_app import generate, in_browser, open_page, open_settings, status
@@ -22,10 +23,10 @@ def generator() -> FakeGenerator:
 @pytest.fixture
 def page(browser, url, generator):
     generator.requests.clear()
-    page = browser.new_page()
+    page = take_page(browser)
     open_page(page, url)
     yield page
-    page.close()
+    leave_page(page)
 
 
 def preset(page, name: str) -> None:

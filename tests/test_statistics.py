@@ -39,8 +39,10 @@ DRAWS = {  # of differences with mean 1: even, long-tailed, cut at one side
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("normal", 16), ("normal", 64), ("gamma", 64), ("clamped", 21)]
-)
+    ("name", "count"),
+    [("normal", 16), ("gamma", 64), ("clamped", 21),
+     pytest.param("normal", 64, marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_the_interval_holds_the_truth_in_93_to_97_of_100_cases(name, count):
     random, held = np.random.default_rng(0), 0
     for _ in range(1000):

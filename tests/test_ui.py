@@ -3,6 +3,7 @@
 import base64
 
 import pytest
+from browsing import leave_page, take_page
 from fakes import FakeGenerator
 from ports import some_port
 from test_app import browser as browser  # fixtures
@@ -149,7 +150,7 @@ def test_the_model_is_compared_with_its_base_at_the_same_seed(browser):
     port = some_port()
     demo = app.build_app(own, variants=Variants(base))
     app.serve(demo, "127.0.0.1", port)
-    page = browser.new_page()
+    page = take_page(browser)
     open_page(page, f"http://127.0.0.1:{port}")
     page.get_by_role("tab", name="Compare").click()
     page.fill("#compare_prompt textarea", "a cat")
@@ -162,18 +163,18 @@ def test_the_model_is_compared_with_its_base_at_the_same_seed(browser):
     page.fill("#compare_prompt textarea", " ")
     page.click("#compare_draw")
     page.locator("#compare_status", has_text="The prompt is empty").wait_for()
-    page.close()
+    leave_page(page)
     demo.close(verbose=False)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_words_are_readable_by_day_and_by_night(browser, url, scheme):
-    page = browser.new_page()
+    page = take_page(browser)
     page.emulate_media(color_scheme=scheme)
     open_page(page, url)
     for selector in ("#head h1", "#head p", "#prompt label span", "#generate"):
         assert contrast(page, selector) >= 4.5, selector
-    page.close()
+    leave_page(page)
 
 
 def contrast(page, selector: str) -> float:

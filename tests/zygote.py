@@ -3,14 +3,17 @@
     python tests/zygote.py          reads tasks as JSON lines, answers each with its child's end
 
 A task: {"options": {...}, "kill_after": seconds | "crash_at": number | "fill_disk": step |
-"fail_at": number | "signal": name, ...}.
+"fail_at": number | "signal": name | "terminal": true, ...}; with a "port", two processes share
+the run.
 Forking takes milliseconds where a start takes seconds: a hundred kills fit into a test.
 """
 
 import importlib
 import json
 import os
+import pty
 import resource
+import select
 import signal
 import sys
 import time
@@ -34,6 +37,7 @@ from training.config import Config
 for name in ("final_save", "loop", "run", "subject"):  # which a command imports late
     importlib.import_module(f"training.{name}")
 torch.set_num_threads(1)
+SECONDS_TO_END = 120  # after a signal, on a machine that is busy
 CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree")
 
 
@@ -184,9 +188,10 @@ def run(task: dict) -> None:
 
 
 def child(task: dict) -> None:
-    with open(task["log"], "w") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    if "terminal" not in task:
+        with open(task["log"], "w") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
     code = 1
     try:
         exit_with_sentence(lambda: run(task))
@@ -199,12 +204,33 @@ def child(task: dict) -> None:
         os._exit(code)
 
 
+def shared(task: dict) -> list[int]:
+    """Fork the processes that share a run, as those that `accelerate launch` starts, and send the
+    last one a signal; how each ended."""
+    usual = {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"}
+    pids = []
+    for rank in map(str, range(2)):
+        pids.append(os.fork())
+        if pids[-1] == 0:
+            os.environ |= usual | {"RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": task["port"]}
+            child(task | {"log": task["log"] + rank})
+    send_once_it_logs(pids[-1], task)
+    patience = time.monotonic() + SECONDS_TO_END
+    while not all(map(has_ended, pids)) and time.monotonic() < patience:
+        time.sleep(0.05)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)  # one that waits for the other; to one that has ended, nothing
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
 def answer(task: dict) -> dict:
     """Fork, kill it if that is the task, and tell how it ended: its code, or minus the signal."""
     started = time.monotonic()
-    pid = os.fork()
+    pid, terminal = pty.fork() if "terminal" in task else (os.fork(), -1)
     if pid == 0:
         child(task)
+    if "terminal" in task:
+        close_once_it_logs(pid, terminal, task)
     if "kill_after" in task:
         time.sleep(task["kill_after"])
         os.kill(pid, signal.SIGKILL)
@@ -214,13 +240,30 @@ def answer(task: dict) -> dict:
     return {"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started}
 
 
+def has_ended(pid: int) -> bool:
+    return bool(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+
+
+def steps_are_awaited(pid: int, task: dict) -> bool:
+    """Has a run neither logged its first step nor ended?"""
+    log = Path(task["options"]["output_dir"]) / "log.jsonl"
+    return not has_ended(pid) and not (log.exists() and log.stat().st_size)
+
+
 def send_once_it_logs(pid: int, task: dict) -> None:
     """Send a run a signal after its first step."""
-    log = Path(task["options"]["output_dir"]) / "log.jsonl"
-    while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-        if log.exists() and log.stat().st_size:
-            return os.kill(pid, getattr(signal, task["signal"]))
+    while steps_are_awaited(pid, task):
         time.sleep(0.02)
+    os.kill(pid, getattr(signal, task["signal"]))  # to one that has ended, it does nothing
+
+
+def close_once_it_logs(pid: int, terminal: int, task: dict) -> None:
+    """Close the terminal of a run after its first step."""
+    while steps_are_awaited(pid, task):
+        if select.select([terminal], [], [], 0.02)[0]:
+            with suppress(OSError):  # of one that has ended
+                os.read(terminal, 4096)
+    os.close(terminal)
 
 
 if __name__ == "__main__":
@@ -228,4 +271,5 @@ if __name__ == "__main__":
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), flush=True)
+        task = json.loads(line)
+        print(json.dumps(shared(task) if "port" in task else answer(task)), flush=True)
