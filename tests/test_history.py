@@ -5,7 +5,9 @@ import shutil
 import pytest
 from browsing import leave_page, take_page
 from fakes import FakeGenerator
+from PIL import Image
 from ports import some_port
+from samples import file_of
 from test_app import browser as browser  # fixtures
 from test_app import generate, in_browser, open_page, status
 from test_app import generator as generator
@@ -16,9 +18,12 @@ from test_draw_tab import drawings
 from test_rest_api import until
 
 import app
+from core.errors import UserError
+from sampling.init_image import InitImage
 from sampling.request import Request
 from webapp.ui import page as page_module
 from webapp.ui.history import restored_state
+from webapp.ui.image_gallery import GalleryState
 from webapp.ui.image_store import ImageStore
 from webapp.ui.permalink import link_to
 
@@ -214,3 +219,15 @@ def test_what_is_lost_of_a_drawing_is_said():
     assert "The picture is gone" in restored_state(said | {"places": [], "lost": 2}).status
     seeds = [seed for seed, *_ in restored_state(said | {"places": [1], "lost": 1}).images]
     assert seeds == [2]
+
+
+def test_an_image_that_started_from_a_picture_is_asked_for_with_that_one():
+    start, other = (InitImage(file_of(Image.new("RGB", (64, 64), c))) for c in ("red", "blue"))
+    request = Request("a cat", init_image=start, strength=0.5)
+    (shown,) = GalleryState.of(request, [request], "").images
+    assert shown.request(start) == request
+    for wrong in (other, None):
+        with pytest.raises(UserError, match=f"SHA-256 {start.sha256[:8]}"):
+            shown.request(wrong)
+    plain = Request("a cat")
+    assert GalleryState.of(plain, [plain], "").shown.request(other) == plain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -184,15 +184,9 @@ class DrawTab:
         """
         if state is None or not state.images:
             raise UserError(strings.NO_SHOWN)
-        link = state.shown.link
-        request, digest = linked(link), linked_init_image(link)
-        assert request is not None  # `link_to` wrote it
-        if digest:
-            init_image = self._settings.init_image.read(start).get("init_image")
-            if init_image is None or init_image.sha256 != digest:
-                raise UserError(strings.START_NEEDED.format(digest=digest[:8]))
-            request = replace(request, init_image=init_image)
-        return self._picker.applied(self._picker.name_of(linked_model(link)), request)
+        request = state.shown.request(self._settings.init_image.read(start).get("init_image"))
+        model = linked_model(state.shown.link)
+        return self._picker.applied(self._picker.name_of(model), request)
 
     def _fill(self, query: Mapping[str, str] | str) -> dict:
         """The update that fills in a link's settings."""

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import gradio as gr
 from PIL import Image
 
+from core.errors import UserError
+from sampling.init_image import InitImage
 from sampling.request import Request
 from webapp.ui import strings
 from webapp.ui.image_actions import ImageActions
 from webapp.ui.messages import SEED_LOCK, inline, summary
-from webapp.ui.permalink import link_to
+from webapp.ui.permalink import link_to, linked, linked_init_image
 from webapp.ui.settings import Settings
 
 HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
@@ -27,6 +29,17 @@ class ImageState(NamedTuple):
     with_new_seed: str  # status HTML, where the next seed is a new one
     with_kept_seed: str
     link: str  # as `link_to` wrote it
+
+    def request(self, init_image: InitImage | None) -> Request:
+        """What drew it; `init_image`: what the browser has, used where it started from that one.
+        Raises UserError where it started from another."""
+        request, digest = linked(self.link), linked_init_image(self.link)
+        assert request is not None  # `link_to` wrote it
+        if not digest:
+            return request
+        if init_image is None or init_image.sha256 != digest:
+            raise UserError(strings.START_NEEDED.format(digest=digest[:8]))
+        return replace(request, init_image=init_image)
 
 
 @dataclass(frozen=True)
