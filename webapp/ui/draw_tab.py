@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ import gradio as gr
 
 from core.errors import UserError
 from sampling import image_metadata
-from sampling.image import DARK_NOTE, PROBLEMS, Picture, file_stem
+from sampling.image import Picture, file_stem
 from sampling.model_info import is_lora_folder
 from sampling.request import Request
 from webapp.client_address import client_of
@@ -23,6 +22,7 @@ from webapp.job import NotSaved, PromptTruncated, Step
 from webapp.queue import Client
 from webapp.ui import strings
 from webapp.ui.compare_tab import SLIDER, CompareTab
+from webapp.ui.draw_result import DrawResult
 from webapp.ui.examples import CHOOSE, choice_of
 from webapp.ui.history import RESTORED_IMAGES, history, history_entry, restored_state
 from webapp.ui.image_actions import variations_of
@@ -43,15 +43,6 @@ if TYPE_CHECKING:
 
 # Values arrive as they are: gradio would turn a list into words, and stumble over numbers.
 DRAWING = {"js": SEND, "trigger_mode": "once", "preprocess": False} | HIDDEN
-
-
-@dataclass
-class DrawResult:
-    """What came of a request."""
-
-    images: list[Picture] = field(default_factory=list)
-    singles: list[Request] = field(default_factory=list)  # of each image, a request of its own
-    problems: dict[str, None] = field(default_factory=dict)  # sentences in order, each once
 
 
 class DrawTab:
@@ -307,7 +298,7 @@ class DrawTab:
                 case PromptTruncated() | NotSaved():
                     result.problems[notice(event)] = None
                 case Picture():
-                    _collect(event, next(singles), result)
+                    result.add(event, next(singles))
 
     def _finished(self, request: Request, result: DrawResult, status: str, model: str) -> dict:
         """The update that shows the images, and adds them to the history; `model`: as `link_to`
@@ -335,14 +326,3 @@ class DrawTab:
                     archive.write(image, image.name)
 
         return self._image_store.keep(f"{file_stem(prompt)}.zip", save)
-
-
-def _collect(image: Picture, single: Request, result: DrawResult) -> None:
-    """An image that must not be shown leaves a sentence instead."""
-    if image.problem:
-        result.problems[PROBLEMS[image.problem].format(seed=image.seed)] = None
-        return
-    if image.is_dark:
-        result.problems[DARK_NOTE.format(seed=image.seed)] = None
-    result.images.append(image)
-    result.singles.append(single)
