@@ -366,14 +366,16 @@ def answer_to(url: str, body: dict) -> str:
     raise AssertionError(f"no end: {told}")
 
 
-def test_of_buttons_pressed_at_once_one_counts_and_its_outcome_is_told(vote, bench):
+def test_a_second_vote_on_a_pair_is_refused_and_its_outcome_is_shown_still(vote, bench):
     vote.click("#vote_draw")
-    vote.wait_for_selector("#vote_left:enabled")
-    vote.evaluate(
-        "['left', 'right'].forEach((one) => document.querySelector(`#vote_${one}`).click())"
+    vote.click("#vote_left:enabled")
+    told(vote, "#vote_status", "You chose")
+    vote.evaluate(  # as a button pressed before the first vote was answered
+        "(right) => { right.disabled = false; right.click() }",
+        vote.query_selector("#vote_right"),
     )
     result = told(vote, "#vote_status", "This pair has your vote already.")
-    assert "You chose “" in result  # whichever of them came first
+    assert "You chose “" in result
     assert bench.rivals.votes.tally.wins + bench.rivals.votes.tally.losses == 1
 
 
