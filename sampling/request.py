@@ -216,7 +216,7 @@ def _check_text(name: str, text: object, rule: dict) -> None:
     if re.search(rule["not"]["pattern"], text):
         raise UserError(f"The {name} holds characters that are no text. Type it again.")
     if not re.search(rule.get("pattern", ""), text):
-        raise UserError(f"The {name} is empty. Say what to draw, for example: a red bicycle.")
+        raise UserError(f"The {name} is empty. Say what to draw.")
 
 
 def _checked_number(name: str, given: Any, rule: dict) -> int | float:

@@ -87,3 +87,11 @@ def test_the_page_that_asks_for_the_password_holds_no_words():
     template = re.sub(r"<style>.*?</style>|\{\{.*?\}\}", "", source, flags=re.S)
     assert "<label" in template and not WORD.search(re.sub(r"<[^>]*>", "", template))
     assert not any(map(WORD.search, READ_ALOUD.findall(template)))
+
+
+def test_no_selector_of_the_page_has_a_comma_in_brackets():
+    """Gradio splits selectors at every comma to put its own class before each part."""
+    style = re.sub(r"/\*.*?\*/", "", (PAGE / "page.css").read_text(encoding="utf-8"), flags=re.S)
+    found = [each.strip() for each in re.findall(r"([^{}]+)\{", style)]
+    selectors = [each for each in found if not each.startswith("@")]
+    assert len(selectors) > 50 and not [each for each in selectors if re.search(r"\([^()]*,", each)]
