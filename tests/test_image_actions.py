@@ -97,6 +97,21 @@ def test_variations_are_four_neighbours_of_the_shown_seed(page, models):
 
 
 @in_browser
+def test_new_variations_are_shown_all_where_an_old_one_was_open(page, models):
+    generate(page, "a cat")
+    status(page, "keep it")
+    wish(page, "Variations")
+    page.locator("#gallery .thumbnail-item").nth(3).wait_for()
+    page.locator("#gallery .thumbnail-item").nth(1).click()
+    page.locator("#gallery .preview").wait_for()
+    wish(page, "Variations")
+    page.locator("#gallery .preview").wait_for(state="detached")
+    first, second = models[0].requests[1:]
+    status(page, f"{second.variation_seeds[0]} to ")
+    assert first.variation_seeds != second.variation_seeds
+
+
+@in_browser
 def test_compare_with_base_draws_this_picture_by_both_under_the_slider(page, models):
     page.fill("#prompt textarea", "a cat")
     page.click("#settings > button")

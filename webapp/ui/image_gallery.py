@@ -120,7 +120,7 @@ class ImageGallery:
     def filled(self, images: list, status: str, state: GalleryState | None) -> dict:
         """The update that shows images: (path, caption) pairs."""
         return {
-            self.gallery: gr.Gallery(images, columns=columns(len(images))),
+            self.gallery: gr.Gallery(images, columns=columns(len(images)), selected_index=None),
             self.preview: "",
             self.status: status,
             self.state: state,
