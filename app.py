@@ -111,7 +111,7 @@ def serve(
 
 
 def launch_options() -> dict:
-    """What gradio is told of every page of ours."""
+    """Options of gradio's `launch` that are the same for every page of ours."""
     from webapp.gradio_patches import SESSIONS
     from webapp.limits import MAX_UPLOADED
     from webapp.ui.link_preview import ICON
@@ -201,9 +201,9 @@ def password_of(args: argparse.Namespace) -> "PasswordCheck | None":
         named = "--password" if by_option else f"unset {VARIABLE}"
         raise UserError(f"--public asks for no password. Leave out --public or {named}.")
     if args.share_server is not None:
-        from webapp.allowed_hosts import check_server
+        from webapp.allowed_hosts import check_share_server
 
-        check_server(args.share_server)
+        check_share_server(args.share_server)
         if not args.share:
             raise UserError("--share_server is for a public link. Add --share.")
     if args.public:

@@ -155,7 +155,6 @@ def draw_file(args: argparse.Namespace) -> None:
     if args.output.lower().endswith(".png"):
         raise UserError(f"--output {args.output}: --prompts draws into a folder. Name one.")
     wanted = wanted_of(read_rows(args.prompts_file), common_values(args))
-    is_model_folder(args.model)  # raises for what can be no model, before torch is imported
     OutputPaths(args.output, len(wanted))
     load = partial(Generator.load, args.model, device=args.device, dtype=args.dtype)
     draw_rows(wanted, Path(args.output), load, args.batch_size or 1)
@@ -168,11 +167,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"--batch_size is {args.batch_size}. Give 1 or more.")
     if bool(args.prompts) == (args.prompts_file is not None):
         raise UserError("Say what to draw: either prompts in quotes, or --prompts FILE.")
+    is_model_folder(args.model)  # raises for what can be no model, before torch is imported
     if args.prompts_file is not None:
         return draw_file(args)
     requests = requests_from(args)
     destination = OutputPaths(args.output, sum(request.num_images for request in requests))
-    is_model_folder(args.model)  # raises for what can be no model, before torch is imported
     generator = Generator.load(args.model, device=args.device, dtype=args.dtype)
     for request in requests:
         if dropped := generator.dropped_words(request.words):

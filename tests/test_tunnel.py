@@ -20,7 +20,7 @@ from ports import some_port
 import app
 from core.errors import UserError
 from webapp import gradio_tunnel, tunnel
-from webapp.allowed_hosts import check_server
+from webapp.allowed_hosts import check_share_server
 from webapp.tunnel import ENDED, THREAD_NAME, ShareLink
 
 PROJECT = Path(app.__file__).parent
@@ -279,12 +279,12 @@ def test_a_folder_without_write_permission_does_not_matter(program, tmp_path, mo
 )
 def test_a_share_server_is_host_and_port(address):
     with pytest.raises(UserError, match="Give HOST:PORT"):
-        check_server(address)
+        check_share_server(address)
 
 
 def test_a_share_server_may_have_any_kind_of_host():
     for address in ("share.example.org:7000", "10.0.0.1:1", "[::1]:65535", "my-host_1:80"):
-        check_server(address)
+        check_share_server(address)
 
 
 APP = """

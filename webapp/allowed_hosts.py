@@ -32,7 +32,7 @@ def is_loopback_name(name: str) -> bool:
     return _is_address(name) and ipaddress.ip_address(name).is_loopback
 
 
-def check_server(address: str) -> None:
+def check_share_server(address: str) -> None:
     """Raises UserError unless `address` is HOST:PORT."""
     parts = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})", address, re.ASCII)
     if not parts or not 0 < int(parts[2]) < 65536:

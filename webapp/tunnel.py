@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from core.errors import UserError, reason_of
 from core.shutdown import at_end
 from core.terminal import say
-from webapp.allowed_hosts import check_server
+from webapp.allowed_hosts import check_share_server
 from webapp.gradio_tunnel import TIMEOUT_SECONDS, TunnelFailed, TunnelProgram, gradio_share_server
 
 MAX_DURATION = timedelta(days=7)
@@ -111,7 +111,7 @@ class ShareLink:
         """Host, port and certificate file of the share server: one's own, or one of gradio's."""
         if not self._server:
             return gradio_share_server(Path(self._folder.name))
-        check_server(self._server)
+        check_share_server(self._server)
         host, _, port = self._server.rpartition(":")
         return host, int(port), None
 

@@ -23,7 +23,7 @@ HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 class ImageState(NamedTuple):
-    """What is told of one image."""
+    """What drew one image, and what the status line says of it."""
 
     seed: int
     with_new_seed: str  # status HTML, where the next seed is a new one
