@@ -60,12 +60,15 @@ def main(config: Config) -> None:
         write_extras(learner, latents, config, run, manifest, state, save_preview_colours)
 
 
-def draw(pipe: StableDiffusionPipeline, prompt: str, seeds: list[int]) -> list[Picture]:
-    """A picture of the prompt for each seed."""
+def draw(pipe: StableDiffusionPipeline, prompts: list[str], seeds: list[int]) -> list[Picture]:
+    """A picture for each prompt and its seed."""
     from sampling.generator import Generator
     from sampling.request import Request
 
-    requests = [Request(prompt, seed=seed, prompt_weights=False) for seed in seeds]
+    requests = [
+        Request(prompt, seed=seed, prompt_weights=False)
+        for prompt, seed in zip(prompts, seeds, strict=True)
+    ]
     return list(Generator(pipe, name="class").pictures(requests, batch_size=len(seeds)))
 
 

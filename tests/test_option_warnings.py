@@ -74,7 +74,8 @@ def test_every_option_that_another_must_accompany_says_so_alone_and_not_with_it(
     values = {
         "rank": 8, "lora_alpha": 2.0, "lora_dropout": 0.1, "lora_target_modules": ("to_q",),
         "merge_lora": True, "class_data_dir": "dogs", "class_prompt": "a dog",
-        "prior_loss_weight": 0.5, "num_class_images": 5, "sample_batch_size": 2,
+        "prior_prompts": "prompts.txt", "prior_loss_weight": 0.5, "num_class_images": 5,
+        "sample_batch_size": 2,
         "prior_generation_precision": "fp32", "ema_decay": 0.5, "offload_ema": True,
         "lr_warmup_steps": 5, "lr_num_cycles": 2, "lr_power": 2.0, "dream_detail_preservation": 0.5,
         "gradient_checkpointing_blocks": "largest", "validation_scorer": "ViT-B-16/openai",
@@ -97,7 +98,8 @@ def test_every_option_that_another_must_accompany_says_so_alone_and_not_with_it(
         for each in names:
             alone = notes(method="full", **{each: values[each]})
             assert alone == [f"--{each} does nothing without {asked}."]
-            assert notes(**{"method": "full"} | beside | {each: values[each]}) == []
+            without = {"class_prompt": None} if each == "prior_prompts" else {}
+            assert notes(**{"method": "full"} | beside | without | {each: values[each]}) == []
     assert set(values) == {each for _, names in PARTNERS.values() for each in names}
 
 

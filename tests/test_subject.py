@@ -30,8 +30,8 @@ class Drawn:
         self.image.save(path)
 
 
-def draw(pipe, prompt, seeds):
-    return [Drawn(seed) for seed in seeds]
+def draw(pipe, prompts, seeds):
+    return [Drawn(seed) for _, seed in zip(prompts, seeds, strict=True)]
 
 
 @pytest.fixture
@@ -76,10 +76,10 @@ def test_missing_class_pictures_are_drawn_each_from_its_own_seed(subject, tmp_pa
     config = subject(with_prior_preservation=True, sample_batch_size=2)
     drawn = []
 
-    def counted(pipe, prompt, seeds):
-        assert prompt == "a creature"
+    def counted(pipe, prompts, seeds):
+        assert set(prompts) == {"a creature"}
         drawn.extend(seeds)
-        return draw(pipe, prompt, seeds)
+        return draw(pipe, prompts, seeds)
 
     run = fresh_run(config)
     pipe = load_model(config, run)
@@ -133,10 +133,10 @@ def test_the_class_is_drawn_in_the_precision_that_is_asked_for(subject, name, ha
     run = fresh_run(config)
     pipe, found = load_model(config, run), []
 
-    def looked(pipe, prompt, seeds):
+    def looked(pipe, prompts, seeds):
         product = torch.nn.functional.linear(torch.ones(1, 1), torch.ones(1, 1))
         found.append(str(product.dtype))
-        return draw(pipe, prompt, seeds)
+        return draw(pipe, prompts, seeds)
 
     class_images(config, pipe, run, looked)
     assert set(found) == {f"torch.{half or 'float32'}"}
@@ -146,6 +146,53 @@ def test_unset_the_class_is_drawn_in_the_precision_of_training(subject):
     config = subject(with_prior_preservation=True, mixed_precision="bf16")
     with precision_of_drawing(fresh_run(config)):
         assert torch.ones(1, 1).mm(torch.ones(1, 1)).dtype == torch.bfloat16
+
+
+@pytest.fixture
+def style(tiny_model, tmp_path):
+    """`style(**options)`: the options of a run on captioned pictures that rehearses two prompts."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a fox\na red house\n")
+
+    def options(**more) -> Config:
+        usual = {"with_prior_preservation": True, "prior_prompts": str(prompts)}
+        return config_for(tiny_model, tmp_path, **(usual | {"num_class_images": 5} | more))
+
+    return options
+
+
+def test_prior_prompts_are_drawn_in_turn_and_keep_their_captions(style, tmp_path):
+    config, drawn = style(sample_batch_size=2), []
+
+    def counted(pipe, prompts, seeds):
+        drawn.extend(zip(prompts, seeds, strict=True))
+        return draw(pipe, prompts, seeds)
+
+    run = fresh_run(config)
+    pipe = load_model(config, run)
+    images = class_images(config, pipe, run, counted)
+    assert drawn == [(("a fox", "a red house")[seed % 2], seed) for seed in range(5)]
+    assert images.captions == [("a fox",), ("a red house",)] * 2 + [("a fox",)]
+    (tmp_path / "out" / "class" / "class-00003.png").unlink()  # as if the run had been killed
+    assert class_images(config, pipe, run, counted).captions == images.captions
+    assert drawn[5:] == [("a red house", 3)]
+
+
+def test_own_pictures_with_captions_can_be_rehearsed(style, tmp_path):
+    folder = write_pictures(tmp_path / "own", count=5)
+    config = style(class_data_dir=str(folder))
+    run = fresh_run(config)
+    images = class_images(config, load_model(config, run), run, draw)
+    assert len(images) == 5 and images.captions == CaptionedImages(config).captions[:5]
+
+
+def test_each_step_learns_as_many_rehearsed_pictures_with_captions_of_their_own(style):
+    _, _, latents = learning(style(train_batch_size=2))
+    names = latents.names(0, 2)
+    assert [name.startswith("class-") for name in names] == [False, True] * 2
+    assert {text for several in latents.of_class.images.captions for text in several} == {
+        "a fox", "a red house"
+    }  # fmt: skip
 
 
 def test_a_class_of_fewer_pictures_than_a_batch_is_gone_through_again(subject):
@@ -189,6 +236,7 @@ def test_passes_and_batches_share_the_pairs_alike(subject, tmp_path):
         ({"instance_prompt": None}, "add --instance_prompt WORDS"),
         ({"instance_prompt": " "}, "add --instance_prompt WORDS"),
         ({"with_prior_preservation": True, "class_prompt": None}, "and --class_prompt"),
+        ({"prior_prompts": "a.txt"}, "leave one out"),
         ({"instance_data_dir": "nowhere"}, "The picture folder nowhere does not exist"),
     ],
 )

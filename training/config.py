@@ -1,7 +1,7 @@
 """The options of a training run: one line each, checked once, then frozen."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import ClassVar
@@ -9,10 +9,10 @@ from typing import ClassVar
 from core.command_line import ArgumentParser
 from core.errors import UserError
 from core.paths import is_folder
-from core.printable import is_blank
 from training.defaults import LORA_TARGETS, meant_by, rates_in_words
 from training.optimizers import OPTIMIZERS, words_of_help
 from training.option import argument, check, idle, option
+from training.option_conflicts import conflicts
 
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial")  # fmt: skip
 
@@ -21,7 +21,7 @@ SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_wit
 GROUPS = {
     "pretrained_model_name_or_path": "the usual options",
     "method": "what learns, and LoRA",
-    "instance_data_dir": "DreamBooth: one subject",
+    "instance_data_dir": "DreamBooth: one subject; and keeping what the base model knows",
     "validation_prompts": "validation",
     "checkpointing_steps": "checkpoints and the saved model",
     "dataset_config_name": "data",
@@ -72,11 +72,12 @@ class Config:
     instance_prompt: str | None            = option(None,  "DreamBooth: what stands for the subject, such as: a photo of sks dog")
     class_data_dir: str | None             = option(None,  "DreamBooth: pictures of the subject's class; unset: OUTPUT_DIR/class", free=True)
     class_prompt: str | None               = option(None,  "DreamBooth: what stands for the class, such as: a photo of a dog")
-    with_prior_preservation: bool          = option(False, "DreamBooth: learn as many pictures of the class, so that it stays as it was")
-    prior_loss_weight: float               = option(1.0,   "DreamBooth: weight of the loss on pictures of the class", least=0)
-    num_class_images: int                  = option(100,   "DreamBooth: pictures of the class; the base model draws what is missing", least=1)
-    sample_batch_size: int                 = option(4,     "DreamBooth: pictures of the class drawn at once", free=True, least=1)
-    prior_generation_precision: str | None = option(None,  "DreamBooth: number type in which they are drawn; unset: as --mixed_precision", (None, "no", "fp32", "fp16", "bf16"), free=True)
+    with_prior_preservation: bool          = option(False, "learn as many pictures that the base model drew, of the class or of --prior_prompts, so that it goes on knowing them")
+    prior_prompts: str | None              = option(None,  "with captioned pictures: what these show, a .txt or .jsonl file of prompts; a picture of each in turn", free=True)
+    prior_loss_weight: float               = option(1.0,   "weight of the loss on these pictures", least=0)
+    num_class_images: int                  = option(100,   "so many of them; the base model draws what is missing", least=1)
+    sample_batch_size: int                 = option(4,     "so many are drawn at once", free=True, least=1)
+    prior_generation_precision: str | None = option(None,  "number type in which they are drawn; unset: as --mixed_precision", (None, "no", "fp32", "fp16", "bf16"), free=True)
 
     validation_prompts: tuple[str, ...] = option((),   "draw these before training and along the way, into OUTPUT_DIR/validation", free=True)
     validation_prompt: str | None       = option(None, "one more of them", free=True)
@@ -174,78 +175,9 @@ class Config:
             object.__setattr__(self, name, value)
         for each in fields(self):
             check(each, getattr(self, each.name))
-        for wrong, sentence in (*self._of_data(), *self._of_words(), *self._of_steps()):
+        for wrong, sentence in conflicts(self):
             if wrong:
                 raise UserError(sentence)
-
-    def _of_data(self) -> Iterator[tuple[bool, str]]:
-        """Conflicts between options of the data: whether each is there, and what to do about it."""
-        named = [self.train_data_dir, self.dataset_name, self.instance_data_dir]
-        subject = self.instance_prompt is not None
-        blank = any(map(is_blank, self.prompts))
-        beyond = self.resolution and self.resolution % 8
-        yield (
-            not self.pretrained_model_name_or_path,
-            "No base model is named: add --pretrained_model_name_or_path FOLDER.",
-        )
-        yield (
-            sum(name is not None for name in named) != 1,
-            "Name the data once: either --train_data_dir or --dataset_name, or for one subject "
-            "--instance_data_dir.",
-        )
-        yield bool(beyond), f"--resolution is {self.resolution}; it must be a multiple of 8."
-        yield blank, "--validation_prompts has a blank prompt; give every prompt some words."
-        yield (
-            self.instance_data_dir is not None and is_blank(self.instance_prompt or ""),
-            "--instance_data_dir has pictures without captions: add --instance_prompt WORDS.",
-        )
-        yield (
-            self.with_prior_preservation and (not subject or is_blank(self.class_prompt or "")),
-            "--with_prior_preservation needs --instance_prompt and --class_prompt.",
-        )
-        yield (
-            self.no_cache and self.latents_dir is not None,
-            "--no_cache encodes pictures in every step: leave out --latents_dir.",
-        )
-
-    def _of_words(self) -> Iterator[tuple[bool, str]]:
-        """Conflicts between options of the text encoder, the hub and trackers."""
-        yield (
-            self.train_text_encoder and self.pre_compute_text_embeddings,
-            "--train_text_encoder changes how captions are encoded at every step: leave out "
-            "--pre_compute_text_embeddings.",
-        )
-        yield (
-            self.train_text_encoder and self.skip_save_text_encoder,
-            "--skip_save_text_encoder would lose what --train_text_encoder has learned: leave one "
-            "out.",
-        )
-        yield (
-            self.hub_token is not None and self.report_to in ("wandb", "all"),
-            "--report_to wandb keeps the command, and with it --hub_token, where others can read "
-            "it: set HF_TOKEN, or log in with 'hf auth login', and leave out --hub_token.",
-        )
-
-    def _of_steps(self) -> Iterator[tuple[bool, str]]:
-        """Conflicts between options of the optimizer."""
-        yield (
-            self.use_8bit_adam and self.optimizer not in ("adamw", "adamw8bit"),
-            f"--use_8bit_adam and --optimizer {self.optimizer} are two optimizers; leave one out.",
-        )
-        yield (
-            self.optimizer_in_backward and self.gradient_accumulation_steps > 1,
-            "--optimizer_in_backward keeps no gradient to add to: leave out "
-            "--gradient_accumulation_steps.",
-        )
-        yield (
-            self.optimizer_in_backward and not OPTIMIZERS[self.optimizer_name].in_backward,
-            "--optimizer_in_backward works with --optimizer adamw alone.",
-        )
-        yield (
-            self.shard and not OPTIMIZERS[self.optimizer_name].sharded,
-            f"--optimizer {self.optimizer} needs all weights in each process: leave out --shard, "
-            "or choose another optimizer.",
-        )
 
     @classmethod
     def from_arguments(cls, arguments: Sequence[str] | None = None, about: str = "") -> "Config":

@@ -25,8 +25,8 @@ PARTNERS: dict[str, tuple[Callable, tuple[str, ...]]] = {
     ),
     "--with_prior_preservation": (
         lambda config: config.with_prior_preservation,
-        ("class_data_dir", "class_prompt", "prior_loss_weight", "num_class_images",
-         "sample_batch_size", "prior_generation_precision"),
+        ("class_data_dir", "class_prompt", "prior_prompts", "prior_loss_weight",
+         "num_class_images", "sample_batch_size", "prior_generation_precision"),
     ),
     "--use_ema": (lambda config: config.use_ema, ("ema_decay", "offload_ema")),
     "--lr_scheduler constant_with_warmup": (

@@ -1,7 +1,8 @@
-"""DreamBooth: one subject, plus pictures of its class (Ruiz et al. 2023).
+"""DreamBooth: one subject, plus pictures of its class (Ruiz et al. 2023); and the same for styles.
 
 A subject is a few pictures under one prompt; that is what the data set gives. To preserve
-the class, each step also learns from pictures of it that the base model itself drew.
+the class, each step also learns from pictures of it that the base model itself drew. Captioned
+pictures of a style preserve in the same way whatever the prompts in a file name: rehearsal.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from tqdm import tqdm
 
 from core.errors import UserError
 from core.files import remove_leftovers
+from core.prompt_files import read_rows
 from data.folder_walk import files_below
 from data.rows import PICTURE_SUFFIXES
-from data.source_detection import pictures_alone
+from data.source import ReadOptions
+from data.source_detection import open_source, pictures_alone
 from training.config import Config
 from training.dataset import CaptionedImages
 from training.encode import encode_once, side_of
@@ -32,8 +35,8 @@ if TYPE_CHECKING:
 
     from training.run import Run
 
-# Draws a prompt once for each seed; `save(path)` of a picture is atomic.
-Draw = Callable[[object, str, list[int]], Iterable]
+# Draws each prompt from its seed; `save(path)` of a picture is atomic.
+Draw = Callable[[object, list[str], list[int]], Iterable]
 
 
 def with_class(
@@ -47,8 +50,8 @@ def with_class(
     side = side_of(pipe, config)
     if any(bucket.shape != (side, side) for bucket in latents.buckets):
         raise UserError(
-            "--with_prior_preservation puts a picture of the subject and a square one of its class "
-            "into each pass: leave out --aspect_ratio_buckets, or --with_prior_preservation."
+            "--with_prior_preservation puts a square picture of the base model beside each of "
+            "yours: leave out --aspect_ratio_buckets, or --with_prior_preservation."
         )
     images = class_images(config, pipe, run, draw)
     of_class = encode_once(images, pipe, run)
@@ -60,8 +63,10 @@ def class_images(
 ) -> CaptionedImages:
     """The class pictures in --class_data_dir; the base model draws missing ones.
 
-    Picture n comes from seed n, so that a run stopped here continues where it was.
+    Picture n comes from seed n, so that a run stopped here continues where it was. Those of
+    --prior_prompts have their captions beside them, as any pictures there must have then.
     """
+    prompts = prior_prompts(config)
     folder = Path(config.class_data_dir) if config.class_data_dir else config.output / "class"
     if run.is_main:
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,10 +76,20 @@ def class_images(
         free = [number for number, path in enumerate(paths) if not path.exists()]
         missing = free[: max(0, config.num_class_images - len(here))]
         if missing:
-            run.say(f"Drawing {len(missing)} pictures of the class, '{config.class_prompt}'.")
-            _draw_missing(pipe, run, draw, {number: paths[number] for number in missing})
+            what = config.prior_prompts or f"the class, '{config.class_prompt}'"
+            run.say(f"Drawing {len(missing)} pictures of {what}.")
+            _draw_missing(pipe, run, draw, {number: paths[number] for number in missing}, prompts)
     run.accelerator.wait_for_everyone()
-    return CaptionedImages(of_class(config), pictures_alone(folder, config.class_prompt or ""))
+    if config.prior_prompts:
+        return CaptionedImages(of_class(config), open_source(str(folder), ReadOptions(strict=True)))
+    return CaptionedImages(of_class(config), pictures_alone(folder, prompts[0]))
+
+
+def prior_prompts(config: Config) -> list[str]:
+    """What the base model draws: picture n is of prompt n, and the first one follows the last."""
+    if config.prior_prompts:
+        return [row.prompt() for row in read_rows(config.prior_prompts)]
+    return [config.class_prompt or ""]
 
 
 def of_class(config: Config) -> Config:
@@ -87,7 +102,11 @@ def of_class(config: Config) -> Config:
 
 @torch.no_grad()
 def _draw_missing(
-    pipe: StableDiffusionPipeline, run: Run, draw: Draw, paths: dict[int, Path]
+    pipe: StableDiffusionPipeline,
+    run: Run,
+    draw: Draw,
+    paths: dict[int, Path],
+    prompts: list[str],
 ) -> None:
     """Draw the class pictures of these numbers."""
     parts = (pipe.unet, pipe.vae, pipe.text_encoder)
@@ -96,9 +115,12 @@ def _draw_missing(
     numbers, size = list(paths), run.config.sample_batch_size
     for first in tqdm(range(0, len(numbers), size), "Drawing the class", leave=False):
         seeds = numbers[first : first + size]
+        told = [prompts[seed % len(prompts)] for seed in seeds]
         with precision_of_drawing(run):
-            pictures = draw(pipe, run.config.class_prompt or "", seeds)
-        for seed, picture in zip(seeds, pictures, strict=True):
+            pictures = draw(pipe, told, seeds)
+        for seed, prompt, picture in zip(seeds, told, pictures, strict=True):
+            if run.config.prior_prompts:  # first, so that no picture is ever without its caption
+                paths[seed].with_suffix(".txt").write_text(prompt + "\n", encoding="utf-8")
             picture.save(paths[seed])
     for part, home in zip(parts, homes, strict=True):
         part.to(home)
