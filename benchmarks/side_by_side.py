@@ -18,6 +18,7 @@ from statistics import mean, median
 from core.errors import exit_with_sentence
 from sampling.generator import DEFAULT_MODEL, Generator
 from sampling.request import Request
+from webapp.queue import Client
 from webapp.worker import Worker
 
 PEOPLE = (1, 2, 4, 8)
@@ -58,7 +59,9 @@ def waits(generator: Generator, people: int, side_by_side: bool) -> dict[str, fl
         seconds.append(time.perf_counter() - started)
 
     jobs = [
-        worker.submit([Request("a red creature with wings", seed=seed)], f"person {seed}")
+        worker.submit(
+            [Request("a red creature with wings", seed=seed)], Client(name=f"person {seed}")
+        )
         for seed in range(people)
     ]
     threads = [threading.Thread(target=wait, args=[job]) for job in jobs]

@@ -8,6 +8,7 @@ import pytest
 from conftest import tiny_pipeline
 from fakes import FakeGenerator
 
+from benchmarks.side_by_side import waits
 from core.errors import UserError
 from sampling.generator import Generator
 from sampling.image import Picture
@@ -286,6 +287,15 @@ class Shared(Generator):
 @pytest.fixture
 def shared() -> Shared:
     return Shared()
+
+
+def test_the_benchmark_of_drawing_side_by_side_waits_for_all_and_takes_both_ways(shared):
+    shared.go.set()
+    for batched in (False, True):
+        waited = waits(shared, 3, batched)
+        assert 0 < waited["mean"] <= waited["last"]
+        assert set(shared.together) == {1} or batched
+    assert max(shared.together) > 1
 
 
 def pixels(job: Job) -> list[bytes]:
