@@ -218,7 +218,7 @@ def test_every_setting_reaches_the_generator(page, generator):
     page.fill("#seed input", "41")
     page.wait_for_function("!document.querySelector('#new_seed input').checked")
     generate(page, "a cat")
-    assert "Seeds 41 to 44 · 7 steps" in status(page, "Seeds")
+    assert "Seeds 41 to 44 (kept) · 7 steps" in status(page, "Seeds")
     page.locator("#gallery .thumbnail-item").nth(3).wait_for()
     (request,) = generator.requests
     assert (request.negative_prompt, request.num_images, request.steps) == ("blur", 4, 7)

@@ -147,8 +147,9 @@ BAD_VALUES = {
     "num_images": [0, 1_000_000, 3.7],
     "seed": [-1, 2**32, 2**64, 1.5, "abc", "__class__"],
 }
-START = ("variation_seed", "variation_strength", "strength")  # in one value
-BAD_VALUES |= {name: BAD_VALUES[name][1:-3] + BAD_VALUES[name][-1:] for name in START}
+# Those that are sent in one value with others, by what has them.
+INSIDE = {"variation_seed": "variation", "variation_strength": "variation", "strength": "start"}
+BAD_VALUES |= {name: BAD_VALUES[name][1:-3] + BAD_VALUES[name][-1:] for name in INSIDE}
 BAD_VALUES["variation_seed"] = BAD_VALUES["seed"]
 
 
@@ -157,7 +158,7 @@ def test_a_bad_value_is_a_sentence_on_the_page(demo, client, untouched, name):
     draw = function(demo, given="gallery")
     usual = draw.values | {"new_seed": False, "prompt": "a"}
     for value in BAD_VALUES[name]:
-        changed = {"start": {name: value}} if name in START else {name: value}
+        changed = {INSIDE[name]: {name: value}} if name in INSIDE else {name: value}
         values = list((usual | changed).values())
         if str(value) in ("nan", "inf"):
             assert "is no number" in sentence(call(client, draw.index, values), 400)

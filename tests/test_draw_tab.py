@@ -91,7 +91,7 @@ def test_an_example_is_shown_at_once_with_its_settings(browser, examples):
     page = take_page(browser)
     open_page(page, f"http://127.0.0.1:{port}")
     page.get_by_role("button", name="a <b>cat</b>").click()
-    assert "Seed 5 · 7 steps" in status(page, "Seed")
+    assert "Seed 5 (kept) · 7 steps" in status(page, "Seed")
     assert page.input_value("#prompt textarea") == "a <b>cat</b>"
     assert shown_png(page) == own.examples[0].png and own.requests == []
     page.wait_for_selector("#generate:enabled")
@@ -156,8 +156,8 @@ def test_a_seed_is_kept_by_one_click(page, generator):
     open_settings(page)
     page.wait_for_function("!document.querySelector('#new_seed input').checked")
     generate(page)
-    page.wait_for_function("!document.querySelector('#status').innerText.includes('kept')")
-    status(page, "20 steps")
+    until(lambda: len(generator.requests) == 2)
+    status(page, "(kept) · 20 steps")
     first, second = generator.requests
     assert first == second
 
@@ -181,7 +181,7 @@ def test_the_browser_remembers_what_it_drew_until_cleared(blank, url, generator)
     page.wait_for_selector("#generate:enabled")
     generate(page)
     until(lambda: len(generator.requests) > 2)
-    status(page, "Seeds 3 to 4 · 9 steps")
+    status(page, "Seeds 3 to 4 (kept) · 9 steps")
     assert generator.requests[0] == generator.requests[2]
     page.wait_for_function("document.querySelector('#history li button').title.endsWith('> cat')")
     drawings(page, 2)  # the same again, and now the first

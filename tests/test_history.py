@@ -70,14 +70,14 @@ def show_again(page, name: str, told: str) -> str:
 @in_browser
 def test_a_click_shows_the_picture_itself_and_clears_what_was_said_before(blank, url, generator):
     page = blank
-    one = draw(page, url, "prompt=a+cat&seed=3&steps=9", "Seed 3 · 9 steps")
+    one = draw(page, url, "prompt=a+cat&seed=3&steps=9", "Seed 3 (kept) · 9 steps")
     four = draw(page, url, "prompt=a+dog&seed=5&num_images=4&steps=8", "Seeds 5 to 8")
     assert len(four) == 4 and page.inner_text("#download") == "Download all"
     page.fill("#prompt textarea", " ")
     generate(page)
     status(page, "The prompt is empty")
     page.wait_for_selector("#generate:enabled")
-    show_again(page, "Show again: a cat", "Seed 3 · 9 steps")
+    show_again(page, "Show again: a cat", "Seed 3 (kept) · 9 steps")
     page.locator("#gallery .thumbnail-item img").wait_for()
     page.wait_for_function("document.querySelectorAll('#gallery .thumbnail-item').length === 1")
     assert shown(page) == one
@@ -89,7 +89,7 @@ def test_a_click_shows_the_picture_itself_and_clears_what_was_said_before(blank,
     with page.expect_download() as download:
         page.locator("#download", has_text="Download").click()
     assert download.value.suggested_filename == "a-cat-seed-3.png"
-    show_again(page, "Show again, 4 pictures: a dog", "Seeds 5 to 8 · 8 steps")
+    show_again(page, "Show again, 4 pictures: a dog", "Seeds 5 to 8 (kept) · 8 steps")
     page.wait_for_function("document.querySelectorAll('#gallery .thumbnail-item').length === 4")
     assert shown(page) == four
     assert len(generator.requests) == 2  # nothing was drawn again

@@ -75,6 +75,17 @@ def test_another_has_a_new_seed_also_where_the_seed_is_kept(page, models):
     first, second = models[0].requests
     assert first.seed == 0 != second.seed and second.prompt == "a cat"
     assert not page.is_checked("#new_seed input")  # the lock stays as it was set
+    page.locator("#kept_seed", has_text="seed 0 kept").wait_for()
+    page.wait_for_selector("#generate:enabled")
+    generate(page)
+    status(page, "Seed 0 (kept)")
+    wish(page, "Another")
+    status(page, "keep it")
+    third = models[0].requests[-1].seed
+    page.get_by_role("button", name="keep it").click()
+    page.locator("#kept_seed", has_text=f"seed {third} kept").wait_for()
+    page.check("#new_seed input")
+    page.wait_for_function("!document.querySelector('#kept_seed').innerText.trim()")
 
 
 @in_browser
@@ -94,6 +105,53 @@ def test_variations_are_four_neighbours_of_the_shown_seed(page, models):
     told.wait_for()
     assert f"variation {near.variation_seeds[1]}, strength 0.25" in told.inner_text()
     assert models[0].requests[-1] == models[1].requests[-1] == near.singles()[1]
+
+
+@in_browser
+def test_what_is_varied_and_kept_is_the_picture_that_is_open(page, models):
+    open_page(page, f"{page.url}?prompt=a+cat&num_images=3&seed=8")
+    status(page, "Seeds 8 to 10 (kept)")
+    page.wait_for_selector("#generate:enabled")
+    page.locator("#gallery .thumbnail-item").nth(1).click()
+    status(page, "Seed 9 (keep it)")
+    page.fill("#prompt textarea", "words of the next picture")
+    wish(page, "Variations")
+    status(page, "Seed 9 (keep it) · variations")
+    assert page.locator("#kept_seed", has_text="seed 8 kept").count()
+    first = models[0].requests[-1]
+    assert (first.prompt, first.seed) == ("a cat", 9)
+    page.wait_for_selector("#generate:enabled")
+    page.locator("#gallery .thumbnail-item").nth(2).click()
+    status(page, f"variation {first.variation_seeds[2]}")
+    page.get_by_role("button", name="keep it").click()
+    page.locator("#variation", has_text=f"variation {first.variation_seeds[2]} of it").wait_for()
+    page.locator("#kept_seed", has_text="seed 9 kept").wait_for()
+    wish(page, "Variations")
+    status(page, "A variation cannot be varied: these are others of the picture of seed 9.")
+    assert models[0].requests[-1].seeds == [9] * VARIATIONS
+    page.wait_for_selector("#generate:enabled")
+    page.fill("#prompt textarea", "a cat")
+    generate(page)
+    status(page, f"Seed 9 (kept) · variations {first.variation_seeds[2]} to")
+    wish(page, "Another")  # a new seed has no variation
+    status(page, "Seeds")
+    assert not models[0].requests[-1].variation_strength
+    page.check("#new_seed input")
+    page.wait_for_selector("#variation", state="hidden")
+
+
+@in_browser
+def test_a_cancelled_drawing_leaves_the_seed_and_the_link_of_the_picture_that_stays(page, models):
+    generate(page, "a cat")
+    status(page, "keep it")
+    link = page.locator("#status a").get_attribute("href")
+    models[0].hold()
+    wish(page, "Another")
+    page.click("#cancel:enabled")
+    told = status(page, "Cancelled")
+    models[0].release()
+    assert f"Seed {models[0].requests[0].seed}" in told
+    assert page.locator("#status a").get_attribute("href") == link
 
 
 @in_browser

@@ -398,10 +398,11 @@ def test_a_link_to_a_variation_draws_it_until_it_is_forgotten(page, url, generat
     request = Request("a cat", seed=3, variation_seed=5, variation_strength=0.25, num_images=4,
                       width=64, height=64)  # fmt: skip
     open_page(page, url + "/" + link_to(request))
-    page.locator("#start .variation", has_text="Variation 5 of the seed, strength 0.25").wait_for()
+    page.locator("#variation", has_text="variation 5 of it, strength 0.25").wait_for()
     assert drawn(page, generator) == request
-    status(page, "Seed 3 · variations 5 to 8, strength 0.25")
-    page.click("#start [data-does=forget]")
+    status(page, "Seed 3 (kept) · variations 5 to 8, strength 0.25")
+    page.click("#variation button")
+    page.wait_for_selector("#variation", state="hidden")
     again = drawn(page, generator)
     assert again.variation_strength == 0 and again.seeds == [3, 4, 5, 6]
 

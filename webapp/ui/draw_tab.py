@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import ZipFile
@@ -26,14 +25,23 @@ from webapp.ui.draw_result import DrawResult
 from webapp.ui.examples import CHOOSE, choice_of
 from webapp.ui.history import RESTORED_IMAGES, history, history_entry, restored_state
 from webapp.ui.image_actions import variations_of
-from webapp.ui.image_gallery import HIDDEN, GalleryState, ImageGallery
+from webapp.ui.image_gallery import HIDDEN, GalleryState, ImageGallery, varied
 from webapp.ui.image_store import ImageStore
 from webapp.ui.init_image_input import SEND, InitImageInput
-from webapp.ui.messages import ProgressText, event_value, note, notice, size_class, summary
+from webapp.ui.messages import (
+    ProgressText,
+    event_value,
+    note,
+    notice,
+    size_class,
+    summary,
+    with_kept_seed,
+)
 from webapp.ui.model_picker import ModelPicker
 from webapp.ui.permalink import linked, linked_init_image, linked_model
 from webapp.ui.prompt_form import PromptForm
 from webapp.ui.prompt_suggestions import proposals
+from webapp.ui.seed_lock import Kept
 from webapp.ui.settings import Settings
 from webapp.uploads import Uploads
 from webapp.worker import Job, Queued, Worker
@@ -43,6 +51,9 @@ if TYPE_CHECKING:
 
 # Values arrive as they are: gradio would turn a list into words, and stumble over numbers.
 DRAWING = {"js": SEND, "trigger_mode": "once", "preprocess": False} | HIDDEN
+
+
+Asked = tuple[Request, object]  # what to draw, and the name of the model as the browser sent it
 
 
 class DrawTab:
@@ -95,7 +106,7 @@ class DrawTab:
             limits = self._worker.limits
             elsewhere = {"prompt": self._form.prompt, "lora_scale": self._picker.lora_scale}
             self._settings = Settings(
-                elsewhere, self._form.new_seed, self._size, limits, init_image
+                elsewhere, self._form.seed_lock, self._size, limits, init_image
             )
         self._dropped = gr.UploadButton(
             strings.TAKE_SETTINGS,  # or drop it anywhere
@@ -107,7 +118,7 @@ class DrawTab:
 
     def _connect_drawing(self) -> None:
         settings, actions, buttons = self._settings, self._shown.actions, self._form.buttons
-        inputs = [*settings.inputs, self._picker.model]
+        inputs = [*settings.inputs, self._picker.model, self._shown.state]
         outputs = [
             *self._shown.outputs, self._history, settings.fields["seed"],
             settings.init_image.component, *buttons.updated,
@@ -152,7 +163,8 @@ class DrawTab:
 
         def draw_again(visitor: gr.Request, start, state: GalleryState | None) -> Iterator[dict]:
             try:
-                asked, model = self._request_of_shown(start, state)
+                request, name = self._request_of_shown(start, state)
+                asked, model = self._picker.applied(name, request)
             except UserError as error:
                 yield {self.status: note(str(error), problem=True)}
                 return
@@ -166,9 +178,7 @@ class DrawTab:
             **DRAWING,
         )
 
-    def _request_of_shown(
-        self, start: object, state: GalleryState | None
-    ) -> tuple[Request, SlotGenerator | None]:
+    def _request_of_shown(self, start: object, state: GalleryState | None) -> Asked:
         """What drew the image that is shown; `start`: what the browser sent, for its init image.
 
         Raises UserError where that, or the model, is not here any more.
@@ -176,8 +186,7 @@ class DrawTab:
         if state is None or not state.images:
             raise UserError(strings.NO_SHOWN)
         request = state.shown.request(self._settings.init_image.read(start).get("init_image"))
-        model = linked_model(state.shown.link)
-        return self._picker.applied(self._picker.name_of(model), request)
+        return request, self._picker.name_of(linked_model(state.shown.link))
 
     def _fill(self, query: Mapping[str, str] | str) -> dict:
         """The update that fills in a link's settings."""
@@ -208,7 +217,7 @@ class DrawTab:
         state = restored_state(event_data(clicked))
         if state is None:
             return filled
-        status = filled.get(self.status, "") + state.status
+        status = filled.get(self.status, "") + with_kept_seed(state.status)
         return filled | self._shown.restored(state) | {self.status: status}
 
     def _restore_from_png(self, dropped: dict) -> dict:
@@ -240,52 +249,70 @@ class DrawTab:
         state = GalleryState.of(request, [request], told)
         return (
             self._filled(request, "")
-            | self._shown.filled([(path, None)], told, state)
+            | self._shown.filled([(path, None)], with_kept_seed(told), state)
             | self._shown.actions.offer_download([path], None)
         )
 
     def _draw(self, visitor: gr.Request, *values) -> Iterator[dict]:
-        *settings, new_seed, model = values
-        asked = partial(self._settings.request, *settings, new_seed)
-        yield from self._until_idle(visitor, asked, new_seed is True, model)
+        *settings, model, state = values
+
+        def asked() -> Asked:
+            return self._settings.request(*settings), model
+
+        yield from self._until_idle(visitor, asked, self._settings.kept(*settings), state)
 
     def _draw_another(self, visitor: gr.Request, *values) -> Iterator[dict]:
         """The same settings with a new seed, even where the visitor keeps the seed."""
-        *settings, _, model = values
-        asked = partial(self._settings.request, *settings, True)
-        yield from self._until_idle(visitor, asked, True, model)
+        *settings, model, state = values
+
+        def asked() -> Asked:
+            return self._settings.request(*settings[:-1], True), model
+
+        yield from self._until_idle(visitor, asked, self._settings.kept(*settings), state)
 
     def _draw_variations(self, visitor: gr.Request, *values) -> Iterator[dict]:
-        *settings, _, model, strength = values
+        """Of the image that is shown, whatever the settings are by now."""
+        *settings, model, state, strength = values
 
-        def asked() -> Request:
-            return variations_of(self._settings.request(*settings, False), strength)
+        def asked() -> Asked:
+            if state is None:  # the app has been started again since it was drawn
+                request, name = self._settings.request(*settings[:-1], False), model
+            else:
+                request, name = self._request_of_shown(settings[0], state)
+            return variations_of(request, strength), name
 
-        yield from self._until_idle(visitor, asked, False, model)
+        kept, told = self._settings.kept(*settings), varied(state)
+        yield from self._until_idle(visitor, asked, kept, state, told)
 
     def _until_idle(
-        self, visitor: gr.Request, asked: Callable[[], Request], seed_is_new: bool, model: object
-    ) -> Iterator[dict]:
+        self, visitor: gr.Request, asked: Callable[[], Asked], kept: Kept,
+        state: GalleryState | None, told: str = "",
+    ) -> Iterator[dict]:  # fmt: skip
+        """`state`: what is shown until it is drawn, and still where nothing comes of it; `told`:
+        HTML, said of what was drawn."""
         client = client_of(visitor, visitor.session_hash)
-        updates = self._drawing(client, asked, seed_is_new, model)
+        updates = self._drawing(client, asked, kept, told)
         at_end = {self._shown.preview: ""}
-        yield from self._form.buttons.until_idle(updates, self.status, at_end)
+        before = state.told(kept) if state else ""
+        yield from self._form.buttons.until_idle(updates, self.status, at_end, before)
 
     def _drawing(
-        self, client: Client, asked: Callable[[], Request], seed_is_new: bool, model: object
+        self, client: Client, asked: Callable[[], Asked], kept: Kept, told: str
     ) -> Iterator[dict]:
         """One drawing, as updates of the page. `asked` raises UserError for a bad request."""
-        request, generator = self._picker.applied(model, asked())
-        linked_as = str(model) if generator else ""
+        request, name = asked()
+        request, generator = self._picker.applied(name, request)
+        linked_as = str(name) if generator else ""
         result, started = DrawResult(), time.monotonic()
         with self._worker.submit([request], client, generator) as job:
-            seed = {self._settings.fields["seed"]: request.seed}
+            # A seed that the visitor keeps is left as it is.
+            seed = {self._settings.fields["seed"]: request.seed} if kept.new_seed is True else {}
             yield self._form.buttons.busy(job) | seed | self._settings.init_image.taken(request)
             yield from self._follow(job, request, result)
-        status = summary(request, time.monotonic() - started, seed_is_new, linked_as)
+        status = summary(request, time.monotonic() - started, linked_as) + told
         status += "".join(note(each, problem=True) for each in result.problems)
         status += self._settings.note_on_size(request)
-        yield self._finished(request, result, status, linked_as)
+        yield self._finished(request, result, status, linked_as, kept)
 
     def _follow(self, job: Job, request: Request, result: DrawResult) -> Iterator[dict]:
         """A job's progress as updates of the page, until `result` is complete."""
@@ -300,7 +327,9 @@ class DrawTab:
                 case Picture():
                     result.add(event, next(singles))
 
-    def _finished(self, request: Request, result: DrawResult, status: str, model: str) -> dict:
+    def _finished(
+        self, request: Request, result: DrawResult, status: str, model: str, kept: Kept
+    ) -> dict:
         """The update that shows the images, and adds them to the history; `model`: as `link_to`
         has it."""
         several = len(result.images) > 1
@@ -314,7 +343,7 @@ class DrawTab:
         state = GalleryState.of(request, result.singles, status, model)
         entry = history_entry(request, result.singles, result.images, images, archive, model)
         return (
-            self._shown.filled(images, status, state)
+            self._shown.filled(images, state.told(kept), state)
             | {self._history: entry}
             | self._shown.actions.offer_download(paths, archive)
         )

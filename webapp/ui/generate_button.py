@@ -47,11 +47,13 @@ class GenerateButton:
         }
 
     def until_idle(
-        self, updates: Iterator[dict], status: gr.HTML, at_end: dict | None = None
-    ) -> Iterator[dict]:
+        self, updates: Iterator[dict], status: gr.HTML, at_end: dict | None = None,
+        before: str = "",
+    ) -> Iterator[dict]:  # fmt: skip
         """The updates, then `at_end`; the buttons end ready for the next drawing, whatever happens.
 
-        Why updates ended early is written into `status`.
+        Why updates ended early is written into `status`, above `before`: HTML, what it said of the
+        images that are still there.
         """
         idle = {
             self.draw: gr.Button(interactive=True),
@@ -62,9 +64,9 @@ class GenerateButton:
             yield from updates
             yield idle
         except Cancelled:
-            yield {status: note(strings.CANCELLED), **idle}
+            yield {status: note(strings.CANCELLED) + before, **idle}
         except UserError as error:
-            yield {status: note(str(error), problem=True), **idle}
+            yield {status: note(str(error), problem=True) + before, **idle}
 
 
 def _cancel(running: Job | SequentialDraws | None) -> None:

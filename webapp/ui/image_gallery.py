@@ -15,8 +15,9 @@ from sampling.init_image import InitImage
 from sampling.request import Request
 from webapp.ui import strings
 from webapp.ui.image_actions import ImageActions
-from webapp.ui.messages import SEED_LOCK, inline, summary
+from webapp.ui.messages import KEEP_CLICK, inline, note, summary, with_kept_seed
 from webapp.ui.permalink import link_to, linked, linked_init_image
+from webapp.ui.seed_lock import Kept, variation_of
 from webapp.ui.settings import Settings
 
 HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
@@ -26,9 +27,9 @@ class ImageState(NamedTuple):
     """What drew one image, and what the status line says of it."""
 
     seed: int
-    with_new_seed: str  # status HTML, where the next seed is a new one
-    with_kept_seed: str
+    status: str  # HTML, with a button to keep the seed
     link: str  # as `link_to` wrote it
+    variation: dict  # as `variation_of` has it
 
     def request(self, init_image: InitImage | None) -> Request:
         """What drew it; `init_image`: what the browser has, used where it started from that one.
@@ -56,6 +57,18 @@ class GalleryState:
         """The open image, else the first."""
         return self.images[self.opened or 0]
 
+    @property
+    def noise(self) -> tuple[int, dict | None]:
+        """The seed of what is shown, and its variation: None for several images."""
+        if self.images and (self.opened is not None or len(self.images) == 1):
+            return self.shown.seed, self.shown.variation
+        return self.seed, None
+
+    def told(self, kept: Kept) -> str:
+        """Status HTML: about the open image, else about all."""
+        status = self.status if self.opened is None else self.shown.status
+        return with_kept_seed(status) if kept.is_noise_of(*self.noise) else status
+
     @classmethod
     def of(
         cls, request: Request, singles: Sequence[Request], status: str,
@@ -67,9 +80,9 @@ class GalleryState:
         images = (
             ImageState(
                 single.seed,
-                summary(single, seed_is_new=True, **link),
                 summary(single, **link),
                 link_to(single, **link),
+                variation_of(single),
             )
             for single in singles
         )
@@ -95,18 +108,18 @@ class ImageGallery:
         )
         self.actions = ImageActions(can_compare)
         self.status = gr.HTML(
-            js_on_load=SEED_LOCK, apply_default_css=False, elem_id="status", elem_classes="told"
+            js_on_load=KEEP_CLICK, apply_default_css=False, elem_id="status", elem_classes="told"
         )
         self.state = gr.State()  # a GalleryState, or None
 
     def connect(self, settings: Settings) -> None:
         """Tell about one image while it is open in the gallery, and fill in its seed."""
-        self._seed = settings.fields["seed"]
-        inputs = [self.state, settings.new_seed]
-        outputs = [self.status, self._seed, self.state]
+        self._seed, self._seed_lock = settings.fields["seed"], settings.seed_lock
+        noise = self._seed_lock.inputs
+        inputs, outputs = [self.state, *noise], [self.status, self._seed, self.state]
         self.gallery.select(self._describe_one, inputs, outputs, **HIDDEN)
         self.gallery.preview_close(self._describe_all, inputs, outputs, **HIDDEN)
-        self.status.click(None, None, settings.new_seed, js="() => false", **HIDDEN)
+        self.status.click(self._keep, self.state, noise, **HIDDEN)
 
     @property
     def outputs(self) -> list:
@@ -138,25 +151,37 @@ class ImageGallery:
         }
 
     def _describe_one(
-        self, state: GalleryState | None, new_seed: bool, opened: gr.SelectData
+        self, state: GalleryState | None, seed, variation, new_seed, opened: gr.SelectData
     ) -> dict:
         place = opened.index
         if state is None or not isinstance(place, int) or place not in range(len(state.images)):
             return {self.status: gr.skip()}  # an event that no gallery sent
         state = replace(state, opened=place)
-        image, seed_is_new = state.shown, new_seed is True
-        told = image.with_new_seed if seed_is_new else image.with_kept_seed
-        return self._described(told, image.seed, new_seed) | {self.state: state}
+        return self._described(state, Kept(seed, variation, new_seed))
 
-    def _describe_all(self, state: GalleryState | None, new_seed: bool) -> dict:
+    def _describe_all(self, state: GalleryState | None, seed, variation, new_seed) -> dict:
         if state is None:
             return {self.status: gr.skip()}
-        described = self._described(state.status, state.seed, new_seed)
-        return described | {self.state: replace(state, opened=None)}
+        return self._described(replace(state, opened=None), Kept(seed, variation, new_seed))
 
-    def _described(self, status: str, seed: int, new_seed: bool) -> dict:
+    def _described(self, state: GalleryState, kept: Kept) -> dict:
         """A seed that the visitor keeps is left as it is."""
-        return {self.status: status, self._seed: seed if new_seed is True else gr.skip()}
+        seed = state.noise[0] if kept.new_seed is True else gr.skip()
+        return {self.status: state.told(kept), self._seed: seed, self.state: state}
+
+    def _keep(self, state: GalleryState | None) -> dict:
+        """Have the next drawing start from the noise of what is shown."""
+        if state is None:  # the app has been started again: the field still has the seed
+            return {self._seed_lock.new_seed: False}
+        return self._seed_lock.kept(*state.noise)
+
+
+def varied(state: GalleryState | None) -> str:
+    """HTML: what variations are varied of, where that is not the image that is shown. The noise
+    between two seeds has no seed of its own, from which it could go on to a third."""
+    if state is None or not state.noise[1]:
+        return ""
+    return note(strings.VARIED_SEED.format(seed=state.noise[0]))
 
 
 def columns(count: int) -> int:

@@ -9,7 +9,7 @@ const range = find("input[type=range]");
 const MAX_UNDONE = 10, MAX_SENT = 8;
 let file = null, sketched = false, undone = []; // the image as it came; the canvas before each stroke
 let last = null, sent = new Map(); // uploaded images, by SHA-256
-let variation = {}, fills = 0;
+let fills = 0;
 let clears = 0, taking = null; // an image that is still being read when the canvas is cleared is none
 
 // For history.js, which stores it.
@@ -28,9 +28,6 @@ function show() {
   find("output").textContent = Number(range.value).toFixed(2);
   find("[data-does=undo]").disabled = !undone.length;
   find("[data-does=remove]").disabled = !state;
-  find(".variation").hidden = !variation.variation_strength;
-  find(".drawn").textContent = words.START_VARIATION
-    .replace("{seed}", variation.variation_seed).replace("{strength}", variation.variation_strength);
 }
 
 function clear() {
@@ -112,7 +109,6 @@ canvas.addEventListener("pointermove", (event) => {
 element.addEventListener("click", (event) => {
   const does = event.target.closest("button")?.dataset.does;
   if (does === "remove") clear();
-  if (does === "forget") variation = {};
   if (does === "undo" && undone.length) {
     const [image, before] = undone.pop();
     sheet.putImageData(image, 0, 0);
@@ -144,7 +140,7 @@ async function upload(picture) {
 
 window.startFrom = async () => {
   await taking;
-  const start = { strength: Number(range.value), ...variation };
+  const start = { strength: Number(range.value) };
   const picture = sketched ? await onSheet() : file;
   if (!picture) return start;
   say(words.START_SENDING);
@@ -161,15 +157,13 @@ window.startFrom = async () => {
 
 async function fill(value, number, began) {
   range.value = value.strength;
-  const { variation_seed, variation_strength } = value;
-  variation = variation_strength ? { variation_seed, variation_strength } : {};
   const picture = value.needed
     && (sent.get(value.needed) ?? await window.storedInitImage?.(value.needed));
   if (number !== fills || began !== clears) return; // another one was restored or chosen meanwhile
   if (picture) await take(picture);
   else clear();
   if (value.needed && !picture) say(words.START_NEEDED.replace("{digest}", value.needed.slice(0, 8)), true);
-  if (value.needed || variation_strength) find("details").open = true;
+  if (value.needed) find("details").open = true;
   show();
 }
 

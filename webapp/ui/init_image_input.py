@@ -1,4 +1,4 @@
-"""Image-to-image input: an image or sketch of the visitor's, its strength, or a variation seed."""
+"""Image-to-image input: an image or sketch of the visitor's, and its strength."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ class InitImageInput:
         """Fields of Request from what the browser sent. Raises UserError."""
         if not isinstance(sent, dict):
             return {}  # the page is still loading, or did not send this
-        names = ("variation_seed", "variation_strength", "strength")
-        given = {name: sent[name] for name in names if sent.get(name) is not None}
+        given = {} if sent.get("strength") is None else {"strength": sent["strength"]}
         if upload := sent.get("upload"):
             given["init_image"] = InitImage(self._uploads.take(str(upload)))
         return given
@@ -52,8 +51,7 @@ class InitImageInput:
     def filled(self, request: Request, init_image: str | None) -> dict:
         """The update that fills a request in. `init_image`: the SHA-256 of an image that the
         browser finds again, or asks the visitor for."""
-        value = request.start | {"strength": request.strength, "needed": init_image}
-        return {self.component: gr.HTML(value)}
+        return {self.component: gr.HTML({"strength": request.strength, "needed": init_image})}
 
 
 def _template() -> str:
@@ -81,7 +79,5 @@ def _template() -> str:
 <input type="range" id="start_strength" min="{low}" max="{high}" step="0.05"
 value="{Request.strength}"></div>
 <p>{strings.STRENGTH_INFO}</p>
-<p class="variation" hidden><span class="drawn"></span>
-<button type="button" data-does="forget">{strings.START_REMOVE}</button></p>
 <p class="said" role="status"></p>
 </details>"""

@@ -22,8 +22,9 @@ from webapp.ui.permalink import init_image_digest, link_to
 from webapp.ui.run_scores import scores_of
 
 KEEP_SEED = f' (<button type="button" data-kept="{strings.SEED_KEPT}">{strings.KEEP_SEED}</button>)'
+SEED_KEPT = f" ({strings.SEED_KEPT})"
 # A component's own script: a press of that button becomes a click event of the component.
-SEED_LOCK = """element.addEventListener("click", (event) => {
+KEEP_CLICK = """element.addEventListener("click", (event) => {
   const pressed = event.target.closest("button");
   if (!pressed) return;
   pressed.replaceWith(pressed.dataset.kept);
@@ -122,18 +123,18 @@ def note(text: str, problem: bool = False) -> str:
 def summary(
     request: Request,
     seconds: float | None = None,
-    seed_is_new: bool = False,
     model: str = "",
     init_image: str | None = None,
 ) -> str:
     """Seed and settings of a drawing, how long it took if known, and a link that draws it again.
 
-    A new seed gets a button to keep it (SEED_LOCK). `model`, `init_image`: as `link_to` has them.
+    Beside the seed is a button to keep it (KEEP_CLICK): see `with_kept_seed`. `model`,
+    `init_image`: as `link_to` has them.
     """
     first, last = request.seeds[0], request.seeds[-1]
     seeds = (strings.ONE_SEED if first == last else strings.SEEDS).format(first=first, last=last)
     parts = [
-        seeds + KEEP_SEED * seed_is_new,
+        seeds + KEEP_SEED,
         *start_in_words(request, init_image),
         strings.ONE_STEP_DONE
         if request.steps == 1
@@ -142,6 +143,11 @@ def summary(
         f'<a href="{html.escape(link_to(request, model, init_image))}">{strings.LINK}</a>',
     ]
     return f'<p role="status">{" · ".join(parts)}</p>'
+
+
+def with_kept_seed(told: str) -> str:
+    """A `summary` where its seed is kept already."""
+    return told.replace(KEEP_SEED, SEED_KEPT)
 
 
 def start_in_words(request: Request, init_image: str | None = None) -> list[str]:

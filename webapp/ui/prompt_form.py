@@ -13,6 +13,7 @@ from webapp.ui import strings
 from webapp.ui.generate_button import GenerateButton
 from webapp.ui.messages import event_value, note, tokens_read
 from webapp.ui.prompt_suggestions import CHOOSE, about_words, with_word
+from webapp.ui.seed_lock import SeedLock
 
 if TYPE_CHECKING:
     from sampling.generator import AppGenerator
@@ -40,9 +41,7 @@ class PromptForm:
         )
         with gr.Row(elem_id="below_prompt"):
             self._tokens = gr.HTML(elem_id="tokens")
-            self.new_seed = gr.Checkbox(
-                True, label=strings.NEW_SEED, container=False, elem_id="new_seed"
-            )
+            self.seed_lock = SeedLock()
         self.buttons = GenerateButton(strings.GENERATE, "generate", "cancel")
         self._words = gr.HTML(
             about_words(self._captions, ""),

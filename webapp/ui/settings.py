@@ -16,6 +16,7 @@ from webapp.ui import strings
 from webapp.ui.image_actions import VARIATION_STRENGTH
 from webapp.ui.init_image_input import InitImageInput
 from webapp.ui.messages import note
+from webapp.ui.seed_lock import Kept, SeedLock, variation_of
 
 PRESETS = {strings.FAST: 10, strings.BALANCED: 20, strings.BEST: 40}  # steps
 STEPS_OF = "(name, steps) => PRESETS[name] ?? steps"
@@ -30,12 +31,12 @@ class Settings:
     """
 
     def __init__(
-        self, elsewhere: Mapping[str, Component], new_seed: gr.Checkbox, size: int | None,
+        self, elsewhere: Mapping[str, Component], seed_lock: SeedLock, size: int | None,
         limits: Limits, init_image: InitImageInput,
     ):  # fmt: skip
         """`elsewhere`: fields of Request that exist already, outside the accordion; `size`: pixels
         a side that the model draws; `limits`: upper ends of the sliders."""
-        self.init_image, self.new_seed, self._size = init_image, new_seed, size
+        self.init_image, self.seed_lock, self._size = init_image, seed_lock, size
         preset = gr.Radio(
             [*PRESETS, strings.CUSTOM],
             value=strings.BALANCED,
@@ -67,8 +68,7 @@ class Settings:
 
     def _connect(self, preset: gr.Radio) -> None:
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
-        # Typing a seed means wanting it.
-        self.fields["seed"].input(None, None, self.new_seed, js="() => false", **hidden)
+        self.seed_lock.connect(self.fields["seed"])
         steps = self.fields["steps"]
         preset.input(None, [preset, steps], steps, js=_script(STEPS_OF), **hidden)
         steps.change(None, steps, preset, js=_script(PRESET_OF), **hidden)
@@ -93,13 +93,20 @@ class Settings:
     @property
     def inputs(self) -> list:
         """The components whose values `request` takes, in its order."""
-        return [self.init_image.component, *self.fields.values(), self.new_seed]
+        lock = self.seed_lock
+        return [self.init_image.component, *self.fields.values(), lock.variation, lock.new_seed]
 
     def request(self, *values) -> Request:
         """Raises UserError for what cannot be drawn."""
-        start, *settings, new_seed = values
+        start, *settings, variation, new_seed = values
         asked = dict(zip(self.fields, settings, strict=True)) | self.init_image.read(start)
-        return Request(**asked | ({"seed": secrets.randbelow(SEEDS)} if new_seed else {}))
+        noise = {"seed": secrets.randbelow(SEEDS)} if new_seed else self.seed_lock.read(variation)
+        return Request(**asked | noise)
+
+    def kept(self, *values) -> Kept:
+        """Of the same values as `request` takes, the noise."""
+        _start, *settings, variation, new_seed = values
+        return Kept(dict(zip(self.fields, settings, strict=True))["seed"], variation, new_seed)
 
     def note_on_size(self, request: Request) -> str:
         """HTML: what to expect of images of this size; empty for a usual one."""
@@ -110,7 +117,8 @@ class Settings:
         """The update that fills a request in; `init_image`: the SHA-256 of what it started from."""
         given = {name: getattr(request, name) for name in self.fields}
         shown = {self.fields[name]: value for name, value in given.items() if value is not None}
-        return shown | self.init_image.filled(request, init_image) | {self.new_seed: False}
+        start = self.init_image.filled(request, init_image)
+        return shown | start | self.seed_lock.filled(variation_of(request))
 
 
 def _fields(size: int, limits: Limits) -> dict:

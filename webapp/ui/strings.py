@@ -70,7 +70,11 @@ PROMPT_WEIGHTS_INFO = (
 SEED = "Seed"
 HOW_FAR = "Variations: how far from the seed's picture"
 NOT_FAR = "At 0 all variations are the seed's own picture. Choose more below Settings."
+VARIED_SEED = "A variation cannot be varied: these are others of the picture of seed {seed}."
 NEW_SEED = "New seed each time"
+SEED_IS_KEPT = "seed {seed} kept"
+VARIATION_KEPT = "and variation {seed} of it, strength {strength}"
+VARIATION_END = "end it"
 
 # The page that asks for the password
 PASSWORD, OPEN = "Password", "Open"
@@ -94,7 +98,6 @@ START_UNREADABLE = "This browser cannot read it. Choose a PNG, JPEG or WebP file
 START_SENDING = "Sending the picture ..."
 START_UNSENT = "The picture could not be sent. Try again."
 START_NEEDED = "It started from a picture (SHA-256 {digest}...). Start from that one again."
-START_VARIATION = "Variation {seed} of the seed, strength {strength}"
 
 # How a drawing goes on
 STARTING = "Starting ..."
