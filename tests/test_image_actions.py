@@ -105,6 +105,15 @@ def test_variations_are_four_neighbours_of_the_shown_seed(page, models):
     told.wait_for()
     assert f"variation {near.variation_seeds[1]}, strength 0.25" in told.inner_text()
     assert models[0].requests[-1] == models[1].requests[-1] == near.singles()[1]
+    page.fill("#compare_seed input", str(near.seed))
+    for words, again in ((None, near.singles()[1]), ("a dog", Request("a dog", seed=near.seed))):
+        if words:
+            page.fill("#compare_prompt textarea", words)
+        drawn = len(models[0].requests)
+        page.click("#compare_draw:enabled")  # in its own tab, of the same drawing or of another
+        until(lambda drawn=drawn: len(models[0].requests) > drawn)
+        page.wait_for_selector("#compare_draw:enabled")
+        assert models[0].requests[-1] == models[1].requests[-1] == again
 
 
 @in_browser

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING
@@ -16,8 +16,11 @@ from webapp.ui import strings
 from webapp.ui.blind_vote import BlindVote
 from webapp.ui.generate_button import GenerateButton
 from webapp.ui.grid import Grid
+from webapp.ui.image_gallery import ImageState
 from webapp.ui.image_store import ImageStore
+from webapp.ui.init_image_input import SEND, InitImageInput
 from webapp.ui.messages import note, size_class, start_in_words
+from webapp.ui.permalink import linked
 from webapp.ui.sequential_draws import SequentialDraws, seed_or_new
 from webapp.worker import Worker
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from sampling.generator import PictureGenerator
 
 SLIDER = "slider"  # id of its tab
+# A request, and the model that draws it: None for the app's own.
+AskedBy = Callable[[object, ImageState], "tuple[Request, PictureGenerator | None]"]
 
 
 class CompareTab:
@@ -49,7 +54,10 @@ class CompareTab:
 
 
 class Slider:
-    """The model's image over its base's, of the same prompt and seed."""
+    """The model's image over its base's, of the same prompt and seed.
+
+    Components are created in the current Blocks context. Call `connect` once both tabs exist.
+    """
 
     def __init__(
         self, worker: Worker, base: PictureGenerator, image_store: ImageStore, example: str
@@ -67,11 +75,18 @@ class Slider:
                     format="png",
                     elem_id="slider",
                 )
+        self._again = gr.State()  # the ImageState of another tab that is compared
+
+    def connect(self, init_image: InitImageInput, asked_by: AskedBy) -> None:
+        """`asked_by`: what drew an image of another tab, where the browser sent this for
+        `init_image`; it may raise UserError."""
+        self._asked_by = asked_by
         gr.on(
             [self._buttons.draw.click, self._prompt.submit],
             self._draw,
-            [self._prompt, self._seed],
+            [init_image.component, self._prompt, self._seed, self._again],
             self.drawn,
+            js=SEND,
             trigger_mode="once",
             preprocess=False,
             show_progress="hidden",
@@ -92,21 +107,34 @@ class Slider:
     @property
     def filled(self) -> list:
         """Outputs of `draw_again`."""
-        return [self._prompt, self._seed, *self.drawn]
+        return [self._prompt, self._seed, self._again, *self.drawn]
 
     def draw_again(
-        self, visitor: gr.Request, request: Request, model: PictureGenerator | None
-    ) -> Iterator[dict]:
-        """Compare at a request of another tab, with all of its settings; `model` drew it, None for
-        the app's own."""
-        yield {self._prompt: request.prompt, self._seed: request.seed}
+        self, visitor: gr.Request, image: ImageState, request: Request,
+        model: PictureGenerator | None,
+    ) -> Iterator[dict]:  # fmt: skip
+        """Compare at the request that drew `image` in another tab, with all of its settings;
+        `model` drew it, None for the app's own."""
+        yield {self._prompt: request.prompt, self._seed: request.seed, self._again: image}
         yield from self._buttons.until_idle(self._compare(visitor, request, model), self._status)
 
-    def _draw(self, visitor: gr.Request, prompt, seed) -> Iterator[dict]:
+    def _draw(
+        self, visitor: gr.Request, start, prompt, seed, again: ImageState | None
+    ) -> Iterator[dict]:
         def updates() -> Iterator[dict]:  # a bad request is refused within `until_idle`
-            yield from self._compare(visitor, Request(prompt, seed=seed_or_new(seed)))
+            yield from self._compare(visitor, *self._asked(start, prompt, seed, again))
 
         yield from self._buttons.until_idle(updates(), self._status)
+
+    def _asked(
+        self, start: object, prompt, seed, again: ImageState | None
+    ) -> tuple[Request, PictureGenerator | None]:
+        """The drawing that came from another tab, until the visitor wants other words or another
+        seed: those are drawn with the usual settings, which nothing here can change."""
+        came = linked(again.link) if again else None
+        if again and came and (prompt, seed) == (came.prompt, came.seed):
+            return self._asked_by(start, again)
+        return Request(prompt, seed=seed_or_new(seed)), None
 
     def _compare(
         self, visitor: gr.Request, request: Request, model: PictureGenerator | None = None

@@ -25,7 +25,15 @@ from webapp.ui.draw_result import DrawResult
 from webapp.ui.examples import CHOOSE, choice_of
 from webapp.ui.history import RESTORED_IMAGES, history, history_entry, restored_state
 from webapp.ui.image_actions import variations_of
-from webapp.ui.image_gallery import HIDDEN, GalleryState, ImageGallery, varied
+from webapp.ui.image_gallery import (
+    HIDDEN,
+    GalleryState,
+    ImageGallery,
+    ImageState,
+    shown_in,
+    told_before,
+    varied,
+)
 from webapp.ui.image_store import ImageStore
 from webapp.ui.init_image_input import SEND, InitImageInput
 from webapp.ui.messages import (
@@ -161,32 +169,40 @@ class DrawTab:
     def offer_comparison(self, compare: CompareTab, tabs: gr.Tabs, tab_id: str) -> None:
         """Let the base draw the image that is shown, in the tab `tab_id`."""
 
-        def draw_again(visitor: gr.Request, start, state: GalleryState | None) -> Iterator[dict]:
+        def draw_again(
+            visitor: gr.Request, start, state: GalleryState | None, *noise
+        ) -> Iterator[dict]:
             try:
-                request, name = self._request_of_shown(start, state)
-                asked, model = self._picker.applied(name, request)
+                image = shown_in(state)
+                asked, model = asked_by(start, image)
             except UserError as error:
-                yield {self.status: note(str(error), problem=True)}
+                yield {
+                    self.status: note(str(error), problem=True) + told_before(state, Kept(*noise))
+                }
                 return
             yield {tabs: gr.Tabs(selected=tab_id), compare.ways: gr.Tabs(selected=SLIDER)}
-            yield from compare.slider.draw_again(visitor, asked, model)
+            yield from compare.slider.draw_again(visitor, image, asked, model)
 
+        def asked_by(start: object, image: ImageState) -> tuple[Request, SlotGenerator | None]:
+            request, name = self._request_of(start, image)
+            return self._picker.applied(name, request)
+
+        lock = self._settings.seed_lock
+        compare.slider.connect(self._settings.init_image, asked_by)
         self._shown.actions.compare.click(
             draw_again,
-            [self._settings.init_image.component, self._shown.state],
+            [self._settings.init_image.component, self._shown.state, *lock.inputs],
             [self.status, tabs, compare.ways, *compare.slider.filled],
             **DRAWING,
         )
 
-    def _request_of_shown(self, start: object, state: GalleryState | None) -> Asked:
-        """What drew the image that is shown; `start`: what the browser sent, for its init image.
+    def _request_of(self, start: object, image: ImageState) -> Asked:
+        """What drew an image; `start`: what the browser sent, for its init image.
 
         Raises UserError where that, or the model, is not here any more.
         """
-        if state is None or not state.images:
-            raise UserError(strings.NO_SHOWN)
-        request = state.shown.request(self._settings.init_image.read(start).get("init_image"))
-        return request, self._picker.name_of(linked_model(state.shown.link))
+        request = image.request(self._settings.init_image.read(start).get("init_image"))
+        return request, self._picker.name_of(linked_model(image.link))
 
     def _fill(self, query: Mapping[str, str] | str) -> dict:
         """The update that fills in a link's settings."""
@@ -278,7 +294,7 @@ class DrawTab:
             if state is None:  # the app has been started again since it was drawn
                 request, name = self._settings.request(*settings[:-1], False), model
             else:
-                request, name = self._request_of_shown(settings[0], state)
+                request, name = self._request_of(settings[0], shown_in(state))
             return variations_of(request, strength), name
 
         kept, told = self._settings.kept(*settings), varied(state)
@@ -293,7 +309,7 @@ class DrawTab:
         client = client_of(visitor, visitor.session_hash)
         updates = self._drawing(client, asked, kept, told)
         at_end = {self._shown.preview: ""}
-        before = state.told(kept) if state else ""
+        before = told_before(state, kept)
         yield from self._form.buttons.until_idle(updates, self.status, at_end, before)
 
     def _drawing(

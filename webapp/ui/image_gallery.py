@@ -176,6 +176,18 @@ class ImageGallery:
         return self._seed_lock.kept(*state.noise)
 
 
+def shown_in(state: GalleryState | None) -> ImageState:
+    """The image that is shown. Raises UserError where there is none."""
+    if state is None or not state.images:
+        raise UserError(strings.NO_SHOWN)
+    return state.shown
+
+
+def told_before(state: GalleryState | None, kept: Kept) -> str:
+    """HTML: what the status says of what is shown, for below a sentence on what came to nothing."""
+    return state.told(kept) if state else ""
+
+
 def varied(state: GalleryState | None) -> str:
     """HTML: what variations are varied of, where that is not the image that is shown. The noise
     between two seeds has no seed of its own, from which it could go on to a third."""
