@@ -135,7 +135,12 @@ def test_several_pictures_are_one_file_as_well_and_one_is_not(page, url):
     assert download.value.suggested_filename == "a-cat.zip"
     with ZipFile(download.value.path()) as archive:
         assert archive.namelist() == [f"a-cat-seed-{seed}.png" for seed in (8, 9, 10)]
-        assert archive.read("a-cat-seed-9.png") == shown_png(page, 1)
+        assert archive.read("a-cat-seed-9.png") == (second := shown_png(page, 1))
+    page.locator("#gallery .thumbnail-item").nth(1).click()
+    with page.expect_download() as download:  # the one that is open
+        page.get_by_role("button", name="Download", exact=True).click()
+    assert download.value.suggested_filename == "a-cat-seed-9.png"
+    assert download.value.path().read_bytes() == second
     open_page(page, f"{url}?prompt=a+cat&seed=8")
     count_of(page, "tokens")
     generate(page)

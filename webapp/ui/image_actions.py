@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,17 @@ from webapp.ui import strings
 
 VARIATIONS = 4  # images
 VARIATION_STRENGTH = 0.25  # from the seed's noise (0) to another one (1), unless the visitor says
+# As the `js` of an event of the gallery, with its images and the file to download: the update by
+# which the image that is open is downloaded, else all. The file of all is noted while there is one.
+DOWNLOAD_OPEN = """(images, file) => {
+  const urlOf = (one) => new URL(one.url, document.baseURI).href;
+  const files = images.map((each) => each.image), LABELS = WORDS;
+  if (file && !files.some((each) => urlOf(each) === urlOf(file))) window.fileOfAll = file;
+  const src = document.querySelector("#gallery [data-testid=detailed-image]")?.src;
+  const open = files.find((each) => urlOf(each) === src);
+  const value = open ?? (files.length > 1 ? window.fileOfAll : file);
+  return { __type__: "update", value, label: LABELS[open || files.length < 2 ? 0 : 1] };
+}""".replace("WORDS", json.dumps([strings.DOWNLOAD, strings.DOWNLOAD_ALL]))
 
 
 class ImageActions:

@@ -14,7 +14,7 @@ from core.errors import UserError
 from sampling.init_image import InitImage
 from sampling.request import Request
 from webapp.ui import strings
-from webapp.ui.image_actions import ImageActions
+from webapp.ui.image_actions import DOWNLOAD_OPEN, ImageActions
 from webapp.ui.messages import KEEP_CLICK, inline, note, summary, with_kept_seed
 from webapp.ui.permalink import link_to, linked, linked_init_image
 from webapp.ui.seed_lock import Kept, variation_of
@@ -116,9 +116,13 @@ class ImageGallery:
         """Tell about one image while it is open in the gallery, and fill in its seed."""
         self._seed, self._seed_lock = settings.fields["seed"], settings.seed_lock
         noise = self._seed_lock.inputs
+        download = self.actions.download
         inputs, outputs = [self.state, *noise], [self.status, self._seed, self.state]
-        self.gallery.select(self._describe_one, inputs, outputs, **HIDDEN)
-        self.gallery.preview_close(self._describe_all, inputs, outputs, **HIDDEN)
+        for told in (
+            self.gallery.select(self._describe_one, inputs, outputs, **HIDDEN),
+            self.gallery.preview_close(self._describe_all, inputs, outputs, **HIDDEN),
+        ):
+            told.then(None, [self.gallery, download], download, js=DOWNLOAD_OPEN, **HIDDEN)
         self.status.click(self._keep, self.state, noise, **HIDDEN)
 
     @property
