@@ -30,6 +30,7 @@ from webapp.ui.image_gallery import (
     GalleryState,
     ImageGallery,
     ImageState,
+    caption_of,
     shown_in,
     told_before,
     varied,
@@ -350,10 +351,7 @@ class DrawTab:
         has it."""
         several = len(result.images) > 1
         paths = [self._image_store.keep(image.file_name, image.save) for image in result.images]
-        captions = [
-            strings.SEED_OF_PICTURE.format(seed=image.seed) if several else None
-            for image in result.images
-        ]
+        captions = [caption_of(single) if several else None for single in result.singles]
         images = list(zip(paths, captions, strict=True))
         archive = self._archive(result.images[0].prompt, paths) if several else None
         state = GalleryState.of(request, result.singles, status, model)

@@ -200,6 +200,13 @@ def varied(state: GalleryState | None) -> str:
     return note(strings.VARIED_SEED.format(seed=state.noise[0]))
 
 
+def caption_of(single: Request) -> str:
+    """What tells an image from the others of its drawing, as its alternative text."""
+    if single.variation_strength:
+        return strings.VARIATION_OF_PICTURE.format(seed=single.variation_seed)
+    return strings.SEED_OF_PICTURE.format(seed=single.seed)
+
+
 def columns(count: int) -> int:
     """Of a gallery that is about square."""
     return math.ceil(math.sqrt(count or 1))

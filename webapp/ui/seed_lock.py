@@ -14,9 +14,8 @@ from webapp.ui import strings
 
 VARIATION = ("variation_seed", "variation_strength")
 HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
-# page.css leaves out the number where there is no room for it.
 SHOW_KEPT = """(newSeed, seed) => newSeed || seed === null ? ""
-  : WORDS.replace("{seed}", `<span>${Number(seed)}</span>`)"""
+  : `<p>${WORDS.replace("{seed}", Number(seed))}</p>`"""
 # A new seed has no variation: the one before was of another picture.
 END_WITH_SEED = "(newSeed, variation) => newSeed ? {} : variation"
 SHOW_VARIATION = """const shown = element.querySelector("p");
