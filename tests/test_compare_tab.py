@@ -499,8 +499,14 @@ def test_keys_draw_and_cancel_wherever_one_draws(browser, bench, way, name, stat
 def test_on_a_phone_the_vote_buttons_stand_above_the_fold(vote):
     vote.set_viewport_size({"width": 375, "height": 800})
     vote.click("#vote_draw")
-    told(vote, "#vote_status", "Which is better?")
+    told(vote, "#vote_question", "Which is better?")
     vote.locator("#vote_pictures img").last.wait_for()
+    asked = vote.locator("#vote_question p").bounding_box()
     for choice in ("left", "same", "right"):
         box = vote.locator(f"#vote_{choice}").bounding_box()
+        assert box["y"] >= asked["y"] + asked["height"]  # the question is read before its answers
         assert box["y"] > 0 and box["y"] + box["height"] <= 800
+    vote.click("#vote_same")
+    told(vote, "#vote_status", "You chose")
+    vote.locator("#vote_question p").wait_for(state="detached")
+    assert vote.locator("#vote_right").bounding_box() == box

@@ -39,7 +39,8 @@ class BlindVote:
         self._image_store, self._examples = image_store, examples
         self._lay_out()
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
-        drawn = [self._status, self._images, *self._choices.values(), self._pair]
+        asked = [self._status, self._question, *self._choices.values()]
+        drawn = [*asked, self._images, self._pair]
         gr.on(
             [self._buttons.draw.click, self._prompt.submit],
             self._draw,
@@ -53,7 +54,7 @@ class BlindVote:
             button.click(
                 partial(self._vote, choice),
                 [self._pair, self._own_votes],
-                [self._status, *self._choices.values(), self._own_votes],
+                [*asked, self._own_votes],
                 trigger_mode="once",
                 **hidden,
             )
@@ -70,6 +71,7 @@ class BlindVote:
             )
             self._buttons = GenerateButton(strings.VOTE_DRAW, "vote_draw", "vote_cancel")
         self._images = gr.HTML(elem_id="vote_pictures")
+        self._question = gr.HTML(elem_id="vote_question", elem_classes="told")
         with gr.Row(elem_id="vote_buttons"):
             self._choices = {
                 choice: gr.Button(name, interactive=False, elem_id=f"vote_{choice}", min_width=0)
@@ -103,7 +105,7 @@ class BlindVote:
         left, right = images if model_side == "right" else images[::-1]
         yield {
             self._images: self._figures(left, right, request.prompt),
-            self._status: note(strings.WHICH_IS_BETTER) + draws.notices,
+            self._status: draws.notices,
             self._pair: VotePair(request.prompt, request.seed, model_side),
             **self._choosable(True),
         }
@@ -129,7 +131,9 @@ class BlindVote:
         return f'<div class="pair">{"".join(figures)}</div><p>{escape(prompt)}</p>'
 
     def _choosable(self, now: bool) -> dict:
-        return {button: gr.Button(interactive=now) for button in self._choices.values()}
+        question = note(strings.WHICH_IS_BETTER) if now else ""
+        buttons = {button: gr.Button(interactive=now) for button in self._choices.values()}
+        return {self._question: question} | buttons
 
     def _vote(self, choice: str, pair: VotePair | None, own_votes: Tally) -> dict:
         """Count the vote, name the images, and tell the win rates."""
