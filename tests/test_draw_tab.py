@@ -20,6 +20,8 @@ from test_rest_api import until
 import app
 from sampling.examples import examples_of
 from sampling.request import Request
+from webapp.job import PromptTruncated
+from webapp.ui.messages import notice
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +198,12 @@ def test_the_browser_remembers_what_it_drew_until_cleared(blank, url, generator)
     page.reload()
     page.wait_for_selector("body[data-listens]")
     drawings(page, 0)
+
+
+def test_of_an_end_that_is_not_read_the_beginning_is_quoted():
+    assert notice(PromptTruncated("a tail")).endswith("not read: “a tail”.")
+    told = notice(PromptTruncated("so many words " * 100))
+    assert told.endswith("so many ...”.") and len(told) < 120
 
 
 STORES = {  # what a browser's store may be like

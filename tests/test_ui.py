@@ -106,6 +106,18 @@ def test_the_link_under_a_picture_draws_it_again(page, generator):
     assert generator.requests[0] == generator.requests[1]
 
 
+def test_a_click_on_the_link_copies_it_and_the_picture_stays(page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    generate(page, "a cat")
+    status(page, "20 steps")
+    before, link = page.url, page.locator("#status a").evaluate("link => link.href")
+    page.click("#status a")
+    status(page, "link copied")
+    assert page.evaluate("navigator.clipboard.readText()") == link
+    assert page.url == before and shown_png(page)
+    page.context.clear_permissions()
+
+
 @pytest.mark.parametrize(
     ("query", "sentence"),
     [("?prompt=a&steps=999", "steps is 999"), ("?steps=5", "names no prompt"),

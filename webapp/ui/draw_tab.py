@@ -118,7 +118,7 @@ class DrawTab:
                 elsewhere, self._form.seed_lock, self._size, limits, init_image
             )
         self._dropped = gr.UploadButton(
-            strings.TAKE_SETTINGS,  # or drop it anywhere
+            strings.TAKE_SETTINGS,
             file_types=[".png"],
             size="sm",
             elem_id="dropped",

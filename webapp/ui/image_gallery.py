@@ -15,7 +15,7 @@ from sampling.init_image import InitImage
 from sampling.request import Request
 from webapp.ui import strings
 from webapp.ui.image_actions import DOWNLOAD_OPEN, ImageActions
-from webapp.ui.messages import KEEP_CLICK, inline, note, summary, with_kept_seed
+from webapp.ui.messages import STATUS_CLICKS, inline, note, summary, with_kept_seed
 from webapp.ui.permalink import link_to, linked, linked_init_image
 from webapp.ui.seed_lock import Kept, variation_of
 from webapp.ui.settings import Settings
@@ -108,7 +108,7 @@ class ImageGallery:
         )
         self.actions = ImageActions(can_compare)
         self.status = gr.HTML(
-            js_on_load=KEEP_CLICK, apply_default_css=False, elem_id="status", elem_classes="told"
+            js_on_load=STATUS_CLICKS, apply_default_css=False, elem_id="status", elem_classes="told"
         )
         self.state = gr.State()  # a GalleryState, or None
 

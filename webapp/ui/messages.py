@@ -23,14 +23,22 @@ from webapp.ui.run_scores import scores_of
 
 KEEP_SEED = f' (<button type="button" data-kept="{strings.SEED_KEPT}">{strings.KEEP_SEED}</button>)'
 SEED_KEPT = f" ({strings.SEED_KEPT})"
-# A component's own script: a press of that button becomes a click event of the component.
-KEEP_CLICK = """element.addEventListener("click", (event) => {
-  const pressed = event.target.closest("button");
+# A component's own script: a press of that button becomes a click event of the component, and a
+# click on the link copies it, as the page would lose all by following it. Where nothing may be
+# copied, as over plain HTTP, and with keys as for any link, it opens beside the page.
+STATUS_CLICKS = """element.addEventListener("click", (event) => {
+  const pressed = event.target.closest("button"), link = event.target.closest("a");
+  if (link && navigator.clipboard && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
+    event.preventDefault();
+    navigator.clipboard.writeText(link.href).then(
+      () => { link.textContent = link.dataset.copied; }, () => window.open(link.href));
+  }
   if (!pressed) return;
   pressed.replaceWith(pressed.dataset.kept);
   trigger("click");
 });"""
 
+MAX_UNREAD = 60  # characters of a prompt's end that the status quotes
 MAX_NAME = 80  # characters of a name from run.json
 SMALL_SIDE = 256  # pixels; page.css shows such pictures at 336
 
@@ -63,7 +71,9 @@ class ProgressText:
 def notice(event: PromptTruncated | NotSaved) -> str:
     """A sentence on what was not as the visitor meant it, though the images are drawn."""
     if isinstance(event, PromptTruncated):
-        return strings.PROMPT_UNREAD.format(unread=event.words)
+        words = event.words  # the visitor has them all in the prompt: how they begin is enough
+        begun = words if len(words) <= MAX_UNREAD else f"{words[:MAX_UNREAD].rstrip()} ..."
+        return strings.PROMPT_UNREAD.format(unread=begun)
     return event.sentence
 
 
@@ -128,7 +138,7 @@ def summary(
 ) -> str:
     """Seed and settings of a drawing, how long it took if known, and a link that draws it again.
 
-    Beside the seed is a button to keep it (KEEP_CLICK): see `with_kept_seed`. `model`,
+    Beside the seed is a button to keep it (STATUS_CLICKS): see `with_kept_seed`. `model`,
     `init_image`: as `link_to` has them.
     """
     first, last = request.seeds[0], request.seeds[-1]
@@ -140,7 +150,8 @@ def summary(
         if request.steps == 1
         else strings.STEPS_DONE.format(steps=request.steps),
         *([] if seconds is None else [strings.SECONDS.format(seconds=seconds)]),
-        f'<a href="{html.escape(link_to(request, model, init_image))}">{strings.LINK}</a>',
+        f'<a href="{html.escape(link_to(request, model, init_image))}" target="_blank" '
+        f'data-copied="{strings.LINK_COPIED}">{strings.LINK}</a>',
     ]
     return f'<p role="status">{" · ".join(parts)}</p>'
 
