@@ -157,6 +157,17 @@ def test_pictures_come_back_after_the_server_has_forgotten_them(browser, forgetf
     assert download.value.suggested_filename == "a-dog.zip"
     page.get_by_role("button", name="Clear your last drawings").click()
     stored(page, 0)
+    page.get_by_role("button", name="Undo: show them again").click()
+    stored(page, 5)
+    open_page(page, url)
+    show_again(page, "Show again, 4 pictures: a dog", "Seeds 5 to 8")
+    page.wait_for_function("document.querySelectorAll('#gallery .thumbnail-item').length === 4")
+    assert shown(page) == four
+    page.get_by_role("button", name="Clear your last drawings").click()
+    stored(page, 0)
+    generate(page, "a cat")
+    page.get_by_role("button", name="Clear your last drawings").wait_for()  # and no Undo
+    drawings(page, 1)
     leave_page(page)
 
 

@@ -289,8 +289,8 @@ def test_a_picture_is_drawn_and_seen_by_keys_alone(browser, url, generator):
         has_focus(page, "#another")
         tab_to(page, "#history button", strings.CLEAR)
         press("Enter")
-        page.wait_for_selector("#history", state="hidden")
-        has_focus(page, "#dropped")
+        page.wait_for_selector("#history li", state="detached")
+        has_focus(page, "#history button")  # which takes it back
         page.wait_for_selector("#generate:enabled")
         tab_to(page, "#gallery .thumbnail-item")
         press("Enter")

@@ -93,6 +93,40 @@ async function storeFiles(drawing) {
 window.storedInitImage = (digest) =>
   withFiles("readonly", (files) => files.get(digest)).catch(() => null);
 
+// What was cleared, held by this page alone until something is drawn: {drawings, files}.
+let cleared = null;
+
+function clear() {
+  cleared = { drawings: storedDrawings(), files: takeFiles() };
+  storeDrawings([]);
+  show();
+}
+
+async function undoClear() {
+  const { drawings, files } = cleared;
+  cleared = null;
+  storeDrawings([...storedDrawings(), ...drawings].slice(0, MAX_DRAWINGS));
+  show();
+  const taken = await files;
+  withFiles("readwrite", (stored) => taken.map(([key, file]) => stored.put(file, key)).at(-1))
+    .catch(() => null); // no room any more
+}
+
+// All files, which are deleted: [key, Blob] pairs.
+async function takeFiles() {
+  const taken = [];
+  await withFiles("readwrite", (files) => {
+    files.openCursor().onsuccess = (event) => {
+      const cursor = event.target.result;
+      if (!cursor) return;
+      taken.push([cursor.key, cursor.value]);
+      cursor.delete();
+      cursor.continue();
+    };
+  }).catch(() => null); // a browser that stores nothing
+  return taken;
+}
+
 // Files of drawings that are no longer in the list, and the oldest beyond MAX_BYTES.
 async function deleteOldFiles() {
   const keys = storedDrawings().flatMap(keysOf);
@@ -151,6 +185,10 @@ async function restore(drawing) {
 }
 
 function show() {
+  const button = element.querySelector("p button"), { clear, undo, of } = button.dataset;
+  button.textContent = cleared ? undo : clear;
+  button.ariaLabel = cleared ? undo : of;
+  element.querySelector("p").hidden = !cleared && !storedDrawings().length;
   list().replaceChildren(...storedDrawings().map((drawing, place) => {
     const picture = Object.assign(document.createElement("img"), { src: drawing.picture, alt: "" });
     const button = document.createElement("button"), count = imagesOf(drawing).length;
@@ -171,15 +209,11 @@ function show() {
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button?.dataset.place) restore(storedDrawings()[button.dataset.place]);
-  else if (button) {
-    storeDrawings([]);
-    withFiles("readwrite", (files) => files.clear()).catch(() => null);
-    show();
-    document.querySelector("#dropped").focus(); // what had it is hidden
-  }
+  else if (button) cleared ? undoClear() : clear();
 });
 watch("value", () => {
   if (isDrawing(props.value)) {
+    cleared = null;
     const others = storedDrawings().filter((drawing) => drawing.link !== props.value.link);
     storeDrawings([props.value, ...others].slice(0, MAX_DRAWINGS));
     storeFiles(props.value);

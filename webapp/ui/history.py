@@ -23,7 +23,8 @@ THUMBNAIL = 96  # pixels of its longer side
 # Always on the page, as the script is part of it; page.css hides it while the list is empty.
 TEMPLATE = f"""<div role="group" aria-label="{strings.LAST_DRAWINGS}">
 <p>{strings.LAST_DRAWINGS}
-<button type="button" aria-label="{strings.CLEAR_LAST_DRAWINGS}">{strings.CLEAR}</button></p>
+<button type="button" data-clear="{strings.CLEAR}" data-of="{strings.CLEAR_LAST_DRAWINGS}"
+data-undo="{strings.UNDO_CLEAR}"></button></p>
 <ul data-one="{strings.SHOW_AGAIN}" data-several="{strings.SHOW_ALL_AGAIN}"></ul></div>"""
 # As the `js` of an event: the files that history.js found of the drawing that was clicked.
 RESTORED_IMAGES = "() => window.restoredImages"
