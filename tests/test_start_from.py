@@ -243,6 +243,9 @@ def test_a_chosen_picture_is_started_from_as_it_is_and_again_until_it_is_removed
     page.click("#start [data-does=remove]")
     assert drawn(page, generator).init_image is None
     assert "your picture" not in page.inner_text("#start summary")
+    page.click("#start [data-does=undo]")
+    given(page, "your picture")
+    assert drawn(page, generator).init_image == InitImage(PICTURE)
 
 
 @in_browser

@@ -7,7 +7,8 @@ const given = JSON.parse(find("details").dataset.given), words = given.words;
 const canvas = find("canvas"), sheet = canvas.getContext("2d", { willReadFrequently: true });
 const range = find("input[type=range]");
 const MAX_UNDONE = 10, MAX_SENT = 8;
-let file = null, sketched = false, undone = []; // the image as it came; the canvas before each stroke
+let file = null, sketched = false; // the image as it came
+let undone = []; // the canvas before each stroke, and before it was emptied: as `withSnapshot` adds it
 let last = null, sent = new Map(); // uploaded images, by SHA-256
 let fills = 0;
 let clears = 0, taking = null; // an image that is still being read when the canvas is cleared is none
@@ -39,6 +40,25 @@ function clear() {
   find("input[type=file]").value = "";
   say("");
   show();
+}
+
+function withSnapshot() {
+  const image = sheet.getImageData(0, 0, canvas.width, canvas.height);
+  return [...undone, { image, sketched, file }].slice(-MAX_UNDONE);
+}
+
+function undo() {
+  const before = undone.pop();
+  Object.assign(canvas, { width: before.image.width, height: before.image.height });
+  sheet.putImageData(before.image, 0, 0);
+  ({ sketched, file } = before);
+}
+
+// As `clear`, by the visitor.
+function remove() {
+  const before = withSnapshot();
+  clear();
+  undone = before;
 }
 
 // The file goes as it is; where it is too large, what the sheet shows of it goes.
@@ -85,8 +105,7 @@ function place(event) {
 
 canvas.addEventListener("pointerdown", (event) => {
   if (event.button) return;
-  undone = [...undone, [sheet.getImageData(0, 0, canvas.width, canvas.height), sketched]];
-  undone = undone.slice(-MAX_UNDONE);
+  undone = withSnapshot();
   sheet.strokeStyle = find("input[type=color]").value;
   // As wide on every sheet.
   sheet.lineWidth = find("select").value * Math.max(canvas.width, canvas.height) / given.side;
@@ -108,12 +127,8 @@ canvas.addEventListener("pointermove", (event) => {
 
 element.addEventListener("click", (event) => {
   const does = event.target.closest("button")?.dataset.does;
-  if (does === "remove") clear();
-  if (does === "undo" && undone.length) {
-    const [image, before] = undone.pop();
-    sheet.putImageData(image, 0, 0);
-    sketched = before;
-  }
+  if (does === "remove") remove();
+  if (does === "undo" && undone.length) undo();
   if (does) show();
 });
 range.addEventListener("input", show);
