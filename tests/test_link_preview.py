@@ -64,7 +64,7 @@ def test_a_link_is_shown_with_what_is_the_models_own_and_nothing_of_gradio(url):
     told = dict(shown)
     assert told["og:title"] == "Cats &amp; &quot;dogs&quot; &lt;b&gt;"
     assert told["og:description"] == (
-        f"fine-tuned on 833 pictures from my-base. {strings.LINK_INVITES}"
+        f"learned from 833 pictures, on top of my-base. {strings.LINK_INVITES}"
     )
     assert told["twitter:card"] == "summary_large_image"
     assert not any("radio" in content for _, content in shown)

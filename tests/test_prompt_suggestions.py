@@ -119,9 +119,9 @@ def test_the_line_under_the_title_says_what_the_model_was_tuned_from():
     run = {"base_model": "/somewhere/secret/base-model", "dataset": {"pictures": 1833}}
     told = head("My <shoes>", "shoes-1", run)
     assert "<h1>My &lt;shoes&gt;</h1>" in told and "secret" not in told
-    assert "<p>shoes-1 · fine-tuned on 1,833 pictures from base-model</p>" in told
+    assert "<p>shoes-1 · learned from 1,833 pictures, on top of base-model</p>" in told
     one = head("a", "a", {"base_model": "CompVis/sd", "dataset": {"pictures": 1}})
-    assert "<p>fine-tuned on 1 picture from CompVis/sd</p>" in one
+    assert "<p>learned from 1 picture, on top of CompVis/sd</p>" in one
     scores = {"p" * 999: {"clip_score": 1, "identity": {"scorer": "s" * 999}}}
     assert len(head("a", "a", {"scores": scores})) < 300
     assert head("a", "a", {}) == head("a", "a", {"base_model": "b"}) == "<h1>a</h1><p></p>"

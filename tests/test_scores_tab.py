@@ -72,8 +72,8 @@ def validate(folder: Path, steps: tuple[int, ...], prompts: tuple[str, ...] = ("
 def test_the_base_stands_beside_the_model_with_the_difference_and_its_interval():
     told = plain(scores_page(of()))
     assert "my-base model difference" in told
-    assert "CLIP score 42.00 60.00 +18.00 +15.50 to +20.25" in told
-    assert "on what its base knew 80.00 30.00 -50.00 -55.00 to -45.00" in told
+    assert "follows its words (CLIP score) 42.00 60.00 +18.00 +15.50 to +20.25" in told
+    assert "that its base knew (CLIP score) 80.00 30.00 -50.00 -55.00 to -45.00" in told
     assert "(KID; less is nearer) 1.20 0.10 0.02 to 0.17 -1.10 -1.20 to -1.00" in told
     assert "on the right things 3 of 10 10 % to 60 % 28 of 30 87 % to 99 %" in told
 
@@ -90,7 +90,7 @@ def test_a_metric_that_the_page_does_not_know_has_a_row_as_metrics_py_prints_it(
 
 def test_a_base_whose_numbers_were_not_kept_follows_from_the_difference():
     told = plain(scores_page(of(base=None)))
-    assert "CLIP score \N{ALMOST EQUAL TO} 42.00 60.00 +18.00" in told
+    assert "CLIP score) \N{ALMOST EQUAL TO} 42.00 60.00 +18.00" in told
     assert f"{strings.STYLE} \N{ALMOST EQUAL TO} 4.00 6.50 +2.50" in told
 
 

@@ -10,16 +10,13 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
-from core.formatting import scorer_of
 from core.html import data_uri
 from core.images import jpeg_of
-from core.printable import printable
 from sampling.request import Request
 from webapp.gradio_patches import event_data
 from webapp.job import NotSaved, PromptTruncated, Queued, Step
 from webapp.ui import strings
 from webapp.ui.permalink import init_image_digest, link_to
-from webapp.ui.run_scores import scores_of
 
 KEEP_SEED = f' (<button type="button" data-kept="{strings.SEED_KEPT}">{strings.KEEP_SEED}</button>)'
 SEED_KEPT = f" ({strings.SEED_KEPT})"
@@ -84,16 +81,8 @@ def event_value(event: gr.EventData, name: str) -> object:
 
 
 def head(title: str, name: str, run: dict) -> str:
-    """Title, model, training data and, where its run.json has them, scores."""
-    scores = [
-        strings.HEAD_SCORE.format(
-            score=entry["clip_score"],
-            prompts=printable(prompts, MAX_NAME),
-            scorer=printable(scorer_of(entry.get("identity")), MAX_NAME),
-        )
-        for prompts, entry in scores_of(run).items()
-    ]
-    told = [*([] if name == title else [name]), origin(run), *scores]
+    """Title, model and, where its run.json has them, training data."""
+    told = ["" if name == title else name, origin(run)]
     return f"<h1>{html.escape(title)}</h1><p>{html.escape(' · '.join(filter(None, told)))}</p>"
 
 

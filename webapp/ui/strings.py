@@ -5,8 +5,8 @@ where it is judged. No gradio.I18n: it translates what a page is laid out with, 
 that the server sends later.
 """
 
-FINE_TUNED = "fine-tuned on {pictures:,} pictures from {base}"
-FINE_TUNED_ON_ONE = "fine-tuned on 1 picture from {base}"
+FINE_TUNED = "learned from {pictures:,} pictures, on top of {base}"
+FINE_TUNED_ON_ONE = "learned from 1 picture, on top of {base}"
 # What a model is asked of which nobody knows what it has learned.
 ANYTHING = (
     "a lighthouse on a cliff in a storm, oil painting",
@@ -198,19 +198,18 @@ NO_COLUMN = "No column is chosen. Tick at least one."
 TOO_MANY_COLUMNS = "{count} columns are too many. Tick {limit}."
 
 # Scores
-HEAD_SCORE = "CLIP score {score:.1f} by {scorer}, prompts: {prompts}"
-SCORES_OF = "{prompts} prompts: {name}"
+SCORES_OF = "Scores on {prompts} prompts ({name})"
 SCORES_TABLE = "Scores on {name}"
 MODEL_COLUMN, DIFFERENCE = "model", "difference"
-CONFIDENCE = "in small print: {share} intervals"
+CONFIDENCE = "in small print: where the true number lies, with {share} confidence"
 RANGE = "{low} to {high}"
 ABOUT = "\N{ALMOST EQUAL TO} {number}"
-CLIP_SCORE = "CLIP score"
-KEEPING_SCORE = "on what its base knew"
+CLIP_SCORE = "follows its words (CLIP score)"
+KEEPING_SCORE = "follows words that its base knew (CLIP score)"
 STYLE = "likeness to its training pictures"
 DISTANCES = {
     "kid": "distance to its training pictures (KID; less is nearer)",
-    "cmmd": "the same with another kernel (CMMD)",
+    "cmmd": "the same, measured in another way (CMMD)",
 }
 CSD_STYLE = "likeness to its training pictures (CSD)"
 LIKENESSES = {
@@ -227,12 +226,12 @@ COPIES = "copies of training pictures"
 SSCD_COPIES = "copies of training pictures (SSCD)"
 BINDING = "two colours on the right things"
 COLOURS_SEEN = "the colour that the prompt names"
-SCORED_BY = "Scored by {scorer}."
+SCORED_BY = "Scored by {scorer}, a network that tells how well a picture fits its words."
 SHARE = "{hits} of {pictures}"
 # Whether a score is a good one: by its scorer's own scale, never by itself.
 SCALE = (
-    "For this scorer and these prompts no following at all is {floor:.1f}: so the model's pictures "
-    "score with their captions exchanged. Training pictures with their own captions score "
+    "Pictures that have nothing to do with their words get {floor:.1f} from it: so the model's own "
+    "score with their captions exchanged. Training pictures with their own captions get "
     "{ceiling:.1f}."
 )
 STANDS_BETWEEN = "Between the two the model stands at {share}."
@@ -244,8 +243,9 @@ TELLS_NOTHING = (
     "pictures."
 )
 FLOOR_ONLY = (
-    "With their captions exchanged the model's pictures score {floor:.1f}, which is no following "
-    "at all. How far up one could get is not known, as no training pictures were scored."
+    "With their captions exchanged the model's pictures get {floor:.1f} from it: so score pictures "
+    "that have nothing to do with their words. How far up one could get is not known, as no "
+    "training pictures were scored."
 )
 NO_SCALE = (
     "Whether that is much is not known: {command} also scores exchanged captions and training "
@@ -256,8 +256,8 @@ EXCHANGED, TRAINING = "captions exchanged", "training pictures"
 CURVES = "Along the training"
 CURVE_NAMES = {
     "clip_score": "CLIP score of the validation pictures",
-    "held_out_loss": "loss on held-out pictures (less is better)",
-    "kept_score": "CLIP score on what its base knew",
+    "held_out_loss": "error on pictures that it has not learned from (loss; less is better)",
+    "kept_score": "CLIP score on words that its base knew",
 }
 PICTURES_BESIDE = "Side by side"
 BESIDE = "Above {base}, below the model: the same words and the same seed."
