@@ -177,7 +177,8 @@ def test_a_prompt_of_megabytes_is_413(demo, client, untouched):
 
 @pytest.mark.parametrize("values", [[" ", 0], ["a", 1.5], [["a"], 0], [None, 0], ["a", 2**32]])
 def test_a_bad_value_is_a_sentence_in_the_comparison_too(demo, client, untouched, values):
-    assert problem(client, function(demo, taken="compare_prompt").index, values)
+    sent = [None, *values, None]  # no picture to start from, nothing that came from another tab
+    assert problem(client, function(demo, taken="compare_prompt").index, sent)
 
 
 FILE = {"path": "/etc/hostname", "meta": {"_type": "gradio.FileData"}}
@@ -337,6 +338,8 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + content
 
 
+# What the page sends beside a dropped picture: what is shown, and of the seed that is kept.
+NOTHING_SHOWN = [None, 0, {}, True]
 HOSTILE_PICTURES = {
     "no picture": (b"<script>alert(1)</script>", "This is no PNG picture."),
     "bomb": (bomb(), "carries no settings"),  # its pixels are not looked at
@@ -356,7 +359,7 @@ HOSTILE_PICTURES = {
 def test_a_hostile_picture_is_a_sentence(demo, client, untouched, name):
     content, words = HOSTILE_PICTURES[name]
     restore = function(demo, taken="dropped").index
-    assert words in problem(client, restore, [uploaded(client, content)])
+    assert words in problem(client, restore, [uploaded(client, content), *NOTHING_SHOWN])
 
 
 def test_only_what_was_uploaded_as_png_is_opened(demo, client, untouched):
@@ -367,7 +370,9 @@ def test_only_what_was_uploaded_as_png_is_opened(demo, client, untouched):
         good | {"path": good["path"] + "/../picture.png"}, good | {"size": "x"}, [good],
         good | {"path": "http://127.0.0.1/picture.png"}, uploaded(client, b"<svg/>", "a.svg"),
     ):  # fmt: skip
-        assert "Value 1 is nothing" in sentence(call(client, restore, [value]), 400), value
+        assert "Value 1 is nothing" in sentence(
+            call(client, restore, [value, *NOTHING_SHOWN]), 400
+        ), value
 
 
 def test_an_upload_over_the_limit_is_413_however_many_files_it_is_in(client, untouched):

@@ -303,7 +303,7 @@ def test_a_picture_that_is_dropped_on_the_sheet_is_no_settings_and_elsewhere_it_
     given(page, "your picture")
     assert page.input_value("#prompt textarea") == ""
     page.evaluate(drop, ["#show", base64(file.getvalue())])
-    status(page, "The settings of that picture are back, with seed 5.")
+    status(page, "The settings of that picture are back, and its seed 5 is kept.")
     assert page.input_value("#prompt textarea") == "a dropped one"
     page.locator("#start summary:not(:has-text('your'))").wait_for()  # it started from none
 

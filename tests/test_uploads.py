@@ -9,7 +9,18 @@ from uuid import uuid4
 
 import pytest
 from fakes import FakeGenerator
-from test_bad_requests import ROOT, call, function, listen, png, problem, sentence, upload, uploaded
+from test_bad_requests import (
+    NOTHING_SHOWN,
+    ROOT,
+    call,
+    function,
+    listen,
+    png,
+    problem,
+    sentence,
+    upload,
+    uploaded,
+)
 from test_bad_requests import client as client  # fixtures
 from test_bad_requests import demo as demo
 from test_bad_requests import generator as generator
@@ -58,8 +69,10 @@ def test_a_picture_brings_its_settings_back_once_and_is_gone(demo, client, untou
     restore = function(demo, taken="dropped").index
     sent = uploaded(client, (tmp_path / "a.png").read_bytes())
     session = uuid4().hex
-    assert call(client, restore, [sent], session).status_code == 200
-    assert "The settings of that picture are back, with seed 5." in str(listen(client, session))
+    assert call(client, restore, [sent, *NOTHING_SHOWN], session).status_code == 200
+    assert "The settings of that picture are back, and its seed 5 is kept." in str(
+        listen(client, session)
+    )
     assert sent["path"] not in demo.uploads
     assert not any(sent["path"] in names for names in demo.temp_file_sets)
 
@@ -69,14 +82,14 @@ def test_a_picture_that_had_to_make_room_is_a_sentence(demo, client, untouched, 
     sent = uploaded(client, b"x")
     take = demo.uploads.take
     monkeypatch.setattr(demo.uploads, "take", lambda path: take(path) and take(path))
-    assert "not here any more" in problem(client, restore, [sent])
+    assert "not here any more" in problem(client, restore, [sent, *NOTHING_SHOWN])
 
 
 def test_a_full_disk_or_none_at_all_stops_no_upload(demo, client, untouched, monkeypatch, tmp_path):
     restore = function(demo, taken="dropped").index
     with monkeypatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-        told = problem(client, restore, [uploaded(client, png())])
+        told = problem(client, restore, [uploaded(client, png()), *NOTHING_SHOWN])
     assert "carries no settings" in told
     assert list(tmp_path.iterdir()) == []
 

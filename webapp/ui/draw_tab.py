@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
-from zipfile import ZipFile
 
 import gradio as gr
 
 from core.errors import UserError
-from sampling import image_metadata
 from sampling.image import Picture, file_stem
 from sampling.model_info import is_lora_folder
 from sampling.request import Request
@@ -47,9 +44,10 @@ from webapp.ui.messages import (
     with_kept_seed,
 )
 from webapp.ui.model_picker import ModelPicker
-from webapp.ui.permalink import linked, linked_init_image, linked_model
+from webapp.ui.permalink import linked_model
 from webapp.ui.prompt_form import PromptForm
 from webapp.ui.prompt_suggestions import proposals
+from webapp.ui.restored_settings import RestoredSettings
 from webapp.ui.seed_lock import Kept
 from webapp.ui.settings import Settings
 from webapp.uploads import Uploads
@@ -139,10 +137,11 @@ class DrawTab:
         actions.variations.click(self._draw_variations, inputs, outputs, **DRAWING)
 
     def _connect_restoring(self) -> None:
-        outputs = [*self._shown.outputs, *self._settings.inputs, self._picker.model]
+        self._restored = RestoredSettings(self._settings, self._picker, self.status)
+        outputs = [*dict.fromkeys([*self._shown.outputs, *self._restored.outputs])]
         self._dropped.upload(
             self._restore_from_png,
-            self._dropped,
+            [self._dropped, self._shown.state, *self._settings.seed_lock.inputs],
             outputs,
             preprocess=False,  # gradio would look for a file
             concurrency_limit=1,
@@ -161,11 +160,11 @@ class DrawTab:
 
     @property
     def on_load_outputs(self) -> list:
-        return [self.status, *self._settings.inputs, self._picker.model, self._form.until_open]
+        return [*self._restored.outputs, self._form.until_open]
 
     def on_load(self, visitor: gr.Request) -> dict:
         """Fill in the settings that the page's address names."""
-        return self._fill(visitor.query_params) | self._form.on_load()
+        return self._restored.of_link(visitor.query_params) | self._form.on_load()
 
     def offer_comparison(self, compare: CompareTab, tabs: gr.Tabs, tab_id: str) -> None:
         """Let the base draw the image that is shown, in the tab `tab_id`."""
@@ -205,54 +204,24 @@ class DrawTab:
         request = image.request(self._settings.init_image.read(start).get("init_image"))
         return request, self._picker.name_of(linked_model(image.link))
 
-    def _fill(self, query: Mapping[str, str] | str) -> dict:
-        """The update that fills in a link's settings."""
-        try:
-            request = linked(query)
-        except UserError as error:
-            return {self.status: note(str(error), problem=True)}
-        if request is None:
-            return {self.status: gr.skip()}
-        model = linked_model(query)
-        try:
-            return self._filled(request, model, linked_init_image(query))
-        except UserError as error:
-            return self._filled(request, model) | {self.status: note(str(error), problem=True)}
-
-    def _filled(self, request: Request, model: str, init_image: str | None = None) -> dict:
-        """The update that fills in what drew an image; says where its model is not here. `model`:
-        as `ModelPicker.name_of` has it."""
-        filled = self._settings.filled(request, init_image)
-        try:
-            return filled | self._picker.filled(model, request.lora_scale)
-        except UserError as error:
-            return filled | {self.status: note(str(error), problem=True)}
-
     def _restore_from_history(self, clicked: gr.EventData) -> dict:
         """Fill in the settings of an earlier drawing; the browser itself shows its images."""
-        filled = self._fill(str(event_value(clicked, "link")))
+        filled = self._restored.of_link(str(event_value(clicked, "link")))
         state = restored_state(event_data(clicked))
         if state is None:
             return filled
         status = filled.get(self.status, "") + with_kept_seed(state.status)
         return filled | self._shown.restored(state) | {self.status: status}
 
-    def _restore_from_png(self, dropped: dict) -> dict:
+    def _restore_from_png(self, dropped: dict, state: GalleryState | None, *noise) -> dict:
         """Fill in the settings that a dropped image carries."""
         path = dropped["path"]
         self._dropped.temp_files.discard(path)  # gradio notes the names of all that ever were
         try:
-            settings = image_metadata.settings_of(self._uploads.take(path))
-            request = image_metadata.request_from(settings)
+            return self._restored.of_png(self._uploads.take(path))
         except UserError as error:
-            return {self.status: note(str(error), problem=True)}
-        init_image, model = image_metadata.init_image_of(settings), settings.get("model")
-        if isinstance(model, str):
-            filled = self._filled(request, model, init_image)
-        else:  # of another program
-            filled = self._settings.filled(request, init_image)
-        told = note(strings.SETTINGS_BACK.format(seed=request.seed))
-        return filled | {self.status: told + filled.get(self.status, "")}
+            told = note(str(error), problem=True)
+            return {self.status: told + told_before(state, Kept(*noise))}
 
     def _show_example(self, clicked: gr.EventData) -> dict:
         """Show an image that comes with the model, and fill in its settings."""
@@ -265,7 +234,7 @@ class DrawTab:
         request, told = example.request, summary(example.request)
         state = GalleryState.of(request, [request], told)
         return (
-            self._filled(request, "")
+            self._restored.of_request(request, "")
             | self._shown.filled([(path, None)], with_kept_seed(told), state)
             | self._shown.actions.offer_download([path], None)
         )
@@ -353,7 +322,8 @@ class DrawTab:
         paths = [self._image_store.keep(image.file_name, image.save) for image in result.images]
         captions = [caption_of(single) if several else None for single in result.singles]
         images = list(zip(paths, captions, strict=True))
-        archive = self._archive(result.images[0].prompt, paths) if several else None
+        name = f"{file_stem(request.prompt)}.zip"
+        archive = self._image_store.keep_together(name, paths) if several else None
         state = GalleryState.of(request, result.singles, status, model)
         entry = history_entry(request, result.singles, result.images, images, archive, model)
         return (
@@ -361,11 +331,3 @@ class DrawTab:
             | {self._history: entry}
             | self._shown.actions.offer_download(paths, archive)
         )
-
-    def _archive(self, prompt: str, paths: Sequence[Path]) -> Path:
-        def save(path: Path) -> None:
-            with ZipFile(path, "w") as archive:  # stored: a PNG gets no smaller
-                for image in paths:
-                    archive.write(image, image.name)
-
-        return self._image_store.keep(f"{file_stem(prompt)}.zip", save)

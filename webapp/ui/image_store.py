@@ -5,11 +5,12 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
+from zipfile import ZipFile
 
 import gradio as gr
 
@@ -59,6 +60,16 @@ class ImageStore:
             self._size += self._images[-1].size
             self._make_room()
         return path
+
+    def keep_together(self, name: str, paths: Sequence[Path]) -> Path:
+        """As `keep`, an archive of these files."""
+
+        def save(path: Path) -> None:
+            with ZipFile(path, "w") as archive:  # stored: a PNG gets no smaller
+                for each in paths:
+                    archive.write(each, each.name)
+
+        return self.keep(name, save)
 
     def address(self, name: str, save: Callable[[Path], object]) -> str:
         """As `keep`; returns the file's URL, relative to the page."""

@@ -125,7 +125,7 @@ ONE_STEP_DONE, STEPS_DONE = "1 step", "{steps} steps"
 SECONDS = "{seconds:.1f} s"
 LINK, LINK_COPIED = "link to it", "link copied"
 SEED_OF_PICTURE, VARIATION_OF_PICTURE = "seed {seed}", "variation {seed}"
-SETTINGS_BACK = "The settings of that picture are back, with seed {seed}."
+SETTINGS_BACK = "The settings of that picture are back, and its seed {seed} is kept."
 LINK_WITHOUT_PROMPT = "The link names no prompt."
 LINK_INIT_IMAGE = "The link names a picture to start from that cannot be one. Choose it here."
 
