@@ -63,6 +63,25 @@ def test_keys_draw_and_cancel(page, generator):
     assert [request.prompt for request in generator.requests] == ["a cat"]
 
 
+def test_own_words_come_back_after_they_were_cleared_or_replaced(page):
+    words = page.locator("#prompt textarea")
+    words.click()
+    page.keyboard.type("a cat of mine")
+    count = page.locator("#tokens", has_text="13 of 100")
+    count.wait_for()
+    page.keyboard.press("Control+A")
+    page.keyboard.press("Delete")
+    count.wait_for(state="detached")
+    page.keyboard.press("Control+Z")
+    count.wait_for()
+    page.locator("#try .gallery-item").first.click()
+    count.wait_for(state="detached")
+    words.click()
+    page.keyboard.press("Control+Z")
+    count.wait_for()
+    assert words.input_value() == "a cat of mine"
+
+
 def test_a_preset_sets_the_steps(page, generator):
     open_settings(page)
     page.click("#preset label:has-text('fast')")

@@ -30,6 +30,20 @@
     if (event.key === "Enter" && event.target.closest("#prompt")) asked();
     if (event.key === "Escape") press("last");
   });
+  // Ctrl or Cmd with Z brings the visitor's own words back where an example, a link or an old drawing
+  // has replaced them: a browser undoes only what was typed.
+  let typed = "";
+  document.addEventListener("input", (event) => {
+    if (event.target.closest("#prompt")) typed = event.target.value;
+  });
+  document.addEventListener("keydown", (event) => {
+    const { target } = event, undoes = (event.ctrlKey || event.metaKey) && !event.shiftKey;
+    if (!undoes || event.key.toLowerCase() !== "z" || !target.closest("#prompt")) return;
+    if (!typed || target.value === typed) return;
+    event.preventDefault();
+    target.value = typed;
+    target.dispatchEvent(new Event("input", { bubbles: true }));
+  });
   // On a phone the place of the picture opens with the click, not when the server has answered:
   // nobody then loses what they are about to touch.
   const asked = () => { document.querySelector("#sheet").dataset.asked = ""; };
