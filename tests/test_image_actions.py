@@ -21,8 +21,10 @@ from sampling.lazy_generators import SlotGenerator
 from sampling.request import Request
 from webapp.comparison import Variants
 from webapp.ui.image_actions import VARIATIONS, variations_of
+from webapp.ui.image_gallery import GalleryState, varied
 from webapp.ui.model_picker import ModelPicker
 from webapp.ui.permalink import linked
+from webapp.ui.seed_lock import Kept, variation_of
 
 
 def test_neighbours_share_the_seed_and_differ_in_what_they_are_drawn_towards():
@@ -36,6 +38,21 @@ def test_neighbours_share_the_seed_and_differ_in_what_they_are_drawn_towards():
             variations_of(request, far)
     with pytest.raises(UserError, match="At 0 all variations are the seed's own picture"):
         variations_of(request, 0)
+
+
+def test_a_seed_is_kept_where_the_next_drawing_starts_from_the_noise_that_is_shown():
+    near = variations_of(Request("a", seed=7), 0.25)
+    several, one = GalleryState.of(near, near.singles(), ""), near.singles()[1]
+    opened, its = replace(several, opened=1), variation_of(one)
+    assert its == {"variation_seed": one.variation_seed, "variation_strength": 0.25}
+    for variation, of_opened in (({}, False), (its, True)):
+        kept = Kept(7, variation, False)
+        assert kept.is_noise_of(*opened.noise) == of_opened
+        assert kept.is_noise_of(*several.noise)  # of all, any
+        assert not Kept(7, variation, True).is_noise_of(*several.noise)
+        assert not Kept(8, variation, False).is_noise_of(*several.noise)
+    assert "picture of seed 7" in varied(opened)
+    assert varied(several) == varied(None) == ""  # what the eye takes for the start
 
 
 @pytest.fixture
