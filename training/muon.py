@@ -1,5 +1,6 @@
 """Muon, orthogonalised momentum: trains the small bundled networks in far fewer steps."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
@@ -40,38 +41,60 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure=None) -> None:
         for group in self.param_groups:
+            alike: dict[torch.Size, list[torch.Tensor]] = defaultdict(list)
+            others = []
             for name, weight in zip(group["param_names"], group["params"], strict=True):
                 if weight.grad is None:
                     continue
-                if is_matrix(name, weight):
-                    self._muon(weight, group)
+                if not is_matrix(name, weight):
+                    others.append(weight)
+                elif weight.is_cuda:
+                    alike[weight.shape].append(weight)
                 else:
-                    self._adamw(weight, group)
+                    self._muon([weight], group)
+            for weights in alike.values():
+                self._muon(weights, group)
+            if others:
+                self._adamw(others, group)
 
-    def _muon(self, weight: torch.Tensor, group: dict) -> None:
-        state, momentum = self.state[weight], group["momentum"]
-        if not state:
-            state["momentum"] = torch.zeros_like(weight)
-        state["momentum"].lerp_(weight.grad, 1 - momentum)
-        update = weight.grad.lerp(state["momentum"], momentum)  # Nesterov
-        matrix = orthogonal(update.flatten(1))
-        rows, columns = matrix.shape
+    def _muon(self, weights: list[torch.Tensor], group: dict) -> None:
+        """Step matrices of one shape together: a GPU waits for many small products."""
+        momentum, grads = group["momentum"], [weight.grad for weight in weights]
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+        momenta = [self.state[weight]["momentum"] for weight in weights]
+        torch._foreach_lerp_(momenta, grads, 1 - momentum)
+        updates = torch._foreach_lerp(grads, momenta, momentum)  # Nesterov
+        matrices = orthogonal(torch.stack([update.flatten(1) for update in updates]))
+        rows, columns = matrices.shape[1:]
         scale = max(1, rows / columns) ** 0.5  # so that the root mean square of outputs moves by lr
-        weight.mul_(1 - group["lr"] * group["weight_decay"])
-        weight.add_(matrix.view_as(weight), alpha=-group["lr"] * scale)
+        steps = [matrix.view_as(weights[0]) for matrix in matrices.unbind()]
+        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(weights, steps, alpha=-group["lr"] * scale)
 
-    def _adamw(self, weight: torch.Tensor, group: dict) -> None:
-        state, lr = self.state[weight], group["lr"] * ADAM_SHARE
-        if not state:
-            state["step"] = torch.zeros(())
-            state["mean"], state["square"] = torch.zeros_like(weight), torch.zeros_like(weight)
-        state["step"] += 1
-        count, (beta1, beta2) = float(state["step"]), group["betas"]
-        state["mean"].lerp_(weight.grad, 1 - beta1)
-        state["square"].lerp_(weight.grad.square(), 1 - beta2)
-        root = (state["square"] / (1 - beta2**count)).sqrt_().add_(group["eps"])
-        weight.mul_(1 - lr * group["weight_decay"])
-        weight.addcdiv_(state["mean"], root, value=-lr / (1 - beta1**count))
+    def _adamw(self, weights: list[torch.Tensor], group: dict) -> None:
+        lr, (beta1, beta2) = group["lr"] * ADAM_SHARE, group["betas"]
+        grads, states = (
+            [weight.grad for weight in weights],
+            [self.state[weight] for weight in weights],
+        )
+        for weight, state in zip(weights, states, strict=True):
+            if not state:
+                state["step"] = torch.zeros(())
+                state["mean"], state["square"] = torch.zeros_like(weight), torch.zeros_like(weight)
+            state["step"] += 1
+        counts = [float(state["step"]) for state in states]
+        means, squares = ([state[key] for state in states] for key in ("mean", "square"))
+        torch._foreach_lerp_(means, grads, 1 - beta1)
+        torch._foreach_lerp_(squares, torch._foreach_mul(grads, grads), 1 - beta2)
+        roots = torch._foreach_div(squares, [1 - beta2**count for count in counts])
+        torch._foreach_sqrt_(roots)
+        torch._foreach_add_(roots, group["eps"])
+        torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
+        torch._foreach_addcdiv_(
+            weights, means, roots, [-lr / (1 - beta1**count) for count in counts]
+        )
 
 
 def is_matrix(name: str, weight: torch.Tensor) -> bool:
@@ -80,14 +103,15 @@ def is_matrix(name: str, weight: torch.Tensor) -> bool:
 
 
 def orthogonal(matrix: torch.Tensor, iterations: int = 5) -> torch.Tensor:
-    """The nearest matrix with singular values near 1, by Newton-Schulz iteration: in bf16, which
-    suffices (Jordan et al. 2024), where the device is faster in it."""
+    """The nearest matrices with singular values near 1, of any number of them, ...,R,C, by
+    Newton-Schulz iteration: in bf16, which suffices (Jordan et al. 2024), where the device is
+    faster in it."""
     a, b, c = NEWTON_SCHULZ
     x = matrix.bfloat16() if has_bf16(matrix.device) else matrix.float()
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    x = x / (x.norm() + 1e-7)
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(iterations):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    return (x.mT if tall else x).to(matrix.dtype)
