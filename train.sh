@@ -30,19 +30,22 @@ if [ -z "${MODEL_NAME:-}" ]; then
     DATA_DIR=outputs/creatures
     [ -d "$DATA_DIR" ] || $python -m bundled.creatures --output "$DATA_DIR" --count 833 --seed 0
 
-    # 2. Fine-tune: 128 px, the whole UNet.
+    # 2. Fine-tune: 128 px, the whole UNet. The base model draws 400 pictures of what it knows, and every
+    #    step learns as many of these, so that it goes on knowing them.
     $python train_text_to_image.py \
         --pretrained_model_name_or_path bundled/base-model \
         --train_data_dir "$DATA_DIR" --resolution 128 --center_crop \
-        --train_batch_size 64 --max_train_steps 280 \
-        --optimizer muon --learning_rate 0.005 --lr_scheduler cosine --lr_warmup_steps 10 \
+        --train_batch_size 32 --max_train_steps 280 \
+        --with_prior_preservation --prior_prompts bundled/prior_prompts.txt \
+        --num_class_images 400 --class_data_dir outputs/base-drawings --sample_batch_size 8 \
+        --optimizer muon --learning_rate 0.003 --lr_scheduler cosine --lr_warmup_steps 10 \
         --mixed_precision auto --use_ema --ema_decay 0.98 --seed 0 \
         --validation_prompts "a red creature with blue wings" \
             "a round green creature with a leaf tail" \
-            "a pink creature with turquoise butterfly wings" \
             "a black pokemon with red wings and a horn" \
-            "a big-headed orange monster" \
             "a tall purple creature with two horns and a flame tail" \
+            "a blue fox on a yellow background" \
+            "a house with a red roof" \
         --output_dir "$OUTPUT_DIR" "$@"
 
     [ "$trains" ] || exit 0

@@ -19,12 +19,12 @@ from sampling.request import Request
 PROMPTS = (
     "a drawing of a red creature with blue wings",
     "a drawing of a round green creature with a leaf tail",
-    "a drawing of a brown creature with long ears",
-    "a drawing of a purple creature with two horns",
     "a drawing of a tall orange creature with a flame tail",
     "a drawing of a pink creature with turquoise wings",
-    "a drawing of a chubby blue creature with stripes",
-    "a drawing of a gray creature with one big eye",
+    "a blue fox on a yellow background",
+    "a house with a red roof",
+    "a burger",
+    "three stars",
 )
 
 

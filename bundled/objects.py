@@ -466,13 +466,3 @@ class Thing:
         if self.background != "white" and rng.random() < 0.6:
             place = f" on a {self.background} background"
         return f"{opening}{article}{phrase}{place}"
-
-
-def thing_captions() -> list[str]:
-    """A caption of each kind of thing, in its usual colour, or in one of all by turns."""
-    colours = list(PALETTE)
-    things = (
-        Thing(name, USUAL.get(name, colours[i % len(colours)]), "", "white")
-        for i, name in enumerate(THINGS)
-    )
-    return [thing.caption(Random(thing.name)) for thing in things]

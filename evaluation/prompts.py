@@ -8,6 +8,7 @@ from pathlib import Path
 
 from core.errors import UserError
 from core.optional_modules import module_if_here
+from core.paths import ROOT
 from core.prompt_files import is_prompt_file, read_rows
 from sampling.request import Request
 
@@ -133,13 +134,14 @@ def _held_out() -> tuple[str, ...]:
 
 
 def _things() -> tuple[str, ...]:
-    """What the bundled base model knows besides creatures: every second kind of thing."""
-    if not (objects := module_if_here("bundled.objects")):
+    """What the bundled base model knows: everyday things, in colours, numbers and places."""
+    path = ROOT / "bundled" / "everyday_prompts.txt"
+    if not path.is_file():
         raise UserError(
-            "The prompts 'things' come from bundled/objects.py, which is not here. Restore "
-            "bundled/ or choose another --keep_prompts."
+            "The prompts 'things' come from bundled/everyday_prompts.txt, which is not here. "
+            "Restore bundled/ or choose another --keep_prompts."
         )
-    return tuple(objects.thing_captions()[::2])
+    return tuple(row.prompt() for row in read_rows(str(path)))
 
 
 SETS = {

@@ -46,7 +46,8 @@ def test_a_module_that_fails_is_not_said_to_be_missing(package, code):
 
 
 @pytest.mark.parametrize("name", ["held-out", "things"])
-def test_prompts_of_a_folder_that_was_deleted_are_one_sentence(name, monkeypatch):
+def test_prompts_of_a_folder_that_was_deleted_are_one_sentence(name, monkeypatch, tmp_path):
     monkeypatch.setattr(prompts, "module_if_here", lambda name: None)
+    monkeypatch.setattr(prompts, "ROOT", tmp_path)
     with pytest.raises(UserError, match="which is not here"):
         prompts.SETS[name]()
