@@ -25,7 +25,7 @@ from benchmarks.bundled_quality import grid
 from benchmarks.things_judge import PLACES, Judge
 from bundled.canvas import PALETTE
 from bundled.icons import Icons
-from bundled.scenes import Item, Scene, kept_out, known_in, random_background
+from bundled.scenes import Item, Scene, kept_out, random_background
 from bundled.words import noun_phrase
 from core.errors import exit_with_sentence
 from sampling.generator import Generator
@@ -57,9 +57,9 @@ class Case:
         return WORDS[self.scene.relation].format(*phrases)
 
 
-def cases(icons: Icons, stage: int, count: int) -> Iterator[Case]:
+def cases(icons: Icons, count: int) -> Iterator[Case]:
     """Each thing once; then `count` of each kind, of combinations that were held out."""
-    known = known_in(icons, stage)
+    known = range(len(icons.things))
     for thing in known:
         yield Case("thing", scene_of(icons, (Item(thing),), None))
     for kind, candidates in (
@@ -134,10 +134,10 @@ def judged(judge: Judge, several: list[Case], pictures: list[Image.Image]) -> di
     return {name: float(np.mean(values)) for name, values in hits.items()}
 
 
-def accuracy(judge: Judge, icons: Icons, stage: int) -> float:
+def accuracy(judge: Judge, icons: Icons) -> float:
     """Share of real drawings, three of each thing, of which the judge names the thing rightly."""
-    found, known = [], known_in(icons, stage)
-    for thing in known:
+    found = []
+    for thing in range(len(icons.things)):
         scene = scene_of(icons, (Item(thing),), None)
         images = [scene.draw(icons, Random(f"real {thing} {i}")) for i in range(3)]
         found += [seen == thing for seen, _ in judge.things(images, ["whole"] * 3)]
@@ -148,13 +148,13 @@ def main() -> None:
     options = parse()
     generator, icons = Generator.load(options.model), Icons.load(options.icons)
     vae = AutoencoderKL.from_pretrained(options.model, subfolder="vae", dtype=torch.float32)
-    judge = Judge(icons, options.stage, vae.eval(), options.work / f"stage-{options.stage}")
-    several = list(cases(icons, options.stage, options.cases))
+    judge = Judge(icons, vae.eval(), options.work)
+    several = list(cases(icons, options.cases))
     pictures = drawn(generator, [case.prompt(icons) for case in several])
     real = [case.scene.draw(icons, Random(f"bound {i}")) for i, case in enumerate(several)]
     result = {
-        "model": generator.name, "stage": options.stage, "prompts": len(several),
-        "classifier": accuracy(judge, icons, options.stage),
+        "model": generator.name, "prompts": len(several),
+        "classifier": accuracy(judge, icons),
         "generated": judged(judge, several, pictures), "drawn": judged(judge, several, real),
     }  # fmt: skip
     options.output.mkdir(parents=True, exist_ok=True)
@@ -190,8 +190,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--model", default="bundled/base-model")
-    add("--icons", type=Path, required=True, help="what bundled.things rendered: WORK/icons")
-    add("--stage", type=int, default=3, help="ask for the things of this stage and those before")
+    add("--icons", type=Path, required=True, help="what bundled.base rendered: WORK/icons")
     add("--cases", type=int, default=150, help="prompts of each kind but single things")
     add("--seeds", type=int, default=3, help="pictures of each everyday prompt")
     add("--work", type=Path, default=Path("outputs/things_judge"))

@@ -24,14 +24,14 @@ from benchmarks.attributes import reconstructed, tensor
 from bundled.canvas import PALETTE
 from bundled.fit import fit
 from bundled.icons import Icons
-from bundled.scenes import known_in, random_scene
+from bundled.scenes import random_scene
 
 SIDE = 64  # of what a classifier sees
 SHOWN = 28  # difference from the background, 0..255, from which a pixel is part of a thing
 OWN = "own"  # the colour of a thing that was not changed
 COLOURS = (OWN, *PALETTE)
 BATCH = 128
-PER_THING = 60  # pictures that teach one thing
+PER_THING = 40  # pictures that teach one thing
 PARTS = {  # of a picture, in 0..1: left, top, right, bottom
     "whole": (0.0, 0.0, 1.0, 1.0),
     "left": (0.0, 0.0, 0.5, 1.0), "right": (0.5, 0.0, 1.0, 1.0),
@@ -86,11 +86,11 @@ class Network(torch.nn.Module):
 class Judge:
     """Names the things of a picture and their colours, and counts them."""
 
-    def __init__(self, icons: Icons, stage: int, vae: AutoencoderKL, folder: Path):
-        self.icons, self.known = icons, known_in(icons, stage)
+    def __init__(self, icons: Icons, vae: AutoencoderKL, folder: Path):
+        self.icons, count = icons, len(icons.things)
         self.namer = trained(
-            Network({"thing": len(self.known), "colour": len(COLOURS)}),
-            self._named(), vae, folder / "namer", len(self.known) * PER_THING, 8,
+            Network({"thing": count, "colour": len(COLOURS)}),
+            self._named(), vae, folder / "namer", count * PER_THING, 8,
         )  # fmt: skip
         self.counter = trained(
             Network({"count": 3}), self._counted(), vae, folder / "counter", 8_000, 6
@@ -112,7 +112,7 @@ class Judge:
         for seed in range(10**9):
             rng = Random(f"judge {seed}")
             kind = rng.choice(("one", "one", "two"))
-            scene = random_scene(self.icons, self.known, kind, rng)
+            scene = random_scene(self.icons, kind, rng)
             image = scene.draw(self.icons, rng)
             for item, part in zip(scene.items, PLACES[scene.relation], strict=True):
                 if item.count == 1:
@@ -123,7 +123,7 @@ class Judge:
         for seed in range(10**9):
             rng = Random(f"count {seed}")
             kind = rng.choice(("one", "several", "several"))
-            scene = random_scene(self.icons, self.known, kind, rng)
+            scene = random_scene(self.icons, kind, rng)
             yield small(scene.draw(self.icons, rng)), {"count": scene.items[0].count - 1}
 
 

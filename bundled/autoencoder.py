@@ -6,16 +6,19 @@ colour and its shape.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 
 from bundled.fit import fit
 
 LATENT_CHANNELS = 8
 CROP = 64  # pixels a side; the network is convolutional, so that crops teach it whole pictures
-BATCH = 24
+BATCH = 384
 KL_WEIGHT = 1e-4
 
 
@@ -34,39 +37,62 @@ def build() -> AutoencoderKL:
     )
 
 
-def train(pictures: torch.Tensor, steps: int, folder: Path, device: str = "cpu") -> AutoencoderKL:
-    """Train on random crops of `pictures`, uint8 N,3,128,128; resumes from `folder`."""
+def train(
+    pictures: torch.Tensor,
+    steps: int,
+    folder: Path,
+    device: str = "cpu",
+    seconds: float = math.inf,
+    start: AutoencoderKL | None = None,
+) -> AutoencoderKL:
+    """Train on random crops of `pictures`, uint8 N,3,128,128; resumes from `folder`.
+
+    `start`: what it begins with, instead of nothing.
+    """
     torch.manual_seed(0)
-    vae = build().to(device)
+    vae = (start or build()).float().to(device)
+    pictures = pictures.to(device)
 
     def loss_at(step: int) -> torch.Tensor:
-        return reconstruction_loss(vae, crops(pictures, step).to(device))
+        return reconstruction_loss(vae, crops(pictures, step))
 
-    fit(vae, loss_at, steps=steps, learning_rate=0.02, folder=folder)
+    rate = 0.012 if start else 0.02
+    fit(vae, loss_at, steps=steps, learning_rate=rate, folder=folder, seconds=seconds)
     normalise(vae, pictures[:512])
     return vae
+
+
+def pixels(image: Image.Image) -> torch.Tensor:
+    """uint8 3,H,W."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def crops(pictures: torch.Tensor, step: int) -> torch.Tensor:
     """The batch of a step: float BATCH,3,CROP,CROP in -1..1; half of them flipped."""
     rng = torch.Generator().manual_seed(step)
     rows = torch.randint(len(pictures), (BATCH,), generator=rng)
-    tops, lefts = torch.randint(pictures.shape[-1] - CROP + 1, (2, BATCH), generator=rng)
-    batch = torch.stack([
-        pictures[row, :, top : top + CROP, left : left + CROP]
-        for row, top, left in zip(rows, tops, lefts, strict=True)
-    ])  # fmt: skip
-    batch[: BATCH // 2] = batch[: BATCH // 2].flip(-1)
+    tops, lefts = torch.randint(pictures.shape[-1] - CROP + 1, (2, BATCH, 1), generator=rng)
+    along = torch.arange(CROP)
+    places = torch.cat([rows.unsqueeze(1), tops + along, lefts + along], dim=1)
+    rows, tops, lefts = places.to(pictures.device).split([1, CROP, CROP], dim=1)
+    batch = pictures[rows.unsqueeze(2), :, tops.unsqueeze(2), lefts.unsqueeze(1)]
+    batch = batch.permute(0, 3, 1, 2)
+    batch = torch.cat([batch[: BATCH // 2].flip(-1), batch[BATCH // 2 :]])
     return batch.float() / 127.5 - 1
 
 
 def reconstruction_loss(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
     """L1 and L2 of the pixels, L1 of their differences (edges, outlines), and a little KL."""
     posterior = vae.encode(images).latent_dist
-    error = (vae.decode(posterior.sample()).sample - images).float()
-    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     kl = posterior.kl().mean() / posterior.mean[0].numel()
-    return error.abs().mean() + 2 * error.square().mean() + edges + KL_WEIGHT * kl
+    return pixel_loss(vae.decode(posterior.sample()).sample, images) + KL_WEIGHT * kl
+
+
+def pixel_loss(decoded: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """L1 and L2 of the pixels, L1 of their differences (edges, outlines)."""
+    error = (decoded - images).float()
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return error.abs().mean() + 2 * error.square().mean() + edges
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from training.muon import Muon
 from training.optimizer_step import moments, start
 
 WARMUP_STEPS = 50
-SAVE_EVERY_STEPS = 100
+SAVE_EVERY_SECONDS = 60
 
 
 def fit(
@@ -30,13 +30,15 @@ def fit(
     steps: int,
     learning_rate: float,
     folder: Path,
+    seconds: float = math.inf,
 ) -> None:
     """Train `model` in place with Muon, a short warm-up and a cosine decay to zero.
 
     `loss_at(step)` returns the loss of a step, a scalar tensor; it is called under bf16
-    autocast where the device is faster in it.
+    autocast where the device is faster in it. It ends after `steps`, or after `seconds` of
+    training if that is sooner; the decay ends with it.
     The state is kept in `folder`: the same call again goes on where it stopped, and does nothing
-    when all steps are done.
+    when all is done.
     """
     weights = dict(model.named_parameters())
     optimizer = Muon(weights.items(), lr=learning_rate)
@@ -46,43 +48,51 @@ def fit(
         "optimizer.safetensors": moments(optimizer, list(weights)),
     }
     remove_leftovers(folder.parent, glob.escape(folder.name))
-    done = 0
+    done, before = 0, 0.0
     if folder.is_dir():
         checkpoint_files.load(folder, files)
-        done = checkpoint_files.state_of(folder)["step"]
+        state = checkpoint_files.state_of(folder)
+        done, before = state["step"], state["seconds"]
     device = next(model.parameters()).device.type
-    started, first = time.monotonic(), done
+    started = saved = time.monotonic()
     model.train()
     with DeferredSignals() as asked:
-        for step in range(done, steps):
+        while (share := max(done / steps, before / seconds)) < 1:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * schedule(step, steps)
+                group["lr"] = learning_rate * schedule(done, share)
             with bf16_autocast(device):
-                loss = loss_at(step)
+                loss = loss_at(done)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            if asked.asked() or (step + 1) % SAVE_EVERY_STEPS == 0 or step + 1 == steps:
-                rate = (step + 1 - first) / (time.monotonic() - started)
-                _save(folder, files, step + 1, steps, loss.item(), rate)
+            done, now = done + 1, time.monotonic()
+            before, started = before + now - started, now
+            last = max(done / steps, before / seconds) >= 1
+            if asked.asked() or last or now - saved >= SAVE_EVERY_SECONDS:
+                saved = now
+                _save(folder, files, {"step": done, "seconds": before}, loss.item())
             if asked.asked():
                 raise Stopped(
-                    f"Stopped after step {step + 1} of {folder.name}; the same command goes on."
+                    f"Stopped after step {done} of {folder.name}; the same command goes on."
                 )
     model.eval()
 
 
-def _save(folder: Path, files, step: int, steps: int, loss: float, rate: float) -> None:
+def _save(folder: Path, files, state: dict, loss: float) -> None:
     if not math.isfinite(loss):
-        raise RuntimeError(f"The loss is {loss} at step {step} of {folder.name}.")
-    checkpoint_files.save(folder, files, {"step": step})
-    say(f"{folder.name}: step {step}/{steps}, loss {loss:.4f}, {rate:.2f} steps/s")
+        raise RuntimeError(f"The loss is {loss} at step {state['step']} of {folder.name}.")
+    checkpoint_files.save(folder, files, state)
+    say(
+        f"{folder.name}: step {state['step']}, loss {loss:.4f}, "
+        f"{state['step'] / state['seconds']:.2f} steps/s"
+    )
 
 
-def schedule(step: int, steps: int) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then half a cosine to zero."""
-    return min((step + 1) / WARMUP_STEPS, 0.5 * (1 + math.cos(math.pi * step / steps)))
+def schedule(step: int, share: float) -> float:
+    """Share of the peak learning rate after `share` of the training: linear warm-up, then half a
+    cosine to zero."""
+    return min((step + 1) / WARMUP_STEPS, 0.5 * (1 + math.cos(math.pi * share)))
 
 
 def _buffers(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,6 +28,7 @@ RENDERED = 256
 THINGS = Path(__file__).with_name("things.txt")
 PEOPLE = 1  # group of emojibase: skin takes no colour
 PACKAGES = ("@iconify-json/fluent-emoji-flat", "emojibase-data")
+SECOND = Path("node_modules", "@lobehub", "fluent-emoji-3d", "assets")
 
 CHROMATIC = 18  # chroma in L*a*b* from which a pixel has a hue
 HUE_WIDTH, LIGHTNESS_WIDTH = 40, 24  # degrees, L*: pixels so near to the commonest are of its part
@@ -41,7 +42,6 @@ class Thing:
     """What can be drawn: its names, the first one most used, and the colours that it can take."""
 
     names: tuple[str, ...]
-    stage: int  # from 1: when it is learned
     colour: str | None  # its own, where that has one clear name
     paintable: bool  # whether its colour can be changed
     mean: tuple[float, float, float]  # L*a*b* of its main part
@@ -129,37 +129,51 @@ def build(packages: Path, folder: Path) -> None:
         return
     svgs = icon_sources(packages)
     things, pictures, parts = [], [], []
-    for label, names, stage in listed():
+    for label, names in listed():
         if label not in svgs:
             raise UserError(f"{THINGS.name}: the packages have no icon for {label!r}. Delete it.")
         source, group = svgs[label]
         pixels = rendered(source)
         mask, mean, share = main_part(pixels)
         paintable = share >= ENOUGH and group != PEOPLE
-        things.append(Thing(names, stage, named(mean) if share >= 0.5 else None, paintable, mean))
+        things.append(Thing(names, named(mean) if share >= 0.5 else None, paintable, mean))
         pictures.append(pixels)
         parts.append(mask)
     Icons(tuple(things), np.stack(pictures), np.stack(parts)).save(folder)
 
 
-def listed() -> list[tuple[str, tuple[str, ...], int]]:
-    """Label, names and stage of each thing, in the order of `bundled/things.txt`."""
-    found, stage = [], 1
-    for line in THINGS.read_text(encoding="utf-8").splitlines():
-        if line == "---":
-            stage += 1
-        elif line and not line.startswith("#"):
-            label, _, names = line.partition(": ")
-            found.append((label, tuple(names.split(", ")), stage))
-    return found
+def build_second(packages: Path, first: Path, folder: Path) -> None:
+    """The same things, in the same order, in the second look: pictures of 256 px with shades."""
+    if (folder / "things.json").exists():
+        return
+    sources = {plain_code(path.stem): path for path in (packages / SECOND).glob("*.webp")}
+    codes = {entry["label"]: plain_code(entry["hexcode"]) for entry in emoji_data(packages)}
+    icons, things, pictures = Icons.load(first), [], []
+    for (label, _), thing in zip(listed(), icons.things, strict=True):
+        if codes[label] not in sources:
+            raise UserError(f"{packages / SECOND} has no picture of {label!r}.")
+        pixels = fitted(Image.open(sources[codes[label]]).convert("RGBA"))
+        _, mean, share = main_part(pixels)
+        colour = named(mean) if share >= 0.5 else None
+        things.append(replace(thing, colour=colour, paintable=False, mean=mean))
+        pictures.append(pixels)
+    shown = np.stack(pictures)
+    Icons(tuple(things), shown, np.zeros(shown.shape[:3], bool)).save(folder)
+
+
+def listed() -> list[tuple[str, tuple[str, ...]]]:
+    """Label and names of each thing, in the order of `bundled/things.txt`."""
+    lines = THINGS.read_text(encoding="utf-8").splitlines()
+    parts = [line.partition(": ") for line in lines if line and not line.startswith("#")]
+    return [(label, tuple(names.split(", "))) for label, _, names in parts]
 
 
 def icon_sources(packages: Path) -> dict[str, tuple[str, int]]:
     """The SVG of each icon and the group of its emoji, by label. Raises UserError where the
     packages are missing."""
-    icons, emoji = (packages / "node_modules" / name for name in PACKAGES)
+    icons = packages / "node_modules" / PACKAGES[0]
     try:
-        known = read(emoji / "en" / "data.json")
+        known = emoji_data(packages)
         bodies = read(icons / "icons.json")
         names = read(icons / "chars.json")
     except FileNotFoundError as error:
@@ -173,6 +187,11 @@ def icon_sources(packages: Path) -> dict[str, tuple[str, int]]:
         for entry in known
         if named.get(plain_code(entry["hexcode"])) in bodies["icons"]
     }
+
+
+def emoji_data(packages: Path) -> list[dict]:
+    """What emojibase-data says of each emoji: label, code point, group."""
+    return read(packages / "node_modules" / PACKAGES[1] / "en" / "data.json")
 
 
 def plain_code(code: str) -> str:

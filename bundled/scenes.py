@@ -38,8 +38,8 @@ HELD_OUT_SEEDS = range(800_000_000, 801_000_000)  # scenes for judging alone
 CONTRAST = 30  # least distance in L*a*b* between a thing and its background
 
 # What a scene shows, and how often.
-KINDS = {"one": 46, "several": 10, "two": 22, "creature": 13, "creatures": 3, "beside": 3,
-         "shape": 3}  # fmt: skip
+KINDS = {"one": 42, "several": 12, "two": 25, "creature": 12, "creatures": 3, "beside": 4,
+         "shape": 2}  # fmt: skip
 SHAPES = ("circle", "square", "triangle", "diamond", "ring", "house", "castle")
 VIVID = {
     name: lighter(PALETTE[name], 0.12)
@@ -154,15 +154,15 @@ def kept_out(combination: str) -> bool:
     return zlib.crc32(combination.encode()) % HELD_OUT_SHARE == 0
 
 
-def random_scene(icons: Icons, things: range, kind: str, rng: Random) -> Scene:
-    """A scene of `kind` ("one", "several" or "two") of those things, held out or not."""
+def random_scene(icons: Icons, kind: str, rng: Random) -> Scene:
+    """A scene of `kind` ("one", "several" or "two"), held out or not."""
     if kind == "two":
-        items = (random_item(icons, things, rng, 0.45), random_item(icons, things, rng, 0.45))
+        items = (random_item(icons, rng, 0.45), random_item(icons, rng, 0.45))
         if rng.random() < 0.15:
             items = (replace(items[0], count=2), items[1])
         relation = rng.choice(("beside", "beside", "above"))
     else:
-        item, relation = random_item(icons, things, rng, 0.4), None
+        item, relation = random_item(icons, rng, 0.4), None
         if kind == "several":
             item = replace(item, count=rng.choice((2, 2, 3, 3)))
         else:
@@ -171,8 +171,8 @@ def random_scene(icons: Icons, things: range, kind: str, rng: Random) -> Scene:
     return Scene(items, relation, random_background(icons, items, rng))
 
 
-def random_item(icons: Icons, things: range, rng: Random, painted: float) -> Item:
-    thing = rng.choice(things)
+def random_item(icons: Icons, rng: Random, painted: float) -> Item:
+    thing = rng.randrange(len(icons.things))
     if icons.things[thing].paintable and rng.random() < painted:
         own = icons.things[thing].colour
         return Item(thing, rng.choice([name for name in PALETTE if name != own]))
@@ -206,45 +206,51 @@ def ground(name: str, rng: Random) -> tuple[int, int, int]:
     return GROUNDS[name] if name == "white" else vary(GROUNDS[name], rng, 5)
 
 
-def draw_scene(icons: Icons, seed: int, stage: int, captions: int = 1) -> Drawn:
-    """The drawing number `seed` for training in a stage: nothing held out is in it."""
-    paint, caption = _scene(icons, seed, stage)
+def draw_scene(icons: Icons, seed: int, captions: int = 1) -> Drawn:
+    """The drawing number `seed` for training: nothing held out is in it."""
+    paint, caption = _scene(icons, seed)
     image = paint()
     return Drawn(image, tuple(caption() for _ in range(captions)))
 
 
-def scene_captions(icons: Icons, seed: int, stage: int, count: int) -> tuple[Caption, ...]:
+def draw_second(icons: Icons, seed: int, captions: int = 1) -> Drawn:
+    """One thing, several or two in the second look, which half of the captions name."""
+    rng = Random(f"second {seed}")
+    kind = rng.choice(("one", "one", "one", "several", "two"))
+    scene = random_scene(icons, kind, rng)
+    image = scene.draw(icons, rng)
+    several = [scene.caption(icons, rng) for _ in range(captions)]
+    named = [f"a 3d picture: {each.text}" if i % 2 else each.text for i, each in enumerate(several)]
+    return Drawn(image, tuple(Caption(text, {}) for text in named))
+
+
+def scene_captions(icons: Icons, seed: int, count: int) -> tuple[Caption, ...]:
     """Captions of scene number `seed`, which is not painted; not those of its drawing."""
-    _, caption = _scene(icons, seed, stage)
+    _, caption = _scene(icons, seed)
     return tuple(caption() for _ in range(count))
 
 
-def _scene(icons: Icons, seed: int, stage: int) -> tuple[Callable, Callable]:
+def _scene(icons: Icons, seed: int) -> tuple[Callable, Callable]:
     """What paints scene number `seed`, once, and what captions it, anew at each call."""
     rng = Random(f"scene {seed}")
     kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
-    return KIND_OF.get(kind, _things)(icons, kind, known_in(icons, stage), rng)
+    return KIND_OF.get(kind, _things)(icons, kind, rng)
 
 
-def known_in(icons: Icons, stage: int) -> range:
-    """Numbers of the things that a stage knows."""
-    return range(sum(thing.stage <= stage for thing in icons.things))
-
-
-def _things(icons: Icons, kind: str, known: range, rng: Random):
-    scene = random_scene(icons, known, kind, rng)
+def _things(icons: Icons, kind: str, rng: Random):
+    scene = random_scene(icons, kind, rng)
     while scene.held_out(icons):
-        scene = random_scene(icons, known, kind, rng)
+        scene = random_scene(icons, kind, rng)
     return lambda: scene.draw(icons, rng), lambda: scene.caption(icons, rng)
 
 
-def _shape(icons: Icons, kind: str, known: range, rng: Random):
+def _shape(icons: Icons, kind: str, rng: Random):
     """A plain shape, or a house or castle with a roof of its own colour."""
     thing = replace(objects.Thing.random(rng), name=rng.choice(SHAPES))
     return lambda: thing.draw(rng), lambda: Caption(thing.caption(rng), {"places": "one"})
 
 
-def _creature(icons: Icons, kind: str, known: range, rng: Random):
+def _creature(icons: Icons, kind: str, rng: Random):
     creature = Creature.random(rng)
     return (
         lambda: creature.draw("plain", rng),
@@ -252,7 +258,7 @@ def _creature(icons: Icons, kind: str, known: range, rng: Random):
     )
 
 
-def _creatures(icons: Icons, kind: str, known: range, rng: Random):
+def _creatures(icons: Icons, kind: str, rng: Random):
     """Two or three creatures of one kind."""
     creature, count = Creature.random(rng), rng.choice((2, 3))
 
@@ -265,13 +271,13 @@ def _creatures(icons: Icons, kind: str, known: range, rng: Random):
     return paint, lambda: Caption(*creatures_caption(creature, count, rng))
 
 
-def _beside(icons: Icons, kind: str, known: range, rng: Random):
+def _beside(icons: Icons, kind: str, rng: Random):
     """A creature and a thing, one beside or above the other."""
     creature, first = Creature.random(rng), rng.random() < 0.5
-    item = random_item(icons, known, rng, 0.4)
+    item = random_item(icons, rng, 0.4)
     scene = Scene((item,), None, creature.background)
     while scene.held_out(icons) or not stands_out(icons, item, creature.background):
-        item = random_item(icons, known, rng, 0.4)
+        item = random_item(icons, rng, 0.4)
         scene = replace(scene, items=(item,))
     placed = replace(scene, relation=rng.choice(("beside", "above")))
 

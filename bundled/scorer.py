@@ -6,6 +6,8 @@ It shares no weights with the models that it scores, and never sees a generated 
 from __future__ import annotations
 
 import json
+import math
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 
@@ -19,7 +21,7 @@ from bundled.fit import fit
 from core.files import replaced
 
 IMAGE_SIZE = 96  # pixels a side; pictures of 128 px are reduced to it
-BATCH = 192
+BATCH = 512
 CONTEXT = 64
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
@@ -48,26 +50,28 @@ def model_config(vocabulary: int) -> dict:
 def train(
     pictures: torch.Tensor,
     captions: list[tuple[str, ...]],
-    tokenizer_folder: Path,
+    tokenizer: CLIPTokenizer,
     steps: int,
     folder: Path,
     target: Path,
     device: str = "cpu",
+    seconds: float = math.inf,
 ) -> None:
     """Train on `pictures` (uint8 N,3,H,W) and the captions of each; write to folder `target`."""
     torch.manual_seed(1)
-    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
     model = open_clip.CLIP(**model_config(len(tokenizer))).to(device)
-    small = torch.cat([reduced(batch) for batch in pictures.split(256)])
+    small = torch.cat([reduced(batch.to(device)) for batch in pictures.split(256)])
+    ids = tokens(tokenizer, [text for several in captions for text in several]).to(device)
+    ends = [0, *accumulate(len(several) for several in captions)]
 
     def loss_at(step: int) -> torch.Tensor:
         rng = Random(step)
-        rows = rng.sample(range(len(small)), BATCH)
-        ids = tokens(tokenizer, [rng.choice(captions[row]) for row in rows]).to(device)
-        images = normalised(moved(small[rows], rng)).to(device)
-        return contrastive_loss(*model(images, ids))
+        rows = rng.sample(range(len(small)), min(BATCH, len(small)))
+        images = normalised(moved(small[torch.tensor(rows, device=device)], rng))
+        said = torch.tensor([rng.randrange(ends[row], ends[row + 1]) for row in rows])
+        return contrastive_loss(*model(images, ids[said.to(device)]))
 
-    fit(model, loss_at, steps=steps, learning_rate=0.01, folder=folder)
+    fit(model, loss_at, steps=steps, learning_rate=0.01, folder=folder, seconds=seconds)
     save(model, tokenizer, target)
 
 

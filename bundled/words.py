@@ -54,7 +54,8 @@ def noun_phrase(
     if count > 1:
         return " ".join([NUMBERS[count], *words, plural(name)])
     phrase = " ".join([*words, name])
-    return phrase if name in PAIRS else counted(phrase, rng)
+    several = name in PAIRS or is_plural(name.split(" of ")[0].split(" with ")[0])
+    return phrase if several else counted(phrase, rng)
 
 
 def counted(phrase: str, rng: Random) -> str:
@@ -81,9 +82,16 @@ def plural(name: str) -> str:
     return " ".join([*before, _plural(last)]) + of + rest
 
 
+def is_plural(word: str) -> bool:
+    """Whether a name is one already: "keys", unlike "dress" and "octopus"."""
+    return word.endswith("s") and not word.endswith(("ss", "us"))
+
+
 def _plural(word: str) -> str:
     if word in PLURALS or word in PAIRS:
         return PLURALS.get(word, word)
+    if is_plural(word):
+        return word
     if word.endswith(("s", "x", "ch", "sh", "z")):
         return f"{word}es"
     if word.endswith("y") and word[-2] not in "aeiou":

@@ -10,15 +10,15 @@ from bundled.icons import SIDE, Icons, Thing, main_part, named
 def stand_ins() -> Icons:
     """A red ball, a blue box, a green roof and a person, whose colour does not change."""
     drawings = [
-        (("ball", "globe"), 1, True, disc(PALETTE["red"])),
-        (("box",), 1, True, square(PALETTE["blue"])),
-        (("roof",), 2, True, triangle(PALETTE["green"])),
-        (("person",), 2, False, square(PALETTE["orange"])),
+        (("ball", "globe"), True, disc(PALETTE["red"])),
+        (("box",), True, square(PALETTE["blue"])),
+        (("roof",), True, triangle(PALETTE["green"])),
+        (("person",), False, square(PALETTE["orange"])),
     ]
     things, pictures, parts = [], [], []
-    for names, stage, paintable, pixels in drawings:
+    for names, paintable, pixels in drawings:
         mask, mean, _ = main_part(pixels)
-        things.append(Thing(names, stage, named(mean), paintable, mean))
+        things.append(Thing(names, named(mean), paintable, mean))
         pictures.append(pixels)
         parts.append(mask)
     return Icons(tuple(things), np.stack(pictures), np.stack(parts))

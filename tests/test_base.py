@@ -9,17 +9,46 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from icons import stand_ins
+from safetensors.torch import load_file
 
-from bundled import autoencoder, scorer, text_encoder
-from bundled.base import build_pipeline, mixed_drawing, plain_drawing, publish, train_tokenizer
+from bundled import autoencoder, scorer
+from bundled.base import (
+    BUNDLED,
+    CAPTIONS,
+    CARD,
+    build_pipeline,
+    build_text_encoder,
+    mixed_drawing,
+    publish,
+    stacked,
+    text_captions,
+    train_tokenizer,
+)
 from bundled.creatures import draw, held_out_captions
 from bundled.fit import fit
 from core.errors import Stopped
+from core.model_captions import Captions
+from training.model import write_pipeline
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    monkeypatch.setattr(autoencoder, "BATCH", 96)
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
     return train_tokenizer(held_out_captions(300))
+
+
+@pytest.fixture(scope="module")
+def looks(tmp_path_factory):
+    """Folders of the icons in both looks."""
+    folders = [tmp_path_factory.mktemp("icons") / name for name in ("first", "second")]
+    for folder in folders:
+        stand_ins().save(folder)
+    return folders
 
 
 @pytest.mark.parametrize(
@@ -91,7 +120,7 @@ def raising(error: BaseException, step: int) -> Callable[[int], None]:
 
 
 def test_a_fit_that_was_stopped_ends_with_the_same_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr("bundled.fit.SAVE_EVERY_STEPS", 5)
+    monkeypatch.setattr("bundled.fit.SAVE_EVERY_SECONDS", 0)
     unbroken = fitted(tmp_path / "a")
     with pytest.raises(KeyboardInterrupt):
         fitted(tmp_path / "b", raising(KeyboardInterrupt(), 7))
@@ -115,52 +144,18 @@ def test_a_fit_that_is_asked_to_end_saves_what_it_has_learned(tmp_path):
 
 
 def test_a_fit_killed_between_two_renames_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("bundled.fit.SAVE_EVERY_STEPS", 5)
+    monkeypatch.setattr("bundled.fit.SAVE_EVERY_SECONDS", 0)
     unbroken, steps = fitted(tmp_path / "a"), []
     with pytest.raises(KeyboardInterrupt):
         fitted(tmp_path / "text", raising(KeyboardInterrupt(), 7))
     (tmp_path / "text").rename(tmp_path / f".text.{2**22 + 1}.former")  # of no process that lives
     resumed = fitted(tmp_path / "text", steps.append)
-    assert steps == [5, 6, 7, 8, 9]
+    assert steps == [7, 8, 9]
     assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
 
 
-def test_the_text_encoder_learns_to_keep_rare_words_apart(tmp_path, tokenizer, monkeypatch):
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    monkeypatch.setattr(text_encoder, "BATCH", 8)
-    torch.manual_seed(0)
-    encoder = CLIPTextModel(CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96, num_hidden_layers=1,
-        num_attention_heads=2, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    ))  # fmt: skip
-    colours = ("red", "blue", "green", "pink", "gray", "black")
-    pairs = [(f"a {c} creature with horns", f"a {c} creature with wings") for c in colours]
-
-    @torch.no_grad()
-    def apart() -> float:
-        """Distance of captions that differ in the part, against that of any two."""
-        texts = [caption for pair in pairs for caption in pair]
-        ids = tokenizer(texts, padding="max_length", max_length=77, return_tensors="pt").input_ids
-        last = encoder.eval()(ids)[0][:, -1]  # padding: what a UNet sees most of
-        return float((last[::2] - last[1::2]).norm(dim=1).mean() / torch.pdist(last).mean())
-
-    before = apart()
-    text_encoder.train(encoder, tokenizer, pairs, 60, tmp_path / "text")
-    after = apart()
-    assert after > 1.2 * before, (before, after)
-
-
-def test_phrases_that_all_or_hardly_any_captions_share_are_not_asked_for():
-    captions = ["a red creature"] * 999 + ["a blue creature"]
-    assert text_encoder.phrases(captions) == {}
-    half = text_encoder.phrases(["a red cat", "a blue cat"])
-    assert half["red"] == half["blue cat"] == 0.5 and "cat" not in half
-
-
 def test_the_pipeline_opens_unmodified_and_holds_eight_channels(tmp_path, tokenizer):
-    pipe = build_pipeline(autoencoder.build(), [("a red creature",)])
+    pipe = build_pipeline(autoencoder.build(), build_text_encoder(tokenizer), tokenizer)
     pipe.save_pretrained(tmp_path / "untrained")
     opened = StableDiffusionPipeline.from_pretrained(tmp_path / "untrained")
     assert opened.unet.config.in_channels == opened.vae.config.latent_channels == 8
@@ -169,15 +164,13 @@ def test_the_pipeline_opens_unmodified_and_holds_eight_channels(tmp_path, tokeni
     assert image.shape == (1, 128, 128, 3)
 
 
-def test_the_scorer_trains_and_opens_as_a_local_dir(tmp_path, tokenizer, monkeypatch):
+def test_the_scorer_trains_and_opens_as_a_local_dir(tmp_path, looks, tokenizer, monkeypatch):
     from evaluation.clip_score import Scorer
 
     monkeypatch.setattr(scorer, "BATCH", 4)
-    drawings = [mixed_drawing(i) for i in range(6)]
-    pictures = torch.stack([as_tensor(drawing.image) for drawing in drawings])
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    drawings = [mixed_drawing(*looks, i) for i in range(4, 10)]
     scorer.train(
-        pictures, [d.captions for d in drawings], tmp_path / "tokenizer", 2, tmp_path / "work",
+        stacked(drawings), [d.captions for d in drawings], tokenizer, 2, tmp_path / "work",
         tmp_path / "clip",
     )  # fmt: skip
     opened = Scorer.load(f"local-dir:{tmp_path / 'clip'}")
@@ -197,20 +190,50 @@ def test_the_reduction_for_the_scorer_is_that_of_open_clip():
     assert np.abs(ours - theirs).mean() < 0.005
 
 
-def test_the_base_model_sees_creatures_and_things_in_the_plain_look_only():
-    drawings = [plain_drawing(i) for i in range(20)]
-    assert sum(drawing.creature is None for drawing in drawings) == 6
-    assert all("drawing" not in caption for d in drawings for caption in d.captions)
+def test_vae_and_scorer_see_every_look(looks):
+    drawings = [mixed_drawing(*looks, i) for i in range(40)]
+    texts = [" ".join(drawing.captions) for drawing in drawings]
+    assert all("3d picture" in text for text in texts[8::10])
+    assert all(
+        "creature" in text or "monster" in text or "pokemon" in text for text in texts[5::10]
+    )
+    assert not any("3d" in text for i, text in enumerate(texts) if i % 10 < 8)
 
 
-def test_publishing_leaves_checkpoints_and_the_names_of_folders_behind(tmp_path):
-    trained = tmp_path / "trained"
-    (trained / "checkpoint-5").mkdir(parents=True)
-    (trained / "model_index.json").write_text(json.dumps({"from": str(tmp_path / "untrained")}))
-    publish(trained, tmp_path / "model")
-    assert [path.name for path in (tmp_path / "model").iterdir()] == ["model_index.json"]
-    written = json.loads((tmp_path / "model" / "model_index.json").read_text())
-    assert written == {"from": "untrained"}
+def test_captions_for_the_text_encoder_are_of_scenes_and_of_the_pokemon_look(looks):
+    captions = text_captions(looks[0], 44)
+    assert len(captions) == 44 * CAPTIONS
+    without_facts = [caption for caption in captions if not caption.facts]
+    assert len(without_facts) == 4 * CAPTIONS
+
+
+def test_publishing_halves_the_weights_and_leaves_the_names_of_folders_behind(tmp_path, tokenizer):
+    pipe = build_pipeline(autoencoder.build(), build_text_encoder(tokenizer), tokenizer)
+    write_pipeline(pipe, tmp_path / "trained")
+    Captions.of([("a fox",)]).save(tmp_path / "trained")
+    publish(tmp_path / "trained", tmp_path / "model", {"run_id": "a", "steps": 5})
+    texts = [path.read_text() for path in (tmp_path / "model").rglob("*.json")]
+    assert len(texts) > 6 and not any(str(tmp_path) in text for text in texts)
+    assert json.loads((tmp_path / "model" / "run.json").read_text())["steps"] == 5
+    assert (tmp_path / "model" / "README.md").read_bytes() == CARD.read_bytes()
+    weights = load_file(tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float16}
+    opened = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
+    assert opened("a fox", num_inference_steps=1, output_type="np").images.shape[1] == 128
+
+
+def test_the_card_beside_the_bundled_model_is_that_of_the_recipe():
+    assert (BUNDLED / "base-model" / "README.md").read_bytes() == CARD.read_bytes()
+
+
+def test_a_vae_to_start_with_is_trained_on_instead_of_a_new_one(tmp_path):
+    pictures = torch.stack([pixels(seed) for seed in range(2)])
+    torch.manual_seed(5)
+    start = autoencoder.build()
+    known = {name: weight.clone() for name, weight in start.decoder.state_dict().items()}
+    vae = autoencoder.train(pictures, 1, tmp_path / "vae", start=start)
+    moved = [(vae.decoder.state_dict()[name] - known[name]).abs().max() for name in known]
+    assert 0 < max(moved) < 0.01
 
 
 def as_tensor(image) -> torch.Tensor:
