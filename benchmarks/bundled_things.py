@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +20,8 @@ from random import Random
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from benchmarks.bundled_quality import grid
 from benchmarks.things_judge import PLACES, Judge
 from bundled.canvas import PALETTE
 from bundled.icons import Icons
@@ -36,6 +36,7 @@ BARS = {  # what the bundled model should reach; None: told, not asked
     "count": 0.75,
 }  # fmt: skip
 WORDS = {"beside": "{} left of {}", "above": "{} above {}", None: "{}"}
+LABEL, GAP = 16, 4  # pixels of a sheet: above pictures, and between them
 HALVES = ("left", "right", "top", "bottom")
 EVERYDAY = Path(__file__).parent.parent / "bundled" / "everyday_prompts.txt"
 
@@ -169,10 +170,20 @@ def drawn(generator: Generator, prompts: list[str]) -> list[Image.Image]:
 
 
 def sheet(generator: Generator, seeds: int) -> Image.Image:
-    """The everyday prompts by so many seeds: three prompts to a row, in the order of the file."""
+    """The everyday prompts by so many seeds, three prompts to a row, each above its pictures."""
     prompts = EVERYDAY.read_text(encoding="utf-8").splitlines()
     requests = [Request(prompt, seed=seed) for prompt in prompts for seed in range(seeds)]
-    return grid([picture.image for picture in generator.pictures(requests)], 3 * seeds)
+    images = [picture.image for picture in generator.pictures(requests)]
+    width, height = seeds * (images[0].width + GAP), images[0].height + LABEL + GAP
+    page = Image.new("RGB", (3 * width, math.ceil(len(prompts) / 3) * height), "white")
+    pen = ImageDraw.Draw(page)
+    for number, image in enumerate(images):
+        row, place = divmod(number, 3 * seeds)
+        left, top = place * (image.width + GAP), row * height
+        page.paste(image, (left, top + LABEL))
+        if place % seeds == 0:
+            pen.text((left, top), prompts[number // seeds], fill="black", font_size=LABEL - 3)
+    return page
 
 
 def table(result: dict) -> str:

@@ -83,7 +83,7 @@ def scores(folder: Path) -> dict:
 
 
 def row(name: str, found: dict) -> str:
-    against = found["models"][-1]["comparison"]
+    against = found["comparisons"][0]
     parts = (against, against["keeping"])
     told = [
         f"{part['mean_difference']:+.1f} ({part['interval_95'][0]:+.1f} to "

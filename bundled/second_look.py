@@ -21,6 +21,7 @@ from bundled.icons import SIDE, Icons, build, build_second
 from bundled.words import noun_phrase
 from core.errors import UserError, exit_with_sentence
 from core.files import replaced
+from core.terminal import say
 
 LEARNED = 600
 MARGIN = 8  # pixels around a thing
@@ -39,7 +40,7 @@ def main() -> None:
         write(icons, order[:LEARNED], staged / "train")
         write(icons, order[LEARNED:], staged / "held-out")
         shutil.copy(staged / "held-out" / "metadata.jsonl", staged / "held-out.jsonl")
-    print(f"{LEARNED} pictures to learn, {len(order) - LEARNED} to compare with, in "
+    say(f"{LEARNED} pictures to learn, {len(order) - LEARNED} to compare with, in "
           f"{options.output}.")  # fmt: skip
 
 
