@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -19,6 +20,8 @@ from evaluation.scores import ModelScores
 MIN_ACCURACY = 0.75  # of a scorer that knows the training pictures; chance: 0.5
 MAX_PROMPTS = 10_000  # that anybody would draw
 NO_BEST = "None is called the best: of none it is sure that it follows its prompts."
+# From which share of what the base knew on it is called what.
+LOST = ((2 / 3, "most of"), (1 / 3, "much of"), (0.1, "some of"), (-math.inf, "a little of"))
 
 
 def sentences(
@@ -103,7 +106,8 @@ def _against(each: AgainstBase) -> Iterator[str]:
     if each.keeping and each.model.keeping and each.base.keeping:
         words = {
             "better": "It got better at what its base knew, too",
-            "worse": "It has forgotten some of what its base knew",
+            "worse": f"It has forgotten {_lost(each.model.keeping, each.base.keeping)} what its "
+            "base knew",
         }
         unknown = "Whether it forgot what its base knew, these prompts cannot tell"
         kept = _kept(each.model.keeping, each.base.keeping)
@@ -123,6 +127,15 @@ def _prompts_of(result: Result) -> str:
     if name in ("original", "general"):
         return f"the fixed prompts '{name}', which are not of what it was tuned for,"
     return "its prompts"
+
+
+def _lost(ours: ModelScores, base: ModelScores) -> str:
+    """How much is forgotten, where nothing is kept when pictures fit no better than with the
+    captions exchanged."""
+    if base.score is None or ours.score is None or ours.floor is None or ours.floor >= base.score:
+        return "some of"
+    share = (base.score - ours.score) / (base.score - ours.floor)
+    return next(words for least, words in LOST if share >= least)
 
 
 def _kept(ours: ModelScores, base: ModelScores) -> str:

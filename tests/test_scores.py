@@ -189,6 +189,20 @@ def test_the_sentence_that_cannot_tell_says_how_many_prompts_would():
     assert told.endswith("A difference of this size takes more than 10,000 prompts.")
 
 
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [(66, "a little of"), (60, "some of"), (40, "much of"), (25, "most of"), (10, "most of")],
+)
+def test_how_much_was_forgotten_is_said_by_what_could_be_lost(left, words):
+    followed = [follower(name, [50.0 + i % 5 for i in range(32)]) for name in ("old", "new")]
+    keeps = [follower(name, [mean + i % 5 for i in range(32)]).following
+             for name, mean in (("old", 70), ("new", left))]  # fmt: skip
+    vars(keeps[1])["floor"] = 10.0
+    base, ours = (replace(each, keeping=kept) for each, kept in zip(followed, keeps, strict=True))
+    told = sentences([base, ours], [against(ours, base)], None)
+    assert any(f"It has forgotten {words} what its base knew (" in each for each in told)
+
+
 def test_so_many_prompts_tell_in_four_of_five_cases():
     random, told = np.random.default_rng(0), 0
     count = prompts_to_tell([0.5 + step for step in (-1.0, 1.0) * 200])
