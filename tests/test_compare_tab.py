@@ -463,7 +463,7 @@ def test_the_words_of_grid_and_vote_are_readable_and_all_is_named(browser, bench
         page.wait_for_selector("#vote_left:enabled")
         # Colours of buttons change gradually.
         page.wait_for_function("!document.querySelector('#vote_left').getAnimations().length")
-        for selector in ("#vote_left", "#vote_pictures figcaption", "#vote_status p"):
+        for selector in ("#vote_left", "#vote_pictures figcaption", "#vote_question p"):
             assert contrast(page, selector) >= 4.5, selector
         nameless = page.evaluate(
             """() => [...document.querySelectorAll('button, input, textarea')].filter((e) =>

@@ -225,7 +225,7 @@ def test_captions_are_asked_as_they_stand(tiny_model, tmp_path, monkeypatch):
             return []
 
     monkeypatch.setattr("sampling.generator.Generator", Asked)
-    train_text_to_image.draw(None, "a (cat:99)", [1, 2])
+    train_text_to_image.draw(None, ["a (cat:99)"] * 2, [1, 2])
     config = config_for(tiny_model, tmp_path, validation_prompts=("a (cat:99)",))
     run = type("Run", (), {"id": "any"})
     looked_at = validation_sets(config)
