@@ -39,6 +39,7 @@ def main(config: Config) -> None:
     config = run.config  # with what accelerate adds to the options
     with closing(run), run.memory_advice():
         check_scorer(config)
+        check_prior(config)
         images = CaptionedImages(config)  # checked here, before any weight is loaded
         config = run.fit(len(images))
         run.say(run.plan(images))
@@ -58,6 +59,15 @@ def main(config: Config) -> None:
             steps, state = train(learner, latents, config, run, preview, score)
             manifest = save_model(learner, latents, config, run, steps, state)
         write_extras(learner, latents, config, run, manifest, state, save_preview_colours)
+
+
+def check_prior(config: Config) -> None:
+    """Raise UserError for --prior_prompts that cannot be read or drawn."""
+    if config.prior_prompts:
+        from evaluation.prompts import PromptSet, drawable
+        from training.subject import prior_prompts
+
+        drawable(PromptSet(config.prior_prompts, tuple(prior_prompts(config))))
 
 
 def draw(pipe: StableDiffusionPipeline, prompts: list[str], seeds: list[int]) -> list[Picture]:

@@ -243,3 +243,22 @@ def test_passes_and_batches_share_the_pairs_alike(subject, tmp_path):
 def test_what_is_missing_is_named(subject, options, sentence):
     with pytest.raises(UserError, match=sentence):
         CaptionedImages(subject(**options))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [(None, "Give a file of prompts"), ("a fox\n" + "x" * 9_000, r"prompts.txt, prompt 2: ")],
+)
+def test_prior_prompts_that_cannot_be_drawn_are_refused_before_a_model_is_opened(
+    style, tmp_path, monkeypatch, text, sentence
+):
+    import train_text_to_image
+
+    config, file = style(), tmp_path / "prompts.txt"
+    if text:
+        file.write_text(text)
+    else:
+        file.unlink()
+    monkeypatch.setattr("training.model.load_model", lambda *_: pytest.fail("a model was opened"))
+    with pytest.raises(UserError, match=sentence):
+        train_text_to_image.main(config)
