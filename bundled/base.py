@@ -45,7 +45,7 @@ from bundled.scenes import Caption, Drawn, draw_scene, draw_second, scene_captio
 from bundled.stream import Stream
 from core.errors import exit_with_sentence
 from core.files import replaced
-from core.model_captions import Captions
+from core.model_captions import NOTHING, Captions
 from training import checkpoint_files
 from training.model import write_pipeline
 
@@ -147,7 +147,7 @@ def train_unet(icons: Path, work: Path, options: argparse.Namespace) -> None:
     loaded = Icons.load(icons)
     captions = [scene_captions(loaded, UNET_SEED + i, CAPTIONS) for i in range(40_000)]
     texts = [tuple(caption.text for caption in several) for several in captions]
-    Captions.of(texts).save(work / "trained")
+    Captions.of(texts, base=NOTHING).save(work / "trained")
 
 
 def train_scorer(drawings: list[Drawn], work: Path, options: argparse.Namespace) -> None:

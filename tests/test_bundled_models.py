@@ -10,6 +10,7 @@ from diffusers import StableDiffusionPipeline
 
 from bundled.creatures import HELD_OUT_SEEDS, draw
 from bundled.pixels import body_colour
+from core.model_captions import captions_of
 from evaluation.clip_score import BUNDLED, Scorer
 from sampling.generator import DEFAULT_MODEL, Generator
 from sampling.request import Request
@@ -33,6 +34,18 @@ def test_its_manifest_says_how_it_was_made(model):
     run = json.loads((ROOT / model / "run.json").read_text())
     assert run["run_id"] and run["steps"] == run["options"]["max_train_steps"]
     assert run["dataset"]["pictures"] >= 833
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_its_captions_tell_words_that_it_has_never_seen_from_those_that_it_knows(model):
+    known = captions_of(ROOT / model)
+    assert known.unknown("a purple dog beside a zeppelin, by Vermeer") == [
+        "zeppelin",
+        "by",
+        "Vermeer",
+    ]
+    everyday = (ROOT / "bundled" / "everyday_prompts.txt").read_text().splitlines()
+    assert [known.unknown(prompt) for prompt in everyday] == [[]] * 45
 
 
 def test_a_creature_has_the_colour_that_the_prompt_names():
