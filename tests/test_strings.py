@@ -63,14 +63,14 @@ def test_a_string_for_people_is_distinguished_from_others(source):
     assert strings_to_read(ast.parse(source))
 
 
-@pytest.mark.parametrize("path", sorted(PAGE.glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(PAGE.rglob("*.py")), ids=lambda path: path.name)
 def test_the_words_of_the_page_stand_in_one_file(path):
     logged = LOGGED | LOGGED_THERE.get(path.name, set())
     found = strings_to_read(ast.parse(path.read_text(encoding="utf-8")), logged)
     assert bool(found) == (path.name == "strings.py"), found
 
 
-@pytest.mark.parametrize("path", sorted(PAGE.glob("*.js")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(PAGE.rglob("*.js")), ids=lambda path: path.name)
 def test_the_scripts_of_the_page_hold_no_words(path):
     code = re.sub(r"//.*", "", path.read_text(encoding="utf-8"))
     strings = re.findall(r'"([^"]*)"|`([^`]*)`', code)

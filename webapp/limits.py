@@ -44,6 +44,8 @@ MAX_UPLOADS_AT_ONCE = 8
 MAX_UPLOADS_OF_PEER = 4
 MAX_UPLOADS = 20
 UPLOAD_KEPT_SECONDS = 600
+MAX_FORM_BYTES = 2**20  # of the Teach tab
+MAX_FORM_FIELDS = 1_000
 
 # Text within files
 MAX_VOTE_BYTES = 64 * 1024
@@ -123,6 +125,8 @@ APP = (
     Limit("chunks of a PNG file before its pixels", MAX_CHUNKS, "chunks", "no settings"),
     Limit("text chunk, decompressed (zTXt, iTXt)", MAX_TEXT_BYTES, "bytes", "no settings"),
     Limit("vote in the votes file", MAX_VOTE_BYTES, "bytes", "named"),
+    Limit("form of the Teach tab", MAX_FORM_BYTES, "bytes", "413"),
+    Limit("values of such a form", MAX_FORM_FIELDS, "values", "413"),
     Limit("waiting jobs of one client", queue.MAX_JOBS_OF_CLIENT, "drawings", "429"),
     Limit("waiting jobs in all", queue.MAX_WAITING_JOBS, "drawings", "429"),
     Limit("pictures that pages show", MAX_KEPT_BYTES, "bytes", "the oldest go"),

@@ -1,0 +1,96 @@
+"""Fragments: HTML of the Teach tab, rendered by templates and served by routes of its own.
+
+A view answers a GET with the fragment of one state of the tab. An action answers a POST with the
+fragment that replaces it. teach.js puts them where they belong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from urllib.parse import parse_qs
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request as HttpRequest
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+
+from core.errors import UserError
+from core.html import template
+from webapp.http_security import Refusal, read_body
+from webapp.limits import MAX_FORM_BYTES, MAX_FORM_FIELDS
+from webapp.ui.teach import strings
+
+PREFIX = "/teach"
+FOLDER = "webapp/templates/teach"
+NOT_A_FORM = "That is no form of this page. Reload it."
+# Fragments hold what users wrote, of a page that only its owner sees.
+HEADERS = {"Cache-Control": "no-store"}
+
+
+class Values:
+    """The values of a query or a form, by name; of a name that is not there, the empty text."""
+
+    def __init__(self, values: Mapping[str, list[str]]):
+        self._values = values
+
+    def __getitem__(self, name: str) -> str:
+        return self._values.get(name, [""])[-1]
+
+    def all(self, name: str) -> list[str]:
+        return self._values.get(name, [])
+
+
+Answer = Callable[[Values], str]  # a fragment; raises UserError, or Refusal for another status
+
+
+def render(name: str, **values: object) -> str:
+    """A fragment by the name of its template, in which `words` are the tab's strings."""
+    return template(f"{FOLDER}/{name}.html").render(words=strings, **values)
+
+
+def view(path: str, answer: Answer) -> Route:
+    """A route that answers GET {PREFIX}/{path}?name=value..."""
+    return Route(f"{PREFIX}/{path}", partial(_get, answer), methods=["GET"])
+
+
+def action(path: str, answer: Answer) -> Route:
+    """A route that answers POST {PREFIX}/{path} with a form; values of the query count too."""
+    return Route(f"{PREFIX}/{path}", partial(_post, answer), methods=["POST"])
+
+
+async def _get(answer: Answer, http: HttpRequest) -> HTMLResponse:
+    return await answered(answer, parse(str(http.url.query)))
+
+
+async def _post(answer: Answer, http: HttpRequest) -> HTMLResponse:
+    try:
+        body = (await read_body(http, MAX_FORM_BYTES)).decode()
+        values = parse(f"{http.url.query}&{body}")
+    except UnicodeDecodeError:
+        return refused(Refusal(400, NOT_A_FORM))
+    except UserError as error:
+        return refused(error)
+    return await answered(answer, values)
+
+
+def parse(text: str) -> Mapping[str, list[str]]:
+    """The values of a query or form. Raises Refusal where there are too many."""
+    try:
+        return parse_qs(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
+    except ValueError as error:
+        raise Refusal(413, NOT_A_FORM) from error
+
+
+async def answered(answer: Answer, values: Mapping[str, list[str]]) -> HTMLResponse:
+    """The answer, computed in a thread: it reads files."""
+    try:
+        return HTMLResponse(await run_in_threadpool(answer, Values(values)), headers=HEADERS)
+    except UserError as error:
+        return refused(error)
+
+
+def refused(error: UserError) -> HTMLResponse:
+    """One sentence, which the tab shows without losing what it shows."""
+    status = error.status if isinstance(error, Refusal) else 400
+    return HTMLResponse(render("refused", sentence=str(error)), status, HEADERS)

@@ -1,0 +1,8 @@
+"""All that the Teach tab says of its own accord, as strings.py does for the other tabs."""
+
+TEACH = "Teach"
+LOST = "The app does not answer. It may have been stopped: start it again, nothing is lost."
+
+# Navigation
+ALL_RUNS = "All runs"
+NEW_RUN = "Teach something new"

@@ -1,0 +1,196 @@
+// Runs once: `element` is the tab's. A fragment says by its attributes what a click in it does:
+//   data-get="path?query"    a view takes the place of the tab's content, or of `data-into`
+//   data-post="path?query"   the same after an action; the values of the form around it go along
+//   data-sure="words"        the first click changes the button's words, the second one does it
+//   data-poll="seconds"      the fragment asks for its own data-get again while it can be seen
+//   data-drop="path?query"   files dropped on it, or chosen in its input, are sent there one by one
+const root = element.querySelector(".teach"), told = element.querySelector(".teach-told");
+const place = root.dataset.place; // the address of the routes
+
+const tell = (html) => { told.innerHTML = html; };
+
+const ask = async (path, form) => {
+  const body = form && new URLSearchParams(form);
+  try {
+    const answer = await fetch(place + path, body ? { method: "POST", body } : undefined);
+    const text = await answer.text();
+    if (answer.ok) return text;
+    tell(answer.headers.get("content-type")?.startsWith("text/html") ? text : root.dataset.lost);
+  } catch {
+    tell(root.dataset.lost);
+  }
+  return null;
+};
+
+// Replaces what is in `target`, and keeps what the visitor has in hand: the focus, what they have
+// typed since, which details are open, and how far lists are scrolled.
+const put = (target, text) => {
+  const key = (each) => each.id || each.name;
+  const open = new Map([...target.querySelectorAll("details")].map((each) => [key(each), each.open]));
+  const scrolled = [...target.querySelectorAll("[id]")].filter((each) => each.scrollTop);
+  const focused = target.contains(document.activeElement) && document.activeElement;
+  const typed = focused && "value" in focused && focused.dataset.keep !== undefined
+    ? [focused.value, focused.selectionStart] : null;
+  target.innerHTML = text;
+  for (const each of target.querySelectorAll("details")) {
+    if (key(each) && open.has(key(each))) each.open = open.get(key(each));
+  }
+  for (const each of scrolled) {
+    const now = document.getElementById(each.id);
+    if (now) now.scrollTop = each.scrollTop;
+  }
+  if (!focused || !key(focused)) return;
+  const now = [...target.querySelectorAll("[id], [name]")].find((each) => key(each) === key(focused));
+  now?.focus({ preventScroll: true });
+  if (now && typed) {
+    now.value = typed[0];
+    if (typed[1] !== null) now.setSelectionRange?.(typed[1], typed[1]);
+  }
+};
+
+const targetOf = (each) => {
+  const into = each.closest("[data-into]")?.dataset.into;
+  return into ? root.querySelector(into) : root;
+};
+
+const show = async (each, path, form) => {
+  const target = targetOf(each);
+  each.setAttribute("aria-busy", "true");
+  const text = await ask(path, form);
+  each.removeAttribute("aria-busy");
+  if (text === null || !target) return;
+  tell("");
+  put(target, text);
+  if (target === root) {
+    remember();
+    if (!root.contains(document.activeElement)) root.querySelector("h2")?.focus();
+  }
+};
+
+// The view that a reload of the page shows again.
+const remember = () => {
+  const view = root.querySelector("[data-view]")?.dataset.view;
+  if (view) sessionStorage.setItem("teach", view);
+};
+
+const formOf = (each) => {
+  const form = each.closest("form");
+  const values = form ? new FormData(form) : new FormData();
+  if (each.name) values.set(each.name, each.value);
+  return [...values].filter(([, value]) => typeof value === "string");
+};
+
+element.addEventListener("click", (event) => {
+  const each = event.target.closest("[data-get], [data-post]");
+  if (!each || each.matches("form, [data-poll]") || each.getAttribute("aria-busy")) return;
+  event.preventDefault();
+  if (each.dataset.sure && each.textContent !== each.dataset.sure) {
+    const before = each.textContent;
+    each.textContent = each.dataset.sure;
+    each.addEventListener("blur", () => { each.textContent = before; }, { once: true });
+    return;
+  }
+  if (each.dataset.post !== undefined) show(each, each.dataset.post, formOf(each));
+  else show(each, each.dataset.get);
+});
+
+element.addEventListener("submit", (event) => {
+  const form = event.target.closest("form[data-post]");
+  if (!form) return;
+  event.preventDefault();
+  show(form, form.dataset.post, formOf(event.submitter ?? form.querySelector("input, button")));
+});
+
+// A control that acts as soon as it is changed, such as a caption beside its picture.
+element.addEventListener("change", (event) => {
+  const each = event.target.closest("[data-change]");
+  if (each) show(each, each.dataset.change, formOf(each));
+});
+
+// Files are sent one after the other, so that a folder of thousands opens one connection.
+const send = async (zone, files) => {
+  const status = zone.querySelector("[data-sent]");
+  let done = 0;
+  for (const file of files) {
+    const name = encodeURIComponent(file.webkitRelativePath || file.name);
+    try {
+      const answer = await fetch(`${place}${zone.dataset.drop}&name=${name}`, { method: "POST", body: file });
+      if (!answer.ok) tell(await answer.text());
+    } catch {
+      tell(root.dataset.lost);
+    }
+    done += 1;
+    if (status) status.textContent = `${done} / ${files.length}`;
+  }
+  if (status) status.textContent = "";
+  await show(zone, zone.dataset.get ?? "");
+};
+
+// What lies in a dropped folder, too.
+const filesOf = async (transfer) => {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  if (!entries.length) return [...transfer.files];
+  const found = [];
+  const walk = async (entry) => {
+    if (entry.isFile) {
+      const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+      Object.defineProperty(file, "webkitRelativePath", { value: entry.fullPath.slice(1) });
+      found.push(file);
+      return;
+    }
+    const reader = entry.createReader();
+    for (;;) {
+      const several = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      if (!several.length) return;
+      for (const each of several) await walk(each);
+    }
+  };
+  for (const each of entries) await walk(each);
+  return found;
+};
+
+element.addEventListener("drop", async (event) => {
+  event.preventDefault();
+  event.stopPropagation(); // else the page takes it for a picture with settings
+  const zone = event.target.closest("[data-drop]") ?? root.querySelector("[data-drop]");
+  if (zone && event.dataTransfer.files.length) send(zone, await filesOf(event.dataTransfer));
+});
+
+element.addEventListener("change", (event) => {
+  const input = event.target.closest("[data-drop] input[type=file]");
+  if (input?.files.length) send(input.closest("[data-drop]"), [...input.files]);
+});
+
+// One clock for all fragments that renew themselves.
+const due = new WeakMap();
+setInterval(async () => {
+  if (!root.offsetParent || document.hidden) return;
+  for (const each of root.querySelectorAll("[data-poll]")) {
+    const now = Date.now();
+    if ((due.get(each) ?? 0) > now) continue;
+    due.set(each, now + 1000 * each.dataset.poll);
+    const text = await ask(each.dataset.get);
+    if (text === null || !each.isConnected) continue;
+    const fresh = document.createElement("template");
+    fresh.innerHTML = text;
+    const next = fresh.content.querySelector(`[data-poll][data-get="${each.dataset.get}"]`);
+    if (!next) { // another state by now, which is a view of its own
+      put(targetOf(each), text);
+      continue;
+    }
+    if (next.outerHTML === each.dataset.was) continue;
+    each.dataset.was = next.outerHTML;
+    put(each, next.innerHTML);
+  }
+}, 500);
+
+const begin = async () => {
+  const text = await ask(sessionStorage.getItem("teach") ?? "") ?? await ask("");
+  if (text !== null) put(root, text);
+};
+// The first time that the tab is opened.
+new IntersectionObserver((seen, observer) => {
+  if (!seen.some((each) => each.isIntersecting)) return;
+  observer.disconnect();
+  begin();
+}).observe(element);
