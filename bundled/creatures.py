@@ -3,9 +3,10 @@
     python -m bundled.creatures --output creatures --count 833 --seed 0
 
 writes 128 px pictures and `metadata.jsonl` (`file_name`, `text`), the layout that `datasets` calls
-ImageFolder. Two looks: "pokemon" (outlines, shading, big eyes) is what the bundled model is tuned
+ImageFolder. Three looks: "pokemon" (outlines, shading, big eyes) is what the bundled model is tuned
 for; "plain" (flat colour, dot eyes) is what its base model was trained on, together with the simple
-things of `bundled/objects.py`. A picture is a function of its look and seed alone.
+things of `bundled/objects.py`; "chalk" (coloured lines on a blackboard) is what neither has seen,
+for trying out how a look is taught. A picture is a function of its look and seed alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageFilter
 
 from bundled import anatomy
 from bundled.canvas import BACKGROUNDS, PALETTE, Canvas, lighter, vary
@@ -27,7 +29,7 @@ from core.errors import UserError, exit_with_sentence
 from core.files import remove_leftovers, replaced
 from core.terminal import say
 
-LOOKS = ("pokemon", "plain")
+LOOKS = ("pokemon", "plain", "chalk")
 SHAPES = ("round", "tall", "chubby", "small", "square", "big-headed")
 EARS = ("pointed", "round", "long")
 TAILS = ("flame", "leaf", "lightning", "curly")
@@ -77,6 +79,8 @@ class Creature:
 
     def draw(self, look: str, rng: Random) -> Image.Image:
         """Paint the creature: RGB, 128 x 128. `rng` decides proportions and shades."""
+        if look == "chalk":
+            return chalk(self.draw("plain", rng), rng)
         background = BACKGROUNDS[self.background]
         canvas, at = Canvas(look, background), anatomy.frame(self.shape, rng)
         body = vary(PALETTE[self.colour], rng)
@@ -144,7 +148,7 @@ class Creature:
         sentence = f"{rng.choice(OPENINGS[look])} {shape}{self.colour} {noun}"
         if told:
             sentence += f" with {join(told)}"
-        if self.background != "white" and rng.random() < 0.5:
+        if look != "chalk" and self.background != "white" and rng.random() < 0.5:
             sentence += f" on a {self.background} background"
         return with_article(sentence)
 
@@ -158,11 +162,32 @@ OPENINGS = {
         "a",
     ),
     "plain": ("a flat picture of a", "a flat picture of a", "a simple picture of a", "a"),
+    "chalk": ("a chalk drawing of a",),
 }
 NOUNS = {
     "pokemon": ("pokemon", "creature", "monster", "pokemon"),
     "plain": ("creature", "creature", "monster"),
+    "chalk": ("creature", "monster"),
 }
+
+BOARD = (28, 58, 48)  # of the blackboard
+GRAIN = 0.35  # of the chalk: how much of the board shows through
+
+
+def chalk(picture: Image.Image, rng: Random) -> Image.Image:
+    """The outlines of a flat picture in chalk of its colours: RGB of the same size."""
+    colours = np.asarray(picture, np.float32)
+    blurred = picture.filter(ImageFilter.GaussianBlur(0.8))
+    edges = np.asarray(blurred.filter(ImageFilter.FIND_EDGES), np.float32).max(axis=2)
+    edges[[0, -1]] = edges[:, [0, -1]] = 0  # the filter sees the frame as an edge
+    lines = np.asarray(Image.fromarray(edges.clip(0, 255).astype(np.uint8)).filter(
+        ImageFilter.MaxFilter(3)), np.float32)  # fmt: skip
+    grain = np.random.default_rng(rng.getrandbits(64)).random(lines.shape, np.float32)
+    strength = (lines / 90).clip(0, 1) * (1 - GRAIN * grain)
+    near = np.asarray(picture.filter(ImageFilter.ModeFilter(5)), np.float32)
+    pale = 0.45 * np.minimum(colours, near) + 0.55 * 255
+    drawn = BOARD + strength[..., None] * (pale - BOARD)
+    return Image.fromarray(drawn.round().clip(0, 255).astype(np.uint8))
 
 
 def join(words: list[str]) -> str:
@@ -241,7 +266,7 @@ def main() -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="number of the first picture (default 0)"
     )
-    parser.add_argument("--look", default="pokemon", help=f"{' or '.join(LOOKS)} (default pokemon)")
+    parser.add_argument("--look", default="pokemon", help=f"{', '.join(LOOKS)} (default pokemon)")
     options = parser.parse_args()
     if options.count < 1:
         raise UserError(f"--count: {options.count} pictures cannot be drawn. Ask for at least 1.")
