@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from evaluation.validation_prompts import ValidationPrompts
     from sampling.image import Picture
     from training.dataset import CaptionedImages
+    from training.plan import Plan
     from training.run import Run
     from training.subject import TrainingLatents
     from training.validation import Preview
@@ -37,14 +37,15 @@ def main(config: Config) -> None:
 
     run = start_run(config)
     config = run.config  # with what accelerate adds to the options
-    with closing(run), run.memory_advice():
+    with run, run.memory_advice():
         check_scorer(config)
         check_prior(config)
         images = CaptionedImages(config)  # checked here, before any weight is loaded
         config = run.fit(len(images))
-        run.say(run.plan(images))
+        plan = run.plan(images)
+        run.say(str(plan))
         if config.dry_run:
-            return
+            return tell_time(config, run, images, plan)
         if config.push_to_hub and run.is_main:
             reserve_on_hub(config)
         prompts = prompts_of_validations(config, images)
@@ -59,6 +60,18 @@ def main(config: Config) -> None:
             steps, state = train(learner, latents, config, run, preview, score)
             manifest = save_model(learner, latents, config, run, steps, state)
         write_extras(learner, latents, config, run, manifest, state, save_preview_colours)
+
+
+def tell_time(config: Config, run: Run, images: CaptionedImages, plan: Plan) -> None:
+    """Say how long the run will take, with --timed_steps, and write the plan to --plan_file."""
+    took = None
+    if config.timed_steps:
+        from training.timing import timing, without_traces
+
+        took = timing(without_traces(config), run, images, plan.steps)
+        run.say(f"{'time':12}{took}")
+    if config.plan_file:
+        plan.write(Path(config.plan_file), took)
 
 
 def check_prior(config: Config) -> None:

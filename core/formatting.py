@@ -22,3 +22,12 @@ def scorer_of(identity: object) -> str:
 def amount(number: int, noun: str) -> str:
     """A count with its noun: 1 picture, 1,000 pictures."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def duration(seconds: float) -> str:
+    """About how long something takes, in words: 40 s, 3 min, 2.5 h, 4 days."""
+    for unit, name, most in ((1, "s", 90), (60, "min", 90), (3600, "h", 48)):
+        if seconds / unit < most:
+            short = unit == 3600 and seconds / unit < 10
+            return f"{seconds / unit:.{int(short)}f} {name}"
+    return f"{seconds / 86400:,.0f} days"

@@ -10,14 +10,14 @@ import json
 import os
 import sys
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
 
 from core.bounded_json import JSONFault, loads
-from core.errors import UserError
-from core.files import replaced
+from core.errors import Stopped, UserError, sentence_of
+from core.files import replaced as written
 from core.paths import read_own
 from core.printable import printable
 
@@ -34,6 +34,7 @@ class RunProcess:
     pid: int
     started: float  # seconds since the epoch: another process of the same number has another
     command: tuple[str, ...] = ()
+    steps: int = 0  # of the whole run, once they are known
     ended: str = ""  # why it ended without a finished model, if it could say so
     stopped: bool = False  # it ended on request, with its state saved
 
@@ -79,6 +80,7 @@ def read_process(folder: Path, name: str = FILE) -> RunProcess | None:
         pid,
         float(started),
         tuple(word for word in words if isinstance(word, str)),
+        steps if type(steps := found.get("steps")) is int and 0 <= steps < 2**53 else 0,
         printable(str(found.get("ended") or "")),
         found.get("stopped") is True,
     )
@@ -86,8 +88,24 @@ def read_process(folder: Path, name: str = FILE) -> RunProcess | None:
 
 def write_process(folder: Path, process: RunProcess, name: str = FILE) -> None:
     """Write the record; a disk that does not take it ends nothing."""
-    with suppress(OSError, UserError), replaced(folder / name, durable=False) as staged:
+    with suppress(OSError, UserError), written(folder / name, durable=False) as staged:
         staged.write_text(json.dumps(asdict(process)) + "\n", encoding="utf-8")
+
+
+def note_steps(folder: Path, steps: int) -> None:
+    """Add to this process's record how many steps the whole run has."""
+    write_process(folder, replace(this_process(), steps=steps))
+
+
+def note_end(folder: Path, error: BaseException | None) -> None:
+    """Note how this process ended: with a finished model (None), on request, or with an error."""
+    if error is None:
+        return remove_process(folder)
+    kept = read_process(folder) or this_process()
+    stopped = isinstance(error, Stopped)
+    words = sentence_of(error) if isinstance(error, Exception) else None
+    words = words or str(error) or type(error).__name__
+    write_process(folder, replace(kept, ended=" ".join(words.split()), stopped=stopped))
 
 
 def remove_process(folder: Path, name: str = FILE) -> None:

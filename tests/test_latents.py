@@ -383,7 +383,7 @@ def test_a_small_bucket_has_steps_of_its_own_size(tiny_model, tmp_path):
     assert {len(each) for each in names} == {8, 1}
     assert all(len(set(each)) == len(each) for each in names)
     assert {len(held.batch(step, 8)["x_0"]) for step in range(20)} == {8, 1}
-    assert "(in small buckets fewer: 5.2)" in run.plan(images)
+    assert "(in small buckets fewer: 5.2)" in str(run.plan(images))
     assert (
         config.total_steps(13, several) == 3
         and replace(config, max_train_steps=None, num_train_epochs=20).total_steps(13, several)

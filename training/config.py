@@ -54,10 +54,13 @@ class Config:
     train_batch_size: int              = option(16,                   "pictures per process and pass", free=True, least=1)
     num_train_epochs: float            = option(100.0,                "times each picture is seen", free=True, above=0)
     max_train_steps: int | None        = option(None,                 "optimizer steps; overrides --num_train_epochs", free=True, least=1)
+    stop_at_step: int | None           = option(None,                 "end after this step with a finished model; schedules stay those of the whole run", least=1, free=True)
     learning_rate: float        = option(None,                 f"peak, reached after warm-up; unset: {rates_in_words()}", above=0)
     mixed_precision: str | None        = option(None,                 "number type of the passes; auto: the fastest here; unset: as accelerate is configured, else no", (None, "auto", "no", "fp16", "bf16"), free=True)
     seed: int                          = option(0,                    "decides order, noise, crops and captions", least=0, most=2**32 - 1)
     dry_run: bool                      = option(False,                "check the options and the data, print the plan and stop", free=True)
+    timed_steps: int                   = option(0,                    "with --dry_run: take so many steps and throw them away, to say how long the run will take", free=True, least=0, most=100)
+    plan_file: str | None              = option(None,                 "with --dry_run: also write the plan there, as JSON", free=True)
 
     method: str                   = option(None,         "full: all of the UNet learns; lora: small matrices beside its attention; unset: lora where an option of it is given, else full", (None, "full", "lora"))
     rank: int                     = option(None,         "of LoRA matrices; unset: 4", least=1)

@@ -157,6 +157,15 @@ class CaptionedImages:
     def __len__(self) -> int:
         return len(self._contents)
 
+    def first(self, count: int) -> CaptionedImages:
+        """The first pictures alone, without held-out ones."""
+        few = copy.copy(self)
+        few.held_out = None
+        few.captions, few.names = self.captions[:count], self.names[:count]
+        few._contents, few.digests = self._contents[:count], self.digests[:count]
+        few.sizes = self.sizes[:count]
+        return few
+
     def image(self, index: int) -> Image.Image:
         """Picture `index`, upright and in RGB, at its own size. Raises `UserError` if it has
         changed since it was checked."""

@@ -54,7 +54,8 @@ def train(
     if not state:
         checkpoints.start()
     start, validation.state = state.get("step", 0), state.get("watch", validation.state)
-    steps = at_least_one_more(start, steps, run)
+    steps = last_step(start, steps, config, run)
+    run.begin(steps)
     checkpoints.rehearse()
     module.train()
 
@@ -116,8 +117,11 @@ def deciding_facts(
     }  # fmt: skip
 
 
-def at_least_one_more(start: int, steps: int, run: Run) -> int:
-    """The last step: at least one after the checkpoint, as in diffusers' script."""
+def last_step(start: int, steps: int, config: Config, run: Run) -> int:
+    """The last step: that of --stop_at_step, or else at least one after the checkpoint, as in
+    diffusers' script."""
+    if config.stop_at_step is not None:
+        return max(start, min(steps, config.stop_at_step))
     if start > steps:
         run.say(f"The checkpoint is past --max_train_steps {steps}: one more step is taken.")
         return start + 1

@@ -34,6 +34,10 @@ def _of_data(config: Config) -> Iterator[Conflict]:
         "Name the data once: either --train_data_dir or --dataset_name, or for one subject "
         "--instance_data_dir.",
     )
+    yield (
+        bool(config.timed_steps or config.plan_file) and not config.dry_run,
+        "--timed_steps and --plan_file are for a plan: add --dry_run.",
+    )
     yield bool(beyond), f"--resolution is {config.resolution}; it must be a multiple of 8."
     yield blank, "--validation_prompts has a blank prompt; give every prompt some words."
     yield (

@@ -5,17 +5,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
 from core.errors import UserError
+from core.files import replaced
 from core.formatting import amount, size
 from core.precision import fastest_precision
 from training.config import Config
@@ -23,6 +27,9 @@ from training.memory import BaseModel, MemoryNeeds, UnknownMemory
 from training.model import DTYPES
 from training.option import flags
 from training.option_warnings import IN_BACKWARD
+
+if TYPE_CHECKING:
+    from training.timing import Timing
 
 CARDS = (8, 12, 16, 24, 40, 80)  # GB
 PARTS = ("UNet", "text encoder")  # that can be trained
@@ -37,10 +44,35 @@ class Plan:
     epochs: float
     needs: MemoryNeeds | None  # None if the configs of the base model cannot be read
     suggestions: tuple[str, ...]  # options that lower the peak, one after the other
+    free: int = 0  # bytes of the device's memory
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = (f"{name:12}{words}" for name, words in self.facts.items() if words)
-        return "\n".join(line.replace("\n", "\n" + " " * 12) for line in lines)
+        facts = [line.replace("\n", "\n" + " " * 12) for line in lines]
+        notes = [f"note: {note}" for note in self.notes]
+        return "\n".join([*facts, *notes, *(f"warning: {warning}" for warning in self.warnings)])
+
+    def write(self, path: Path, timing: Timing | None) -> None:
+        """Write the plan as JSON; sizes are in bytes, times in seconds. Raises `UserError`."""
+        memory = {"peak": self.needs and self.needs.peak, "free": self.free}
+        disk = self.needs and {"checkpoint": self.needs.checkpoint, "model": self.needs.model}
+        seconds = timing and asdict(timing) | {"total": timing.total}
+        about = {
+            "facts": {name: words for name, words in self.facts.items() if words},
+            "steps": self.steps,
+            "epochs": round(self.epochs, 3),
+            "learning": self.needs and self.needs.learning,
+            "memory": memory,
+            "disk": disk,
+            "seconds": seconds,
+            "suggestions": self.suggestions,
+            "notes": self.notes,
+            "warnings": self.warnings,
+        }
+        with replaced(path) as staged:
+            staged.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 def plan(
@@ -64,7 +96,7 @@ def plan(
         reason = f"the configs of the base model cannot be read ({error})"
         facts |= {"memory": f"unknown: {reason}", "output": config.output_dir}
         facts["steps"], steps, epochs = _steps(config, pictures, global_batch, global_batch)
-        return Plan(facts, steps, epochs, None, ())
+        return Plan(facts, steps, epochs, None, (), free)
 
     def peak(kind: str, tried: Config) -> int:
         return base.needs(tried, pictures, kind, processes).peak
@@ -79,7 +111,7 @@ def plan(
     facts["too much"] = _remarked("\n".join(suggestions))
     facts["cards"] = _remarked(cards(config, partial(peak, "cuda"))) if config.dry_run else ""
     facts["output"] = f"{config.output_dir}: {disk(config, needs, steps)}"
-    return Plan(facts, steps, epochs, needs, suggestions)
+    return Plan(facts, steps, epochs, needs, suggestions, free)
 
 
 def _facts(config: Config, pictures: int, processes: int, device: torch.device) -> dict[str, str]:

@@ -25,6 +25,7 @@ from core.errors import UserError, reason_of
 from core.files import NotWritable
 from core.precision import cost_of_bf16, fastest_precision
 from core.resource_errors import OUT, is_out_of_memory, limit_of_memory
+from core.run_process import note_end, note_steps, this_process, write_process
 from core.signals import DeferredSignals
 from core.terminal import complain
 from training.checkpoint_files import MANIFEST, clear_leftovers
@@ -34,7 +35,7 @@ from training.defaults import as_begun
 from training.full_disk import DiskReserve
 from training.option_warnings import notes_on
 from training.optional_packages import refuse_missing
-from training.plan import plan, savings
+from training.plan import Plan, plan, savings
 
 if TYPE_CHECKING:
     from training.checkpoints import Checkpoints
@@ -79,6 +80,7 @@ class Run:
                 self._lock.acquire()
                 clear_leftovers(output)
                 _end_line(output / "log.jsonl")
+                write_process(output, this_process())
         except Timeout as error:
             raise UserError(
                 f"Another run is writing to {output}; wait for it, or choose another --output_dir."
@@ -93,6 +95,15 @@ class Run:
         self._lock.release()
         if self._tracks:
             self.accelerator.end_training()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        """Close the run, and note how it ended where others look for its process."""
+        if self.is_main and self._lock.is_locked:
+            note_end(self.config.output, error)
+        self.close()
 
     @property
     def global_batch(self) -> int:
@@ -111,15 +122,14 @@ class Run:
             self.config = replace(self.config, train_batch_size=pictures)
         return self.config
 
-    def plan(self, images: CaptionedImages) -> str:
-        """The plan of the run, with notes and warnings, for the terminal."""
+    def plan(self, images: CaptionedImages) -> Plan:
+        """The plan of the run, with notes and warnings."""
         processes = self.accelerator.num_processes
         planned = plan(self.config, images.sizes, self.global_batch, processes, self.device)
-        notes = [f"note: {note}" for note in self.notes]
         warnings = [*images.warnings]
         if self.config.mixed_precision == "bf16":
             warnings += filter(None, [cost_of_bf16(self.device, "--mixed_precision no")])
-        return "\n".join([str(planned), *notes, *(f"warning: {warning}" for warning in warnings)])
+        return replace(planned, notes=tuple(self.notes), warnings=tuple(warnings))
 
     def prepare(self, learner: Learner) -> torch.nn.Module:
         """The module to call for training: under autocast, its gradients averaged over
@@ -128,6 +138,11 @@ class Run:
             return self.accelerator.prepare(learner)
         setattr(learner, "forward", self.accelerator.autocast()(learner.forward))  # noqa: B010
         return learner
+
+    def begin(self, steps: int) -> None:
+        """Tell those who watch the run how many steps it has in all."""
+        if self.is_main:
+            note_steps(self.config.output, steps)
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is true in any process."""
