@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -78,7 +79,7 @@ class RunFolder:
         with replaced(self.path / TEACH_FILE) as staged:
             staged.write_text(json.dumps(asdict(teaching), indent=2) + "\n", encoding="utf-8")
 
-    def change(self, **values: object) -> None:
+    def change(self, **values: Any) -> None:
         """Change values of teach.json."""
         if teaching := self.teaching:
             self.write(replace(teaching, **values))
