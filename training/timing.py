@@ -34,6 +34,7 @@ class Timing:
     step: float
     steps: float  # of all steps
     draw: float  # of validation pictures and of those of the class
+    picture: float  # of drawing one of them
 
     @property
     def total(self) -> float:
@@ -73,6 +74,7 @@ def timing(config: Config, run: Run, images: CaptionedImages, steps: int) -> Tim
         step=both,
         steps=both * steps,
         draw=picture * drawn_pictures(config, len(images), rows, steps),
+        picture=picture,
     )
 
 

@@ -23,7 +23,6 @@ from webapp.ui.teach import strings
 
 PREFIX = "/teach"
 FOLDER = "webapp/templates/teach"
-NOT_A_FORM = "That is no form of this page. Reload it."
 # Fragments hold what users wrote, of a page that only its owner sees.
 HEADERS = {"Cache-Control": "no-store"}
 
@@ -68,7 +67,7 @@ async def _post(answer: Answer, http: HttpRequest) -> HTMLResponse:
         body = (await read_body(http, MAX_FORM_BYTES)).decode()
         values = parse(f"{http.url.query}&{body}")
     except UnicodeDecodeError:
-        return refused(Refusal(400, NOT_A_FORM))
+        return refused(Refusal(400, strings.NOT_A_FORM))
     except UserError as error:
         return refused(error)
     return await answered(answer, values)
@@ -79,7 +78,7 @@ def parse(text: str) -> Mapping[str, list[str]]:
     try:
         return parse_qs(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
     except ValueError as error:
-        raise Refusal(413, NOT_A_FORM) from error
+        raise Refusal(413, strings.NOT_A_FORM) from error
 
 
 async def answered(answer: Answer, values: Mapping[str, list[str]]) -> HTMLResponse:
