@@ -9,7 +9,6 @@ The page answers at once, while the model is still being opened; the first drawi
 
 import argparse
 import gc
-import ipaddress
 import os
 import socket
 import sys
@@ -26,6 +25,7 @@ from sampling.generator import DEFAULT_MODEL, AppGenerator, Generator
 from sampling.lazy_generators import OpeningGenerator, SlotGenerator
 from sampling.pipeline import DTYPES, check_names
 from sampling.variants import picks_of
+from webapp.access import gallery_of, is_loopback, password_of, teach_of
 from webapp.comparison import Variants, variants_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from webapp.auth import PasswordCheck
     from webapp.gallery_folder import Gallery
     from webapp.limits import Limits
+    from webapp.ui.teach.tab import Teach
 
 PORTS_TRIED = 100
 SWITCH_SECONDS = 0.0002  # until another thread gets the interpreter; 0.005 is usual
@@ -43,11 +44,11 @@ SWITCH_SECONDS = 0.0002  # until another thread gets the interpreter; 0.005 is u
 def build_app(
     generator: AppGenerator, limits: "Limits | None" = None, variants: Variants | None = None,
     title: str = "", models: "Mapping[str, SlotGenerator] | None" = None,
-    gallery: "Gallery | None" = None,
+    gallery: "Gallery | None" = None, teach: "Teach | None" = None,
 ) -> "gradio.Blocks":  # fmt: skip
     """The page of a generator; nothing is started yet. `variants`: models to compare with;
     `title`: the model's own where empty; `models`: others that visitors may choose; `gallery`:
-    where pictures are kept."""
+    where pictures are kept; `teach`: the owner's tab for training."""
     from webapp.report_routes import report_routes
     from webapp.rest_api import RestAPI
     from webapp.ui.gallery_tab import picture_route
@@ -55,11 +56,13 @@ def build_app(
     from webapp.worker import Worker
 
     worker = Worker(generator, limits, keep=gallery.keep if gallery else None)
-    app = Page(worker, variants, title, models, gallery).blocks
+    app = Page(worker, variants, title, models, gallery, teach).blocks
     api = RestAPI(worker, lambda: generator.ready).routes
     more = [*report_routes(generator.folder)]
     if gallery:
         more.append(picture_route(gallery))
+    if teach:
+        more += teach.routes
     app.own_routes = [*api, app.uploads.route, app.preview.route, *more]
     return app
 
@@ -187,60 +190,10 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--public", action="store_true", help="let everybody draw a little, without a password")
     add("--mcp", action="store_true", help="let assistants draw too, by the protocol MCP")
     add("--gallery", metavar="DIR", help="keep every picture there, and show them in a tab")
+    add("--runs", metavar="DIR", default="runs", help="of what is taught on the page (%(default)s)")
+    add("--teach", action="store_true", help="let those who know the password train models, too")
     add("--votes", metavar="FILE", help="keep the blind votes: JSON lines, one added by each vote")
     return parser.parse_args(arguments)
-
-
-def password_of(args: argparse.Namespace) -> "PasswordCheck | None":
-    """The page's password. Raises UserError for options that would let others in unasked."""
-    from webapp.auth import VARIABLE, PasswordCheck, given_password
-
-    given = given_password(args.password, args.password_file)
-    if args.public and given is not None:
-        by_option = args.password is not None or args.password_file
-        named = "--password" if by_option else f"unset {VARIABLE}"
-        raise UserError(f"--public asks for no password. Leave out --public or {named}.")
-    if args.share_server is not None:
-        from webapp.allowed_hosts import check_share_server
-
-        check_share_server(args.share_server)
-        if not args.share:
-            raise UserError("--share_server is for a public link. Add --share.")
-    if args.public:
-        return None
-    if given is None and not args.share:
-        if not is_loopback(args.host):
-            raise UserError(
-                f"--host {args.host} lets others in. Add --password, or --public to let everybody "
-                "draw without one."
-            )
-        return None
-    return PasswordCheck(given or "")
-
-
-def gallery_of(args: argparse.Namespace, password: "PasswordCheck | None") -> "Gallery | None":
-    """The gallery's folder. Raises UserError where others could see and delete its pictures."""
-    if args.gallery is None:
-        return None
-    if password is None and (args.public or args.allow_host):
-        others = "--public" if args.public else "--allow_host"
-        way_out = "Give --password in its place" if args.public else "Add --password"
-        raise UserError(
-            f"--gallery shows your pictures, and {others} lets others in, who could delete them. "
-            f"{way_out}, or leave out --gallery."
-        )
-    from webapp.gallery_folder import Gallery
-
-    return Gallery(args.gallery)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` is reachable from this machine alone. False where that is unknown."""
-    try:
-        found = {address[4][0] for address in socket.getaddrinfo(host or "0.0.0.0", None)}
-    except (OSError, UnicodeError):
-        return False
-    return all(ipaddress.ip_address(address).is_loopback for address in found)
 
 
 def announce(args: argparse.Namespace, port: int, password: "PasswordCheck | None") -> None:
@@ -299,9 +252,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from webapp.limits import PUBLIC, Limits
 
     limits = PUBLIC if args.share or args.public else Limits()
-    app = build_app(generator, limits, variants, args.title, models, gallery)
+    teach = teach_of(args, password)
+    app = build_app(generator, limits, variants, args.title, models, gallery, teach)
     serve(app, args.host, port, password, args.mcp, hosts)
     announce(args, port, password)
+    if teach:
+        teach.runner.watch()
     if args.share:
         share(args, app, password, hosts)
     # A garbage collection takes half a second, in which no request is served: none while the model

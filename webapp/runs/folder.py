@@ -89,7 +89,7 @@ class RunsFolder:
     """Runs right below a folder. It is made when something is first written."""
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = Path(path).absolute()
 
     @property
     def pictures(self) -> Path:

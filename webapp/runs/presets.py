@@ -25,6 +25,7 @@ MIN_STEPS = 20
 MAX_EPOCHS = {QUICK: 120, COFFEE: 150, REAL: 200}
 MAX_PROMPTS = 6  # drawn along the way
 SMALL_CHANNELS = 256  # of a UNet's first block; Stable Diffusion has 320
+OF_SUBJECT, OF_CLASS = "a photo of {words}", "a photo of a {words}"  # their prompts
 REHEARSED = "bundled/prior_prompts.txt"
 CLASS_IMAGES = {QUICK: 16, COFFEE: 60, REAL: 200}
 
@@ -80,7 +81,7 @@ def options_of(wish: Wish) -> list[str]:
 def _data(wish: Wish) -> list[str]:
     if wish.kind == SUBJECT:
         return ["--instance_data_dir", wish.pictures,
-                "--instance_prompt", f"a photo of {wish.subject.strip()}"]  # fmt: skip
+                "--instance_prompt", OF_SUBJECT.format(words=wish.subject.strip())]  # fmt: skip
     return ["--train_data_dir", wish.pictures]
 
 
@@ -103,7 +104,7 @@ def _kept(wish: Wish) -> list[str]:
     """Pictures by the base, which the run learns along so that it goes on knowing them."""
     count = ["--num_class_images", str(CLASS_IMAGES[wish.preset])]
     if wish.kind == SUBJECT:
-        called = f"a photo of a {wish.class_words.strip()}"
+        called = OF_CLASS.format(words=wish.class_words.strip())
         return ["--with_prior_preservation", "--class_prompt", called, *count]
     if wish.keep:
         return ["--with_prior_preservation", "--prior_prompts", REHEARSED, *count]
@@ -127,10 +128,7 @@ def length_of(wish: Wish, plan: dict) -> list[str]:
     seconds = plan["seconds"]
     spare = SECONDS[wish.preset] - AROUND - seconds["load"] - seconds["encode"]
     rows = max(1.0, plan["epochs"] * wish.count / max(1, plan["steps"]))  # pictures of a step
-    # Pictures along the way cost time too: those of the class, and of each validation.
-    pictures = len(wish.prompts) * (CHECKPOINTS + 1)
-    pictures += CLASS_IMAGES[wish.preset] * bool(_kept(wish))
-    spare -= pictures * seconds["picture"]
+    spare -= pictures_of(wish) * seconds["picture"]
     most = MAX_EPOCHS[wish.preset] * wish.count / rows
     steps = max(MIN_STEPS, min(spare / seconds["step"], most))
     every = max(1, round(steps / CHECKPOINTS))
@@ -138,6 +136,12 @@ def length_of(wish: Wish, plan: dict) -> list[str]:
         "--max_train_steps", str(every * CHECKPOINTS),
         "--checkpointing_steps", str(every), "--validation_steps", str(every),
     ]  # fmt: skip
+
+
+def pictures_of(wish: Wish) -> int:
+    """Pictures that a run draws: those of each validation, and those of what is rehearsed."""
+    rehearsed = CLASS_IMAGES[wish.preset] if _kept(wish) else 0
+    return len(wish.prompts) * (CHECKPOINTS + 1) + rehearsed
 
 
 def is_small(base: str) -> bool:

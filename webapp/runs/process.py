@@ -21,7 +21,8 @@ LOG_LINES = 400  # shown
 
 
 class Commands:
-    """Starts commands, and waits for those that end so that none remains as a zombie.
+    """Starts commands in the project's folder, and waits for those that end so that none remains as
+    a zombie.
 
     `python`: words that begin every command line.
     """
@@ -49,6 +50,7 @@ class Commands:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
+                    cwd=self._root,
                     start_new_session=True,  # a signal to the app's terminal is not for it
                     env=environment(),
                 )
@@ -69,7 +71,7 @@ class Commands:
         try:
             done = subprocess.run(
                 words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=seconds,
-                stderr=subprocess.STDOUT, env=environment(), check=False,
+                stderr=subprocess.STDOUT, cwd=self._root, env=environment(), check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise UserError(f"{command} took over {seconds:.0f} s, and was ended.") from error

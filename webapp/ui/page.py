@@ -26,11 +26,12 @@ from webapp.ui.link_preview import LinkPreview
 from webapp.ui.messages import head, origin
 from webapp.ui.prompt_suggestions import proposals
 from webapp.ui.scores_tab import ScoresTab
+from webapp.ui.teach.tab import Teach
 from webapp.uploads import Uploads
 from webapp.worker import Worker
 
 SCRIPT = Path(__file__).with_name("page.js")
-COMPARE = "compare"  # id of its tab
+COMPARE, TEACH = "compare", "teach"  # ids of their tabs
 # After a link has filled in its settings, without a complaint: press Generate.
 DRAW_ON_ARRIVAL = """(told) => {
   const asked = new URLSearchParams(location.search);
@@ -47,12 +48,15 @@ class Page:
     def __init__(
         self, worker: Worker, variants: Variants | None = None, title: str = "",
         models: Mapping[str, SlotGenerator] | None = None, gallery: Gallery | None = None,
+        teach: Teach | None = None,
     ):  # fmt: skip
         """`variants`: what a tab compares the model with; `title`: the model's own where empty;
-        `models`: others to choose from; `gallery`: the owner's images, if they are saved."""
+        `models`: others to choose from; `gallery`: the owner's images, if they are saved; `teach`:
+        the owner's tab for training, if there is one."""
         apply_patches()
         self._worker, self._image_store = worker, ImageStore()
         self._variants, self._models, self._gallery = variants, models, gallery
+        self._teach = teach
         own = worker.generator.title or worker.generator.name
         self._title = title or own
         self.blocks = gr.Blocks(
@@ -76,6 +80,9 @@ class Page:
         prompts = proposals(generator)
         with gr.Tabs(elem_id="tabs") as tabs:
             draw = self._lay_out_drawing(tabs, prompts)
+            if self._teach:
+                with gr.Tab(strings.TEACH, id=TEACH):
+                    self._teach.lay_out()
             if self._gallery:
                 with gr.Tab(strings.GALLERY) as tab:
                     GalleryTab(self._gallery, tab, generator.name)

@@ -17,6 +17,7 @@ ANYTHING = (
     "a wooden sailing ship on the open sea",
 )
 DRAW, COMPARE, SCORES, MODEL, HOW = "Draw", "Compare", "Scores", "The model", "How it works"
+TEACH = "Teach"
 SLIDER, VOTE, GRID = "Slider", "Blind vote", "Grid"  # ways to compare
 
 # Draw

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from gradio.themes import Base, Font, colors, sizes
 
-CSS = Path(__file__).with_name("page.css")
+HERE = Path(__file__).parent
+CSS = [HERE / "page.css", HERE / "teach" / "teach.css"]
 
 
 def theme() -> Base:

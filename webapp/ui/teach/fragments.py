@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from urllib.parse import parse_qs
 
+from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse
@@ -17,6 +18,7 @@ from starlette.routing import Route
 
 from core.errors import UserError
 from core.html import template
+from core.paths import ROOT
 from webapp.http_security import Refusal, read_body
 from webapp.limits import MAX_FORM_BYTES, MAX_FORM_FIELDS
 from webapp.ui.teach import strings
@@ -43,9 +45,16 @@ class Values:
 Answer = Callable[[Values], str]  # a fragment; raises UserError, or Refusal for another status
 
 
-def render(name: str, **values: object) -> str:
+# Loaded at the start: one that is missing is noticed then.
+TEMPLATES = {
+    path.stem: template(path.relative_to(ROOT).as_posix())
+    for path in (ROOT / FOLDER).glob("*.html")
+}
+
+
+def render(template_name: str, /, **values: object) -> Markup:
     """A fragment by the name of its template, in which `words` are the tab's strings."""
-    return template(f"{FOLDER}/{name}.html").render(words=strings, **values)
+    return Markup(TEMPLATES[template_name].render(words=strings, **values))
 
 
 def view(path: str, answer: Answer) -> Route:

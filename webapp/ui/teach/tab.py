@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
 from starlette.routing import Route
 
-from core.html import template
-from webapp.ui.teach import strings
-from webapp.ui.teach.fragments import FOLDER
+from webapp.runs.folder import RunsFolder
+from webapp.runs.plans import Plans
+from webapp.runs.process import Commands
+from webapp.runs.runner import Runner
+from webapp.ui.teach.fragments import render
+from webapp.ui.teach.settings import Settings
 
 SCRIPT = Path(__file__).with_name("teach.js")
-SHELL = template(f"{FOLDER}/shell.html")
 
 
-class TeachTab:
-    """The owner's own tab. Components are created in the current Blocks context."""
+class Teach:
+    """All that the tab needs, and its routes: none of them exists where the tab does not."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str, bases: Sequence[str], commands: Commands | None = None):
+        """`folder`: of the runs; `bases`: models that can be taught, the usual one first."""
+        commands = commands or Commands()
+        self.runs = RunsFolder(folder)
+        self.runner = Runner(self.runs, commands)
+        self._stages = [Settings(self.runner, Plans(commands), bases)]
+
+    @property
+    def routes(self) -> list[Route]:
+        return [route for stage in self._stages for route in stage.routes]
+
+    def lay_out(self) -> None:
+        """Make the tab's component in the current Blocks context."""
         gr.HTML(
-            SHELL.render(words=strings),
+            render("shell"),
             js_on_load=SCRIPT.read_text(encoding="utf-8"),
             apply_default_css=False,
             elem_id="teach",
         )
-
-
-def teach_routes() -> list[Route]:
-    """All routes of the tab; none exists where the tab does not."""
-    return []
