@@ -42,7 +42,7 @@ def records_in(lines: Iterable[str]) -> list[dict]:
             record = loads(line)
         except JSONFault:
             continue
-        if _is_record(record):
+        if is_record(record):
             latest[record["step"], "loss" not in record] = record
     return [latest[key] for key in sorted(latest)]
 
@@ -53,7 +53,7 @@ def of_run(records: Iterable[dict], manifest: dict) -> list[dict]:
     return [r for r in records if r.get("run_id", run_id) == run_id and r["step"] <= end]
 
 
-def _is_record(value: object) -> TypeGuard[dict]:
+def is_record(value: object) -> TypeGuard[dict]:
     """Whether a value is a log record with numbers in range."""
     if not isinstance(value, dict) or not isinstance(value.get("step"), int):
         return False

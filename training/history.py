@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeGuard
 
-import numpy as np
-from markupsafe import Markup
-
-from core.chart import HEIGHT, WIDTH, Plot, figure, label, round_ticks
+from core.chart import figure, label
+from core.curves import Curve
+from core.curves import chart as drawn
 from core.formatting import amount
-from core.html import template
 from core.run_folder import of_run
 from core.statistics import MIN_PROMPTS
 
 RISE = 0.1  # share of its fall by which the held-out loss must rise again to be called a rise
-PLACES = 300  # along a curve: more cannot be distinguished
-MANY = 100  # points from which on outliers (1 %) do not decide the scale
-DOTTED = 24  # points: with more, only the line is drawn
-CHART = template("training/templates/chart.html")
 
 
 @dataclass(frozen=True)
@@ -40,18 +33,13 @@ class TrainingHistory:
             [line for line in lines if "loss" not in line],
         )
 
-    def values(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Steps (N,) and the values logged under `name`, (N,): NaN where non-finite."""
-        lines = [line for line in (*self.training, *self.validations) if name in line]
-        values = [v if isinstance(v := line[name], int | float) else math.nan for line in lines]
-        finite = np.where(np.isfinite(np.array(values, float)), values, math.nan)
-        return np.array([line["step"] for line in lines], int), finite.astype(float)
+    def curve(self, name: str) -> Curve:
+        """What was logged under `name`."""
+        return Curve.of((*self.training, *self.validations), name)
 
     def known(self, name: str) -> list[tuple[int, float]]:
         """Steps and finite values under `name`."""
-        steps, values = self.values(name)
-        known = np.isfinite(values)
-        return list(zip(steps[known].tolist(), values[known].tolist(), strict=True))
+        return self.curve(name).known
 
     @property
     def last_step(self) -> int:
@@ -226,65 +214,7 @@ def _skipped(history: TrainingHistory) -> str:
 def chart(
     history: TrainingHistory, name: str, title: str, noisy: bool = False, zero: bool = False
 ) -> str:
-    """A chart of the values logged under `name`; empty without finite ones.
-
-    A `noisy` curve is drawn faintly under its running mean. With `zero`, the scale includes 0.
-    """
-    (steps, values), best = history.values(name), history.best_step
-    numbers = values[np.isfinite(values)]
-    if not len(numbers):
-        return ""
-    shown = np.quantile(numbers, [0.01, 0.99]) if noisy and len(numbers) >= MANY else numbers
-    low, high = float(shown.min()), float(shown.max())
-    plot = Plot(max(history.last_step, 1), round_ticks(min(low, 0.0) if zero else low, high))
-    calm = np.clip(values, 2 * low - high, 2 * high - low)  # so that no outlier decides the mean
-    main = _running_mean(steps, calm) if noisy else _outline(steps, values)
-    drawn = plot.line(*_outline(steps, values), "raw") if noisy else ""
-    drawn += plot.line(*main, "mean")
-    if best is not None and best <= plot.end:
-        drawn = plot.mark(best) + drawn
-    if not noisy and len(steps) <= DOTTED:
-        drawn += "".join(plot.dot(*point, "dot", 2) for point in history.known(name))
-    if not noisy:
-        drawn += "".join(plot.dot(*p, "best", 3.5) for p in history.known(name) if p[0] == best)
-    words = "running mean " * noisy + _ends(*main)
-    if numbers.max() > max(high, plot.ticks[-1]):
-        words += f"; peaks of up to {figure(numbers.max())} are cut off"
-    return CHART.render(
-        name=name, title=title, words=words, width=WIDTH, height=HEIGHT,
-        drawn=Markup(plot.axes() + drawn),
-    )  # fmt: skip
-
-
-def _ends(steps: np.ndarray, values: np.ndarray) -> str:
-    """The first and last finite value, in words."""
-    known = np.flatnonzero(np.isfinite(values))
-    ends = dict.fromkeys((known[0], known[-1]))
-    return ", ".join(f"{figure(values[i])} at step {steps[i]:,.0f}" for i in ends)
-
-
-def _outline(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The curve reduced to at most two points per place: its minimum and its maximum there."""
-    if len(values) <= 2 * PLACES:
-        return steps, values
-    chosen: list[int] = []
-    for place in np.array_split(np.arange(len(values)), PLACES):
-        known = place[np.isfinite(values[place])]
-        ends = (known[values[known].argmin()], known[values[known].argmax()]) if len(known) else (
-            place[0],)  # fmt: skip
-        chosen += sorted(set(ends))
-    return steps[chosen], values[chosen]
-
-
-def _running_mean(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The running mean at each place, over a window of about a tenth of the run."""
-    places = np.array_split(np.arange(len(values)), min(len(values), PLACES))
-    known = [place[np.isfinite(values[place])] for place in places]
-    counts = np.array([len(k) for k in known], float)
-    sums = np.array([values[k].sum() for k in known])
-    window = np.hanning(2 * (len(places) // 10) + 3)[1:-1]  # never wider than the curve
-    means = np.convolve(sums, window, "same") / np.maximum(
-        np.convolve(counts, window, "same"), 1e-9
+    """A chart of the values logged under `name`; empty without finite ones."""
+    return drawn(
+        name, title, history.curve(name), history.last_step, history.best_step, noisy, zero
     )
-    middles = np.array([steps[place].mean() for place in places])
-    return middles, np.where(counts > 0, means, math.nan)

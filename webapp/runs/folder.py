@@ -63,11 +63,24 @@ class RunFolder:
     def teaching(self) -> Teaching | None:
         """None of a run that the page did not make, or whose file is of a newer version."""
         try:
-            found = loads(read_own(self.path, TEACH_FILE, MAX_BYTES))
-            teaching = TypeAdapter(Teaching).validate_python(found)
-        except (OSError, JSONFault, ValidationError):
+            teaching = TypeAdapter(Teaching).validate_python(self._teach_file)
+        except ValidationError:
             return None
         return teaching if teaching.version == VERSION else None
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether a newer version of the page made it, whose teach.json is not understood."""
+        found = self._teach_file
+        version = found.get("version") if isinstance(found, dict) else None
+        return type(version) is int and version > VERSION
+
+    @property
+    def _teach_file(self) -> object:
+        try:
+            return loads(read_own(self.path, TEACH_FILE, MAX_BYTES))
+        except (OSError, JSONFault):
+            return None
 
     @property
     def is_ours(self) -> bool:

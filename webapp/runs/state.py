@@ -7,26 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 from core.bounded_json import JSONFault, loads
 from core.paths import read_own
 from core.run_folder import FILE as LOG
-from core.run_folder import checkpoints_in, records_in
+from core.run_folder import checkpoints_in
 from core.run_process import FILE as PROCESS
 from core.run_process import RunProcess, read_process
 from webapp.runs.folder import RunFolder, Teaching
+from webapp.runs.log import RunLogs, last_records
 from webapp.runs.process import log_lines
 
 TRAIN_LOG, SCORE_LOG, SCORE_PROCESS = "train.log", "scoring.log", "scoring.json"
+MODEL = "run.json"  # of a finished model
 STOP_FILE = "stop.json"  # names the process that was asked to stop
 MAX_RUN_BYTES = 4 * 2**20
-MAX_LOG_BYTES = 64 * 2**20
+MAX_SECONDS_LEFT = 1e9
 
 QUEUED, STARTING, TRAINING, STOPPING = "queued", "starting", "training", "stopping"
 PAUSED, KILLED, FAILED, FINISHED = "paused", "killed", "failed", "finished"
 SCORING, DRAFT = "scoring", "draft"
 LIVE = (STARTING, TRAINING, STOPPING)  # a process trains it
+DONE = (FINISHED, SCORING)
+
+
+LOGS = RunLogs()
 
 
 @dataclass(frozen=True)
@@ -38,35 +46,68 @@ class RunState:
     teaching: Teaching | None
     process: RunProcess | None  # that trains it, or trained it last
     manifest: dict = field(default_factory=dict)  # run.json of the finished model; {} without
-    records: tuple[dict, ...] = ()  # of log.jsonl, by step
+    last: tuple[dict, ...] = ()  # records of log.jsonl, the newest last
     checkpoints: tuple[int, ...] = ()  # their steps
 
     @property
     def name(self) -> str:
         return self.folder.name
 
+    @cached_property
+    def records(self) -> tuple[dict, ...]:
+        """Of log.jsonl, by step: as many as can be shown."""
+        return LOGS.records(self.folder.path)
+
     @property
     def step(self) -> int:
-        """Steps that are known to be done."""
-        done = [record["step"] for record in self.records[-2:]]
-        return max([*done, *self.checkpoints[-1:], _number(self.manifest.get("steps"))])
+        """Steps that are known to be done. A run that was resumed further back counts from there,
+        whatever its log holds of before."""
+        if self.status in DONE:
+            return self.steps_of_model
+        if self.status in (STARTING, QUEUED) or not self.last:
+            return self.saved_step
+        logged = self.last[-1]["step"]
+        return logged if self.is_live else max(logged, self.saved_step)
+
+    @property
+    def saved_step(self) -> int:
+        """The step that a resumed run goes on from, or of the finished model."""
+        return max([*self.checkpoints[-1:], self.steps_of_model])
+
+    @property
+    def steps_of_model(self) -> int:
+        return _number(self.manifest.get("steps"))
 
     @property
     def steps(self) -> int | None:
         """Steps of the whole run, if that is known."""
-        options = self.teaching.options if self.teaching else ()
-        options = options or (self.process.command if self.process else ())
-        wanted = option_of(options, "--max_train_steps")
-        if wanted and wanted.isdecimal():
+        if self.status in DONE:
+            return self.steps_of_model or None
+        if self.process and self.process.steps and self.status != QUEUED:
+            return self.process.steps
+        wanted = option_of(self.options, "--max_train_steps")
+        if wanted and wanted.isdecimal() and len(wanted) < 16:
             return int(wanted)
-        return _number(self.manifest.get("steps")) or None
+        return self.steps_of_model or None
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Words of the command line, as far as they are known."""
+        return (self.teaching and self.teaching.options) or self.command[1:]
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The command line of the process that trains it, or trained it last."""
+        return self.process.command if self.process else ()
 
     @property
     def seconds_left(self) -> float | None:
-        left = next(
-            (r["seconds_left"] for r in reversed(self.records) if "seconds_left" in r), None
-        )
-        return float(left) if isinstance(left, int | float) and self.is_live else None
+        """As its log says; None where it does not, or nothing trains."""
+        known = (each["seconds_left"] for each in reversed(self.last) if "seconds_left" in each)
+        left = next(known, None)
+        if self.status != TRAINING or not isinstance(left, int | float):
+            return None
+        return float(left) if 0 <= left < MAX_SECONDS_LEFT else None  # not for NaN
 
     @property
     def is_live(self) -> bool:
@@ -84,32 +125,34 @@ class RunState:
     @property
     def newest(self) -> Path | None:
         """The newest state that can draw: the model where it is finished, else a checkpoint."""
-        if self.status in (FINISHED, SCORING):
+        if self.status in DONE:
             return self.folder.path
         found = checkpoints_in(self.folder.path)
-        return found[max(found)] if found else self.folder.path if self.is_model else None
+        if not found or (self.is_model and max(found) < self.steps_of_model):
+            return self.folder.path if self.is_model else None
+        return found[max(found)]
 
     @property
     def sentence(self) -> str:
         """Why it ended, in its own words."""
         if self.process and self.process.ended:
             return self.process.ended
-        return _error_in(self.folder.path) if self.status == FAILED else ""
+        return _error_in(self.folder.path, self.process) if self.status == FAILED else ""
 
 
 def state_of(folder: RunFolder) -> RunState:
     """The state of a run by now."""
     path = folder.path
     process, teaching = read_process(path, PROCESS), folder.teaching
-    manifest, records = _manifest(path), tuple(_records(path))
+    manifest, last = _manifest(path), last_records(path)
     checkpoints = tuple(checkpoints_in(path))
-    status = _status(path, process, teaching, manifest, records, checkpoints)
-    return RunState(folder, status, teaching, process, manifest, records, checkpoints)
+    status = _status(path, process, teaching, manifest, last, checkpoints)
+    return RunState(folder, status, teaching, process, manifest, last, checkpoints)
 
 
 def _status(
     path: Path, process: RunProcess | None, teaching: Teaching | None, manifest: dict,
-    records: tuple[dict, ...], checkpoints: tuple[int, ...],
+    last: tuple[dict, ...], checkpoints: tuple[int, ...],
 ) -> str:  # fmt: skip
     if process and process.alive:
         if is_asked_to_stop(path, process):
@@ -119,18 +162,35 @@ def _status(
         return QUEUED
     if process and process.ended:
         return PAUSED if process.stopped else FAILED
-    if manifest and _covers(manifest, records, checkpoints):
+    if manifest and _is_end(path, process, manifest, last, checkpoints):
         scoring = read_process(path, SCORE_PROCESS)
         return SCORING if scoring and scoring.alive else FINISHED
     if process:
-        return FAILED if _error_in(path) else KILLED
-    return PAUSED if checkpoints else DRAFT if teaching else KILLED
+        return FAILED if _error_in(path, process) else KILLED
+    return PAUSED if checkpoints else DRAFT if teaching and not last else KILLED
 
 
-def _covers(manifest: dict, records: tuple[dict, ...], checkpoints: tuple[int, ...]) -> bool:
+def _is_end(
+    path: Path, process: RunProcess | None, manifest: dict, last: tuple[dict, ...],
+    checkpoints: tuple[int, ...],
+) -> bool:  # fmt: skip
     """Whether the model in the folder is the end of what was trained there."""
-    trained = max([*checkpoints[-1:], *(record["step"] for record in records[-2:])], default=0)
-    return _number(manifest.get("steps")) >= trained
+    steps = _number(manifest.get("steps"))
+    if any(step > steps for step in checkpoints[-1:]):
+        return False
+    if process:  # it was killed: after it had saved the model, or on the way to another one
+        return _saved_at(path, manifest) >= process.started
+    # A run that was kept at an earlier step has a longer log, which is older than its model.
+    is_longer = any(each["step"] > steps for each in last)
+    return not is_longer or not _changed_since(path / LOG, _saved_at(path, manifest))
+
+
+def _saved_at(path: Path, manifest: dict) -> float:
+    """When the model was saved, at the latest. metrics.py writes its scores into run.json later."""
+    try:
+        return datetime.fromisoformat(str(manifest.get("created"))).timestamp() + 1  # whole seconds
+    except (ValueError, OverflowError, OSError):
+        return _changed_at(path / MODEL)
 
 
 def is_asked_to_stop(path: Path, process: RunProcess) -> bool:
@@ -140,32 +200,31 @@ def is_asked_to_stop(path: Path, process: RunProcess) -> bool:
 
 
 def _changed_since(path: Path, moment: float) -> bool:
+    return _changed_at(path) >= moment
+
+
+def _changed_at(path: Path) -> float:
+    """When a file was written last; 0 where there is none."""
     try:
-        return path.stat().st_mtime >= moment
+        return path.stat().st_mtime
     except OSError:
-        return False
+        return 0.0
 
 
-def _error_in(path: Path) -> str:
+def _error_in(path: Path, process: RunProcess | None) -> str:
     """The sentence with which a command ended that had not yet taken the folder."""
+    if process and not _changed_since(path / TRAIN_LOG, process.started):
+        return ""
     last = (log_lines(path, TRAIN_LOG) or [""])[-1]
     return last.removeprefix("error: ") if last.startswith("error: ") else ""
 
 
 def _manifest(path: Path) -> dict:
     try:
-        found = loads(read_own(path, "run.json", MAX_RUN_BYTES))
+        found = loads(read_own(path, MODEL, MAX_RUN_BYTES))
     except (OSError, JSONFault):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _records(path: Path) -> list[dict]:
-    try:
-        text = read_own(path, LOG, MAX_LOG_BYTES).decode(errors="replace")
-    except OSError:
-        return []
-    return records_in(text.split("\n"))
 
 
 def option_of(options: Sequence[str], name: str) -> str | None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from itertools import islice
-from os import scandir
 from pathlib import Path
 
 from PIL import Image
@@ -19,15 +18,14 @@ from core.images import jpeg_of
 from core.paths import CARD_BYTES, read_own
 from core.printable import printable
 from sampling.examples import Example, example_of
+from webapp.runs.samples import MAX_BYTES, VALIDATION, name_of, numbers_by_step
 from webapp.ui import strings
 from webapp.ui.run_scores import number
 
-MAX_FILES = 20_000  # of the folder of validation images; others are not seen
 MAX_PAIRS = 6
-MAX_BYTES, MAX_SIDE = 16 * 2**20, 4096  # of samples.png, and of either of its sides
+MAX_SIDE = 4096  # of samples.png
 SHOWN_SIDE = 1344  # pixels of its longer side
 CAPTION = 160  # characters
-VALIDATION, FILE_NAME = "validation", re.compile(r"step-(\d{6,12})-(\d{1,6})\.png", re.ASCII)
 SAMPLES = "samples.png"
 DESCRIBED = re.compile(r"!\[([^\[\]]{1,300})\]\(samples\.png\)")  # in the model's card
 
@@ -50,7 +48,7 @@ def validation_images(folder: Path | None, run: dict, base: str) -> str:
 
 def pairs_of(folder: Path, run: dict) -> Iterator[ImagePair]:
     """The first image of each validation prompt, by the base and by the model of this run."""
-    numbers = _numbers_by_step(folder)
+    numbers = numbers_by_step(folder)
     steps = [step for step in numbers if step <= (number(run, "steps") or step)]
     if 0 not in steps or max(steps) == 0:
         return
@@ -63,24 +61,10 @@ def pairs_of(folder: Path, run: dict) -> Iterator[ImagePair]:
             yield ImagePair(base, model)
 
 
-def _numbers_by_step(folder: Path) -> dict[int, set[int]]:
-    """The numbers of the validation images of each step."""
-    found: dict[int, set[int]] = {}
-    try:
-        with scandir(folder / VALIDATION) as entries:
-            names = [entry.name for entry in islice(entries, MAX_FILES)]
-    except OSError:  # there is no such folder
-        return {}
-    for name in names:
-        if parts := FILE_NAME.fullmatch(name):
-            found.setdefault(int(parts[1]), set()).add(int(parts[2]))
-    return found
-
-
 def _image(folder: Path, step: int, place: int) -> Example | None:
     """None for a file that is no image with settings."""
     try:
-        return example_of(read_own(folder, f"{VALIDATION}/step-{step:06}-{place}.png", MAX_BYTES))
+        return example_of(read_own(folder, f"{VALIDATION}/{name_of(step, place)}", MAX_BYTES))
     except (OSError, UserError):
         return None
 

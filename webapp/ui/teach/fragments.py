@@ -13,13 +13,13 @@ from urllib.parse import parse_qs
 from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from core.errors import UserError
 from core.html import template
 from core.paths import ROOT
-from webapp.http_security import Refusal, read_body
+from webapp.http_security import Refusal, answer_of, read_body
 from webapp.limits import MAX_FORM_BYTES, MAX_FORM_FIELDS
 from webapp.ui.teach import strings
 
@@ -27,6 +27,7 @@ PREFIX = "/teach"
 FOLDER = "webapp/templates/teach"
 # Fragments hold what users wrote, of a page that only its owner sees.
 HEADERS = {"Cache-Control": "no-store"}
+PICTURE_HEADERS = {"Cache-Control": "private, max-age=86400, immutable"}
 
 
 class Values:
@@ -67,8 +68,25 @@ def action(path: str, answer: Answer) -> Route:
     return Route(f"{PREFIX}/{path}", partial(_post, answer), methods=["POST"])
 
 
+def picture(path: str, read: Callable[[Values], bytes]) -> Route:
+    """A route that answers GET {PREFIX}/{path} with a JPEG file, whose address names its version."""
+    return Route(f"{PREFIX}/{path}", partial(_picture, read), methods=["GET"])
+
+
+async def _picture(read: Callable[[Values], bytes], http: HttpRequest) -> Response:
+    try:
+        jpeg = await run_in_threadpool(read, Values(parse(str(http.url.query))))
+    except UserError as error:
+        return answer_of(error if isinstance(error, Refusal) else Refusal(404, str(error)))
+    return Response(jpeg, media_type="image/jpeg", headers=PICTURE_HEADERS)
+
+
 async def _get(answer: Answer, http: HttpRequest) -> HTMLResponse:
-    return await answered(answer, parse(str(http.url.query)))
+    try:
+        values = parse(str(http.url.query))
+    except UserError as error:
+        return refused(error)
+    return await answered(answer, values)
 
 
 async def _post(answer: Answer, http: HttpRequest) -> HTMLResponse:

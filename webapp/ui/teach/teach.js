@@ -2,9 +2,15 @@
 //   data-get="path?query"    a view takes the place of the tab's content, or of `data-into`
 //   data-post="path?query"   the same after an action; the values of the form around it go along
 //   data-sure="words"        the first click changes the button's words, the second one does it
-//   data-poll="seconds"      the fragment asks for its own data-get again while it can be seen
+//   form[data-get="path"]    the same as data-get, the values of the form as its query
+//   data-poll="seconds"      the fragment asks for its own data-get again while it can be seen; of
+//                            what is right in it, only what has changed is replaced, but no tag
+//   data-said="words"        is told to a screen reader when it has become another
+//   data-copy="selector"     a click copies the text there, and shows the words in data-copied
+//   data-keep                what was typed or ticked stays when the fragment is replaced
 //   data-drop="path?query"   files dropped on it, or chosen in its input, are sent there one by one
 const root = element.querySelector(".teach"), told = element.querySelector(".teach-told");
+const spoken = element.querySelector(".teach-spoken");
 const place = root.dataset.place; // the address of the routes
 
 const tell = (html) => { told.innerHTML = html; };
@@ -22,18 +28,34 @@ const ask = async (path, form) => {
   return null;
 };
 
+const say = () => {
+  const words = root.querySelector("[data-said]")?.dataset.said ?? "";
+  if (spoken.textContent !== words) spoken.textContent = words;
+};
+
+// What the server last said of the parts of a fragment, before the visitor opened any of them.
+const shown = new WeakMap();
+const partsOf = (each) => (each.children.length ? [...each.children].map((part) => part.outerHTML) : [each.innerHTML]);
+
 // Replaces what is in `target`, and keeps what the visitor has in hand: the focus, what they have
 // typed since, which details are open, and how far lists are scrolled.
 const put = (target, text) => {
   const key = (each) => each.id || each.name;
+  const ticked = [...target.querySelectorAll("[data-keep][type=checkbox]")].filter((each) => each.checked);
   const open = new Map([...target.querySelectorAll("details")].map((each) => [key(each), each.open]));
   const scrolled = [...target.querySelectorAll("[id]")].filter((each) => each.scrollTop);
   const focused = target.contains(document.activeElement) && document.activeElement;
   const typed = focused && "value" in focused && focused.dataset.keep !== undefined
     ? [focused.value, focused.selectionStart] : null;
   target.innerHTML = text;
+  for (const each of [target, ...target.querySelectorAll("[data-poll]")]) shown.set(each, partsOf(each));
+  say();
   for (const each of target.querySelectorAll("details")) {
     if (key(each) && open.has(key(each))) each.open = open.get(key(each));
+  }
+  for (const { id } of ticked) {
+    const now = document.getElementById(id);
+    if (now) now.checked = true;
   }
   for (const each of scrolled) {
     const now = document.getElementById(each.id);
@@ -46,6 +68,19 @@ const put = (target, text) => {
     now.value = typed[0];
     if (typed[1] !== null) now.setSelectionRange?.(typed[1], typed[1]);
   }
+};
+
+// Replaces what has changed in a fragment that renews itself. One that was scrolled to its end, as
+// a log is, stays there.
+const renew = (each, next) => {
+  const before = shown.get(each) ?? [], now = partsOf(next), parts = [...each.children];
+  const changed = now.filter((text, i) => text !== before[i]);
+  if (!changed.length && now.length === before.length) return;
+  const atEnd = each.scrollHeight - each.scrollTop - each.clientHeight < 4;
+  if (parts.length !== now.length || before.length !== now.length) put(each, next.innerHTML);
+  else now.forEach((text, i) => { if (text !== before[i]) put(parts[i], next.children[i].innerHTML); });
+  shown.set(each, now);
+  if (atEnd) each.scrollTop = each.scrollHeight;
 };
 
 const targetOf = (each) => {
@@ -95,10 +130,26 @@ element.addEventListener("click", (event) => {
 });
 
 element.addEventListener("submit", (event) => {
-  const form = event.target.closest("form[data-post]");
+  const form = event.target.closest("form[data-post], form[data-get]");
   if (!form) return;
   event.preventDefault();
-  show(form, form.dataset.post, formOf(event.submitter ?? form.querySelector("input, button")));
+  const values = formOf(event.submitter ?? form.querySelector("input, button"));
+  if (form.dataset.post) show(form, form.dataset.post, values);
+  else show(form, `${form.dataset.get}?${new URLSearchParams(values)}`);
+});
+
+element.addEventListener("click", async (event) => {
+  const each = event.target.closest("[data-copy]"), from = each && root.querySelector(each.dataset.copy);
+  if (!from) return;
+  try {
+    await navigator.clipboard.writeText(from.textContent);
+  } catch { // not allowed: then it is marked, to be copied by hand
+    return getSelection().selectAllChildren(from);
+  }
+  const before = each.textContent;
+  if (before === each.dataset.copied) return;
+  each.textContent = each.dataset.copied;
+  each.addEventListener("blur", () => { each.textContent = before; }, { once: true });
 });
 
 // A control that acts as soon as it is changed, such as a caption beside its picture.
@@ -167,6 +218,7 @@ setInterval(async () => {
   if (!root.offsetParent || document.hidden) return;
   for (const each of root.querySelectorAll("[data-poll]")) {
     const now = Date.now();
+    if (!each.checkVisibility()) continue; // as in details that are closed
     if ((due.get(each) ?? 0) > now) continue;
     due.set(each, now + 1000 * each.dataset.poll);
     const text = await ask(each.dataset.get);
@@ -178,9 +230,7 @@ setInterval(async () => {
       put(targetOf(each), text);
       continue;
     }
-    if (next.outerHTML === each.dataset.was) continue;
-    each.dataset.was = next.outerHTML;
-    put(each, next.innerHTML);
+    renew(each, next);
   }
 }, 500);
 
