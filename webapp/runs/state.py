@@ -11,6 +11,8 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
+import psutil
+
 from core.bounded_json import JSONFault, loads
 from core.paths import read_own
 from core.run_folder import FILE as LOG
@@ -108,6 +110,28 @@ class RunState:
         if self.status != TRAINING or not isinstance(left, int | float):
             return None
         return float(left) if 0 <= left < MAX_SECONDS_LEFT else None  # not for NaN
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that its process has in memory, with those that it started; None without one."""
+        if not (self.process and self.is_live):
+            return None
+        try:
+            process = psutil.Process(self.process.pid)
+            several = [process, *process.children(recursive=True)]
+            return sum(each.memory_info().rss for each in several)
+        except psutil.Error:  # it has just ended
+            return None
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether its process is held, as by Ctrl-Z."""
+        if not (self.process and self.is_live):
+            return False
+        try:
+            return psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED
+        except psutil.Error:
+            return False
 
     @property
     def is_live(self) -> bool:
