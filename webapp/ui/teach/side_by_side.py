@@ -12,7 +12,7 @@ from core.errors import UserError
 from core.printable import printable, shortened
 from webapp.runs.folder import RunsFolder
 from webapp.runs.samples import Sample, Samples
-from webapp.runs.state import RunState, state_of
+from webapp.runs.state import BEST, MODEL, RunState, manifest_of, state_of
 from webapp.ui.run_scores import sentences
 from webapp.ui.teach import strings
 from webapp.ui.teach.fragments import Values, render, view
@@ -58,23 +58,20 @@ class SideBySide:
 def settings_that_differ(states: list[RunState]) -> list[tuple[str, list[str]]]:
     """The options that are known to differ, by name, with their values in words."""
     known = [options_of(state) for state in states]
-    names = sorted(set().union(*known) - UNTOLD)
-    rows = [(name, [each.get(name, "") for each in known]) for name in names]
-    differ = [(name, values) for name, values in rows if len(set(filter(None, values))) > 1 or (
-        "" in values and not all(map(_has_defaults, states)))]  # fmt: skip
-    return [(name, [value or strings.UNKNOWN for value in values])
-            for name, values in differ][:MAX_SETTINGS]  # fmt: skip
-
-
-def _has_defaults(state: RunState) -> bool:
-    return isinstance(state.manifest.get("options"), dict)
+    rows = []
+    for name in sorted(set().union(*known) - UNTOLD):
+        values = [each.get(name, "") for each in known]
+        if len({value for value in values if value}) > 1:
+            rows.append((name, [value or strings.UNKNOWN for value in values]))
+    return rows[:MAX_SETTINGS]
 
 
 def options_of(state: RunState) -> dict[str, str]:
-    """Options by name: all of a finished run, and those that were given to another."""
-    options = state.manifest.get("options")
-    if isinstance(options, dict):
-        return {str(name): _in_words(value) for name, value in options.items()}
+    """Options by name: all of a run that has saved a model, of another those that were given."""
+    for name in (MODEL, BEST):
+        options = manifest_of(state.folder.path, name).get("options")
+        if isinstance(options, dict):
+            return {str(name): _in_words(value) for name, value in options.items()}
     found: dict[str, list[str]] = {}
     name = ""
     for word in state.options:
@@ -83,7 +80,17 @@ def options_of(state: RunState) -> dict[str, str]:
             found[name] = [value] if value else []
         elif name:
             found[name].append(word)
-    return {name: _short("; ".join(words) or _in_words(True)) for name, words in found.items()}
+    return {name: _in_words(_number_in(words)) for name, words in found.items()}
+
+
+def _number_in(words: list[str]) -> object:
+    """The words of an option as the value that a finished run has."""
+    if len(words) != 1:
+        return words or True
+    try:
+        return float(words[0])
+    except ValueError:
+        return words[0]
 
 
 def _in_words(value: object) -> str:
@@ -91,7 +98,7 @@ def _in_words(value: object) -> str:
         return {True: strings.YES, False: strings.NO, None: strings.UNSET}[value]
     if isinstance(value, list):
         return _short("; ".join(map(str, value)))
-    return f"{value:g}" if isinstance(value, float) else _short(str(value))
+    return f"{value:g}" if isinstance(value, float | int) else _short(str(value))
 
 
 def _short(text: str) -> str:

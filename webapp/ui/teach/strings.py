@@ -91,7 +91,7 @@ DEVICE_MEMORY_USED = "{size} on the device"
 PROGRESS = "Steps done"
 SAID = "{name}: {state}"
 
-PAUSE, TAKE_OUT = "Pause", "Take out of the queue"
+PAUSE, TAKE_OUT = "Pause", "Take out"
 RESUME, START_NOW = "Resume", "Start"
 STOP_AND_KEEP = "Stop and keep"
 STOP_AND_KEEP_SURE = "Really end it here, with a model of this step"
