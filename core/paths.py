@@ -89,12 +89,18 @@ def read_bytes(path: str | Path, max_bytes: int) -> bytes:
 def read_own(folder: str | Path, name: str, max_bytes: int) -> bytes:
     """Read a whole file in a folder; a link that leads out of the folder is refused. Raises as
     `read_bytes`."""
+    return read_bytes(own_path(folder, name), max_bytes)
+
+
+def own_path(folder: str | Path, name: str) -> Path:
+    """The path of a file in a folder, links followed. Raises `NotReadable` for one that leads out
+    of the folder."""
     path = Path(
         os.path.realpath(Path(folder, name))
     )  # unlike `resolve`, it does not raise for link loops
     if not path.is_relative_to(os.path.realpath(folder)):
         raise NotReadable(errno.EPERM, "is a link that leads out of its folder", str(path))
-    return read_bytes(path, max_bytes)
+    return path
 
 
 def read_text(

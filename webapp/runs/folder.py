@@ -87,6 +87,17 @@ class RunFolder:
         """Whether the page made it, in this version or another."""
         return os.path.isfile(self.path / TEACH_FILE)
 
+    @property
+    def changed(self) -> float:
+        """When something last happened there, in seconds since the epoch."""
+        times = []
+        for name in (TEACH_FILE, LOG, "run.json", ""):
+            try:
+                times.append((self.path / name).stat().st_mtime)
+            except OSError:
+                continue
+        return max(times, default=0.0)
+
     def write(self, teaching: Teaching) -> None:
         """Raises UserError where the disk does not take it."""
         with replaced(self.path / TEACH_FILE) as staged:
@@ -116,7 +127,7 @@ class RunsFolder:
                 found = [RunFolder(self.path / each.name) for each in entries if _is_run(each)]
         except OSError:
             return []
-        return sorted(found, key=_changed, reverse=True)[:MAX_RUNS]
+        return sorted(found, key=lambda run: run.changed, reverse=True)[:MAX_RUNS]
 
     def run(self, name: str) -> RunFolder:
         """Raises UserError where there is none of that name."""
@@ -209,14 +220,3 @@ def _is_run(entry: os.DirEntry) -> bool:
 def _is_name(name: str) -> bool:
     fits = len(name.encode()) <= 200 and len(name) <= MAX_NAME_CHARACTERS
     return bool(fits and NAME.fullmatch(name)) and name not in RESERVED and name[-1] not in " ."
-
-
-def _changed(folder: RunFolder) -> float:
-    """When something last happened in a run."""
-    times = []
-    for name in (TEACH_FILE, LOG, "run.json", ""):
-        try:
-            times.append((folder.path / name).stat().st_mtime)
-        except OSError:
-            continue
-    return max(times, default=0.0)

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from core.bounded_json import JSONFault, loads
-from core.paths import opened
+from core.paths import opened, own_path
 from core.run_folder import FILE, is_record
 
 MAX_BYTES = 64 * 2**20  # of a log: of a longer one, its end
@@ -75,17 +75,14 @@ class RunLogs:
         self._lock = threading.Lock()
 
     def records(self, folder: Path) -> tuple[dict, ...]:
-        """The records of a run by now, by step; none where there is no log, or a link leads out."""
-        path = _own_log(folder)
+        """The records of a run by now, by step; none where there is no log."""
         with self._lock:
-            if path is None:
-                return ()
-            log = self._logs.pop(path, None) or RunLog()
+            log = self._logs.pop(folder, None) or RunLog()
             try:
-                log.refresh(path)
+                log.refresh(own_path(folder, FILE))
             except OSError:
                 return ()
-            self._logs[path] = log
+            self._logs[folder] = log
             while len(self._logs) > MAX_LOGS:
                 self._logs.popitem(last=False)
             return tuple(log.records)
@@ -93,11 +90,8 @@ class RunLogs:
 
 def last_records(folder: Path) -> tuple[dict, ...]:
     """The records at the end of a log, in the order in which they were written."""
-    path = _own_log(folder)
     try:
-        if path is None:
-            return ()
-        with opened(path) as file:
+        with opened(own_path(folder, FILE)) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
             lines = file.read(TAIL_BYTES).split(b"\n")
     except OSError:
@@ -120,12 +114,6 @@ def record_in(line: bytes) -> dict | None:
     except JSONFault:
         return None
     return record if is_record(record) and record["step"] >= 0 else None
-
-
-def _own_log(folder: Path) -> Path | None:
-    """Its real path; None where a link leads out of the folder."""
-    path, inside = (Path(os.path.realpath(each)) for each in (folder / FILE, folder))
-    return path if path.is_relative_to(inside) else None
 
 
 def _selected(lines: list[bytes]) -> list[bytes]:

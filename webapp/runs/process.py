@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from core.errors import UserError
-from core.paths import ROOT
+from core.paths import ROOT, opened, own_path
 from core.printable import printable
 from core.run_process import RunProcess, process_of, read_process, remove_process, write_process
 
@@ -105,9 +105,8 @@ def ask_to_stop(folder: Path, record: str, noted_in: str | None = None) -> None:
 def log_lines(folder: Path, name: str) -> list[str]:
     """The last lines of a log, as a terminal would show them: a progress bar as its last state."""
     try:
-        with open(folder / name, "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - MAX_LOG_BYTES))
+        with opened(own_path(folder, name)) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - MAX_LOG_BYTES))
             text = file.read(MAX_LOG_BYTES).decode(errors="replace")
     except OSError:
         return []

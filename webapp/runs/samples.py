@@ -52,6 +52,9 @@ class Samples:
         found = (self._sample(step, number) for number in numbers)
         return [each for each in found if each]
 
+    def count(self, step: int) -> int:
+        return len(self._numbers.get(step, ()))
+
     def first(self, step: int) -> Sample | None:
         return next(iter(self.at(step, 1)), None)
 

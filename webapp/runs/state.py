@@ -11,6 +11,8 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
+import psutil
+
 from core.bounded_json import JSONFault, loads
 from core.paths import read_own
 from core.run_folder import FILE as LOG
@@ -22,7 +24,7 @@ from webapp.runs.log import RunLogs, last_records
 from webapp.runs.process import log_lines
 
 TRAIN_LOG, SCORE_LOG, SCORE_PROCESS = "train.log", "scoring.log", "scoring.json"
-MODEL = "run.json"  # of a finished model
+MODEL, BEST = "run.json", "best/run.json"  # of a finished model, and of the best on the way
 STOP_FILE = "stop.json"  # names the process that was asked to stop
 MAX_RUN_BYTES = 4 * 2**20
 MAX_SECONDS_LEFT = 1e9
@@ -110,6 +112,28 @@ class RunState:
         return float(left) if 0 <= left < MAX_SECONDS_LEFT else None  # not for NaN
 
     @property
+    def memory(self) -> int | None:
+        """Bytes that its process has in memory, with those that it started; None without one."""
+        if not (self.process and self.is_live):
+            return None
+        try:
+            process = psutil.Process(self.process.pid)
+            several = [process, *process.children(recursive=True)]
+            return sum(each.memory_info().rss for each in several)
+        except psutil.Error:  # it has just ended
+            return None
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether its process is held, as by Ctrl-Z."""
+        if not (self.process and self.is_live):
+            return False
+        try:
+            return psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED
+        except psutil.Error:
+            return False
+
+    @property
     def is_live(self) -> bool:
         return self.status in LIVE
 
@@ -144,7 +168,7 @@ def state_of(folder: RunFolder) -> RunState:
     """The state of a run by now."""
     path = folder.path
     process, teaching = read_process(path, PROCESS), folder.teaching
-    manifest, last = _manifest(path), last_records(path)
+    manifest, last = manifest_of(path), last_records(path)
     checkpoints = tuple(checkpoints_in(path))
     status = _status(path, process, teaching, manifest, last, checkpoints)
     return RunState(folder, status, teaching, process, manifest, last, checkpoints)
@@ -157,7 +181,8 @@ def _status(
     if process and process.alive:
         if is_asked_to_stop(path, process):
             return STOPPING
-        return TRAINING if _changed_since(path / LOG, process.started) else STARTING
+        steps_are_known = process.steps > 0 or _changed_since(path / LOG, process.started)
+        return TRAINING if steps_are_known and last else STARTING
     if teaching and teaching.queued:
         return QUEUED
     is_end = bool(manifest) and _is_end(path, process, manifest, last, checkpoints)
@@ -222,9 +247,10 @@ def _error_in(path: Path, process: RunProcess | None) -> str:
     return last.removeprefix("error: ") if last.startswith("error: ") else ""
 
 
-def _manifest(path: Path) -> dict:
+def manifest_of(path: Path, name: str = MODEL) -> dict:
+    """The run.json of a model folder; empty where it cannot be read."""
     try:
-        found = loads(read_own(path, MODEL, MAX_RUN_BYTES))
+        found = loads(read_own(path, name, MAX_RUN_BYTES))
     except (OSError, JSONFault):
         return {}
     return found if isinstance(found, dict) else {}

@@ -54,3 +54,107 @@ LONG_OPTIONS = "More than {limit:,} characters of options are too many."
 UNREAD_OPTIONS = "The options cannot be read ({reason}). Close the quotes."
 OWN_OPTION = "{option} is decided by the page. Leave it out."
 NO_OPTION = "{word} is no option: begin with two dashes, as in --seed 7."
+
+# A run, while it trains and after
+STATES = {
+    "queued": ("Waiting", "It starts as soon as nothing else trains."),
+    "starting": ("Starting", "The model is loaded, and the pictures are encoded."),
+    "training": ("Training", "Closing the page, or the app, does not end it."),
+    "stopping": ("Stopping", "It saves its state after this step, and ends."),
+    "paused": ("Paused", "Its state is saved. Resume goes on as if it had never stopped."),
+    "killed": (
+        "Broken off",
+        "It was killed, or the machine went down. Resume goes on from step {saved:,}, which was "
+        "saved last.",
+    ),
+    "failed": ("Failed", "Once that is mended, Resume goes on from step {saved:,}."),
+    "finished": ("Finished", "The model is ready."),
+    "scoring": ("Being scored", "The model is ready, and is compared with its base."),
+    "draft": ("Not started", "It was taken out of the queue."),
+}
+SUSPENDED = (
+    "Its process is suspended, as by Ctrl-Z, and takes no step: type fg in the terminal where it "
+    "was started, or kill -CONT {pid} in another."
+)
+NOTHING_SAVED = "Nothing was saved yet: Resume begins anew."
+IN_A_SHELL = "It was started in a shell. Go on with it there, by the command below."
+OF_NEWER_VERSION = (
+    "A newer version of this program made it, and knows what can be done with it. It is shown as "
+    "far as this one understands it."
+)
+STEP_OF = "step {step:,} of {steps:,}"
+STEP = "step {step:,}"
+TIME_LEFT = "about {time} left"
+SPEED = "{speed} pictures/s"
+MEMORY_USED = "{size} of memory"
+DEVICE_MEMORY_USED = "{size} on the device"
+PROGRESS = "Steps done"
+SAID = "{name}: {state}"
+
+PAUSE, TAKE_OUT = "Pause", "Take out"
+RESUME, START_NOW = "Resume", "Start"
+STOP_AND_KEEP = "Stop and keep"
+STOP_AND_KEEP_SURE = "Really end it here, with a model of this step"
+DRAW_NOW = "Draw with what there is now"
+DRAW_WITH_IT = "Draw with it"
+IS_IT_BETTER = "Is it better?"
+GO_ON, MORE_STEPS = "Go on", "more steps"
+DO = "What to do"
+TEACH_ANOTHER = "Another with these settings"
+DELETE, DELETE_SURE = "Delete", "Really delete the run and its model"
+
+BEFORE_AND_NOW = "Before and now"
+BASE_MODEL, NOW_AT = "base model", "now, step {step:,}"
+AT_STEP = "step {step:,}"
+BASE = "base"
+SEED_IS = "seed {seed}"
+TIMELINE = "Earlier and later pictures"
+NO_SAMPLES_YET = "Pictures appear here once they are drawn."
+PICTURE_OF = "{prompt}: {whose}"
+MORE_SAMPLES = "and {count:,} more"
+
+CURVES = "Curves"
+CURVE_TITLES = {
+    "loss": "training loss",
+    "held_out_loss": "loss on held-out pictures",
+    "clip_score": "CLIP score of the pictures",
+    "kept_score": "CLIP score of what the base knew",
+}
+NO_CURVES_YET = "Curves appear here after the first steps."
+VERDICT = "What its pictures say"
+LOG_LINES, NO_LOG = "Log", "Its log is in the terminal where it was started."
+NOTHING_LOGGED = "Nothing is in its log."
+COMMAND_OF_RUN = "The same in a shell"
+COPY, COPIED = "Copy", "Copied"
+
+# All runs
+RUNS = "Runs"
+NO_RUNS = "Nothing has been taught yet."
+SHOW_MORE_RUNS = "Show more of {count:,}"
+QUEUE = "Waiting for their turn"
+FIRST_IN_QUEUE = "To the front"
+NO_PICTURE_YET = "no picture yet"
+CLIP_SCORE_IS = "CLIP score {score}"
+HELD_OUT_LOSS_IS = "held-out loss {score}"
+COUNTING = "size is being counted"
+COMPARE_RUNS = "Compare those ticked"
+COMPARE_HOW = "Tick two or three to see them side by side."
+TICK = "Compare {name}"
+SETTINGS_OF = "Settings"
+SETTINGS_OF_RUN = "Start another with the settings of {name}"
+DELETE_RUN = "Delete {name}"
+
+# Side by side
+SIDE_BY_SIDE = "Side by side"
+TWO_OR_THREE = "Tick two or three runs to compare."
+SETTINGS_THAT_DIFFER = "Settings that differ"
+NO_SETTINGS_DIFFER = "All known settings are the same."
+SETTING = "setting"
+UNKNOWN = "unknown"
+SAME_PROMPTS = "The same prompts and seeds"
+NO_SAME_PROMPTS = "They drew no prompt with the same seed."
+PROMPT_AND_SEED = "prompt"
+RUN_AT_STEP = "{name}, step {step:,}"
+NO_PICTURE = "none"
+NO_VERDICT = "Nothing was measured."
+YES, NO, UNSET = "yes", "no", "unset"

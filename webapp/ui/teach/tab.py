@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import gradio as gr
 from starlette.routing import Route
@@ -12,10 +13,21 @@ from webapp.runs.folder import RunsFolder
 from webapp.runs.plans import Plans
 from webapp.runs.process import Commands
 from webapp.runs.runner import Runner
+from webapp.runs.sizes import Sizes
 from webapp.ui.teach.fragments import render
+from webapp.ui.teach.run import RunViews
+from webapp.ui.teach.runs import RunsViews
 from webapp.ui.teach.settings import Settings
+from webapp.ui.teach.side_by_side import SideBySide
 
 SCRIPT = Path(__file__).with_name("teach.js")
+
+
+class Stage(Protocol):
+    """A part of the tab."""
+
+    @property
+    def routes(self) -> list[Route]: ...
 
 
 class Teach:
@@ -26,7 +38,12 @@ class Teach:
         commands = commands or Commands()
         self.runs = RunsFolder(folder)
         self.runner = Runner(self.runs, commands)
-        self._stages = [Settings(self.runner, Plans(commands), bases)]
+        self._stages: list[Stage] = [
+            Settings(self.runner, Plans(commands), bases),
+            RunViews(self.runs, self.runner),
+            RunsViews(self.runs, self.runner, Sizes()),
+            SideBySide(self.runs),
+        ]
 
     @property
     def routes(self) -> list[Route]:
