@@ -181,7 +181,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--output", type=Path, metavar="DIR", help="folder to write")
     add("--check", action="store_true", help="name every fault and stop")
     add("--unpack", type=Path, metavar="DIR",
-        help="folder to copy the pictures to as they are, each caption in a file beside it")  # fmt: skip
+        help="folder to copy the pictures to as they are, captions beside them")  # fmt: skip
     add("--image_key", metavar="NAME", help="column of the file names (guessed)")
     add("--caption_key", metavar="NAME", help="column of the captions (guessed)")
     add("--images", type=Path, metavar="DIR", help="folder of the pictures (that of the table)")

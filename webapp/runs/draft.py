@@ -1,4 +1,4 @@
-"""draft.json of a set of pictures: what its owner has decided about them. Never changes originals."""
+"""draft.json of a set of pictures: what its owner has decided. Originals are never changed."""
 
 from __future__ import annotations
 

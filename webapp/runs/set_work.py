@@ -22,13 +22,14 @@ from core.file_names import safe_part, safe_path
 from core.files import replaced
 from core.paths import is_file, is_folder, read_own
 from core.run_process import read_process
-from webapp.runs.draft import DONE, FAILED, TABLE, WAITING, WRITTEN, AddedSource, Draft
+from webapp.runs.draft import DONE, FAILED, SUGGESTED, TABLE, WAITING, WRITTEN, AddedSource, Draft
 from webapp.runs.findings import read_findings
 from webapp.runs.pictures import PictureSet
 from webapp.runs.process import Commands, ask_to_stop, log_lines
 from webapp.runs.set_pictures import (
     CHECK_FINDINGS,
     READY_FINDINGS,
+    SetPicture,
     as_lines,
     effective_captions,
     files_of,
@@ -38,11 +39,12 @@ from webapp.runs.set_pictures import (
 )
 from webapp.runs.thumbnails import make_turned
 
-COMMAND = "prepare_dataset.py"
+COMMAND, CAPTIONER = "prepare_dataset.py", "suggest_captions.py"
 LOG, PROCESS, WORK = "work.log", "work-process.json", "work.json"
 NEW_FINDINGS = "new-findings.jsonl"  # until the work is done
-CHECK_TABLE, READY_TABLE = "check.jsonl", "ready-{}.jsonl"
-UNPACK, CAPTIONS, CHECK, PREPARE = "unpack", "captions", "check", "prepare"
+CHECK_TABLE, SUGGEST_TABLE, READY_TABLE = "check.jsonl", "suggest.jsonl", "ready-{}.jsonl"
+UNPACK, CAPTIONS, CHECK = "unpack", "captions", "check"
+PREPARE, SUGGEST = "prepare", "suggest"
 UNWRITTEN = "a picture without a caption"  # stands for none, so that its picture is checked
 MAX_WORK_BYTES = 2**16
 MAX_MANIFEST_BYTES = 2**20
@@ -64,8 +66,9 @@ class Work:
 class SetWork:
     """Starts, follows and concludes the work of sets."""
 
-    def __init__(self, commands: Commands | None = None):
-        self._commands = commands or Commands()
+    def __init__(self, commands: Commands, captioner: Path | None = None):
+        """`captioner`: the folder of a model that writes captions."""
+        self._commands, self._captioner = commands, captioner
 
     def go_on(self, pictures: PictureSet) -> Work | None:
         """Conclude work that has ended, start what is next, and say what is being done now.
@@ -83,6 +86,10 @@ class SetWork:
     def make_ready(self, pictures: PictureSet) -> None:
         """Write the data set, unless it is there. Raises UserError."""
         pictures.change(partial(self._preparing, pictures))
+
+    def suggest(self, pictures: PictureSet) -> None:
+        """Have captions written for pictures without one. Raises UserError."""
+        pictures.change(partial(self._suggesting, pictures))
 
     def _advanced(self, pictures: PictureSet, known: Draft) -> Draft:
         if current(pictures):  # another one was quicker
@@ -127,9 +134,12 @@ class SetWork:
     def _preparing(self, pictures: PictureSet, known: Draft) -> Draft:
         if current(pictures):
             raise UserError(BUSY)
-        table, text, share = wanted(pictures, known)
+        used = used_pictures(pictures_of(pictures, known))
+        table, text, share = ready_table(pictures, known, used)
         if is_ready(pictures, table):
             return known
+        for each in used:
+            make_turned(pictures, each.name, each.turn)
         for old in pictures.path.glob(READY_TABLE.format("*")):
             old.unlink(missing_ok=True)
         _write(table, text)
@@ -138,7 +148,25 @@ class SetWork:
         self._start(pictures, Work(PREPARE, str(table)), options)
         return replace(known, check_fault="")
 
-    def _start(self, pictures: PictureSet, work: Work, options: Sequence[str]) -> None:
+    def _suggesting(self, pictures: PictureSet, known: Draft) -> Draft:
+        if current(pictures):
+            raise UserError(BUSY)
+        rows = [
+            (each.name, [UNWRITTEN])
+            for each in pictures_of(pictures, known)
+            if not each.caption and not each.left_out and not each.is_broken
+        ]
+        if rows and self._captioner:
+            table = pictures.path / SUGGEST_TABLE
+            _write(table, _table(rows))
+            options = [str(table), "--images", str(pictures.originals), "--captioner",
+                       str(self._captioner)]  # fmt: skip
+            self._start(pictures, Work(SUGGEST), options, CAPTIONER)
+        return replace(known, check_fault="")
+
+    def _start(
+        self, pictures: PictureSet, work: Work, options: Sequence[str], command: str = COMMAND
+    ) -> None:
         """Raises UserError."""
         with suppress(OSError):
             (pictures.path / NEW_FINDINGS).unlink(missing_ok=True)
@@ -147,7 +175,7 @@ class SetWork:
         findings = ["--findings", str(pictures.path / NEW_FINDINGS)]
         try:
             words = [*options, *(findings if work.kind != UNPACK else ())]
-            self._commands.start(COMMAND, words, pictures.path, LOG, PROCESS)
+            self._commands.start(command, words, pictures.path, LOG, PROCESS)
         except UserError:
             _forget_work(pictures)
             raise
@@ -163,13 +191,9 @@ def stop(pictures: PictureSet) -> None:
     ask_to_stop(pictures.path, PROCESS)
 
 
-def wanted(pictures: PictureSet, known: Draft) -> tuple[Path, str, float]:
-    """The table of what is to be learned, its text, and the share that is held out.
-
-    Makes the copies of turned pictures. Raises UserError where there is nothing that can be learned
-    from, or something that has to be mended first.
-    """
-    used = [each for each in pictures_of(pictures, known) if not each.left_out]
+def used_pictures(all_of_them: Sequence[SetPicture]) -> list[SetPicture]:
+    """Those that are learned. Raises UserError where something has to be mended first."""
+    used = [each for each in all_of_them if not each.left_out]
     if not used:
         raise UserError("There is no picture to learn from. Add some.")
     if faulty := [each for each in used if each.is_faulty]:
@@ -178,14 +202,30 @@ def wanted(pictures: PictureSet, known: Draft) -> tuple[Path, str, float]:
             f"{faulty[0].name!r:.200}{more} cannot be learned from yet. Mend what its card says, "
             "or leave it out."
         )
-    for each in used:
-        make_turned(pictures, each.name, each.turn)
+    return used
+
+
+def ready_table(
+    pictures: PictureSet, known: Draft, used: Sequence[SetPicture]
+) -> tuple[Path, str, float]:
+    """The table of what is to be learned, its text, and the share that is held out.
+
+    Its name tells what is in it, and what was made of it names it.
+    """
     text = _table([
         (turned_path(each.name, each.turn), effective_captions(each.caption, known.trigger))
         for each in used
     ])  # fmt: skip
     share = held_out_share(known, len(used))
     return pictures.path / READY_TABLE.format(_digest(f"{share:g}\n{text}")), text, share
+
+
+def is_made_ready(pictures: PictureSet, known: Draft, all_of_them: Sequence[SetPicture]) -> bool:
+    """Whether the data set is there, and of the pictures and captions of now."""
+    try:
+        return is_ready(pictures, ready_table(pictures, known, used_pictures(all_of_them))[0])
+    except UserError:
+        return False
 
 
 def held_out_share(known: Draft, count: int) -> float:
@@ -252,8 +292,20 @@ def _prepared(pictures: PictureSet, known: Draft, work: Work) -> Draft:
     return replace(known, check_fault=_why(pictures))
 
 
+def _suggested(pictures: PictureSet, known: Draft, work: Work) -> Draft:
+    """What was suggested counts even if not all of it came to an end."""
+    found = read_findings(pictures.path / NEW_FINDINGS)
+    without = {each.name for each in pictures_of(pictures, known) if not each.caption}
+    changes = {
+        name: {"caption": as_lines(each.caption), "origin": SUGGESTED}
+        for name, each in found.items() if name in without
+    }  # fmt: skip
+    return replace(known.with_pictures(changes), check_fault="" if found else _why(pictures))
+
+
 CONCLUSIONS = {
     UNPACK: _unpacked, CAPTIONS: _captions_read, CHECK: _checked, PREPARE: _prepared,
+    SUGGEST: _suggested,
 }  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def action(path: str, answer: Answer) -> Route:
 
 
 def picture(path: str, read: Callable[[Values], bytes]) -> Route:
-    """A route that answers GET {PREFIX}/{path} with a JPEG file, whose address names its version."""
+    """A route that answers GET {PREFIX}/{path} with a JPEG file; its address names its version."""
     return Route(f"{PREFIX}/{path}", partial(_picture, read), methods=["GET"])
 
 

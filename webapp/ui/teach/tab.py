@@ -13,6 +13,7 @@ from webapp.runs.plans import Plans
 from webapp.runs.process import Commands
 from webapp.runs.runner import Runner
 from webapp.ui.teach.fragments import render
+from webapp.ui.teach.pictures import Pictures
 from webapp.ui.teach.settings import Settings
 
 SCRIPT = Path(__file__).with_name("teach.js")
@@ -26,7 +27,10 @@ class Teach:
         commands = commands or Commands()
         self.runs = RunsFolder(folder)
         self.runner = Runner(self.runs, commands)
-        self._stages = [Settings(self.runner, Plans(commands), bases)]
+        self._stages: list[Pictures | Settings] = [
+            Pictures(self.runs, commands),
+            Settings(self.runner, Plans(commands), bases),
+        ]
 
     @property
     def routes(self) -> list[Route]:
