@@ -15,6 +15,7 @@ from webapp.runs.process import Commands
 from webapp.runs.runner import Runner
 from webapp.runs.sizes import Sizes
 from webapp.ui.teach.fragments import render
+from webapp.ui.teach.pictures import Pictures
 from webapp.ui.teach.run import RunViews
 from webapp.ui.teach.runs import RunsViews
 from webapp.ui.teach.settings import Settings
@@ -39,6 +40,7 @@ class Teach:
         self.runs = RunsFolder(folder)
         self.runner = Runner(self.runs, commands)
         self._stages: list[Stage] = [
+            Pictures(self.runs, commands),
             Settings(self.runner, Plans(commands), bases),
             RunViews(self.runs, self.runner),
             RunsViews(self.runs, self.runner, Sizes()),
