@@ -99,7 +99,7 @@ class Pictures:
             "delete": self._delete,
         }  # fmt: skip
         return [
-            view("pictures", self._view),
+            view("pictures", self.first),
             view("pictures/work", self._work),
             view("pictures/summary", self._summary),
             picture("pictures/thumbnail", self._thumbnail),
@@ -109,7 +109,7 @@ class Pictures:
 
     # Views
 
-    def _view(self, values: Values) -> str:
+    def first(self, values: Values) -> str:
         return self.of_set(Shown.of(values)) if values["set"] else self.start()
 
     def start(self, name: str = "") -> str:
