@@ -142,9 +142,9 @@ element.addEventListener("click", (event) => {
 });
 
 element.addEventListener("submit", (event) => {
+  event.preventDefault(); // nothing here leaves the page
   const form = event.target.closest("form[data-post], form[data-get]");
   if (!form) return;
-  event.preventDefault();
   const values = formOf(event.submitter ?? form.querySelector("input, button"));
   if (form.dataset.post) show(form, form.dataset.post, values);
   else show(form, `${form.dataset.get}?${new URLSearchParams(values)}`);
