@@ -11,6 +11,7 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -20,11 +21,13 @@ from core.errors import Stopped, UserError, sentence_of
 from core.files import replaced as written
 from core.paths import read_own
 from core.printable import printable
+from core.signals import Terminated
 
 FILE = "process.json"
 MAX_BYTES = 2**20
 SAME_START_SECONDS = 1.0  # between two readings of when a process was started
 MAX_COMMAND_CHARACTERS = 10_000
+SECRETS = ("--hub_token",)  # options that are not written down
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,14 @@ class RunProcess:
 
 
 def this_process() -> RunProcess:
-    words = tuple(word[:MAX_COMMAND_CHARACTERS] for word in sys.argv)
-    return RunProcess(os.getpid(), psutil.Process().create_time(), words)
+    """This one, with its command line as far as it is no secret."""
+    words = [word[:MAX_COMMAND_CHARACTERS] for word in sys.argv]
+    shown = [word for before, word in pairwise(["", *words]) if not _is_secret(before, word)]
+    return RunProcess(os.getpid(), psutil.Process().create_time(), tuple(shown))
+
+
+def _is_secret(before: str, word: str) -> bool:
+    return before in SECRETS or word.partition("=")[0] in SECRETS
 
 
 def process_of(pid: int) -> RunProcess | None:
@@ -102,7 +111,7 @@ def note_end(folder: Path, error: BaseException | None) -> None:
     if error is None:
         return remove_process(folder)
     kept = read_process(folder) or this_process()
-    stopped = isinstance(error, Stopped)
+    stopped = isinstance(error, Stopped | Terminated | KeyboardInterrupt)
     words = sentence_of(error) if isinstance(error, Exception) else None
     words = words or str(error) or type(error).__name__
     write_process(folder, replace(kept, ended=" ".join(words.split()), stopped=stopped))

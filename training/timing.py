@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from core.formatting import duration
@@ -64,7 +65,8 @@ def timing(config: Config, run: Run, images: CaptionedImages, steps: int) -> Tim
         stepper.step()
         losses.sum().item()  # waits for the device
         ends.append(time.monotonic())
-    step = (ends[-1] - ends[0]) / config.timed_steps  # the first one warms everything up
+    # The first one warms everything up; others may be held up by whatever else runs here.
+    step = min(later - earlier for earlier, later in pairwise(ends))
     rows = run.global_batch
     both = step * (1 + config.with_prior_preservation)
     picture = step / rows / PASSES_OF_A_ROW * PASSES_OF_A_PICTURE

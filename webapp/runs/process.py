@@ -84,6 +84,8 @@ def environment() -> dict[str, str]:
     """What a command inherits: not the app's temporary folder, which the app deletes as it ends."""
     known = dict(os.environ)
     known["PYTHONUNBUFFERED"] = "1"
+    # Threads that wait for others by spinning take the cores from whoever draws meanwhile.
+    known.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return known
 
 

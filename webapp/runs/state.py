@@ -187,11 +187,14 @@ def _status(
         return TRAINING if trains else STARTING
     if teaching and teaching.queued:
         return QUEUED
-    if process and process.ended:
+    is_end = bool(manifest) and _is_end(path, process, manifest, last, checkpoints)
+    if process and process.ended and not (process.stopped and is_end):
         return PAUSED if process.stopped else FAILED
-    if manifest and _is_end(path, process, manifest, last, checkpoints):
+    if is_end:
         scoring = read_process(path, SCORE_PROCESS)
         return SCORING if scoring and scoring.alive else FINISHED
+    if process and is_asked_to_stop(path, process):
+        return PAUSED  # before it could note that
     if process:
         return FAILED if _error_in(path, process) else KILLED
     return PAUSED if checkpoints else DRAFT if teaching and not last else KILLED

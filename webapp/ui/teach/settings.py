@@ -206,14 +206,8 @@ def words_of(more: str) -> list[str]:
 
 
 def _unmeasured(options: list[str]) -> list[str]:
-    """The options that decide how long a step takes; a run's prompts do not."""
-    place = options.index("--validation_prompts") if "--validation_prompts" in options else None
-    if place is None:
-        return options
-    end = place + 1
-    while end < len(options) and not options[end].startswith("--"):
-        end += 1
-    return options[:place] + options[end:]
+    """The options that decide how long a step takes: presets differ in others alone."""
+    return merged(options, ["--validation_prompts", "--ema_decay", "--num_class_images"])[:-3]
 
 
 def _told(wish: Wish, plan: dict, options: list[str]) -> dict:
