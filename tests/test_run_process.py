@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from runs import config_for
 
 import train_text_to_image
 from core.errors import Stopped, UserError
@@ -20,7 +21,6 @@ from core.run_process import (
     write_process,
 )
 from core.signals import Terminated
-from runs import config_for
 
 
 @pytest.fixture

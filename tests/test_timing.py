@@ -4,11 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
+from runs import config_for, fresh_run
 
 import train_text_to_image
 from core.errors import UserError
 from core.formatting import duration
-from runs import config_for, fresh_run
 from training.timing import drawn_pictures
 
 

@@ -154,7 +154,7 @@ class RunState:
         if self.status in DONE:
             return self.folder.path
         found = checkpoints_in(self.folder.path)
-        if not found or (self.is_model and max(found) < self.steps_of_model):
+        if not found or (self.is_model and max(found) <= self.steps_of_model):
             return self.folder.path if self.is_model else None
         return found[max(found)]
 
