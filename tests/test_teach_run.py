@@ -77,11 +77,13 @@ def page(client, name="a", **more) -> str:
     return answer.text
 
 
+POSSIBLE = {"pause", "resume", "keep", "go_on", "draw", "settings", "delete", "results"}
+
+
 def buttons(html: str) -> set[str]:
     """What can be done, by the words before the question mark."""
-    return set(re.findall(r'data-(?:get|post)="(\w+)\?', html.split('class="teach-actions"')[1])) & {
-        "pause", "resume", "keep", "go_on", "draw", "settings", "delete", "results"
-    }  # fmt: skip
+    actions = html.split('class="teach-actions"')[1]
+    return set(re.findall(r'data-(?:get|post)="(\w+)\?', actions)) & POSSIBLE
 
 
 def status(html: str) -> str:
@@ -317,8 +319,9 @@ def test_what_is_no_picture_or_too_large_or_elsewhere_is_not_served(client, runs
 
 def test_curves_are_drawn_of_what_was_logged_and_say_their_values(client, runs):
     folder = make_run(runs, "a")
-    log(folder, {"step": 0, "held_out_loss": 0.5}, {"step": 5, "loss": 0.1}, {"step": 5, "held_out_loss": 0.25, "best": True,
-        "clip_score": 20.5, "verdict": ["Better than its base.", EVIL, 3]})  # fmt: skip
+    later = {"step": 5, "held_out_loss": 0.25, "best": True, "clip_score": 20.5}
+    later["verdict"] = ["Better than its base.", EVIL, 3]
+    log(folder, {"step": 0, "held_out_loss": 0.5}, {"step": 5, "loss": 0.1}, later)
     html = page(client)
     assert html.count("<svg") == 3 and "0.5 at step 0, 0.25 at step 5" in html
     assert "best, step 5" in html

@@ -135,7 +135,7 @@ element.addEventListener("submit", (event) => {
   event.preventDefault();
   const values = formOf(event.submitter ?? form.querySelector("input, button"));
   if (form.dataset.post) show(form, form.dataset.post, values);
-  else show(form, `${form.dataset.get}?${new URLSearchParams(values)}`);
+  else show(form, form.dataset.get + "?" + new URLSearchParams(values));
 });
 
 element.addEventListener("click", async (event) => {
