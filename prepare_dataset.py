@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from tqdm import tqdm
@@ -26,11 +27,13 @@ from core.model_check import resolution_of
 from core.paths import is_file, is_folder, is_there
 from core.terminal import complain, say
 from data.captions import token_counter
+from data.findings_file import write_findings
 from data.images import FORMATS, ImageFormat
 from data.index import RowIndex
 from data.report import LISTED, summary, write_report
 from data.source import ReadOptions
 from data.source_detection import Source, open_source, stamp
+from data.unpack import Unpacked, unpack
 from data.validate import examine
 from data.writer import MANIFEST, DatasetWriter, restore, unchanged
 from sampling.generator import DEFAULT_MODEL
@@ -49,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
     source = open_source(options.source, read_options(options))
     with closing(source), RowIndex() as index:
+        if options.unpack:
+            return print_unpacked(unpack(source, options.unpack), options)
         if options.check:
             examine(source, index, **examine_options(options, source))
             print_findings(index, options)
@@ -118,6 +123,7 @@ def read_options(options: argparse.Namespace) -> ReadOptions:
         caption_column=options.caption_key,
         images=options.images,
         encoding=options.encoding,
+        uncaptioned=bool(options.unpack),
         config_name=options.dataset_config_name,
     )
 
@@ -130,12 +136,14 @@ def examine_options(options: argparse.Namespace, source) -> dict:
         "wrap": partial(tqdm, total=source.total, unit=" pictures", dynamic_ncols=True,
                         disable=None),
         "thumbnails": bool(options.output or options.report),
+        "captions": bool(options.findings),
     }  # fmt: skip
 
 
 def output_options(options: argparse.Namespace) -> dict:
     """The options that determine the output."""
-    others = {"source", "output", "check", "report", "overwrite", "model", "resolution"}
+    others = {"source", "output", "check", "report", "overwrite", "model", "resolution",
+              "findings", "unpack"}  # fmt: skip
     return {name: str(value) for name, value in vars(options).items() if name not in others}
 
 
@@ -153,6 +161,15 @@ def print_findings(index: RowIndex, options: argparse.Namespace) -> None:
     say(summary(index))
     if options.report:
         write_report(options.report, options.source, index)
+    if options.findings:
+        write_findings(options.findings, index)
+
+
+def print_unpacked(found: Unpacked, options: argparse.Namespace) -> None:
+    if found.unread:
+        complain(f"warning: {found.unread:,} cannot be read, first {found.example}")
+    say(f"{found.pictures:,} pictures, {found.captions:,} of them with a caption, are in "
+        f"{options.unpack}.")  # fmt: skip
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -163,6 +180,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("source", metavar="SOURCE", help="folder, file, archive or hub id")
     add("--output", type=Path, metavar="DIR", help="folder to write")
     add("--check", action="store_true", help="name every fault and stop")
+    add("--unpack", type=Path, metavar="DIR",
+        help="folder to copy the pictures to as they are, captions beside them")  # fmt: skip
     add("--image_key", metavar="NAME", help="column of the file names (guessed)")
     add("--caption_key", metavar="NAME", help="column of the captions (guessed)")
     add("--images", type=Path, metavar="DIR", help="folder of the pictures (that of the table)")
@@ -185,6 +204,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--resolution", type=int, help="of the training, pixels (the model's own)")
     add("--model", default=DEFAULT_MODEL, help="that is going to be trained (the bundled one)")
     add("--report", type=Path, metavar="FILE", help="with --check: write a page to look at")
+    add("--findings", type=Path, metavar="FILE", help="write all findings as JSON lines")
     options = parser.parse_args(arguments)
     check(options)
     return options
@@ -192,20 +212,33 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def check(options: argparse.Namespace) -> None:
     """Raise `UserError` for an invalid option or combination."""
-    from PIL import ImageColor
-
-    if bool(options.output) == options.check:
-        raise UserError("Say what to do: --output DIR writes a data set, --check looks only.")
-    if options.report and options.output:
+    if sum(map(bool, (options.output, options.check, options.unpack))) != 1:
+        raise UserError(
+            "Say what to do: --output DIR writes a data set, --check looks only, --unpack DIR "
+            "copies the pictures as they are."
+        )
+    if options.report and not options.check:
         raise UserError("--report goes with --check; --output writes DIR/report.html by itself.")
-    if options.report and not is_folder(options.report.absolute().parent):
-        raise UserError(f"--report: {options.report.parent} is no folder; name one that is there.")
-    for place in (options.source, options.images):
-        if options.output and place and _overlap(options.output, Path(place)):
+    if options.findings and options.unpack:
+        raise UserError("--findings goes with --check and --output; --unpack checks nothing.")
+    for name in ("report", "findings"):
+        path = getattr(options, name)
+        if path and not is_folder(path.absolute().parent):
+            raise UserError(f"--{name}: {path.parent} is no folder; name one that is there.")
+    for name, place in product(("output", "unpack"), (options.source, options.images)):
+        path = getattr(options, name)
+        if path and place and _overlap(path, Path(place)):
             raise UserError(
-                f"--output: {options.output} and {place} lie one in the other; originals are not "
+                f"--{name}: {path} and {place} lie one in the other; originals are not "
                 "touched, so name a folder elsewhere."
             )
+    check_ranges(options)
+
+
+def check_ranges(options: argparse.Namespace) -> None:
+    """Raise `UserError` for a value that is out of its range or unknown."""
+    from PIL import ImageColor
+
     for name, low, high in (("max_side", 64, 16384), ("quality", 1, 100), ("resolution", 8, 8192)):
         value = getattr(options, name)
         if value is not None and not low <= value <= high:

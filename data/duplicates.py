@@ -22,19 +22,24 @@ def note_duplicates(index: RowIndex) -> None:
             advice = "have one picture and different captions; keep one row with a list of captions"
         else:
             advice = "are the same, picture and caption; keep one"
-        index.note(Finding(others[0], f"{named} {advice}", False, places[1][0], advice))
+        about = (advice, "duplicate", places[0][0])
+        index.note(Finding(others[0], f"{named} {advice}", False, places[1][0], *about))
         if splits > 1:
             advice = (
                 "are in the training set and in the held-out one, where they would be scored as "
                 "new; delete one"
             )
-            index.note(Finding(others[0], f"{named} {advice}", False, places[1][0], advice))
+            about = (advice, "duplicate", places[0][0])
+            index.note(Finding(others[0], f"{named} {advice}", False, places[1][0], *about))
     for first, second in index.alike():
         question = "SELECT place, split FROM rows WHERE row = ?"
         (other, split), (place, here) = (next(index.ask(question, n)) for n in (first, second))
-        index.note(_alike(second, place, other, split == here))
+        index.note(_alike((second, place), (first, other), split == here))
 
 
-def _alike(row: int, place: str, other: str, one_split: bool) -> Finding:
+def _alike(here: tuple[int, str], there: tuple[int, str], one_split: bool) -> Finding:
+    """A warning about a picture like an earlier one; both by number and place."""
     advice = "; keep the better one" if one_split else ", and one of them is held out; delete one"
-    return Finding(place, f"the picture looks like that of {other}{advice}", False, row, advice)
+    (row, place), (other, earlier) = here, there
+    sentence = f"the picture looks like that of {earlier}{advice}"
+    return Finding(place, sentence, False, row, advice, "duplicate", other)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from core.errors import UserError
+from core.file_names import ARCHIVE_SUFFIXES
 from core.paths import is_file
 from data import kohya
 from data.index import Finding
@@ -18,7 +19,6 @@ from data.sidecars import ImageDetector, Sidecars, open_pairs
 from data.source import ReadOptions, Source
 from data.webdataset import is_shard, open_shards
 
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 JUDGED = 20  # JSON sidecars that are tested for captions
 COMPARED = 100  # pictures that are searched for caption files of several kinds
 REMEMBERED = 1_000  # tables; kohya folders
@@ -57,7 +57,7 @@ class FolderContents:
             return
         if suffix == ".parquet":
             self.parquet.append(path)
-        elif path.name.lower().endswith(ARCHIVES):
+        elif path.name.lower().endswith(ARCHIVE_SUFFIXES):
             self.archives.append(path)
         elif suffix not in TABLES or (suffix == ".json" and pictures.beside(path)):
             return

@@ -39,6 +39,8 @@ class Finding:
     fault: bool  # would break training or teach nothing; else a warning
     row: int | None = None  # number of the row
     kind: str = ""  # groups similar findings; "": the sentence without quotes and numbers
+    about: str = ""  # "caption", "picture" or "duplicate", where it is about one of these
+    other: int | None = None  # number of the row that a duplicate is like
 
     def __str__(self) -> str:
         return f"{self.where}: {self.sentence}"
@@ -62,6 +64,7 @@ class RowFacts:
     bytes_before: int = 0
     bytes_after: int = 0
     thumbnail: bytes | None = None
+    text: bytes | None = None  # the caption or captions as JSON, where they are to be named again
 
 
 @contextmanager
@@ -96,9 +99,10 @@ class RowIndex:
         self._db.executescript("""
             PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE;
             CREATE TABLE rows (row INTEGER PRIMARY KEY, place, picture, split, part, content,
-                caption, look, tint, width, height, tokens, bytes_before, bytes_after, thumbnail);
+                caption, look, tint, width, height, tokens, bytes_before, bytes_after, thumbnail,
+                text);
             CREATE TABLE findings (place TEXT, sentence TEXT, fault INTEGER, row INTEGER,
-                kind TEXT);
+                kind TEXT, about TEXT, other INTEGER);
         """)
 
     def __enter__(self) -> RowIndex:
@@ -121,8 +125,8 @@ class RowIndex:
         where, sentence = printable(finding.where), printable(finding.sentence)
         kind = finding.kind or VARIED.sub("#", sentence)
         self._db.execute(
-            "INSERT INTO findings VALUES (?, ?, ?, ?, ?)",
-            (where, sentence, finding.fault, finding.row, kind),
+            "INSERT INTO findings VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (where, sentence, finding.fault, finding.row, kind, finding.about, finding.other),
         )
 
     def note_end(self, finding: Finding) -> None:

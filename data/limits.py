@@ -16,6 +16,7 @@ CAPTION_CHARACTERS = 100_000
 CAPTION_BYTES = 2**20  # of a caption file: JSON may hold more than the caption
 CAPTIONS = 1_000  # of one picture
 FOLDERS_DEEP = 100  # nesting of folders in an archive
+LEFT_FREE_BYTES = 2**28  # on the disk that pictures are unpacked to
 
 
 DATA = (
@@ -35,6 +36,7 @@ DATA = (
     Limit("JSON file of ours or of a model, read whole", bounded_json.FILE_BYTES, "bytes",
           "refused"),
     Limit("archive: folders in each other", FOLDERS_DEEP, "levels", "refused"),
+    Limit("left free on the disk that --unpack writes to", LEFT_FREE_BYTES, "bytes", "refused"),
     Limit("file of prompts", paths.TEXT_BYTES, "bytes", "refused"),
     Limit("rows of a file of prompts", prompt_files.MAX_ROWS, "rows", "refused"),
     Limit("pictures that a file of prompts asks for", prompt_files.MAX_PICTURES, "pictures",

@@ -10,6 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from core.errors import UserError
+from core.file_names import PICTURE_SUFFIXES
 from core.paths import NotReadable, read_bytes
 from core.printable import is_text, quoted
 from data.limits import PICTURE_BYTES
@@ -17,13 +18,6 @@ from data.limits import PICTURE_BYTES
 # Names of columns, in order of preference.
 PICTURE_COLUMNS = ("file_name", "image_path", "image", "filename", "path", "file", "image_id")
 CAPTION_COLUMNS = ("text", "caption", "description", "prompt")
-USUAL_SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
-)  # fmt: skip
-PICTURE_SUFFIXES = (
-    *USUAL_SUFFIXES, ".jfif", ".jpe", ".heic", ".heif", ".hif", ".jxl", ".apng", ".mpo", ".dib",
-    ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pnm", ".tga", ".qoi", ".pcx", ".sgi",
-)  # fmt: skip
 UNNAMED = "picture"  # name of a picture embedded in a table
 LOOKED_AT = 100  # entries whose fields determine the columns
 NAMES_SHOWN, NAME_SHOWN = 20, 40  # columns in a message, and characters of each

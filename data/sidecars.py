@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.bounded_json import JSONFault, loads
+from core.file_names import PICTURE_SUFFIXES, USUAL_PICTURE_SUFFIXES
 from core.image_formats import is_picture
 from core.paths import fault_of, read_bytes, size
 from data import kohya
@@ -19,8 +20,6 @@ from data.limits import CAPTION_BYTES, CAPTION_CHARACTERS
 from data.rows import (
     CAPTION_COLUMNS,
     NAMES_SHOWN,
-    PICTURE_SUFFIXES,
-    USUAL_SUFFIXES,
     Row,
     content_of,
 )
@@ -140,11 +139,14 @@ class ImageDetector:
 
     def __init__(self, sidecars: Sidecars):
         self.sidecars = sidecars
-        self._usual, self._any = SidecarFinder(USUAL_SUFFIXES), SidecarFinder(PICTURE_SUFFIXES)
+        self._usual, self._any = (
+            SidecarFinder(USUAL_PICTURE_SUFFIXES),
+            SidecarFinder(PICTURE_SUFFIXES),
+        )
 
     def __contains__(self, path: Path) -> bool:
         suffix = path.suffix.lower()
-        if suffix in USUAL_SUFFIXES:
+        if suffix in USUAL_PICTURE_SUFFIXES:
             return True
         if suffix in PICTURE_SUFFIXES:  # unless it is the original of a JPEG beside it
             return not self._usual(path)

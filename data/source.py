@@ -21,6 +21,7 @@ class ReadOptions:
     encoding: str = "utf-8"
     config_name: str | None = None  # configuration of a hub data set
     cache_dir: str | None = None  # of downloads from the hub
+    uncaptioned: bool = False  # pictures of which nothing tells are rows as well
     strict: bool = False  # for training: metadata need the columns of an ImageFolder
 
     @property

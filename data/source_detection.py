@@ -10,10 +10,11 @@ from itertools import chain, islice
 from pathlib import Path
 
 from core.errors import UserError
+from core.file_names import ARCHIVE_SUFFIXES
 from core.paths import fault_of, is_file, is_folder, is_there, opened
 from data import hub_datasets
 from data.archives import open_archive
-from data.folder_layouts import ARCHIVES, DetectedLayout, detected_layout, not_read, survey
+from data.folder_layouts import DetectedLayout, detected_layout, not_read, survey
 from data.folder_walk import entries_below, files_below, folders_in
 from data.metadata_files import TABLES, open_image_folder, open_table
 from data.parquet import open_parquet
@@ -30,7 +31,7 @@ LOOKED_INTO = 1_000  # files of an ImageFolder that are searched for other data
 def stamp(place: str, options: ReadOptions) -> str:
     """Fingerprint of the source at `place`; archives are not unpacked."""
     path = Path(place)
-    if is_file(path) and path.name.lower().endswith(ARCHIVES):
+    if is_file(path) and path.name.lower().endswith(ARCHIVE_SUFFIXES):
         return stamp_of([path, *(files_below(options.images) if options.images else ())])
     with closing(open_source(place, options)) as source:
         return source.stamp()
@@ -72,7 +73,7 @@ def _unfit(path: Path) -> str:
 def _file(path: Path, options: ReadOptions) -> Source:
     if path.name.lower().endswith(".tar") and is_shard(path):
         return open_shards(str(path), path.parent, [path], options)
-    if path.name.lower().endswith(ARCHIVES):
+    if path.name.lower().endswith(ARCHIVE_SUFFIXES):
         return open_archive(path, partial(_folder, options=options))
     if path.suffix.lower() == ".parquet":
         return open_parquet(str(path), path.parent, [path], options)
@@ -80,7 +81,7 @@ def _file(path: Path, options: ReadOptions) -> Source:
         return open_table(path, options)
     raise UserError(
         f"{path} is of no known kind; give a folder, a {', '.join(TABLES)} or .parquet file, "
-        f"or an archive ({', '.join(ARCHIVES)})."
+        f"or an archive ({', '.join(ARCHIVE_SUFFIXES)})."
     )
 
 
@@ -94,6 +95,8 @@ def _folder(folder: Path, options: ReadOptions) -> Source:
         _image_folder(folder, metadata, options) if metadata
         else detected_layout(folder, contents, options)
     )  # fmt: skip
+    if layout is None and options.uncaptioned and contents.pictures:
+        return pictures_alone(folder, None)
     if layout is None:
         raise UserError(_nothing_found(folder))
     source, others = layout.opened(), not_read(folder, contents, layout, options)
@@ -125,8 +128,8 @@ def _metadata(folder: Path) -> list[tuple[Path, str]]:
     return files if any(split == "train" for _, split in files) else []
 
 
-def pictures_alone(folder: Path, caption: str) -> Source:
-    """Pictures that share one caption: for DreamBooth."""
+def pictures_alone(folder: Path, caption: str | None) -> Source:
+    """Pictures that share one caption, as for DreamBooth, or have none."""
 
     def rows() -> Iterator[Row]:
         pictures = ImageDetector(Sidecars())
@@ -156,6 +159,6 @@ def _nothing_found(folder: Path) -> str:
         return f"{wanted}, and {unfit.name} {_unfit(unfit)}; put files there."
     if not files:
         return f"{wanted}; it is empty: put pictures there and name them in a metadata.jsonl."
-    if packed := [path.name for path in files if path.name.lower().endswith(ARCHIVES)]:
+    if packed := [path.name for path in files if path.name.lower().endswith(ARCHIVE_SUFFIXES)]:
         return f"{wanted}, but {', '.join(packed[:3])}: give one to prepare_dataset.py as SOURCE."
     return f'{wanted}; add one that gives each picture "file_name" and "text".'

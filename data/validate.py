@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,9 +12,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from core.errors import UserError
+from core.file_names import PICTURE_SUFFIXES
 from core.images import jpeg_of, perceptual_hash
 from core.paths import fault_of
-from core.printable import printable, quoted
+from core.printable import is_text, printable, quoted
 from data.captions import CountTokens, caption_fault, texts_of, uncounted
 from data.duplicates import note_duplicates
 from data.folder_walk import entries_below
@@ -27,7 +29,7 @@ from data.images import (
     small,
 )
 from data.index import Finding, RowFacts, RowIndex
-from data.rows import PICTURE_SUFFIXES, Row
+from data.rows import Row
 from data.sidecars import TEXT_SUFFIXES
 from data.source import Source
 from data.splits import SPLITS
@@ -66,12 +68,13 @@ def examine(
     held_out: float = 0.0,
     wrap: Callable[[Iterable], Iterable] = iter,
     thumbnails: bool = False,
+    captions: bool = False,
 ) -> None:
     """Examine all rows in parallel and record their properties and findings in `index`.
 
     `resolution`: of training; smaller pictures get a warning. `shape`: format of the prepared files
     that `keep` receives. `held_out`: share of rows to assign to the split "test". `wrap`: adds a
-    progress bar to the rows.
+    progress bar to the rows. `captions`: keep them in the index.
     """
     for finding in source.findings:
         index.note(finding)
@@ -84,7 +87,11 @@ def examine(
 
     for batch in _batches(_ahead(check, numbered)):
         for (number, each), counted in zip(batch, _token_counts(batch, count_tokens), strict=True):
-            facts = replace(each.facts, tokens=max((count for count, _ in counted), default=0))
+            facts = replace(
+                each.facts,
+                tokens=max((count for count, _ in counted), default=0),
+                text=_caption_in_json(each.row.caption) if captions else None,
+            )
             index.add(number, facts, (*each.findings, *_unread(each.row, number, counted)))
             if keep and each.good:
                 keep(each.row, number, facts.split, each.file)
@@ -92,6 +99,12 @@ def examine(
     note_folders_that_sound_held_out(source, index)
     note_duplicates(index)
     _note_size(source, index)
+
+
+def _caption_in_json(caption: object) -> bytes:
+    texts = caption if isinstance(caption, list | tuple) else [caption]
+    known = [text for text in texts if isinstance(text, str) and is_text(text)]
+    return json.dumps(known[0] if len(known) == 1 else known or None).encode()
 
 
 def _token_counts(
@@ -109,7 +122,7 @@ def _unread(row: Row, number: int, counted: list[tuple[int, str]]) -> Iterator[F
     for count, lost in counted:
         if lost:
             sentence = f"the caption has {count} tokens and {quoted(lost)} is not read; shorten it"
-            yield _finding(row, number, sentence, fault=False)
+            yield _finding(row, number, sentence, False, "caption")
 
 
 def _rows(source: Source, index: RowIndex) -> Iterator[Row]:
@@ -146,8 +159,8 @@ def _batches(items: Iterator) -> Iterator[list]:
         yield batch
 
 
-def _finding(row: Row, number: int, sentence: str, fault: bool = True) -> Finding:
-    return Finding(row.where, sentence, fault, number)
+def _finding(row: Row, number: int, sentence: str, fault: bool, about: str) -> Finding:
+    return Finding(row.where, sentence, fault, number, about=about)
 
 
 def _examined(
@@ -162,11 +175,11 @@ def _examined(
     facts = RowFacts(row.where, row.picture, row.split, part=row.split)
     content, picture, faults = _opened(row, shape)
     facts = replace(facts, bytes_before=len(content))
-    findings = [_finding(row, number, sentence) for sentence in faults]
+    findings = [_finding(row, number, sentence, True, about) for sentence, about in faults]
     if picture is None:
         return RowCheck(row, facts, tuple(findings))
     findings += [
-        _finding(row, number, sentence, fault)
+        _finding(row, number, sentence, fault, "picture")
         for sentence, fault in _picture_findings(picture, resolution)
     ]
     reduced, digest = small(picture.rgb), hashlib.sha256(content).digest()
@@ -192,11 +205,13 @@ def _examined(
     return replace(check, facts=known)
 
 
-def _opened(row: Row, shape: ImageFormat | None) -> tuple[bytes, SourceImage | None, list[str]]:
-    """The file of a row, its picture if readable, and faults."""
+def _opened(
+    row: Row, shape: ImageFormat | None
+) -> tuple[bytes, SourceImage | None, list[tuple[str, str]]]:
+    """The file of a row, its picture if readable, and faults with what they are about."""
     if row.fault:
-        return b"", None, [row.fault]
-    content, picture, faults = b"", None, [caption_fault(row.caption)]
+        return b"", None, [(row.fault, "")]
+    content, picture, faults = b"", None, []
     try:
         content = row.content()
         picture = opened(content, shape)
@@ -207,7 +222,10 @@ def _opened(row: Row, shape: ImageFormat | None) -> tuple[bytes, SourceImage | N
         faults.append(f"{quoted(row.picture)} {fault_of(error)}; fix it or delete the row")
     except Unreadable as error:
         faults.append(f"{quoted(row.picture)} {error}")
-    return content, picture, [fault for fault in faults if fault]
+    found = [(fault, "picture") for fault in faults]
+    if fault := caption_fault(row.caption):
+        found.insert(0, (fault, "caption"))
+    return content, picture, found
 
 
 def split_of(row: Row, digest: bytes, held_out: float) -> str:

@@ -14,11 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from core.errors import UserError, is_ours, reason_of
+from core.file_names import PICTURE_SUFFIXES
 from core.paths import opened, size
 from data.archives import BROKEN, members
 from data.index import Finding
 from data.limits import CAPTION_BYTES, PICTURE_BYTES
-from data.rows import PICTURE_SUFFIXES, Row
+from data.rows import Row
 from data.sidecars import CAPTION_SUFFIXES, Sidecars
 from data.source import ReadOptions, Source
 from data.splits import parted, unread

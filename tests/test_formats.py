@@ -12,9 +12,9 @@ from samples import faults_of, file_of, noise
 
 import prepare_dataset
 from core import image_formats as formats
+from core.file_names import PICTURE_SUFFIXES
 from core.image_formats import Unreadable
 from core.images import decoded, upright_rgb
-from data.rows import PICTURE_SUFFIXES
 from data.source import ReadOptions
 from data.source_detection import open_source
 

@@ -8,7 +8,7 @@ import pytest
 
 from core import bounded_json, paths, printable, prompt_files
 from core.paths import size
-from data import archives, captions, csv_tables, json_tables, limits, sidecars
+from data import archives, captions, csv_tables, json_tables, limits, sidecars, unpack
 from webapp import limits as app
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -55,7 +55,8 @@ def test_the_documents_state_what_a_drawing_of_a_public_page_may_ask_for():
 
 def test_the_table_holds_every_bound_that_is_kept():
     kept = {limits.PICTURE_BYTES, limits.PICTURE_PIXELS, limits.COLUMNS, paths.TEXT_BYTES,
-            archives.FOLDERS_DEEP, paths.CARD_BYTES, json_tables.ROW_CHARACTERS,
+            archives.FOLDERS_DEEP, unpack.LEFT_FREE_BYTES, paths.CARD_BYTES,
+            json_tables.ROW_CHARACTERS,
             captions.CAPTION_CHARACTERS, sidecars.CAPTION_BYTES, captions.CAPTIONS,
             csv_tables.CELL_CHARACTERS, bounded_json.DIGITS, bounded_json.DEPTH,
             bounded_json.FILE_BYTES, printable.LINE_CHARACTERS, prompt_files.MAX_ROWS,

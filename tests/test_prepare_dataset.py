@@ -728,3 +728,88 @@ def test_the_report_of_a_check_is_a_page(tmp_path, tiny_model):
     with pytest.raises(SystemExit):
         prepare_dataset.main([str(folder), "--check", "--report", str(page), "--model", tiny_model])
     assert page.read_text().startswith("<!doctype html>")
+
+
+def findings_in(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_findings_are_written_for_other_programs(tmp_path):
+    folder = tmp_path / "photos"
+    pictures(folder)
+    (folder / "0.txt").write_text("a red creature")
+    (folder / "1.txt").write_text(" ")
+    (folder / "2.txt").write_text("a blue one")
+    (folder / "2.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / "3.txt").write_text("a broken one")
+    (folder / "3.png").write_bytes(b"no picture")
+    with pytest.raises(SystemExit):
+        prepare_dataset.main(
+            [
+                str(folder),
+                "--check",
+                "--resolution",
+                "8",
+                "--findings",
+                str(tmp_path / "found.jsonl"),
+            ]
+        )
+    rows = {line["file"]: line for line in findings_in(tmp_path / "found.jsonl")}
+    assert [rows["0.png"][key] for key in ("caption", "width", "findings")] == [
+        "a red creature", 40, [],
+    ]  # fmt: skip
+    about = {
+        name: [(each["about"], each["fault"]) for each in row["findings"]]
+        for name, row in rows.items()
+    }
+    assert about["1.png"] == [("caption", True)] and about["3.png"] == [("picture", True)]
+    assert about["2.png"] == [("duplicate", False)]
+    assert rows["2.png"]["same_as"] == "0.png" == rows["2.png"]["findings"][0]["like"]
+
+
+def test_findings_are_written_beside_a_data_set_too(tmp_path):
+    pictures(tmp_path / "photos")
+    write_metadata(tmp_path / "photos", [
+        {"file_name": f"{i}.png", "text": caption} for i, caption in enumerate(CAPTIONS)
+    ])  # fmt: skip
+    found = tmp_path / "found.jsonl"
+    prepare_dataset.main(
+        [str(tmp_path / "photos"), "--output", str(tmp_path / "out"), "--findings", str(found)]
+    )
+    assert [line["caption"] for line in findings_in(found)] == CAPTIONS
+
+
+@pytest.mark.parametrize("form", [with_json_lines, with_csv, with_text_files])
+def test_pictures_are_unpacked_as_they_came_with_their_captions(form, tmp_path):
+    source, *options = map(str, form(tmp_path / "photos"))
+    prepare_dataset.main([source, *options, "--unpack", str(tmp_path / "out")])
+    for i, caption in enumerate(CAPTIONS):
+        there, here = (tmp_path / each / f"{i}.png" for each in ("photos", "out"))
+        assert here.read_bytes() == there.read_bytes()
+        assert here.with_suffix(".txt").read_text(encoding="utf-8").strip() == caption
+
+
+def test_pictures_that_nothing_tells_of_are_unpacked_too(tmp_path, capsys):
+    pictures(tmp_path / "photos")
+    (tmp_path / "photos" / "broken.png").write_bytes(b"no picture")
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for path in (tmp_path / "photos").iterdir():
+            archive.write(path, path.name)
+    prepare_dataset.main([str(tmp_path / "photos.zip"), "--unpack", str(tmp_path / "out")])
+    assert len(list((tmp_path / "out").glob("*.png"))) == len(CAPTIONS) + 1
+    assert "5 pictures, 0 of them with a caption" in capsys.readouterr().out
+
+
+def test_unpacking_leaves_nothing_where_the_disk_is_full(tmp_path, monkeypatch):
+    with_text_files(tmp_path / "photos")
+    monkeypatch.setattr("data.unpack.LEFT_FREE_BYTES", 2**70)
+    with pytest.raises(UserError, match=r"There is no room for 0\.png"):
+        prepare_dataset.main([str(tmp_path / "photos"), "--unpack", str(tmp_path / "out")])
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_unpacking_never_writes_into_a_folder_that_is_there(tmp_path):
+    with_text_files(tmp_path / "photos")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="name another folder"):
+        prepare_dataset.main([str(tmp_path / "photos"), "--unpack", str(tmp_path / "out")])

@@ -96,6 +96,7 @@ def test_the_page_that_asks_for_the_password_holds_no_words():
 def test_no_selector_of_the_page_has_a_comma_in_brackets(path):
     """Gradio splits selectors at every comma to put its own class before each part."""
     style = re.sub(r"/\*.*?\*/", "", path.read_text(encoding="utf-8"), flags=re.S)
+    assert style.count("{") == style.count("}")
     found = [each.strip() for each in re.findall(r"([^{}]+)\{", style)]
     selectors = [each for each in found if not each.startswith("@")]
     assert len(selectors) > 20 and not [each for each in selectors if re.search(r"\([^()]*,", each)]

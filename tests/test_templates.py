@@ -197,7 +197,8 @@ def test_no_template_takes_a_value_for_html(name):
 
 @pytest.mark.parametrize("name", FRAGMENTS)
 def test_a_fragment_holds_no_words_of_its_own(name):
-    text = re.sub(r"{%.*?%}|{{.*?}}", "", (ROOT / name).read_text(encoding="utf-8"), flags=re.S)
+    text = (ROOT / name).read_text(encoding="utf-8")
+    text = re.sub(r"{% macro.*?endmacro %}|{%.*?%}|{{.*?}}", "", text, flags=re.S)
     read_aloud = re.findall(r'(?:alt|title|aria-label|placeholder)="([^"]*)"', text)
     shown = re.sub(r"<[^>]*>|&\w+;", "", text)
     assert not re.search(r"[^\W\d_]", shown + "".join(read_aloud))

@@ -18,10 +18,10 @@ import torch
 from tqdm import tqdm
 
 from core.errors import UserError
+from core.file_names import PICTURE_SUFFIXES
 from core.files import remove_leftovers
 from core.prompt_files import read_rows
 from data.folder_walk import files_below
-from data.rows import PICTURE_SUFFIXES
 from data.source import ReadOptions
 from data.source_detection import open_source, pictures_alone
 from training.config import Config

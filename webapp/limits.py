@@ -46,6 +46,17 @@ MAX_UPLOADS = 20
 UPLOAD_KEPT_SECONDS = 600
 MAX_FORM_BYTES = 2**20  # of the Teach tab
 MAX_FORM_FIELDS = 1_000
+MAX_PICTURES_BYTES = 2 * 2**30  # of a file that is dropped to learn from: archives are large
+MAX_SLICE_BYTES = 2 * 2**20  # such a file comes in slices; the slowest line takes 16 KiB a second
+LEFT_FREE_BYTES = 2**28  # on the disk that they are written to
+UNFINISHED_SECONDS = 24 * 60 * 60  # after which a file that was not sent to its end is deleted
+MAX_SET_PICTURES = 20_000
+MAX_PICTURES_PAGE = 100
+MAX_CAPTION_CHARACTERS = 100_000
+MAX_TRIGGER_CHARACTERS = 200
+MAX_THUMBNAIL_BYTES = 2**28  # of a picture of which a small one is shown
+MAX_THUMBNAILS_AT_ONCE = 2
+MAX_FINDINGS_BYTES = 2**28
 
 # Text within files
 MAX_VOTE_BYTES = 64 * 1024
@@ -127,6 +138,19 @@ APP = (
     Limit("vote in the votes file", MAX_VOTE_BYTES, "bytes", "named"),
     Limit("form of the Teach tab", MAX_FORM_BYTES, "bytes", "413"),
     Limit("values of such a form", MAX_FORM_FIELDS, "values", "413"),
+    Limit("file that is dropped to learn from", MAX_PICTURES_BYTES, "bytes", "413"),
+    Limit("slice of such a file", MAX_SLICE_BYTES, "bytes", "413"),
+    Limit("left free on the disk that they are written to", LEFT_FREE_BYTES, "bytes", "400"),
+    Limit("for which an unfinished one is kept", UNFINISHED_SECONDS, "seconds", "it goes"),
+    Limit("pictures of a set to learn from", MAX_SET_PICTURES, "pictures",
+          "the last are not used"),
+    Limit("pictures to learn from on one page", MAX_PICTURES_PAGE, "pictures",
+          "on the next page"),
+    Limit("caption that is written in the page", MAX_CAPTION_CHARACTERS, "characters", "400"),
+    Limit("word put before all captions", MAX_TRIGGER_CHARACTERS, "characters", "400"),
+    Limit("file of a picture of which a small one is shown", MAX_THUMBNAIL_BYTES, "bytes", "404"),
+    Limit("small pictures that are made at once", MAX_THUMBNAILS_AT_ONCE, "pictures", "they wait"),
+    Limit("findings of a check", MAX_FINDINGS_BYTES, "bytes", "not shown"),
     Limit("waiting jobs of one client", queue.MAX_JOBS_OF_CLIENT, "drawings", "429"),
     Limit("waiting jobs in all", queue.MAX_WAITING_JOBS, "drawings", "429"),
     Limit("pictures that pages show", MAX_KEPT_BYTES, "bytes", "the oldest go"),

@@ -76,12 +76,14 @@ class Runner:
 
     def start_next(self) -> None:
         """Start the next queued run if the device is free."""
+        if not self.waiting():
+            return  # the folder may not be there yet
         try:
             with self._lock, FileLock(self.runs.path / LOCK, timeout=0):
                 waiting = self.waiting()
                 if waiting and not self.running():
                     self._start(waiting[0])
-        except (Timeout, OSError):  # another app is at it, or the folder is not there yet
+        except (Timeout, OSError):  # another app is at it, or the folder cannot be written
             pass
         self._wake.set()
 

@@ -14,7 +14,8 @@ from webapp.runs.plans import Plans
 from webapp.runs.process import Commands
 from webapp.runs.runner import Runner
 from webapp.runs.sizes import Sizes
-from webapp.ui.teach.fragments import render
+from webapp.ui.teach.fragments import Values, render, view
+from webapp.ui.teach.pictures import Pictures
 from webapp.ui.teach.run import RunViews
 from webapp.ui.teach.runs import RunsViews
 from webapp.ui.teach.settings import Settings
@@ -38,16 +39,23 @@ class Teach:
         commands = commands or Commands()
         self.runs = RunsFolder(folder)
         self.runner = Runner(self.runs, commands)
+        self._pictures = Pictures(self.runs, commands)
+        self._list = RunsViews(self.runs, self.runner, Sizes())
         self._stages: list[Stage] = [
+            self._pictures,
             Settings(self.runner, Plans(commands), bases),
             RunViews(self.runs, self.runner),
-            RunsViews(self.runs, self.runner, Sizes()),
+            self._list,
             SideBySide(self.runs),
         ]
 
     @property
     def routes(self) -> list[Route]:
-        return [route for stage in self._stages for route in stage.routes]
+        return [view("", self._home), *(each for stage in self._stages for each in stage.routes)]
+
+    def _home(self, values: Values) -> str:
+        """What the tab begins with: all runs, or where there is none yet the first step to one."""
+        return self._list.runs(values) if self.runs.runs() else self._pictures.first(values)
 
     def lay_out(self) -> None:
         """Make the tab's component in the current Blocks context."""

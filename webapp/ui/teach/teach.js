@@ -8,7 +8,10 @@
 //   data-said="words"        is told to a screen reader when it has become another
 //   data-copy="selector"     a click copies the text there, and shows the words in data-copied
 //   data-keep                what was typed or ticked stays when the fragment is replaced
-//   data-drop="path?query"   files dropped on it, or chosen in its input, are sent there one by one
+//   data-drop="path?query"   files dropped on it, or chosen in its input, are sent there one by one,
+//                            in slices of `data-slice` bytes; then its data-get is shown. Before
+//                            that `data-first` is asked for a view, whose own data-drop takes them
+//   data-renew="path?query"  asked for again after an action that replaced another part of the tab
 const root = element.querySelector(".teach"), told = element.querySelector(".teach-told");
 const spoken = element.querySelector(".teach-spoken");
 const place = root.dataset.place; // the address of the routes
@@ -96,9 +99,18 @@ const show = async (each, path, form) => {
   if (text === null || !target) return;
   tell("");
   put(target, text);
-  if (target === root) {
+  if (target !== root) {
+    if (form) await renewOthers();
+  } else {
     remember();
     if (!root.contains(document.activeElement)) root.querySelector("h2")?.focus();
+  }
+};
+
+const renewOthers = async () => {
+  for (const each of root.querySelectorAll("[data-renew]")) {
+    const text = await ask(each.dataset.renew);
+    if (text !== null && each.isConnected) put(each, text);
   }
 };
 
@@ -117,7 +129,7 @@ const formOf = (each) => {
 
 element.addEventListener("click", (event) => {
   const each = event.target.closest("[data-get], [data-post]");
-  if (!each || each.matches("form, [data-poll]") || each.getAttribute("aria-busy")) return;
+  if (!each || each.matches("form, [data-poll], [data-drop]") || each.getAttribute("aria-busy")) return;
   event.preventDefault();
   if (each.dataset.sure && each.textContent !== each.dataset.sure) {
     const before = each.textContent;
@@ -158,23 +170,51 @@ element.addEventListener("change", (event) => {
   if (each) show(each, each.dataset.change, formOf(each));
 });
 
-// Files are sent one after the other, so that a folder of thousands opens one connection.
-const send = async (zone, files) => {
-  const status = zone.querySelector("[data-sent]");
-  let done = 0;
-  for (const file of files) {
-    const name = encodeURIComponent(file.webkitRelativePath || file.name);
-    try {
-      const answer = await fetch(`${place}${zone.dataset.drop}&name=${name}`, { method: "POST", body: file });
-      if (!answer.ok) tell(await answer.text());
-    } catch {
-      tell(root.dataset.lost);
+// Files are sent one after the other, so that a folder of thousands opens one connection, and in
+// slices, so that each arrives in time on a slow line. A slice that gets lost is sent again.
+const TRIES = 5, MAX_TOLD = 5, AGAIN = [0, 408, 502, 503, 504];
+const sendSlice = async (address, slice) => {
+  for (let tried = 1; ; tried += 1) {
+    const answer = await fetch(address, { method: "POST", body: slice }).catch(() => null);
+    if (answer?.ok) return null;
+    if (!AGAIN.includes(answer?.status ?? 0) || tried === TRIES) {
+      const isText = answer?.headers.get("content-type")?.startsWith("text/html");
+      return isText ? await answer.text() : root.dataset.lost;
     }
-    done += 1;
-    if (status) status.textContent = `${done} / ${files.length}`;
+    await new Promise((resolve) => { setTimeout(resolve, 1000 * tried); });
   }
-  if (status) status.textContent = "";
-  await show(zone, zone.dataset.get ?? "");
+};
+
+const send = async (zone, files) => {
+  if (zone.dataset.first) {
+    const text = await ask(zone.dataset.first, formOf(zone));
+    if (text === null) return;
+    put(root, text);
+    remember();
+    zone = root.querySelector("[data-drop]");
+  }
+  const { drop, get } = zone.dataset, size = Number(zone.dataset.slice);
+  const total = files.reduce((sum, file) => sum + file.size, 0) || 1, refused = [];
+  let sent = 0;
+  zone.dataset.busy = "";
+  for (const [number, file] of files.entries()) {
+    const name = encodeURIComponent(file.webkitRelativePath || file.name);
+    const id = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 12)}-${number}`;
+    let start = 0, fault = null;
+    do {
+      const end = Math.min(start + size, file.size);
+      const values = `name=${name}&id=${id}&offset=${start}&size=${file.size}`;
+      fault = await sendSlice(`${place}${drop}&${values}`, file.slice(start, end));
+      start = end;
+      for (const bar of root.querySelectorAll("progress[data-sent]")) bar.value = (sent + end) / total;
+      for (const count of root.querySelectorAll("output[data-sent]")) count.textContent = `${number + 1} / ${files.length}`;
+    } while (start < file.size && fault === null);
+    sent += file.size;
+    if (fault !== null) refused.push(fault);
+  }
+  delete zone.dataset.busy;
+  await show(zone, get);
+  if (refused.length) tell(refused.slice(0, MAX_TOLD).join(""));
 };
 
 // What lies in a dropped folder, too.
