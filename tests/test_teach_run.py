@@ -272,6 +272,15 @@ def test_a_picture_of_another_prompt_than_the_bases_stands_alone(client, runs):
     assert "a bear: now" in html and "a fox" not in html.split('class="teach-pairs"')[1]
 
 
+def test_where_the_base_drew_nothing_the_first_pictures_stand_in_for_its(client, runs):
+    folder = make_run(runs, "a", 20)
+    for step in (10, 20):
+        sample(folder, step)
+    html = page(client)
+    assert "a fox: step 10" in html and "a fox: now, step 20" in html
+    assert strings.BASE_MODEL not in html.split('class="teach-pairs"')[1]
+
+
 def served(client, **query):
     usual = {"run": "a", "step": 10, "number": 0, "side": "large"}
     return client.get("/teach/sample", params=usual | query)
