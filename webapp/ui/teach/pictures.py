@@ -43,14 +43,14 @@ class Shown:
 
     @classmethod
     def of(cls, values: Values) -> Shown:
-        page = values["page"]
+        page = values["part"]  # gradio has a meaning of its own for "page"
         number = int(page) if page.isascii() and page.isdecimal() and len(page) < 9 else 1
         show = values["show"] if values["show"] in (LOOK, LEFT_OUT) else ALL
         return cls(values["set"], show, max(1, number))
 
     @property
     def query(self) -> str:
-        return urlencode({"set": self.set, "show": self.show, "page": self.page})
+        return urlencode({"set": self.set, "show": self.show, "part": self.page})
 
     def on(self, page: int) -> Shown:
         return replace(self, page=page)

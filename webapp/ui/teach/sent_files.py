@@ -6,7 +6,7 @@ from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
-from starlette.responses import HTMLResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from core.errors import UserError
@@ -15,7 +15,7 @@ from webapp.limits import MAX_SLICE_BYTES, UPLOAD_SECONDS
 from webapp.runs.pictures import PictureSets
 from webapp.runs.received import Slice, receive
 from webapp.ui.teach import strings
-from webapp.ui.teach.fragments import HEADERS, PREFIX, Values, parse, refused
+from webapp.ui.teach.fragments import PREFIX, Values, parse, refused
 
 
 def upload_route(sets: PictureSets) -> Route:
@@ -24,7 +24,7 @@ def upload_route(sets: PictureSets) -> Route:
     return Route(f"{PREFIX}/upload", partial(_answer, sets), methods=["POST"])
 
 
-async def _answer(sets: PictureSets, http: HttpRequest) -> HTMLResponse:
+async def _answer(sets: PictureSets, http: HttpRequest) -> Response:
     try:
         values = Values(parse(str(http.url.query)))
         with large_bodies.one():
@@ -32,7 +32,7 @@ async def _answer(sets: PictureSets, http: HttpRequest) -> HTMLResponse:
             await run_in_threadpool(_receive, sets, values, body)
     except UserError as error:
         return refused(error)
-    return HTMLResponse("", headers=HEADERS)
+    return Response(status_code=204)
 
 
 def _receive(sets: PictureSets, values: Values, body: bytes) -> None:
