@@ -47,7 +47,7 @@ def progress_of(steps: int, start: int = 0, **options):
     lines = []
     run = SimpleNamespace(
         is_main=True, global_batch=4, log=lines.append,
-        accelerator=SimpleNamespace(num_processes=1),
+        accelerator=SimpleNamespace(num_processes=1), device=torch.device("cpu"),
     )  # fmt: skip
     config = SimpleNamespace(**{"log_every": 10, "max_skipped_steps": 10} | options)
     return Progress(config, run, Eight(), start, steps), lines
@@ -102,6 +102,18 @@ def test_the_log_tells_the_time_left_too(clock):
     for step in range(1, 21):
         add(told, clock, step, seconds=3)
     assert [line["seconds_left"] for line in lines] == [270, 240]
+    told.bar.close()
+
+
+def test_the_log_tells_the_memory_of_a_gpu(clock, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 2_345_678_901)
+    told, lines = progress_of(100)
+    add(told, clock, 1, seconds=3)
+    told.log()
+    told.run.device = torch.device("cuda")
+    add(told, clock, 2, seconds=3)
+    told.log()
+    assert [line.get("device_gigabytes") for line in lines] == [None, 2.346]
     told.bar.close()
 
 

@@ -181,6 +181,9 @@ class Progress:
             self.bar.set_postfix_str(words, refresh=False)  # as often as the bar itself
         if self.skipped:
             record["skipped"] = self.skipped
+        if self.run.device.type == "cuda":
+            used = torch.cuda.max_memory_allocated(self.run.device)
+            record["device_gigabytes"] = round(used / 1e9, 3)
         self.run.log(record)
         self.logged, self.skipped = (self.step, now), 0
         self.unlogged.clear()

@@ -11,6 +11,7 @@ from sampling.png_text import MAX_CHUNKS, MAX_TEXT_BYTES
 from sampling.prompt import MAX_WEIGHT
 from sampling.request import BOUNDS, MAX_PROMPT_CHARACTERS, Request
 from webapp import queue
+from webapp.runs import folder, log, process, samples, state
 
 # Connections
 MAX_CONNECTIONS = 400  # or half of the files that the process may open, if fewer
@@ -151,6 +152,17 @@ APP = (
     Limit("file of a picture of which a small one is shown", MAX_THUMBNAIL_BYTES, "bytes", "404"),
     Limit("small pictures that are made at once", MAX_THUMBNAILS_AT_ONCE, "pictures", "they wait"),
     Limit("findings of a check", MAX_FINDINGS_BYTES, "bytes", "not shown"),
+    Limit("training runs that are listed", folder.MAX_RUNS, "runs", "the oldest are not shown"),
+    Limit("file of a run that tells its options or its process", folder.MAX_BYTES, "bytes",
+          "unknown"),
+    Limit("run.json of a run", state.MAX_RUN_BYTES, "bytes", "no model"),
+    Limit("log of a run's steps", log.MAX_BYTES, "bytes", "its end is read"),
+    Limit("records of it that are kept", 2 * log.MAX_RECORDS, "records",
+          "some between are left out"),
+    Limit("text that a run printed", process.MAX_LOG_BYTES, "bytes", "its end is shown"),
+    Limit("validation pictures of a run", samples.MAX_FILES, "pictures", "others are not seen"),
+    Limit("file of one", samples.MAX_BYTES, "bytes", "404"),
+    Limit("pixels of one", samples.MAX_SIDE * samples.MAX_SIDE, "pixels", "404"),
     Limit("waiting jobs of one client", queue.MAX_JOBS_OF_CLIENT, "drawings", "429"),
     Limit("waiting jobs in all", queue.MAX_WAITING_JOBS, "drawings", "429"),
     Limit("pictures that pages show", MAX_KEPT_BYTES, "bytes", "the oldest go"),

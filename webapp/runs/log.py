@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 from core.bounded_json import JSONFault, loads
@@ -48,7 +50,7 @@ class RunLog:
         if record_in(content[whole:]) is not None:  # else it is half-written
             whole = len(content)
         self._read = start + whole
-        for line in _selected(content[:whole].split(b"\n")):
+        for line in _selected(content[:whole]):
             self._add(line)
         if len(self.records) > 2 * MAX_RECORDS:
             self.records = _thinned(self.records)
@@ -116,21 +118,16 @@ def record_in(line: bytes) -> dict | None:
     return record if is_record(record) and record["step"] >= 0 else None
 
 
-def _selected(lines: list[bytes]) -> list[bytes]:
-    """All lines of a short log; of a long one, about MAX_RECORDS of steps and as many others."""
-    if len(lines) <= 2 * MAX_RECORDS:
-        return lines
-    kinds: dict[bool, list[int]] = {True: [], False: []}
-    for number, line in enumerate(lines):
-        kinds[b'"loss"' in line].append(number)
-    chosen = sorted(number for several in kinds.values() for number in _spread(several))
-    return [lines[number] for number in chosen]
-
-
-def _spread(numbers: list[int]) -> list[int]:
-    """About MAX_RECORDS of them, evenly, the last one among them."""
-    every = -(-len(numbers) // MAX_RECORDS) if numbers else 1
-    return numbers[::-1][::every]
+def _selected(content: bytes) -> Iterator[bytes]:
+    """The lines; of a long log about MAX_RECORDS of steps and as many others, the last ones among
+    them. A million lines are never held at once."""
+    left = Counter(b'"loss"' in line for line in BytesIO(content))
+    every = {kind: -(-count // MAX_RECORDS) for kind, count in left.items()}
+    for line in BytesIO(content):
+        kind = b'"loss"' in line
+        left[kind] -= 1
+        if left[kind] % every[kind] == 0:
+            yield line
 
 
 def _thinned(records: list[dict]) -> list[dict]:

@@ -66,10 +66,12 @@ class RunState:
         whatever its log holds of before."""
         if self.status in DONE:
             return self.steps_of_model
-        if self.status in (STARTING, QUEUED) or not self.last:
+        if self.status == QUEUED or not self.last:
             return self.saved_step
         logged = self.last[-1]["step"]
-        return logged if self.is_live else max(logged, self.saved_step)
+        if self.is_live and self.process:
+            return logged if _logs(self.folder.path, self.process) else self.saved_step
+        return max(logged, self.saved_step)
 
     @property
     def saved_step(self) -> int:
@@ -152,7 +154,7 @@ class RunState:
         if self.status in DONE:
             return self.folder.path
         found = checkpoints_in(self.folder.path)
-        if not found or (self.is_model and max(found) < self.steps_of_model):
+        if not found or (self.is_model and max(found) <= self.steps_of_model):
             return self.folder.path if self.is_model else None
         return found[max(found)]
 
@@ -181,8 +183,8 @@ def _status(
     if process and process.alive:
         if is_asked_to_stop(path, process):
             return STOPPING
-        steps_are_known = process.steps > 0 or _changed_since(path / LOG, process.started)
-        return TRAINING if steps_are_known and last else STARTING
+        trains = process.steps > 0 or (last and _logs(path, process))
+        return TRAINING if trains else STARTING
     if teaching and teaching.queued:
         return QUEUED
     is_end = bool(manifest) and _is_end(path, process, manifest, last, checkpoints)
@@ -225,6 +227,11 @@ def is_asked_to_stop(path: Path, process: RunProcess) -> bool:
     """Whether this process of the run was asked to stop."""
     asked = read_process(path, STOP_FILE)
     return bool(asked and (asked.pid, asked.started) == (process.pid, process.started))
+
+
+def _logs(path: Path, process: RunProcess) -> bool:
+    """Whether a process has written into the log of its run."""
+    return _changed_since(path / LOG, process.started)
 
 
 def _changed_since(path: Path, moment: float) -> bool:

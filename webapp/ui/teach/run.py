@@ -46,7 +46,7 @@ RESUMES = "--resume_from_checkpoint"
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture of the base model beside the one at the same prompt and seed after some steps."""
+    """The first picture at a prompt and seed, the base model's, beside one of a later step."""
 
     base: Sample | None
     later: Sample | None
@@ -60,7 +60,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class SampleSheet:
-    """Pictures of the base beside those of one step, and the steps that can be chosen."""
+    """The first pictures beside those of one step, and the steps that can be chosen."""
 
     pairs: list[Pair]
     step: int
@@ -195,19 +195,19 @@ def step_in_words(state: RunState) -> str:
 
 
 def samples_of(state: RunState, at: int) -> SampleSheet | None:
-    """The base's pictures beside those of step `at`, or else of the newest; None without any."""
+    """The first pictures beside those of step `at`, or else of the newest; None without any."""
     samples = Samples(state.folder.path)
     steps = samples.steps
     if not steps:
         return None
     step = at if at in steps else steps[-1]
-    base, later = samples.at(0, MAX_SAMPLES + 1), samples.at(step, MAX_SAMPLES + 1)
-    pairs = paired(base, later if step else [])
+    base, later = samples.at(steps[0], MAX_SAMPLES), samples.at(step, MAX_SAMPLES)
+    pairs = paired(base, later if step > steps[0] else [])
     timeline = sorted({*spread(steps, MAX_TIMELINE), step})
     return SampleSheet(
-        pairs[:MAX_SAMPLES], step, steps[-1],
+        pairs, step, steps[-1],
         [each for s in timeline if (each := samples.first(s))] if len(steps) > 1 else [],
-        samples.count(step) - len(pairs[:MAX_SAMPLES]),
+        samples.count(step) - len(pairs),
     )  # fmt: skip
 
 

@@ -147,7 +147,7 @@ element.addEventListener("submit", (event) => {
   if (!form) return;
   const values = formOf(event.submitter ?? form.querySelector("input, button"));
   if (form.dataset.post) show(form, form.dataset.post, values);
-  else show(form, `${form.dataset.get}?${new URLSearchParams(values)}`);
+  else show(form, form.dataset.get + "?" + new URLSearchParams(values));
 });
 
 element.addEventListener("click", async (event) => {
