@@ -47,6 +47,7 @@ UNPACK, CAPTIONS, CHECK = "unpack", "captions", "check"
 PREPARE, SUGGEST = "prepare", "suggest"
 UNWRITTEN = "a picture without a caption"  # stands for none, so that its picture is checked
 MAX_WORK_BYTES = 2**16
+MAX_AT_ONCE = 10  # pieces of work that end as soon as they are started
 MAX_MANIFEST_BYTES = 2**20
 USUAL_HELD_OUT = 0.1
 FEW = 20  # pictures, of which none is held out
@@ -75,10 +76,13 @@ class SetWork:
 
         Raises UserError.
         """
-        if work := current(pictures):
-            return work
-        pictures.change(partial(self._advanced, pictures))
-        return current(pictures)
+        for _ in range(MAX_AT_ONCE):
+            if work := current(pictures):
+                return work
+            pictures.change(partial(self._advanced, pictures))
+            if not _read_work(pictures):
+                return None
+        return None
 
     def check_again(self, pictures: PictureSet) -> None:
         pictures.change(lambda known: replace(known, checked="", check_fault=""))
