@@ -13,12 +13,6 @@ from webapp.ui.messages import event_value, note
 
 DRAW, COMPARE = "draw", "compare"  # ids of their tabs
 WAYS = {"compare": SLIDER, "vote": VOTE}
-# Where the visitor goes on, by what was opened: with keys as with a mouse.
-FOCUS = """() => {
-  const there = ["#prompt", "#compare_prompt", "#vote_prompt"]
-    .map((place) => document.querySelector(`${place} textarea, ${place} input`));
-  setTimeout(() => there.find((each) => each?.offsetParent)?.focus(), 100);
-}"""
 
 
 class TaughtModels:
@@ -30,8 +24,7 @@ class TaughtModels:
     def connect(self, teach: gr.HTML) -> None:
         """`teach`: the component of the Teach tab."""
         outputs = [self._tabs, *self._draw.chosen_outputs, *self._compare.chosen_outputs]
-        opened = teach.click(self._open, None, outputs, **HIDDEN)
-        opened.then(None, None, None, js=FOCUS, api_visibility="private")
+        teach.click(self._open, None, outputs, **HIDDEN)
 
     def _open(self, clicked: gr.EventData) -> dict:
         what, run = event_value(clicked, "open"), event_value(clicked, "run")
