@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -86,6 +87,22 @@ class Runner:
         except (Timeout, OSError):  # another app is at it, or the folder cannot be written
             pass
         self._wake.set()
+
+    @contextmanager
+    def free_device(self) -> Iterator[None]:
+        """Context in which the device is free, and no run is started. Raises UserError where it is
+        in use."""
+        with self._lock:
+            try:
+                with FileLock(self.runs.path / LOCK, timeout=SECONDS_BETWEEN_LOOKS):
+                    if busy := self.running():
+                        raise UserError(
+                            f"{busy.name} is being trained or scored now, and one at a time has "
+                            "the machine. Pause it, or wait until it is done."
+                        )
+                    yield
+            except (Timeout, OSError) as error:
+                raise UserError("Another run is just being started. Try again.") from error
 
     def pause(self, name: str) -> None:
         """Ask a run to save its state and end; take one out of the queue. Raises UserError."""

@@ -156,6 +156,8 @@ DELETED = "The picture is deleted."
 # Compare
 BOTH_DRAW = "Both draw"
 SEED_OR_NEW = "Seed (empty: a new one)"
+PAIR = "What is compared"
+PAIR_OF = "{model} against {base}"
 COMPARE_BUTTON = "Compare"
 NO_PICTURES = "Your pictures appear here."
 SIDES = "{base} left, {model} right"
