@@ -175,7 +175,7 @@ ALL_SETS = "Other pictures"
 PATH_INSTEAD = "Name a path on this machine instead"
 PATH = "A folder, a table or an archive; it is only read"
 READ_PATH = "Read it"
-WHOLE_PATH = "Write the whole path, from the root on, as in /home/me/photos."
+WHOLE_PATH = "Write the whole path, from the root on, as in /data/photos."
 NO_PATH = "There is no {path} on this machine. Check the path."
 WORK = {
     "unpack": "{place} is being read",
