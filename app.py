@@ -64,6 +64,7 @@ def build_app(
     if gallery:
         more.append(picture_route(gallery))
     if teach:
+        teach.share_device(worker)
         more += teach.routes
     app.own_routes = [*api, app.uploads.route, app.preview.route, *more]
     return app
@@ -261,6 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     announce(args, port, password)
     if teach:
         teach.runner.watch()
+        teach.runner.wait_for_room()
     if args.share:
         share(args, app, password, hosts)
     # A garbage collection takes half a second, in which no request is served: none while the model

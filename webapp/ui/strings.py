@@ -104,6 +104,7 @@ START_NEEDED = "It started from a picture (SHA-256 {digest}...). Start from that
 # How a drawing goes on
 STARTING = "Starting ..."
 WAITING = "Waiting for {ahead} before you."
+HELD = "Waiting until a training run is over, which needs the memory."
 GETTING_READY = "Getting ready ..."
 STEP_OF = "Step {done} of {total}"
 PACE = "{each:.1f} s a step · {left} s left"

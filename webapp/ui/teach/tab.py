@@ -24,6 +24,7 @@ from webapp.ui.teach.run import RunViews
 from webapp.ui.teach.runs import RunsViews
 from webapp.ui.teach.settings import Settings
 from webapp.ui.teach.side_by_side import SideBySide
+from webapp.worker import Worker
 
 SCRIPT = Path(__file__).with_name("teach.js")
 
@@ -66,6 +67,18 @@ class Teach:
     def _home(self, values: Values) -> str:
         """What the tab begins with: all runs, or where there is none yet the first step to one."""
         return self._list.runs(values) if self.runs.runs() else self._pictures.first(values)
+
+    def share_device(self, worker: Worker) -> None:
+        """Let runs that need it have the memory that the worker's models take."""
+
+        def make_room() -> bool:
+            if not worker.generator.ready or not worker.hold():
+                return False
+            worker.generator.close()
+            self.models.close()
+            return True
+
+        self.runner.make_room, self.runner.give_room_back = make_room, worker.let_go
 
     def lay_out(self) -> gr.HTML:
         """Make the tab's component in the current Blocks context. Its click event says what to open
