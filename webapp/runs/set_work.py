@@ -64,6 +64,9 @@ class Work:
     target: str = ""  # the folder that it writes
 
 
+READ = TypeAdapter(Work)
+
+
 class SetWork:
     """Starts, follows and concludes the work of sets."""
 
@@ -360,7 +363,7 @@ def _write(path: Path, text: str) -> None:
 def _read_work(pictures: PictureSet) -> Work | None:
     try:
         found = loads(read_own(pictures.path, WORK, MAX_WORK_BYTES))
-        work = TypeAdapter(Work).validate_python(found)
+        work = READ.validate_python(found)
     except (OSError, JSONFault, ValidationError):
         return None
     return work if work.kind in CONCLUSIONS else None
