@@ -261,9 +261,10 @@ def test_a_large_zip_is_written_as_it_comes(tmp_path):
 
 def test_two_thousand_pictures_stay_usable(tmp_path):
     here = browser(tmp_path)
+    folder = here.set.originals
     for number in range(2000):
-        noise(number, (16, 16)).save(here.set.originals / f"{number:04}.png")
-        (here.set.originals / f"{number:04}.txt").write_text(f"thing {number}")
+        noise(number, (16, 16)).save(folder / f"{number:04}.png")
+        (folder / f"{number:04}.txt").write_text(f"thing {number}")
     text = here.settled()
     assert text.count("<textarea") == 100 and text.count('loading="lazy"') == 100
     last = here.get("pictures", set=SET, part=20)

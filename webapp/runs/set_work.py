@@ -39,7 +39,7 @@ from webapp.runs.set_pictures import (
 )
 from webapp.runs.thumbnails import make_turned
 
-COMMAND, CAPTIONER = "prepare_dataset.py", "suggest_captions.py"
+COMMAND = "prepare_dataset.py"
 LOG, PROCESS, WORK = "work.log", "work-process.json", "work.json"
 NEW_FINDINGS = "new-findings.jsonl"  # until the work is done
 CHECK_TABLE, SUGGEST_TABLE, READY_TABLE = "check.jsonl", "suggest.jsonl", "ready-{}.jsonl"
@@ -62,6 +62,9 @@ class Work:
     kind: str
     place: str = ""  # of the source that it reads
     target: str = ""  # the folder that it writes
+
+
+READ = TypeAdapter(Work)
 
 
 class SetWork:
@@ -165,12 +168,10 @@ class SetWork:
             _write(table, _table(rows))
             options = [str(table), "--images", str(pictures.originals), "--captioner",
                        str(self._captioner)]  # fmt: skip
-            self._start(pictures, Work(SUGGEST), options, CAPTIONER)
+            self._start(pictures, Work(SUGGEST), options)
         return replace(known, check_fault="")
 
-    def _start(
-        self, pictures: PictureSet, work: Work, options: Sequence[str], command: str = COMMAND
-    ) -> None:
+    def _start(self, pictures: PictureSet, work: Work, options: Sequence[str]) -> None:
         """Raises UserError."""
         with suppress(OSError):
             (pictures.path / NEW_FINDINGS).unlink(missing_ok=True)
@@ -179,7 +180,7 @@ class SetWork:
         findings = ["--findings", str(pictures.path / NEW_FINDINGS)]
         try:
             words = [*options, *(findings if work.kind != UNPACK else ())]
-            self._commands.start(command, words, pictures.path, LOG, PROCESS)
+            self._commands.start(COMMAND, words, pictures.path, LOG, PROCESS)
         except UserError:
             _forget_work(pictures)
             raise
@@ -360,7 +361,7 @@ def _write(path: Path, text: str) -> None:
 def _read_work(pictures: PictureSet) -> Work | None:
     try:
         found = loads(read_own(pictures.path, WORK, MAX_WORK_BYTES))
-        work = TypeAdapter(Work).validate_python(found)
+        work = READ.validate_python(found)
     except (OSError, JSONFault, ValidationError):
         return None
     return work if work.kind in CONCLUSIONS else None
