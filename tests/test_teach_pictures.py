@@ -197,7 +197,7 @@ def test_all_faulty_ones_are_left_out_at_once(tmp_path):
     here.send("broken.png", b"no picture")
     here.send_picture("uncaptioned.png", 5)
     here.settled()
-    assert "Use these 1 picture" in here.post("pictures/mend", set=SET).text
+    assert "Use this picture" in here.post("pictures/mend", set=SET).text
 
 
 def test_a_zip_is_unpacked_by_the_command(tmp_path):

@@ -75,8 +75,9 @@ def _checked(path: Path) -> Iterator[Checked]:
 
 
 def _finding(found: dict) -> Finding:
+    sentence = printable(str(found.get("sentence")))
     return Finding(
-        printable(str(found.get("sentence"))),
+        sentence[:1].upper() + sentence[1:],  # the command writes it after a place
         found.get("fault") is True,
         str(found.get("about")),
         str(found.get("like") or ""),

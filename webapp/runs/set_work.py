@@ -255,7 +255,10 @@ def _unpacked(pictures: PictureSet, known: Draft, work: Work) -> Draft:
     below = f"{Path(work.target).name}/"
     count = sum(name.startswith(below) for name in files_of(pictures).pictures)
     warnings = [line for line in log_lines(pictures.path, LOG) if line.startswith("warning: ")]
-    words = [f"{count:,} pictures", *(line.removeprefix("warning: ") for line in warnings[:1])]
+    words = [
+        f"{count:,} picture{'s' * (count != 1)}",
+        *(line.removeprefix("warning: ") for line in warnings[:1]),
+    ]
     if Path(work.place).parent == pictures.incoming:
         with suppress(OSError):
             Path(work.place).unlink(missing_ok=True)
@@ -275,7 +278,7 @@ def _captions_read(pictures: PictureSet, known: Draft, work: Work) -> Draft:
         name, caption = names.get(path) or stems.get(path), as_lines(each.caption)
         if name and caption and not _is_written(known, name):
             changes[name] = {"caption": caption, "origin": TABLE}
-    sentence = f"{len(changes):,} captions"
+    sentence = f"{len(changes):,} caption{'s' * (len(changes) != 1)}"
     return known.with_pictures(changes).with_source(work.place, state=DONE, sentence=sentence)
 
 
