@@ -1,13 +1,13 @@
-"""The whole way in the page: pictures are dropped, a model is taught, and it draws in their look."""
+"""The whole way in the page: pictures are dropped, a model is taught, it draws in their look."""
 
-import numpy as np
 from browsing import leave_page, take_page
+from PIL import Image
 from ports import some_port
 from test_app import browser as browser  # a fixture
 from test_app import in_browser, open_page
 
 import app
-from benchmarks.teach_page import BOARD, chalk_files, share_of_board, taught_and_drawn
+from benchmarks.teach_page import BOARD, share_of_board, taught_and_drawn
 from core.run_process import read_process
 from sampling.generator import Generator
 from sampling.lazy_generators import OpeningGenerator
@@ -18,17 +18,15 @@ from webapp.ui.teach.tab import Teach
 
 BASE = "bundled/base-model"
 # A tenth of what the shortest preset takes.
-SHORT = "--max_train_steps 20 --train_batch_size 4 --learning_rate 5e-4 --checkpointing_steps 20"
+SHORT = (
+    "--max_train_steps 20 --train_batch_size 4 --learning_rate 5e-4 --ema_decay 0.5 "
+    "--checkpointing_steps 20 --validation_steps 20"
+)
 
 
 def test_chalk_is_told_from_what_the_base_draws():
-    generator = OpeningGenerator(BASE)
-    white = np.full((8, 8, 3), 255, np.uint8)
-    from PIL import Image
-
-    assert share_of_board(Image.fromarray(white)) == 0 and generator.run is not None
+    assert share_of_board(Image.new("RGB", (8, 8), "white")) == 0
     assert share_of_board(Image.new("RGB", (8, 8), BOARD)) == 1
-    assert len(chalk_files(3)) == 6
 
 
 @in_browser
