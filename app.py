@@ -27,6 +27,7 @@ from sampling.pipeline import DTYPES, check_names
 from sampling.variants import picks_of
 from webapp.access import gallery_of, is_loopback, password_of, teach_of
 from webapp.comparison import Variants, variants_of
+from webapp.model_registry import ModelRegistry
 
 if TYPE_CHECKING:
     import gradio
@@ -48,7 +49,7 @@ def build_app(
 ) -> "gradio.Blocks":  # fmt: skip
     """The page of a generator; nothing is started yet. `variants`: models to compare with;
     `title`: the model's own where empty; `models`: others that visitors may choose; `gallery`:
-    where pictures are kept; `teach`: the owner's tab for training."""
+    where pictures are kept; `teach`: the owner's tab for training, which knows other models."""
     from webapp.report_routes import report_routes
     from webapp.rest_api import RestAPI
     from webapp.ui.gallery_tab import picture_route
@@ -56,12 +57,14 @@ def build_app(
     from webapp.worker import Worker
 
     worker = Worker(generator, limits, keep=gallery.keep if gallery else None)
+    models = teach.models if teach else models
     app = Page(worker, variants, title, models, gallery, teach).blocks
     api = RestAPI(worker, lambda: generator.ready).routes
     more = [*report_routes(generator.folder)]
     if gallery:
         more.append(picture_route(gallery))
     if teach:
+        teach.share_device(worker)
         more += teach.routes
     app.own_routes = [*api, app.uploads.route, app.preview.route, *more]
     return app
@@ -245,19 +248,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     generator = OpeningGenerator(args.model)
     load = partial(Generator.load, device=args.device, dtype=args.dtype)
     variants = variants_of(args.model, load, args.votes)
-    models = picks_of(args.model, load, args.models)
+    slot: list[SlotGenerator] = []  # the model that is open beside the app's own
+    models = picks_of(args.model, load, args.models, slot)
     port = free_port(args.host, args.port)
     if port != args.port != 0:
         say(f"Port {args.port} is taken; using {port}.")
     from webapp.limits import PUBLIC, Limits
 
     limits = PUBLIC if args.share or args.public else Limits()
-    teach = teach_of(args, password)
+    teach = teach_of(args, password, ModelRegistry(load, models, slot, generator.name))
     app = build_app(generator, limits, variants, args.title, models, gallery, teach)
     serve(app, args.host, port, password, args.mcp, hosts)
     announce(args, port, password)
     if teach:
         teach.runner.watch()
+        teach.runner.wait_for_room()
     if args.share:
         share(args, app, password, hosts)
     # A garbage collection takes half a second, in which no request is served: none while the model

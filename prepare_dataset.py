@@ -26,6 +26,7 @@ from core.errors import UserError, exit_with_sentence
 from core.model_check import resolution_of
 from core.paths import is_file, is_folder, is_there
 from core.terminal import complain, say
+from data.captioner import open_captioner, suggest
 from data.captions import token_counter
 from data.findings_file import write_findings
 from data.images import FORMATS, ImageFormat
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with closing(source), RowIndex() as index:
         if options.unpack:
             return print_unpacked(unpack(source, options.unpack), options)
+        if options.captioner:
+            return print_suggested(source, options)
         if options.check:
             examine(source, index, **examine_options(options, source))
             print_findings(index, options)
@@ -123,7 +126,7 @@ def read_options(options: argparse.Namespace) -> ReadOptions:
         caption_column=options.caption_key,
         images=options.images,
         encoding=options.encoding,
-        uncaptioned=bool(options.unpack),
+        uncaptioned=bool(options.unpack or options.captioner),
         config_name=options.dataset_config_name,
     )
 
@@ -143,7 +146,7 @@ def examine_options(options: argparse.Namespace, source) -> dict:
 def output_options(options: argparse.Namespace) -> dict:
     """The options that determine the output."""
     others = {"source", "output", "check", "report", "overwrite", "model", "resolution",
-              "findings", "unpack"}  # fmt: skip
+              "findings", "unpack", "captioner"}  # fmt: skip
     return {name: str(value) for name, value in vars(options).items() if name not in others}
 
 
@@ -165,6 +168,12 @@ def print_findings(index: RowIndex, options: argparse.Namespace) -> None:
         write_findings(options.findings, index)
 
 
+def print_suggested(source: Source, options: argparse.Namespace) -> None:
+    wrap = partial(tqdm, total=source.total, unit=" pictures", dynamic_ncols=True, disable=None)
+    count = suggest(source, open_captioner(options.captioner), options.findings, wrap)
+    say(f"{count:,} captions are in {options.findings}.")
+
+
 def print_unpacked(found: Unpacked, options: argparse.Namespace) -> None:
     if found.unread:
         complain(f"warning: {found.unread:,} cannot be read, first {found.example}")
@@ -182,6 +191,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--check", action="store_true", help="name every fault and stop")
     add("--unpack", type=Path, metavar="DIR",
         help="folder to copy the pictures to as they are, captions beside them")  # fmt: skip
+    add("--captioner", type=Path, metavar="DIR",
+        help="model of BLIP or Florence-2, whose captions are written to --findings")  # fmt: skip
     add("--image_key", metavar="NAME", help="column of the file names (guessed)")
     add("--caption_key", metavar="NAME", help="column of the captions (guessed)")
     add("--images", type=Path, metavar="DIR", help="folder of the pictures (that of the table)")
@@ -212,11 +223,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def check(options: argparse.Namespace) -> None:
     """Raise `UserError` for an invalid option or combination."""
-    if sum(map(bool, (options.output, options.check, options.unpack))) != 1:
+    deeds = (options.output, options.check, options.unpack, options.captioner)
+    if sum(map(bool, deeds)) != 1:
         raise UserError(
             "Say what to do: --output DIR writes a data set, --check looks only, --unpack DIR "
-            "copies the pictures as they are."
+            "copies the pictures as they are, --captioner DIR writes captions."
         )
+    if options.captioner and not options.findings:
+        raise UserError("--captioner writes its captions to a file; name it by --findings FILE.")
     if options.report and not options.check:
         raise UserError("--report goes with --check; --output writes DIR/report.html by itself.")
     if options.findings and options.unpack:

@@ -13,6 +13,26 @@ from core.paths import ROOT, is_there
 
 FILE = "log.jsonl"
 CHECKPOINT = re.compile(r"checkpoint-(\d+)", re.ASCII)
+CHECKPOINT_STATE = "state.json"  # the part of a checkpoint that is JSON
+HARDEST = "hardest.json"  # the pictures that were learned worst, with thumbnails
+# Of a run's folder; whoever takes the model gets it without intermediate states, without logs, and
+# without what is known of the processes that made it. Patterns of `fnmatch`.
+NOT_UPLOADED = [
+    "checkpoint-*",
+    "checkpoint-*/**",
+    "class/**",
+    "validation/*/*",  # what a verdict along the way was drawn from
+    "best/**",
+    "logs/**",
+    ".*",
+    "*.jsonl",
+    "*.log",
+    "teach.json",
+    "process.json",
+    "scoring.json",
+    "stop.json",
+    HARDEST,
+]
 
 
 def checkpoints_in(folder: str | Path) -> dict[int, Path]:

@@ -95,6 +95,11 @@ def examine(
             index.add(number, facts, (*each.findings, *_unread(each.row, number, counted)))
             if keep and each.good:
                 keep(each.row, number, facts.split, each.file)
+    _note_on_the_whole(source, index)
+
+
+def _note_on_the_whole(source: Source, index: RowIndex) -> None:
+    """Findings that no single row shows."""
     note_loose_files(source, index)
     note_folders_that_sound_held_out(source, index)
     note_duplicates(index)

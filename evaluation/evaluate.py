@@ -29,6 +29,7 @@ from evaluation.prompts import (
     PromptSet,
     drawable,
     read_prompts,
+    shortened,
 )
 from evaluation.reference_images import CaptionedImage, ReferenceImages, read_pictures, reference
 from evaluation.results import Result, best_of, result
@@ -59,6 +60,13 @@ class Prompts:
     keeping: PromptSet | None = None  # what the base knew
     recalling: PromptSet | None = None  # training captions, where copies are likeliest
 
+    def at_most(self, limit: int | None) -> Prompts:
+        """At most so many of each question."""
+        keeping, recalling = (
+            each and shortened(each, limit) for each in (self.keeping, self.recalling)
+        )
+        return Prompts(shortened(self.following, limit), keeping, recalling)
+
     @property
     def scored(self) -> list[str]:
         """All prompts by which pictures are scored."""
@@ -84,8 +92,9 @@ def evaluate_models(
     job = EvaluationJob(
         defaults.with_colours(image_scorer, prompts.following), request, processes,
         options.images_per_prompt, options.batch_size,
-        Path(options.save_images) if options.save_images else None,
+        Path(options.save_images) if options.save_images else None, options.progress,
     )  # fmt: skip
+    prompts = prompts.at_most(options.max_prompts)
     check_comparable(job, models, prompts.following)
     warn_of_truncation(scorer, prompts.scored)
     encoded = reference_of(training, image_scorer, is_subject)

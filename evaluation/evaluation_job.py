@@ -32,6 +32,7 @@ class EvaluationJob:
     images_per_prompt: int | None = None  # None: by the number of prompts
     batch_size: int = 8
     folder: Path | None = None  # where pictures are saved
+    progress: bool = False  # shown even where the output is no terminal
 
     def identity(self, generator: Generator, prompts: PromptSet) -> dict:
         """Everything that decides a score, except the model: equal for scores that compare."""
@@ -72,7 +73,7 @@ class EvaluationJob:
         parts = dict(enumerate(requests[i : i + size] for i in range(0, len(requests), size)))
         share = range(self.processes.index, len(parts), self.processes.count)
         mine = {number: parts[number] for number in share}
-        with _progress_bar(generator, mine.values(), self.batch_size) as bar:
+        with _progress_bar(generator, mine.values(), self.batch_size, self.progress) as bar:
 
             def step_done(done: int, total: int) -> bool:
                 bar.update()
@@ -108,7 +109,7 @@ class EvaluationJob:
 
 
 def _progress_bar(
-    generator: Generator, parts: Iterable[Sequence[Request]], batch_size: int
+    generator: Generator, parts: Iterable[Sequence[Request]], batch_size: int, always: bool
 ) -> tqdm:
     """Over all denoising steps of these requests."""
     from tqdm import tqdm
@@ -118,4 +119,5 @@ def _progress_bar(
         for part in parts
     )
     about = f"drawing with {generator.name}"
-    return tqdm(total=sum(steps), desc=about, unit="step", leave=False, disable=None)
+    hidden = False if always else None  # where the output is no terminal
+    return tqdm(total=sum(steps), desc=about, unit="step", leave=False, disable=hidden)

@@ -20,8 +20,9 @@ from sampling.pipeline import check_names
 from sampling.request import Request
 
 DRAWING = (  # options that mean nothing beside --pictures
-    "model", "checkpoints", "lora_scale", "prompts", "keep_prompts", "images_per_prompt", "seed",
-    "steps", "guidance_scale", "batch_size", "dtype", "save_images", "write_run",
+    "model", "checkpoints", "lora_scale", "prompts", "keep_prompts", "max_prompts",
+    "images_per_prompt", "seed", "steps", "guidance_scale", "batch_size", "dtype", "save_images",
+    "write_run",
 )  # fmt: skip
 
 
@@ -60,6 +61,7 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
     add("--output", metavar="FILE", help="write every score to this JSON file")
     add("--save_images", metavar="DIR", help="keep the pictures in this folder")
     add("--write_run", action="store_true", help="add the scores to the model folder's run.json")
+    add("--progress", action="store_true", help="show it even where the output is no terminal")
 
 
 def _add_prompts(group: argparse._ArgumentGroup) -> None:
@@ -67,6 +69,7 @@ def _add_prompts(group: argparse._ArgumentGroup) -> None:
     add("--prompts", help=f"{', '.join(SETS)}, a .txt or a .jsonl file (what suits the model)")
     add("--keep_prompts", help="likewise, what the base knew; 'none' (what suits the model)")
     add("--data", help="the training pictures (where run.json says); 'none'")
+    add("--max_prompts", type=int, help="a quick look: at most so many of each set (all)")
     add("--images_per_prompt", type=int, help=f"1..{SEED_STRIDE} (4; for 32 prompts and more, 1)")
 
 
@@ -111,6 +114,8 @@ def common_request(options: argparse.Namespace) -> Request:
     images = options.images_per_prompt
     if images is not None and not 1 <= images <= SEED_STRIDE:
         raise UserError(f"--images_per_prompt is {images}. Give 1 to {SEED_STRIDE}.")
+    if options.max_prompts is not None and options.max_prompts < 1:
+        raise UserError(f"--max_prompts is {options.max_prompts}. Give 1 or more.")
     if options.batch_size < 1:
         raise UserError(f"--batch_size is {options.batch_size}. Give 1 or more.")
     return Request(

@@ -116,6 +116,15 @@ def some_captions(name: str, captions: Iterable[str], limit: int) -> PromptSet |
     return PromptSet(name, tuple(chosen)) if known else None
 
 
+def shortened(prompts: PromptSet, limit: int | None) -> PromptSet:
+    """At most `limit` of the prompts, evenly chosen, under a name that says so."""
+    count = len(prompts.prompts)
+    if limit is None or count <= limit:
+        return prompts
+    chosen = tuple(prompts.prompts[place * count // limit] for place in range(limit))
+    return PromptSet(f"{limit} of {prompts.name}", chosen)
+
+
 def can_be_drawn(prompt: str) -> bool:
     try:
         Request(prompt, prompt_weights=False)

@@ -91,6 +91,11 @@ class AppGenerator(PictureGenerator, Protocol):
     def tokens(self, prompt: str) -> tuple[int, int]:
         """How many tokens the prompt has, and how many are read at most. Thread-safe."""
 
+    def close(self) -> None:
+        """Free the memory that the model takes; the next drawing opens it again. Not while one is
+        under way."""
+        return
+
     def stages(
         self, request: Request, count: int, on_step: OnStep | None = None
     ) -> Iterator[Picture]:

@@ -135,17 +135,29 @@ class OpeningGenerator(ForwardingGenerator, AppGenerator):
         self.ready = False
         self._generator: AppGenerator | None = None
         self._opened = threading.Event()
+        self._choice: tuple[str | None, str | None] = (None, None)  # device and dtype
 
     def open(self, device: str | None, dtype: str | None) -> None:
         """Load the model. Raises UserError, as `Generator.load` does."""
-        self._generator = Generator.load(self._model, device=device, dtype=dtype)
+        self._choice = device, dtype
+        self._generator = self._load()
         self.draws_side_by_side, self.ready = self._generator.draws_side_by_side, True
         self._opened.set()
 
     def opened(self) -> AppGenerator:
         self._opened.wait()
-        assert self._generator is not None
+        if self._generator is None:
+            self._generator = self._load()
         return self._generator
+
+    def close(self) -> None:
+        if self._opened.is_set():
+            self._generator = None
+            gc.collect()
+
+    def _load(self) -> Generator:
+        device, dtype = self._choice
+        return Generator.load(self._model, device=device, dtype=dtype)
 
     def denoising_events(
         self, requests: Sequence[Request], on_step: OnStep | None = None,

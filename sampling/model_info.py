@@ -9,6 +9,7 @@ from core.model_check import picture_side
 from core.model_folder import settle
 from core.paths import CARD_BYTES, fault_of, is_file, is_folder, is_there, opened
 from core.printable import printable, quoted
+from core.run_folder import CHECKPOINT, CHECKPOINT_STATE
 from core.tensor_names import LORA_FILE
 from sampling.single_file import SUFFIXES, is_single_file, layout_beside
 
@@ -23,7 +24,8 @@ def is_model_folder(model: str) -> bool:
     a hub id. Raises UserError where it can be neither."""
     path = Path(model)
     if is_folder(path):
-        if not is_file(path / "model_index.json") and not is_lora_folder(model):
+        known = (is_file(path / "model_index.json"), is_lora_folder(model), is_checkpoint(model))
+        if not any(known):
             raise UserError(
                 f"'{model}' is no model folder: it has no model_index.json. Give a folder that "
                 "train_text_to_image.py wrote."
@@ -50,10 +52,19 @@ def is_lora_folder(model: str) -> bool:
     return is_file(folder / LORA_FILE) and not is_file(folder / "model_index.json")
 
 
+def is_checkpoint(model: str) -> bool:
+    """Whether `model` is a training run's folder checkpoint-STEP, which opens on its base model."""
+    folder = Path(model)
+    return bool(CHECKPOINT.fullmatch(folder.name)) and is_file(folder / CHECKPOINT_STATE)
+
+
 def model_name(model: str) -> str:
-    """What pictures and scores call a model: the folder's name, the file's stem, or the hub id."""
+    """What pictures and scores call a model: the folder's name, behind its run's for a checkpoint;
+    the file's stem, or the hub id."""
     if is_single_file(model):
         return Path(model).stem
+    if is_checkpoint(model):
+        return "/".join(Path(model).resolve().parts[-2:])
     return Path(model).resolve().name if is_folder(model) else model
 
 
@@ -65,14 +76,33 @@ def read_run(model: str) -> dict:
     settle(Path(model))
     path = Path(model) / "run.json"
     if not is_file(path):
-        return {}
+        return _run_of_checkpoint(Path(model)) if is_checkpoint(model) else {}
+    return _checked_run(path, _object_in(path))
+
+
+def _run_of_checkpoint(folder: Path) -> dict:
+    """What its state says of the run by then; of older ones, what the run's folder says."""
+    path = folder / CHECKPOINT_STATE
+    run = _object_in(path).get("run")
+    if not isinstance(run, dict):
+        return read_run(str(folder.parent))
+    return _checked_run(path, run)
+
+
+def _object_in(path: Path) -> dict:
+    """Raises UserError where the file holds no JSON object that can be read."""
     try:
-        run = read(path)
+        found = read(path)
     except (OSError, JSONFault) as error:
         fault = fault_of(error) if isinstance(error, OSError) else error
         raise UserError(f"{path} {fault}. Mend or delete it.") from error
-    if not isinstance(run, dict):
+    if not isinstance(found, dict):
         raise UserError(f"{path} holds no JSON object. Mend or delete it.")
+    return found
+
+
+def _checked_run(path: Path, run: dict) -> dict:
+    """Without what is null. Raises UserError for values of other types than ours."""
     run = {name: value for name, value in run.items() if value is not None}
     for name, type_ in RUN_TYPES.items():
         if name in run and not isinstance(run[name], type_):
@@ -108,10 +138,11 @@ def title_of(card: str) -> str:
 def picture_size(model: str) -> int | None:
     """Pixels a side of the pictures that a model draws, by its configs; None where they do not say.
 
-    A LoRA's are its base model's; a single file's are in the folder beside it, if there is one.
+    A LoRA's and a checkpoint's are its base model's; a single file's are in the folder beside it,
+    if there is one.
     """
     folder = layout_beside(model) if is_single_file(model) else Path(model)
-    if is_lora_folder(model):
+    if is_lora_folder(model) or is_checkpoint(model):
         folder = Path(read_run(model).get("base_model") or "")
     try:
         return picture_side(*(read(folder / part / "config.json") for part in ("unet", "vae")))

@@ -18,7 +18,7 @@ from core.run_folder import base_of_run
 from core.tensor_names import own_name
 from core.terminal import complain
 from sampling.lora import fuse_lora, lora_file, unstated_strength
-from sampling.model_info import is_lora_folder, is_model_folder, read_run
+from sampling.model_info import is_checkpoint, is_lora_folder, is_model_folder, read_run
 from sampling.single_file import (
     is_single_file,
     layout_beside,
@@ -45,7 +45,8 @@ def open_pipeline(
     checkpoint: str | None = None,
 ) -> "StableDiffusionPipeline":
     """Open `model`: a folder, "owner/name" on the hub, or a single file; of pickles only .ckpt
-    files. A folder may hold a LoRA of ours: its base model is opened, and the LoRA fused into it.
+    files. A folder may hold a LoRA of ours, or be a checkpoint of a run: its base model is opened,
+    and what was learned is put into it.
 
     `device`: "cpu", "cuda", "cuda:1" or "mps"; None: the best one available.
     `dtype`: a key of DTYPES; None: what is fast and safe for the device and the size of the UNet.
@@ -60,7 +61,9 @@ def open_pipeline(
     if dtype == "fp16" and device == "cpu":
         raise UserError("fp16 is slow and inexact on a CPU. Choose --dtype bf16 or --dtype fp32.")
     settle(Path(model))
-    if is_lora_folder(model):
+    if is_checkpoint(model):
+        pipe = _from_checkpoint(Path(model), lora_scale)
+    elif is_lora_folder(model):
         pipe = _from_lora(model, lora_scale, checkpoint)
     else:
         pipe = _from_pretrained(model)
@@ -131,6 +134,30 @@ def _from_lora(folder: str, scale: float, checkpoint: str | None) -> "StableDiff
         raise UserError(f"'{folder}' is a LoRA of '{base}'. {error}") from error
     weights = lora_file(folder, checkpoint)
     fuse_lora(pipe, weights, scale * unstated_strength(weights, checkpoint, run))
+    return pipe
+
+
+def _from_checkpoint(folder: Path, lora_scale: float) -> "StableDiffusionPipeline":
+    """The base model of a training run, with what it has learned by a checkpoint."""
+    run = read_run(str(folder))
+    base = base_of_run(run)
+    if not base:
+        raise UserError(
+            f"'{folder}' does not say which model it was trained from: it was written by an "
+            "earlier version. Go on with its run, which writes another."
+        )
+    try:
+        pipe = _from_pretrained(base)
+    except UserError as error:
+        raise UserError(f"'{folder}' was trained from '{base}'. {error}") from error
+    weights = lora_file(str(folder.parent), folder.name)
+    if weights.is_file():
+        strength = unstated_strength(weights, folder.name, run)
+        fuse_lora(pipe, weights, lora_scale * strength)
+    else:
+        load_checkpoint(pipe, folder)
+    if predicted := run.get("options", {}).get("prediction_type"):
+        pipe.scheduler.register_to_config(prediction_type=predicted)
     return pipe
 
 

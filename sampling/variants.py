@@ -35,13 +35,15 @@ class Variant:
     usual: bool = True  # selected at first
 
 
-def picks_of(model: str, load: Load, folder: str | None = None) -> dict[str, SlotGenerator]:
+def picks_of(
+    model: str, load: Load, folder: str | None = None, slot: list[SlotGenerator] | None = None
+) -> dict[str, SlotGenerator]:
     """What else can draw instead of the app's model, by name: its base, its checkpoints, and the
-    models right below `folder`. Nothing is opened yet.
+    models right below `folder`. Nothing is opened yet; `slot` will hold the one that is open.
 
     Raises UserError where there is no such folder, or no model in it.
     """
-    slot: list[SlotGenerator] = []
+    slot = [] if slot is None else slot
     picks: dict[str, SlotGenerator] = {}
     if base := base_of(read_run(model), load):
         picks[base.name] = SlotGenerator(base.name, base.load, slot)
@@ -84,9 +86,11 @@ def _is_model(place: Path) -> bool:
     """Whether it looks like a model: a pipeline, a LoRA, or a single file."""
     if place.name.startswith("."):
         return False
-    if place.is_dir():
-        return (place / "model_index.json").is_file() or is_lora_folder(str(place))
-    return is_single_file(str(place))
+    return _has_model(place) if place.is_dir() else is_single_file(str(place))
+
+
+def _has_model(folder: Path) -> bool:
+    return (folder / "model_index.json").is_file() or is_lora_folder(str(folder))
 
 
 def base_of(run: dict, load: Load) -> LazyGenerator | None:
@@ -111,13 +115,16 @@ def checkpoints_of(model: str, load: Load) -> list[Variant]:
 
 
 def _checkpoint_loads(model: str, load: Load) -> dict[str, Callable[[], PictureGenerator]]:
-    """What opens each checkpoint of a model folder, and its best/, by name."""
+    """What opens each checkpoint of a run's folder, which need not hold a model yet, and its
+    best/, by name."""
     name, folder = model_name(model), Path(model)
+    is_model = _has_model(folder)
     checkpoints = [path.name for path in checkpoints_in(folder).values()]
     loads: dict[str, Callable[[], PictureGenerator]] = {
         checkpoint: partial(load, model, name=f"{name}/{checkpoint}", checkpoint=checkpoint)
+        if is_model else partial(load, str(folder / checkpoint), name=f"{name}/{checkpoint}")
         for checkpoint in spread(checkpoints, MAX_CHECKPOINTS)
-    }
+    }  # fmt: skip
     if (folder / "best").is_dir():
         loads["best"] = partial(load, str(folder / "best"), name=f"{name}/best")
     return loads

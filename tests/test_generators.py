@@ -3,12 +3,15 @@
 import ast
 import importlib
 import inspect
+import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import FakeGenerator
 
 from sampling.generator import AppGenerator, PictureGenerator
+from sampling.lazy_generators import OpeningGenerator
 from sampling.request import Request
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,3 +70,15 @@ def test_a_model_of_which_nothing_more_is_known_draws_alone_and_has_an_empty_pag
     assert not generator.draws_side_by_side and generator.ready
     assert (generator.title, generator.folder, generator.captions) == ("", None, None)
     assert not generator.examples and generator.size is None
+
+
+def test_a_closed_model_is_opened_again_by_the_next_drawing(tiny_model):
+    generator = OpeningGenerator(tiny_model)
+    generator.close()  # before it is open: nothing to free
+    generator.open("cpu", "fp32")
+    before = [np.asarray(each.image) for each in generator.pictures([Request("a cat", steps=2)])]
+    opened = weakref.ref(generator.opened())
+    generator.close()
+    assert opened() is None and generator.ready
+    after = [np.asarray(each.image) for each in generator.pictures([Request("a cat", steps=2)])]
+    assert np.array_equal(before, after)

@@ -3,7 +3,9 @@
 import os
 import signal
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -258,3 +260,52 @@ def test_a_run_that_is_asked_to_stop_is_shown_as_stopping(runner):
     assert status(runner, "a") == STOPPING
     os.kill(read_process(runner.runs.path / "a").pid, signal.SIGCONT)
     awaited(runner, "a", PAUSED)
+
+
+class Room:
+    """Stands for what draws: `busy` while something is being drawn."""
+
+    def __init__(self, runner: Runner):
+        self.busy, self.is_ours = True, True
+        runner.make_room, runner.give_room_back = self.make, self.give_back
+
+    def make(self) -> bool:
+        self.is_ours = self.is_ours and self.busy
+        return not self.busy
+
+    def give_back(self) -> None:
+        self.is_ours = True
+
+
+def test_a_run_that_needs_the_memory_waits_for_what_is_drawn_and_gives_it_back(runner):
+    room = Room(runner)
+    runner.enqueue(replace(teaching("a", steps=1), alone=True))
+    assert status(runner, "a") == QUEUED and runner.needs_room(), "nothing is killed for it"
+    room.busy = False
+    awaited(runner, "a", STARTING)
+    runner.tidy_up()
+    assert not room.is_ours
+    step(runner, "a")
+    awaited(runner, "a", FINISHED)
+    runner.tidy_up()
+    assert room.is_ours and not runner.needs_room()
+
+
+def test_a_run_beside_which_others_draw_waits_for_nobody(runner):
+    room = Room(runner)
+    runner.enqueue(teaching("a"))
+    awaited(runner, "a", STARTING)
+    assert room.is_ours
+
+
+def test_an_app_that_starts_waits_for_a_run_that_needs_the_memory(runner):
+    """As it outlived the app before: else both would be out of memory."""
+    runner.enqueue(replace(teaching("a", steps=1), alone=True))
+    awaited(runner, "a", STARTING)
+    waiting = threading.Thread(target=runner.wait_for_room)
+    waiting.start()
+    assert waiting.is_alive()
+    step(runner, "a")
+    awaited(runner, "a", FINISHED)
+    waiting.join(60)
+    assert not waiting.is_alive()

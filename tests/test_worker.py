@@ -466,3 +466,23 @@ def test_a_job_that_is_over_keeps_nothing_of_what_it_was_asked_for():
     list(first)
     list(worker.submit([Request("third")]))  # so that the worker has gone on
     assert first.requests == ()
+
+
+def eventually(holds) -> bool:
+    """Whether it holds before long, however busy the machine."""
+    patience = time.monotonic() + 60
+    while not holds() and time.monotonic() < patience:
+        time.sleep(0.01)
+    return bool(holds())
+
+
+def test_a_held_worker_begins_nothing_and_says_why(generator, worker):
+    job = worker.submit([small("first")])
+    assert eventually(lambda: generator.requests), "it is being drawn"
+    assert not worker.hold(), "what is under way is drawn to its end"
+    generator.release()
+    assert [*job] and eventually(worker.hold)
+    events = iter(worker.submit([small("second")]))
+    assert next(events) == Queued(1, held=True)
+    worker.let_go()
+    assert [each.prompt for each in events if isinstance(each, Picture)] == ["second"]

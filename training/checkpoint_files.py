@@ -21,6 +21,7 @@ from core.bounded_json import read
 from core.errors import UserError
 from core.files import remove, remove_leftovers, replaced, vanish
 from core.model_folder import finish
+from core.run_folder import CHECKPOINT_STATE as STATE
 from core.run_folder import checkpoints_in
 from core.terminal import say
 from training.sharding import Files, put, whole
@@ -28,7 +29,6 @@ from training.sharding import Files, put, whole
 MANIFEST = "manifest.json"
 BEST = "best"  # the folder in OUTPUT_DIR of the best model
 REHEARSAL = "checkpoint-rehearsal"  # has no step number: never resumed from
-STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"  # its moments
 
 

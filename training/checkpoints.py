@@ -171,6 +171,8 @@ class Checkpoints:
         state = {"step": self.step, "run_id": self.run.id, "same": self.same}
         state["pictures"] = len(self.latents)
         state["scaler"] = scaler.state_dict() if scaler else None
+        # So that it opens as a model, whatever becomes of the run.
+        state["run"] = self.run.manifest(self.latents, self.step)
         if self.validation:
             state["watch"] = self.validation.state
         try:

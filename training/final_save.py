@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +17,7 @@ from core.errors import UserError, reason_of
 from core.files import NotWritable, replaced, unwritable, vanish
 from core.images import jpeg_of
 from core.paths import TEXT_BYTES, is_there, read_text
+from core.run_folder import HARDEST, NOT_UPLOADED
 from training.config import Config
 from training.model import captions_beside
 from training.model_card import model_card
@@ -31,18 +35,6 @@ MEASURED = 200  # pictures whose loss is measured at the end
 FEW, LARGE = 8, 100_000_000  # for a UNet of more parameters than this on a CPU: seconds a picture
 EXAMPLES = 12  # pictures that go with the model
 THUMBNAILS, THUMBNAIL_SIDE = 12, 160  # of the hardest; pixels
-# Of OUTPUT_DIR; the hub gets the model without its intermediate states.
-NOT_UPLOADED = [
-    "checkpoint-*",
-    "checkpoint-*/**",
-    "class/**",
-    "validation/*/*",  # what a verdict along the way was drawn from
-    "best/**",
-    "logs/**",
-    ".*",
-    "*.jsonl",
-]
-
 
 Beside = Callable[[object, Path], None]
 
@@ -112,6 +104,7 @@ def write_extras(
             beside(learner.pipe, config.output)
         records = records_of(config.output / "log.jsonl")
         report = write_report(config.output, manifest, records, hardest, config.prompts)
+        write_hardest(config.output, hardest)
     except (OSError, NotWritable) as error:
         raise UserError(
             f"The model is whole in {config.output}, but not all that goes with it could be "
@@ -171,6 +164,18 @@ def hard_examples(
         )
         for place, number in enumerate(order)
     ]
+
+
+def write_hardest(folder: Path, hardest: list[HardExample]) -> None:
+    """Write the hardest pictures, highest loss first, with their thumbnails, for the page. Raises
+    `NotWritable`."""
+    shown = [
+        {"picture": each.picture, "caption": each.caption, "loss": each.loss,
+         "thumbnail": each.thumbnail and b64encode(each.thumbnail).decode()}
+        for each in hardest[:THUMBNAILS] if math.isfinite(each.loss)
+    ]  # fmt: skip
+    with replaced(folder / HARDEST) as staged:
+        staged.write_text(json.dumps(shown) + "\n", encoding="utf-8")
 
 
 def _thumbnail(images: CaptionedImages, number: int) -> bytes | None:

@@ -12,6 +12,7 @@ from core.errors import UserError
 if TYPE_CHECKING:
     from webapp.auth import PasswordCheck
     from webapp.gallery_folder import Gallery
+    from webapp.model_registry import ModelRegistry
     from webapp.ui.teach.tab import Teach
 
 
@@ -83,8 +84,11 @@ def may_teach(args: argparse.Namespace, password: PasswordCheck | None) -> bool:
     return False
 
 
-def teach_of(args: argparse.Namespace, password: PasswordCheck | None) -> Teach | None:
-    """What the page's tab for training needs; None where there is no such tab."""
+def teach_of(
+    args: argparse.Namespace, password: PasswordCheck | None, models: ModelRegistry
+) -> Teach | None:
+    """What the page's tab for training needs; None where there is no such tab. `models`: those that
+    can draw before anything was taught."""
     if not may_teach(args, password):
         return None
     from core.run_folder import base_of_run
@@ -92,4 +96,4 @@ def teach_of(args: argparse.Namespace, password: PasswordCheck | None) -> Teach 
     from webapp.ui.teach.tab import Teach
 
     base = base_of_run(read_run(args.model))
-    return Teach(args.runs, [*dict.fromkeys(filter(None, [base, args.model]))])
+    return Teach(args.runs, [*dict.fromkeys(filter(None, [base, args.model]))], models=models)

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Queued:
-    """`ahead` jobs are drawn before this one."""
+    """`ahead` jobs are drawn before this one. `held`: none is begun, as a run needs the memory."""
 
     ahead: int
+    held: bool = False
 
 
 @dataclass(frozen=True)

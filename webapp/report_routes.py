@@ -34,7 +34,11 @@ def report_routes(folder: Path | None) -> list[Route]:
 
 
 def _answer(folder: Path, name: str, _: HttpRequest) -> Response:
-    """Reads the file on every request: scores may be written while the page is open."""
+    return report(folder, name)
+
+
+def report(folder: Path, name: str) -> Response:
+    """A report, read on every request: scores may be written while the page is open."""
     try:
         return HTMLResponse(read_own(folder, name, MAX_BYTES), headers=HEADERS)
     except OSError:

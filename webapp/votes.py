@@ -45,6 +45,8 @@ class VotePair:
     seed: int
     model_side: str  # one of SIDES
     choice: str | None = None
+    model: str = ""  # names of the two that drew them
+    base: str = ""
 
 
 def outcome_of(model_side: str, choice: str) -> str:
@@ -109,6 +111,10 @@ class Votes:
     @property
     def are_kept(self) -> bool:
         return self._path is not None
+
+    def on(self, model: str, base: str) -> "Votes":
+        """The votes on two other models, kept in the same file. Raises UserError as it is read."""
+        return Votes(str(self._path) if self._path else None, model, base)
 
     def cast(self, pair: VotePair | None, choice: str) -> str:
         """Count a vote and return its outcome, one of OUTCOMES. Raises UserError where there is no

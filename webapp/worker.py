@@ -44,6 +44,7 @@ class Worker:
         self.counts: Counter[str] = Counter()  # of jobs by outcome, "refused" ones, and "pictures"
         self.drawing_seconds = 0.0
         self._active: list[Job] = []
+        self._held = False
         self._side = generator.size or DEFAULT_SIDE
         self._max_pixels = MAX_BATCH * self._side**2
         self._queue = FairQueue()
@@ -85,7 +86,25 @@ class Worker:
                 self._enqueue(job)
         return job
 
+    def hold(self) -> bool:
+        """Begin no job from now on. Returns whether none is under way any more: those that are get
+        drawn to their end."""
+        with self._changed:
+            if not self._held:
+                self._held = True
+                self._report_places()
+            return not self._active
+
+    def let_go(self) -> None:
+        """Begin jobs again."""
+        with self._changed:
+            self._held = False
+            self._admit()
+            self._changed.notify()
+
     def _has_room_for(self, job: Job) -> bool:
+        if self._held:
+            return False
         if not self._active:
             return True
         jobs = [*self._active, job]
@@ -115,7 +134,7 @@ class Worker:
 
     def _report_places(self) -> None:
         for ahead, job in enumerate(self._queue, start=1):
-            job.put(Queued(ahead))
+            job.put(Queued(ahead, self._held))
 
     def _work(self) -> None:
         while True:

@@ -70,6 +70,9 @@ class Draft:
         return replace(self, sources=tuple(sources))
 
 
+READ = TypeAdapter(Draft)  # made once: that takes longer than reading with it
+
+
 def read_draft(folder: Path) -> Draft:
     """Raises UserError where there is none, it is damaged, or of a newer version."""
     try:
@@ -80,7 +83,7 @@ def read_draft(folder: Path) -> Draft:
                 f"The pictures {folder.name!r} were last changed by a newer version of this "
                 "program. Start that one, or choose others; nothing was changed."
             )
-        return TypeAdapter(Draft).validate_python(found)
+        return READ.validate_python(found)
     except FileNotFoundError:
         raise UserError(f"There are no pictures {folder.name!r}. They may be deleted.") from None
     except (OSError, JSONFault, ValidationError) as error:

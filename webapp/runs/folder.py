@@ -46,6 +46,7 @@ class Teaching:
     options: tuple[str, ...]  # of train_text_to_image.py, without --output_dir
     queued: str = ""  # since when it waits for its turn, ISO 8601; empty where it does not
     prompts: tuple[str, ...] = ()  # drawn while it trains
+    alone: bool = False  # nothing is drawn on the page meanwhile: memory holds one of the two
     version: int = VERSION
 
 

@@ -110,14 +110,7 @@ class PictureSets:
 
     def set(self, name: str) -> PictureSet:
         """Raises UserError where there is none of that name, or none that can be read."""
-        try:
-            check_name(name)
-            is_set = self._is_set(name)
-        except UserError:
-            is_set = False
-        if not is_set:
-            raise UserError(NO_SET.format(name=name[:60]))
-        found = PictureSet(self.path / name)
+        found = self.made(name)
         read_draft(found.path)
         return found
 
@@ -141,14 +134,18 @@ class PictureSets:
         """A name like `wanted` that no set has."""
         return free_path(safe_part(wanted) or "pictures", lambda name: is_there(self.path / name))
 
+    def made(self, name: str) -> PictureSet:
+        """A set of any version. Raises UserError where there is none of that name."""
+        if not self._is_set(name):
+            raise UserError(NO_SET.format(name=name[:60]))
+        return PictureSet(self.path / name)
+
     def delete(self, name: str) -> None:
         """Delete a set with all that is in it. Raises UserError where it cannot be deleted.
 
         The caller makes sure that no process reads or writes there.
         """
-        folder = PictureSet(self.path / name)
-        if not self._is_set(name):
-            raise UserError(NO_SET.format(name=name[:60]))
+        folder = self.made(name)
         try:
             vanish(folder.path)
         except OSError as error:
@@ -157,8 +154,8 @@ class PictureSets:
     def _is_set(self, name: str) -> bool:
         """Whether the page made it: others are neither shown nor deleted."""
         path = self.path / name
-        plain = not name.startswith(".") and os.path.basename(name) == name
-        return plain and not path.is_symlink() and os.path.isfile(path / draft.FILE)
+        plain = name[:1] not in ("", ".") and os.path.basename(name) == name
+        return plain and not os.path.islink(path) and os.path.isfile(path / draft.FILE)
 
     def _changed(self, name: str) -> float:
         try:

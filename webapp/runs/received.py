@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from core.errors import UserError, system_reason_of
-from core.file_names import ARCHIVE_SUFFIXES, PICTURE_SUFFIXES, TABLE_SUFFIXES, safe_path
+from core.file_names import ARCHIVE_SUFFIXES, PICTURE_SUFFIXES, TABLE_SUFFIXES, free_path, safe_path
 from core.files import discard
-from core.paths import is_file
+from core.paths import is_file, is_there
 from webapp.http_security import Refusal
 from webapp.limits import LEFT_FREE_BYTES, MAX_PICTURES_BYTES, MAX_SLICE_BYTES, UNFINISHED_SECONDS
 from webapp.runs.draft import AddedSource
@@ -140,8 +140,11 @@ def _placed(pictures: PictureSet, staged: Path, path: str) -> str:
 
 
 def _kept_apart(pictures: PictureSet, staged: Path, path: str) -> str:
-    """The path of a picture: a picture that is there stays, and the same one is kept once."""
-    there = pictures.originals / path
-    if is_file(there) and filecmp.cmp(staged, there, shallow=False):
-        return path
-    return pictures.free_original(path)
+    """The path of a picture: one that is there stays, and the same one is kept once."""
+
+    def is_another(wanted: str) -> bool:
+        there = pictures.originals / wanted
+        is_same = is_file(there) and filecmp.cmp(staged, there, shallow=False)
+        return is_there(there) and not is_same
+
+    return free_path(path, is_another)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -49,7 +51,11 @@ class Runner:
         self.runs, self._commands = runs, commands
         self._lock = threading.RLock()
         self._wake = threading.Event()
-        self.on_change: Callable[[], object] = lambda: None  # after a run was started
+        self._has_room_made = False
+        # For a run that needs the memory that drawing takes: frees it, unless something is being
+        # drawn, and returns whether it did; and lets others draw again.
+        self.make_room: Callable[[], bool] = lambda: True
+        self.give_room_back: Callable[[], object] = lambda: None
 
     def watch(self) -> None:
         """Start queued runs from now on, in a thread of its own."""
@@ -76,16 +82,32 @@ class Runner:
 
     def start_next(self) -> None:
         """Start the next queued run if the device is free."""
-        if not self.waiting():
+        if not self._is_any_queued():
             return  # the folder may not be there yet
         try:
             with self._lock, FileLock(self.runs.path / LOCK, timeout=0):
                 waiting = self.waiting()
-                if waiting and not self.running():
+                if waiting and not self.running() and self._has_room_for(waiting[0]):
                     self._start(waiting[0])
         except (Timeout, OSError):  # another app is at it, or the folder cannot be written
             pass
         self._wake.set()
+
+    @contextmanager
+    def free_device(self) -> Iterator[None]:
+        """Context in which the device is free, and no run is started. Raises UserError where it is
+        in use."""
+        with self._lock:
+            try:
+                with FileLock(self.runs.path / LOCK, timeout=SECONDS_BETWEEN_LOOKS):
+                    if busy := self.running():
+                        raise UserError(
+                            f"{busy.name} is being trained or scored now, and one at a time has "
+                            "the machine. Pause it, or wait until it is done."
+                        )
+                    yield
+            except (Timeout, OSError) as error:
+                raise UserError("Another run is just being started. Try again.") from error
 
     def pause(self, name: str) -> None:
         """Ask a run to save its state and end; take one out of the queue. Raises UserError."""
@@ -175,13 +197,40 @@ class Runner:
             logging.getLogger(__name__).warning("%s", error)
         # Last: killed before, the app starts it again, and the run's own lock lets one through.
         folder.change(queued="")
-        self.on_change()
+
+    def _has_room_for(self, state: RunState) -> bool:
+        if state.teaching is None or not state.teaching.alone:
+            return True
+        self._has_room_made = True
+        return self.make_room()
+
+    def _is_any_queued(self) -> bool:
+        return any(_since(folder) for folder in self.runs.runs())
 
     def _watch(self) -> None:
         while True:
-            self.start_next()
             self._wake.clear()
-            self._wake.wait(SECONDS_BETWEEN_LOOKS if self.waiting() else None)
+            self.start_next()
+            self.tidy_up()
+            busy = self._is_any_queued() or self._has_room_made
+            self._wake.wait(SECONDS_BETWEEN_LOOKS if busy else None)
+
+    def wait_for_room(self) -> None:
+        """Return once no run needs the memory for itself, as one that outlived the app may."""
+        while (folder := self.running()) and folder.teaching and folder.teaching.alone:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def tidy_up(self) -> None:
+        """Let others draw again once no run needs the memory for itself."""
+        if self._has_room_made and not self.needs_room():
+            self._has_room_made = False
+            self.give_room_back()
+
+    def needs_room(self) -> bool:
+        """Whether a run that needs the memory for itself trains, or is the next one."""
+        waiting = self.waiting()
+        candidates = [*filter(None, [self.running()]), *(each.folder for each in waiting[:1])]
+        return any(each.teaching.alone for each in candidates if each.teaching)
 
 
 def without_end(state: RunState) -> list[str]:

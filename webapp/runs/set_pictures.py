@@ -6,8 +6,9 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from core.bounded_json import JSONFault, loads
 from core.file_names import PICTURE_SUFFIXES, TABLE_SUFFIXES
@@ -98,7 +99,7 @@ def tables_of(files: SetFiles) -> dict[str, int]:
 def pictures_of(pictures: PictureSet, known: Draft) -> list[SetPicture]:
     """All pictures of a set, by name."""
     files = files_of(pictures)
-    sidecars = {name.lower(): name for name in files.others}
+    sidecars = {name.lower(): (name, stamp) for name, stamp in files.others.items()}
     written = read_findings(*(pictures.path / name for name in (CHECK_FINDINGS, READY_FINDINGS)))
     found = {original_of(name): each for name, each in written.items()}
     used = [name for name in files.pictures if not known.of(name).left_out]
@@ -151,21 +152,23 @@ def turned_path(name: str, turn: int) -> str:
 
 def original_of(path: str) -> str:
     """The name of the picture that a row of the table is about."""
-    parts = PurePosixPath(path).parts
-    if len(parts) < 3 or parts[0] != TURNED:
+    if not path.startswith(f"{TURNED}/"):
         return path
-    name = "/".join(parts[2:])
-    return name[: -len(PurePosixPath(name).suffix)]
+    return _stem(path.split("/", 2)[2])
 
 
 def _bare(
-    pictures: PictureSet, name: str, stamp: int, known: Draft, sidecars: Mapping[str, str]
+    pictures: PictureSet,
+    name: str,
+    stamp: int,
+    known: Draft,
+    sidecars: Mapping[str, tuple[str, int]],
 ) -> SetPicture:
     """A picture without what was found of it."""
     mine = known.of(name)
     caption, origin = mine.caption, mine.origin
     if caption is None:
-        caption, origin = _sidecar_caption(pictures.originals, name, sidecars), draft.FROM_FILE
+        caption, origin = _caption_beside(pictures.originals, name, sidecars), draft.FROM_FILE
     texts = effective_captions(caption, known.trigger)
     return SetPicture(name, stamp, caption, origin, mine.left_out, mine.turn, bool(texts))
 
@@ -191,21 +194,22 @@ def _with_findings(
     )
 
 
-def _sidecar_caption(folder: Path, name: str, sidecars: Mapping[str, str]) -> str:
+def _caption_beside(folder: Path, name: str, sidecars: Mapping[str, tuple[str, int]]) -> str:
     """The caption in the file beside a picture; empty without one."""
-    for suffix in CAPTION_SUFFIXES:
-        path = sidecars.get(f"{_stem(name)}{suffix}".lower())
-        if path is None:
-            continue
-        try:
-            content = read_bytes(folder / path, MAX_SIDECAR_BYTES)
-        except OSError:
-            continue
-        text = content.decode("utf-8-sig", errors="replace")
-        text = _in_json(text) if suffix == ".json" else " ".join(text.split())
-        if text:
-            return text[:MAX_CAPTION_CHARACTERS]
-    return ""
+    stem = _stem(name).lower()
+    files = (sidecars[stem + suffix] for suffix in CAPTION_SUFFIXES if stem + suffix in sidecars)
+    return next(filter(None, (_caption_in(f"{folder}/{path}", at) for path, at in files)), "")
+
+
+@lru_cache(maxsize=5_000)
+def _caption_in(path: str, stamp: int) -> str:
+    """`stamp`: of the file, which is read once."""
+    try:
+        text = read_bytes(path, MAX_SIDECAR_BYTES).decode("utf-8-sig", errors="replace")
+    except OSError:
+        return ""
+    text = _in_json(text) if path.lower().endswith(".json") else " ".join(text.split())
+    return text[:MAX_CAPTION_CHARACTERS]
 
 
 def _in_json(text: str) -> str:
@@ -225,7 +229,7 @@ def as_lines(caption: object) -> str:
 
 
 def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))
+    return os.path.splitext(name)[0]
 
 
 def _walk(folder: Path, below: str = "") -> Iterator[tuple[str, int]]:

@@ -39,7 +39,7 @@ from webapp.runs.set_pictures import (
 )
 from webapp.runs.thumbnails import make_turned
 
-COMMAND, CAPTIONER = "prepare_dataset.py", "suggest_captions.py"
+COMMAND = "prepare_dataset.py"
 LOG, PROCESS, WORK = "work.log", "work-process.json", "work.json"
 NEW_FINDINGS = "new-findings.jsonl"  # until the work is done
 CHECK_TABLE, SUGGEST_TABLE, READY_TABLE = "check.jsonl", "suggest.jsonl", "ready-{}.jsonl"
@@ -47,6 +47,7 @@ UNPACK, CAPTIONS, CHECK = "unpack", "captions", "check"
 PREPARE, SUGGEST = "prepare", "suggest"
 UNWRITTEN = "a picture without a caption"  # stands for none, so that its picture is checked
 MAX_WORK_BYTES = 2**16
+MAX_AT_ONCE = 10  # pieces of work that end as soon as they are started
 MAX_MANIFEST_BYTES = 2**20
 USUAL_HELD_OUT = 0.1
 FEW = 20  # pictures, of which none is held out
@@ -63,6 +64,9 @@ class Work:
     target: str = ""  # the folder that it writes
 
 
+READ = TypeAdapter(Work)
+
+
 class SetWork:
     """Starts, follows and concludes the work of sets."""
 
@@ -75,10 +79,13 @@ class SetWork:
 
         Raises UserError.
         """
-        if work := current(pictures):
-            return work
-        pictures.change(partial(self._advanced, pictures))
-        return current(pictures)
+        for _ in range(MAX_AT_ONCE):
+            if work := current(pictures):
+                return work
+            pictures.change(partial(self._advanced, pictures))
+            if not _read_work(pictures):
+                return None
+        return None
 
     def check_again(self, pictures: PictureSet) -> None:
         pictures.change(lambda known: replace(known, checked="", check_fault=""))
@@ -161,12 +168,10 @@ class SetWork:
             _write(table, _table(rows))
             options = [str(table), "--images", str(pictures.originals), "--captioner",
                        str(self._captioner)]  # fmt: skip
-            self._start(pictures, Work(SUGGEST), options, CAPTIONER)
+            self._start(pictures, Work(SUGGEST), options)
         return replace(known, check_fault="")
 
-    def _start(
-        self, pictures: PictureSet, work: Work, options: Sequence[str], command: str = COMMAND
-    ) -> None:
+    def _start(self, pictures: PictureSet, work: Work, options: Sequence[str]) -> None:
         """Raises UserError."""
         with suppress(OSError):
             (pictures.path / NEW_FINDINGS).unlink(missing_ok=True)
@@ -175,7 +180,7 @@ class SetWork:
         findings = ["--findings", str(pictures.path / NEW_FINDINGS)]
         try:
             words = [*options, *(findings if work.kind != UNPACK else ())]
-            self._commands.start(command, words, pictures.path, LOG, PROCESS)
+            self._commands.start(COMMAND, words, pictures.path, LOG, PROCESS)
         except UserError:
             _forget_work(pictures)
             raise
@@ -356,7 +361,7 @@ def _write(path: Path, text: str) -> None:
 def _read_work(pictures: PictureSet) -> Work | None:
     try:
         found = loads(read_own(pictures.path, WORK, MAX_WORK_BYTES))
-        work = TypeAdapter(Work).validate_python(found)
+        work = READ.validate_python(found)
     except (OSError, JSONFault, ValidationError):
         return None
     return work if work.kind in CONCLUSIONS else None

@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Iterator, Sequence
 from functools import partial
 from html import escape
-from typing import TYPE_CHECKING
 
 import gradio as gr
 from PIL import Image
@@ -18,12 +17,10 @@ from webapp.ui import strings
 from webapp.ui.generate_button import GenerateButton
 from webapp.ui.image_store import ImageStore
 from webapp.ui.messages import note
+from webapp.ui.pair_picker import PairPicker
 from webapp.ui.sequential_draws import SequentialDraws
-from webapp.votes import CHOICES, SIDES, Tally, VotePair, Votes, preference_rate
+from webapp.votes import CHOICES, SIDES, Tally, VotePair, preference_rate
 from webapp.worker import Worker
-
-if TYPE_CHECKING:
-    from sampling.generator import PictureGenerator
 
 BUTTONS = dict(zip(CHOICES, (strings.LEFT, strings.SAME, strings.RIGHT), strict=True))
 
@@ -32,10 +29,9 @@ class BlindVote:
     """Components are created in the current Blocks context."""
 
     def __init__(
-        self, worker: Worker, base: PictureGenerator, votes: Votes, image_store: ImageStore,
-        examples: Sequence[str],
-    ):  # fmt: skip
-        self._worker, self._base, self._votes = worker, base, votes
+        self, worker: Worker, pairs: PairPicker, image_store: ImageStore, examples: Sequence[str]
+    ):
+        self._worker, self._pairs = worker, pairs
         self._image_store, self._examples = image_store, examples
         self._lay_out()
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
@@ -44,9 +40,10 @@ class BlindVote:
         gr.on(
             [self._buttons.draw.click, self._prompt.submit],
             self._draw,
-            self._prompt,
+            [self._prompt, *pairs.inputs],
             [*drawn, *self._buttons.updated],
             trigger_mode="once",
+            preprocess=not pairs.inputs,  # a dropdown refuses what was deleted
             **hidden,
         )
         for choice, button in self._choices.items():
@@ -60,7 +57,8 @@ class BlindVote:
             )
 
     def _lay_out(self) -> None:
-        kept = f" {strings.VOTES_KEPT}" if self._votes.are_kept else ""
+        are_kept = self._pairs.own.votes.are_kept
+        kept = f" {strings.VOTES_KEPT}" if are_kept else ""
         gr.HTML(f"<p>{strings.VOTE_ASKED}{kept}</p>", elem_classes="told")
         with gr.Row(elem_id="vote_ask"):
             self._prompt = gr.Textbox(
@@ -78,13 +76,14 @@ class BlindVote:
                 for choice, name in BUTTONS.items()
             }
         self._status = gr.HTML(elem_id="vote_status", elem_classes="told")
-        self._pair, self._own_votes = gr.State(), gr.State(Tally())
+        self._pair, self._own_votes = gr.State(), gr.State({})
 
-    def _draw(self, visitor: gr.Request, prompt) -> Iterator[dict]:
-        updates = self._new_pair(SequentialDraws(self._worker, visitor, kept=False), prompt)
+    def _draw(self, visitor: gr.Request, prompt, *pair) -> Iterator[dict]:
+        draws = SequentialDraws(self._worker, visitor, kept=False)
+        updates = self._new_pair(draws, prompt, *pair)
         yield from self._buttons.until_idle(updates, self._status)
 
-    def _new_pair(self, draws: SequentialDraws, prompt) -> Iterator[dict]:
+    def _new_pair(self, draws: SequentialDraws, prompt, *name) -> Iterator[dict]:
         """A pair, as updates of the page; the one before can no longer be voted on."""
         yield {
             self._images: "",
@@ -92,9 +91,10 @@ class BlindVote:
             **self._choosable(False),
             **self._buttons.busy(draws),
         }
-        request, images = self._request(prompt), []
+        request, images, pair = self._request(prompt), [], self._pairs.pair(*name)
+        model, base = pair.model, pair.of_base
         # The base always draws first, so that the order of events does not give the sides away.
-        for number, generator in enumerate((self._base, self._worker.generator), 1):
+        for number, generator in enumerate((base, model), 1):
             for event in draws.draw([request], generator):
                 if isinstance(event, Picture):
                     images.append(anonymous(event))
@@ -106,7 +106,9 @@ class BlindVote:
         yield {
             self._images: self._figures(left, right, request.prompt),
             self._status: draws.notices,
-            self._pair: VotePair(request.prompt, request.seed, model_side),
+            self._pair: VotePair(
+                request.prompt, request.seed, model_side, model=model.name, base=base.name
+            ),
             **self._choosable(True),
         }
 
@@ -135,29 +137,34 @@ class BlindVote:
         buttons = {button: gr.Button(interactive=now) for button in self._choices.values()}
         return {self._question: question} | buttons
 
-    def _vote(self, choice: str, pair: VotePair | None, own_votes: Tally) -> dict:
-        """Count the vote, name the images, and tell the win rates."""
+    def _vote(
+        self, choice: str, pair: VotePair | None, own_votes: dict[tuple[str, str], Tally]
+    ) -> dict:
+        """Count the vote, name the images, and tell the win rates. `own_votes`: the visitor's, by
+        the names of the two models."""
+        votes = self._pairs.votes_on(pair)
         try:
-            outcome = self._votes.cast(pair, choice)
+            outcome = votes.cast(pair, choice)
         except UserError as error:
             told = self._whose(pair) if pair and pair.choice else ""
             return {self._status: note(str(error), problem=True) + told}
         assert pair is not None  # else `cast` has refused it
-        own_votes, model = own_votes.plus(outcome), self._worker.generator.name
+        model, names = pair.model, (pair.model, pair.base)
+        own = own_votes.get(names, Tally()).plus(outcome)
         lines = [
-            standing(strings.YOUR_VOTES.format(model=model), own_votes),
-            standing(strings.ALL_VOTES.format(model=model), self._votes.tally),
+            standing(strings.YOUR_VOTES.format(model=model), own),
+            standing(strings.ALL_VOTES.format(model=model), votes.tally),
             strings.TIES_LEFT_OUT.format(half=percent(0.5)),
         ]
         return {
             self._status: self._whose(pair) + "".join(map(note, lines)),
-            self._own_votes: own_votes,
+            self._own_votes: own_votes | {names: own},
             **self._choosable(False),
         }
 
     def _whose(self, pair: VotePair) -> str:
         """HTML: the vote on a pair, and whose its images are."""
-        model, base = self._worker.generator.name, self._base.name
+        model, base = pair.model, pair.base
         left, right = (model, base) if pair.model_side == "left" else (base, model)
         choice = BUTTONS[str(pair.choice)].lower()
         return note(strings.CHOSEN.format(choice=choice, left=left, right=right, seed=pair.seed))

@@ -11,15 +11,16 @@ import gradio as gr
 
 from sampling.image import Picture
 from sampling.request import Request
-from webapp.comparison import Variants
+from webapp.comparison import Pair, Pairs
 from webapp.ui import strings
 from webapp.ui.blind_vote import BlindVote
 from webapp.ui.generate_button import GenerateButton
 from webapp.ui.grid import Grid
-from webapp.ui.image_gallery import ImageState
+from webapp.ui.image_gallery import HIDDEN, ImageState
 from webapp.ui.image_store import ImageStore
 from webapp.ui.init_image_input import SEND, InitImageInput
 from webapp.ui.messages import note, size_class, start_in_words
+from webapp.ui.pair_picker import PairPicker
 from webapp.ui.permalink import linked
 from webapp.ui.sequential_draws import SequentialDraws, seed_or_new
 from webapp.worker import Worker
@@ -27,7 +28,7 @@ from webapp.worker import Worker
 if TYPE_CHECKING:
     from sampling.generator import PictureGenerator
 
-SLIDER = "slider"  # id of its tab
+SLIDER, VOTE = "slider", "vote"  # ids of their tabs
 # A request, and the model that draws it: None for the app's own.
 AskedBy = Callable[[object, ImageState], "tuple[Request, PictureGenerator | None]"]
 
@@ -39,18 +40,39 @@ class CompareTab:
     """
 
     def __init__(
-        self, worker: Worker, variants: Variants, image_store: ImageStore, examples: Sequence[str]
-    ):
-        if variants.base is None:
-            Grid(worker, variants, image_store, examples)
+        self, worker: Worker, pairs: Pairs, image_store: ImageStore, examples: Sequence[str],
+        tab: gr.Tab,
+    ):  # fmt: skip
+        self._picker = PairPicker(pairs)
+        if not pairs.any_base:
+            Grid(worker, self._picker, image_store, examples)
             return
         with gr.Tabs(elem_id="ways") as self.ways:
             with gr.Tab(strings.SLIDER, id=SLIDER):
-                self.slider = Slider(worker, variants.base, image_store, examples[0])
-            with gr.Tab(strings.VOTE):
-                BlindVote(worker, variants.base, variants.votes, image_store, examples)
+                self.slider = Slider(worker, self._picker, image_store, examples[0])
+            with gr.Tab(strings.VOTE, id=VOTE):
+                BlindVote(worker, self._picker, image_store, examples)
             with gr.Tab(strings.GRID):
-                Grid(worker, variants, image_store, examples)
+                self._grid = Grid(worker, self._picker, image_store, examples)
+        if pairs.grows:
+            self._offer_pairs(tab)
+
+    def _offer_pairs(self, tab: gr.Tab) -> None:
+        """Offer the pairs of now whenever the tab is opened, and the columns of the chosen one."""
+        (picker,) = self._picker.inputs
+        tab.select(self._picker.offered, picker, picker, preprocess=False, **HIDDEN)
+        picker.change(self._grid.columns, picker, self._grid.offered, preprocess=False, **HIDDEN)
+
+    @property
+    def chosen_outputs(self) -> list:
+        """Outputs of `choose`."""
+        return [self.ways, *self._picker.outputs]
+
+    def choose(self, model: str, way: str) -> dict:
+        """The update that shows a way to compare, SLIDER or VOTE, of a model and its base. Raises
+        UserError where one of the two is not here."""
+        self._picker.pair(model)
+        return {self.ways: gr.Tabs(selected=way)} | self._picker.offered(model)
 
 
 class Slider:
@@ -59,10 +81,8 @@ class Slider:
     Components are created in the current Blocks context. Call `connect` once both tabs exist.
     """
 
-    def __init__(
-        self, worker: Worker, base: PictureGenerator, image_store: ImageStore, example: str
-    ):
-        self._worker, self._base, self._image_store = worker, base, image_store
+    def __init__(self, worker: Worker, pairs: PairPicker, image_store: ImageStore, example: str):
+        self._worker, self._pairs, self._image_store = worker, pairs, image_store
         size = worker.generator.size
         with gr.Row(elem_id="compare", elem_classes=size_class(size)):
             with gr.Column():
@@ -84,7 +104,7 @@ class Slider:
         gr.on(
             [self._buttons.draw.click, self._prompt.submit],
             self._draw,
-            [init_image.component, self._prompt, self._seed, self._again],
+            [init_image.component, self._prompt, self._seed, self._again, *self._pairs.inputs],
             self.drawn,
             js=SEND,
             trigger_mode="once",
@@ -107,7 +127,7 @@ class Slider:
     @property
     def filled(self) -> list:
         """Outputs of `draw_again`."""
-        return [self._prompt, self._seed, self._again, *self.drawn]
+        return [self._prompt, self._seed, self._again, *self._pairs.outputs, *self.drawn]
 
     def draw_again(
         self, visitor: gr.Request, image: ImageState, request: Request,
@@ -115,14 +135,24 @@ class Slider:
     ) -> Iterator[dict]:  # fmt: skip
         """Compare at the request that drew `image` in another tab, with all of its settings;
         `model` drew it, None for the app's own."""
-        yield {self._prompt: request.prompt, self._seed: request.seed, self._again: image}
-        yield from self._buttons.until_idle(self._compare(visitor, request, model), self._status)
+        filled = {self._prompt: request.prompt, self._seed: request.seed, self._again: image}
+        name = model.name if model else None
+        yield filled | self._pairs.offered(name)
+
+        def updates() -> Iterator[dict]:
+            yield from self._compare(visitor, request, model, self._pairs.pair_of(name))
+
+        yield from self._buttons.until_idle(updates(), self._status)
 
     def _draw(
-        self, visitor: gr.Request, start, prompt, seed, again: ImageState | None
+        self, visitor: gr.Request, start, prompt, seed, again: ImageState | None, *name
     ) -> Iterator[dict]:
         def updates() -> Iterator[dict]:  # a bad request is refused within `until_idle`
-            yield from self._compare(visitor, *self._asked(start, prompt, seed, again))
+            pair = self._pairs.pair(*name)
+            request, model = self._asked(start, prompt, seed, again)
+            if model and self._pairs.pair_of(model.name).model is not pair.model:
+                model = None  # another pair was chosen since
+            yield from self._compare(visitor, request, model, pair)
 
         yield from self._buttons.until_idle(updates(), self._status)
 
@@ -137,14 +167,15 @@ class Slider:
         return Request(prompt, seed=seed_or_new(seed)), None
 
     def _compare(
-        self, visitor: gr.Request, request: Request, model: PictureGenerator | None = None
+        self, visitor: gr.Request, request: Request, model: PictureGenerator | None, pair: Pair
     ) -> Iterator[dict]:
-        """Two images, the base's first, as updates of the page."""
+        """Two images, the base's first, as updates of the page. `model`: one that draws instead of
+        the pair's own."""
         draws, paths = SequentialDraws(self._worker, visitor), []
         yield self._buttons.busy(draws)
-        base = self._base
+        base = pair.of_base
         if model is None or model.name == base.name:
-            model = self._worker.generator
+            model = pair.model
         of_base = replace(request, lora_scale=Request.lora_scale)  # it has no LoRA
         for generator, asked in ((base, of_base), (model, request)):
             for event in draws.draw([asked], generator):

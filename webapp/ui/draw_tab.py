@@ -164,7 +164,22 @@ class DrawTab:
 
     def on_load(self, visitor: gr.Request) -> dict:
         """Fill in the settings that the page's address names."""
-        return self._restored.of_link(visitor.query_params) | self._form.on_load()
+        filled = self._restored.of_link(visitor.query_params)
+        return self._picker.offered() | filled | self._form.on_load()
+
+    def offer_models(self, tab: gr.Tab) -> None:
+        """Offer the models that there are by then whenever the tab is opened."""
+        if self._picker.grows:
+            tab.select(self._picker.offered, None, [self._picker.model], **HIDDEN)
+
+    @property
+    def chosen_outputs(self) -> list:
+        """Outputs of `choose`."""
+        return [self.status, *self._picker.outputs]
+
+    def choose(self, model: str) -> dict:
+        """The update that chooses a model; says where it is not here."""
+        return self._restored.of_model(model)
 
     def offer_comparison(self, compare: CompareTab, tabs: gr.Tabs, tab_id: str) -> None:
         """Let the base draw the image that is shown, in the tab `tab_id`."""

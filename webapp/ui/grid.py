@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 import gradio as gr
 
@@ -12,16 +11,14 @@ from core.errors import UserError
 from sampling.image import PROBLEMS, Picture
 from sampling.request import Request
 from sampling.variants import Variant
-from webapp.comparison import Variants
+from webapp.comparison import Pair
 from webapp.ui import strings
 from webapp.ui.generate_button import GenerateButton
 from webapp.ui.image_store import ImageStore
 from webapp.ui.messages import note
+from webapp.ui.pair_picker import PairPicker
 from webapp.ui.sequential_draws import SequentialDraws, seed_or_new
 from webapp.worker import Worker
-
-if TYPE_CHECKING:
-    from sampling.generator import PictureGenerator
 
 MAX_PROMPTS = 6
 MAX_COLUMNS = 8
@@ -31,16 +28,15 @@ class Grid:
     """Components are created in the current Blocks context."""
 
     def __init__(
-        self, worker: Worker, variants: Variants, image_store: ImageStore, examples: Sequence[str]
+        self, worker: Worker, pairs: PairPicker, image_store: ImageStore, examples: Sequence[str]
     ):
-        self._worker, self._image_store = worker, image_store
-        self._columns = {each.name: each for each in columns_of(worker.generator, variants)}
+        self._worker, self._pairs, self._image_store = worker, pairs, image_store
         limits = getattr(worker, "limits", None)
         self._max_prompts = min(MAX_PROMPTS, limits.num_images if limits else MAX_PROMPTS)
         self._lay_out("\n".join(examples[: self._max_prompts // 2]))
         self._buttons.draw.click(
             self._draw,
-            [self._prompts, self._chosen, self._seed],
+            [self._prompts, self.chosen, self._seed, *pairs.inputs],
             [self._status, self._table, *self._buttons.updated],
             trigger_mode="once",
             preprocess=False,  # gradio would stumble over what is no list
@@ -49,7 +45,6 @@ class Grid:
         )
 
     def _lay_out(self, prompts: str) -> None:
-        usual = [name for name, column in self._columns.items() if column.usual][:MAX_COLUMNS]
         with gr.Row(elem_id="grid_ask"):
             with gr.Column():
                 self._prompts = gr.Textbox(
@@ -60,8 +55,9 @@ class Grid:
                     elem_id="grid_prompts",
                 )
             with gr.Column():
-                self._chosen = gr.CheckboxGroup(
-                    list(self._columns),
+                names, usual = _named(columns_of(self._pairs.own))
+                self.chosen = gr.CheckboxGroup(
+                    names,
                     value=usual,
                     label=strings.GRID_COLUMNS.format(limit=MAX_COLUMNS),
                     elem_id="grid_columns",
@@ -71,14 +67,27 @@ class Grid:
         self._status = gr.HTML(elem_id="grid_status", elem_classes="told")
         self._table = gr.HTML(elem_id="grid_table")
 
-    def _draw(self, visitor: gr.Request, prompts, chosen, seed) -> Iterator[dict]:
-        updates = self._fill(SequentialDraws(self._worker, visitor), prompts, chosen, seed)
+    def columns(self, name: object) -> dict:
+        """The update that offers the columns of a pair, as `PairPicker.pair` has it."""
+        try:
+            names, usual = _named(columns_of(self._pairs.pair(name)))
+        except UserError as error:
+            return {self._status: note(str(error), problem=True)}
+        return {self.chosen: gr.CheckboxGroup(names, value=usual), self._status: ""}
+
+    @property
+    def offered(self) -> list:
+        """Outputs of `columns`."""
+        return [self.chosen, self._status]
+
+    def _draw(self, visitor: gr.Request, prompts, chosen, seed, *name) -> Iterator[dict]:
+        updates = self._fill(SequentialDraws(self._worker, visitor), prompts, chosen, seed, *name)
         yield from self._buttons.until_idle(updates, self._status)
 
-    def _fill(self, draws: SequentialDraws, prompts, chosen, seed) -> Iterator[dict]:
+    def _fill(self, draws: SequentialDraws, prompts, chosen, seed, *name) -> Iterator[dict]:
         """The table, column by column, as updates of the page."""
         requests = self._requests(prompts, seed_or_new(seed))
-        columns = self._columns_among(chosen)
+        columns = _columns_among(columns_of(self._pairs.pair(*name)), chosen)
         cells: dict[tuple[int, str], str] = {}
         yield self._buttons.busy(draws)
         yield {self._table: table(requests, columns, cells)}
@@ -112,21 +121,28 @@ class Grid:
             raise UserError(strings.TOO_MANY_PROMPTS.format(count=len(lines), limit=limit))
         return [Request(line, seed=seed) for line in lines]
 
-    def _columns_among(self, chosen: object) -> list[Variant]:
-        ticked = chosen if isinstance(chosen, list) else ()
-        columns = [column for name, column in self._columns.items() if name in ticked]
-        if not columns:
-            raise UserError(strings.NO_COLUMN)
-        if len(columns) > MAX_COLUMNS:
-            raise UserError(strings.TOO_MANY_COLUMNS.format(count=len(columns), limit=MAX_COLUMNS))
-        return columns
+
+def _columns_among(columns: Sequence[Variant], chosen: object) -> list[Variant]:
+    ticked = chosen if isinstance(chosen, list) else ()
+    columns = [column for column in columns if column.name in ticked]
+    if not columns:
+        raise UserError(strings.NO_COLUMN)
+    if len(columns) > MAX_COLUMNS:
+        raise UserError(strings.TOO_MANY_COLUMNS.format(count=len(columns), limit=MAX_COLUMNS))
+    return columns
 
 
-def columns_of(own: PictureGenerator, variants: Variants) -> list[Variant]:
+def columns_of(pair: Pair) -> list[Variant]:
     """In the order of their strength: the base, variants, the final model, stronger variants."""
-    base = [Variant(strings.BASE, variants.base, 0.0)] if variants.base else []
-    columns = [*base, *variants.variants, Variant(strings.FINAL, own)]
+    base = [Variant(strings.BASE, pair.base, 0.0)] if pair.base else []
+    columns = [*base, *pair.variants, Variant(strings.FINAL, pair.model)]
     return sorted(columns, key=lambda column: column.strength)
+
+
+def _named(columns: Sequence[Variant]) -> tuple[list[str], list[str]]:
+    """The names of all columns, and of those that are ticked at first."""
+    usual = [column.name for column in columns if column.usual]
+    return [column.name for column in columns], usual[:MAX_COLUMNS]
 
 
 def table(

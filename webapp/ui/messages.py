@@ -50,6 +50,8 @@ class ProgressText:
         """HTML."""
         if isinstance(event, Queued):
             ahead = event.ahead
+            if event.held:
+                return note(strings.HELD)
             return note(strings.WAITING.format(ahead=ahead) if ahead else strings.STARTING)
         if not event.total:
             return note(strings.GETTING_READY)

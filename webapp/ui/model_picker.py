@@ -28,16 +28,15 @@ class ModelPicker:
     """
 
     def __init__(self, own: str, models: Mapping[str, SlotGenerator], is_lora: bool = False):
-        """`own`: the app's model, a LoRA if `is_lora`; `models`: others, by name."""
-        self._own = own
-        self._models = {name: each for name, each in models.items() if name != own}
-        self._loras = {name for name, each in self._models.items() if each.is_lora}
-        self._loras |= {own} if is_lora else set()
+        """`own`: the app's model, a LoRA if `is_lora`; `models`: others, by name, of which there
+        may be more by and by."""
+        self._own, self._own_is_lora, self._models = own, is_lora, models
+        self.grows = bool(getattr(models, "grows", False))
         self.model = gr.Dropdown(
-            [own, *self._models],
+            self._names(),
             value=own,
             label=strings.PICK_MODEL,
-            visible=bool(self._models),
+            visible=len(self._names()) > 1,
             elem_id="pick",
         )
         low, high = BOUNDS["lora_scale"]
@@ -52,7 +51,8 @@ class ModelPicker:
             buttons=["reset"],  # to 1
             elem_id="lora_scale",
         )
-        if self._loras and self._models:
+        some_are_loras = any(map(self._is_lora, self._names()))
+        if self.grows or (some_are_loras and len(self._names()) > 1):
             self.model.input(
                 self._show_strength,
                 self.model,
@@ -63,17 +63,22 @@ class ModelPicker:
                 preprocess=False,  # the dropdown would refuse a made-up name with a traceback
             )
 
+    @property
+    def outputs(self) -> list:
+        return [self.model, self.lora_scale]
+
     def applied(self, name: object, request: Request) -> tuple[Request, SlotGenerator | None]:
         """What to draw with a model, and what draws it: None for the app's own.
 
         The strength counts for LoRAs only: for others the slider is out of sight. Raises UserError
         for an unknown name.
         """
-        if name != self._own and (not isinstance(name, str) or name not in self._models):
+        model = self._other(name)
+        if name != self._own and model is None:
             raise UserError(strings.NO_SUCH_MODEL)
-        if name not in self._loras:
+        if not (model.is_lora if model else self._own_is_lora):
             request = replace(request, lora_scale=Request.lora_scale)
-        return request, self._models.get(str(name))
+        return request, model
 
     def name_of(self, model: str) -> str:
         """The choice for the model of a link, "" for the app's own, or of a picture, which names a
@@ -87,8 +92,30 @@ class ModelPicker:
         """The update that chooses a model, as `name_of` has it. Raises UserError where it is not
         here."""
         name = self.name_of(model)
-        slider = gr.Slider(value=lora_scale, visible=name in self._loras)
-        return {self.model: name, self.lora_scale: slider}
+        slider = gr.Slider(value=lora_scale, visible=self._is_lora(name))
+        return {self.model: self._offered(name), self.lora_scale: slider}
+
+    def offered(self) -> dict:
+        """The update that offers what can be chosen by now."""
+        return {self.model: self._offered()} if self.grows else {}
+
+    def _offered(self, name: str | None = None) -> object:
+        """An update that also chooses `name`, if that is given: it may be in no list."""
+        if not self.grows:
+            return name
+        names = [*dict.fromkeys([*self._names(), *filter(None, [name])])]
+        chosen = {"value": name} if name else {}
+        return gr.Dropdown(names, visible=len(names) > 1, **chosen)
+
+    def _names(self) -> list[str]:
+        return [self._own, *(name for name in self._models if name != self._own)]
+
+    def _other(self, name: object) -> SlotGenerator | None:
+        return self._models.get(name) if isinstance(name, str) and name != self._own else None
+
+    def _is_lora(self, name: object) -> bool:
+        model = self._other(name)
+        return model.is_lora if model else name == self._own and self._own_is_lora
 
     def _show_strength(self, name: object) -> dict:
-        return gr.update(visible=isinstance(name, str) and name in self._loras)
+        return gr.update(visible=self._is_lora(name))

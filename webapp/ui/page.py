@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.blocks import Block
 
 from sampling.variants import SlotGenerator
-from webapp.comparison import Variants
+from webapp.comparison import Pairs, Variants
 from webapp.gallery_folder import Gallery
 from webapp.gradio_patches import apply_patches
 from webapp.limits import MAX_QUEUED
@@ -26,12 +26,13 @@ from webapp.ui.link_preview import LinkPreview
 from webapp.ui.messages import head, origin
 from webapp.ui.prompt_suggestions import proposals
 from webapp.ui.scores_tab import ScoresTab
+from webapp.ui.taught_models import COMPARE, DRAW, TaughtModels
 from webapp.ui.teach.tab import Teach
 from webapp.uploads import Uploads
 from webapp.worker import Worker
 
 SCRIPT = Path(__file__).with_name("page.js")
-COMPARE, TEACH = "compare", "teach"  # ids of their tabs
+TEACH = "teach"  # id of its tab
 # After a link has filled in its settings, without a complaint: press Generate.
 DRAW_ON_ARRIVAL = """(told) => {
   const asked = new URLSearchParams(location.search);
@@ -55,7 +56,8 @@ class Page:
         the owner's tab for training, if there is one."""
         apply_patches()
         self._worker, self._image_store = worker, ImageStore()
-        self._variants, self._models, self._gallery = variants, models, gallery
+        self._pairs, self._models = Pairs(worker.generator, variants, models), models
+        self._gallery = gallery
         self._teach = teach
         own = worker.generator.title or worker.generator.name
         self._title = title or own
@@ -79,10 +81,12 @@ class Page:
         gr.HTML(head(self._title, generator.name, generator.run), elem_id="head")
         prompts = proposals(generator)
         with gr.Tabs(elem_id="tabs") as tabs:
-            draw = self._lay_out_drawing(tabs, prompts)
+            draw, compare = self._lay_out_drawing(tabs, prompts)
             if self._teach:
                 with gr.Tab(strings.TEACH, id=TEACH):
-                    self._teach.lay_out()
+                    html = self._teach.lay_out()
+                if compare:
+                    TaughtModels(self._teach.models, tabs, draw, compare).connect(html)
             if self._gallery:
                 with gr.Tab(strings.GALLERY) as tab:
                     GalleryTab(self._gallery, tab, generator.name)
@@ -95,17 +99,20 @@ class Page:
                 HowItWorksTab(self._worker, prompts[0], tab)
         self._on_load(draw)
 
-    def _lay_out_drawing(self, tabs: gr.Tabs, prompts: Sequence[str]) -> DrawTab:
-        can_compare = bool(self._variants and self._variants.base)
-        uploads = self.blocks.uploads
-        with gr.Tab(strings.DRAW):
-            draw = DrawTab(self._worker, self._image_store, uploads, can_compare, self._models)
-        if self._variants:
-            with gr.Tab(strings.COMPARE, id=COMPARE):
-                compare = CompareTab(self._worker, self._variants, self._image_store, prompts)
-            if can_compare:
+    def _lay_out_drawing(
+        self, tabs: gr.Tabs, prompts: Sequence[str]
+    ) -> tuple[DrawTab, CompareTab | None]:
+        pairs, uploads = self._pairs, self.blocks.uploads
+        with gr.Tab(strings.DRAW, id=DRAW) as tab:
+            draw = DrawTab(self._worker, self._image_store, uploads, pairs.any_base, self._models)
+            draw.offer_models(tab)
+        compare = None
+        if pairs.any:
+            with gr.Tab(strings.COMPARE, id=COMPARE) as tab:
+                compare = CompareTab(self._worker, pairs, self._image_store, prompts, tab)
+            if pairs.any_base:
                 draw.offer_comparison(compare, tabs, COMPARE)
-        return draw
+        return draw, compare
 
     def _on_load(self, draw: DrawTab) -> None:
         self.blocks.layout_id = layout_id(self.blocks)

@@ -32,14 +32,22 @@ class RestoredSettings:
             request = linked(query)
         except UserError as error:
             return {self._status: note(str(error), problem=True)}
-        if request is None:
-            return {self._status: gr.skip()}
         model = linked_model(query)
+        if request is None:
+            return self.of_model(model) if model else {self._status: gr.skip()}
         try:
             return self.of_request(request, model, linked_init_image(query))
         except UserError as error:
             told = {self._status: note(str(error), problem=True)}
             return self.of_request(request, model) | told
+
+    def of_model(self, model: str) -> dict:
+        """The update that chooses a model and leaves the settings as they are; says where it is
+        not here."""
+        try:
+            return self._picker.filled(model, Request.lora_scale)
+        except UserError as error:
+            return {self._status: note(str(error), problem=True)}
 
     def of_request(self, request: Request, model: str, init_image: str | None = None) -> dict:
         """The update that fills in what drew an image; says where its model is not here. `model`:

@@ -30,7 +30,7 @@ class ScoresTab:
         self._folder, self._run_file = folder, RunFile(run, folder)
         self._html = self._html_at_start = scores_page(run, folder)
         self._refreshing = threading.Lock()
-        shown = gr.HTML(self._html, elem_id="scores", elem_classes="text")
+        shown = gr.HTML(self._html, elem_id="scores", elem_classes=["text", "scores"])
         if folder:
             common = {"show_progress": "hidden", "api_visibility": "private"}
             tab.select(self._refresh, None, shown, concurrency_limit=4, **common)
@@ -44,16 +44,23 @@ class ScoresTab:
 
 def scores_page(run: dict, folder: Path | None = None) -> str:
     """HTML: what is in run.json, or how to measure it, and what else the model folder has."""
-    found = scores_of(run)
-    told = "".join(_scores(prompts, entry) for prompts, entry in found.items())
     nothing = f"<p>{strings.NOT_MEASURED.format(command=COMMAND)}</p>"
-    base = next((name for entry in found.values() if (name := base_of(entry))), strings.BASE)
     return (
-        (told or nothing)
-        + validation_images(folder, run, base)
+        (measured(run) or nothing)
+        + validation_images(folder, run, _base(run))
         + _curves(folder, run)
         + _reports(folder)
     )
+
+
+def measured(run: dict) -> str:
+    """HTML: what metrics.py found; empty where nothing was measured."""
+    return "".join(_scores(prompts, entry) for prompts, entry in scores_of(run).items())
+
+
+def _base(run: dict) -> str:
+    names = map(base_of, scores_of(run).values())
+    return next(filter(None, names), strings.BASE)
 
 
 def _scores(prompts: str, entry: dict) -> str:

@@ -104,6 +104,7 @@ START_NEEDED = "It started from a picture (SHA-256 {digest}...). Start from that
 # How a drawing goes on
 STARTING = "Starting ..."
 WAITING = "Waiting for {ahead} before you."
+HELD = "Waiting until a training run is over, which needs the memory."
 GETTING_READY = "Getting ready ..."
 STEP_OF = "Step {done} of {total}"
 PACE = "{each:.1f} s a step · {left} s left"
@@ -156,6 +157,8 @@ DELETED = "The picture is deleted."
 # Compare
 BOTH_DRAW = "Both draw"
 SEED_OR_NEW = "Seed (empty: a new one)"
+PAIR = "What is compared"
+PAIR_OF = "{model} against {base}"
 COMPARE_BUTTON = "Compare"
 NO_PICTURES = "Your pictures appear here."
 SIDES = "{base} left, {model} right"

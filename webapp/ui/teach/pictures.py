@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from starlette.routing import Route
 
 from core.errors import UserError
+from core.paths import is_there
 from webapp.limits import (
     MAX_CAPTION_CHARACTERS,
     MAX_PICTURES_PAGE,
@@ -194,7 +195,7 @@ class Pictures:
         path = Path(place).expanduser()
         if not place or "\0" in place or not path.is_absolute():
             raise UserError(strings.WHOLE_PATH)
-        if not path.exists():
+        if not is_there(path):
             raise UserError(strings.NO_PATH.format(path=place))
         pictures.add_source(AddedSource(str(path)))
         return self.of_set(shown)
@@ -279,10 +280,11 @@ class Pictures:
 
     def _delete(self, values: Values) -> str:
         name = values["set"]
+        self.sets.made(name)
         for run in self._runs.runs():
             if run.teaching and run.teaching.pictures == name:
                 raise UserError(strings.LEARNED_FROM.format(run=run.name))
-        stop(PictureSet(self._runs.pictures / name))
+        stop(self.sets.made(name))
         self.sets.delete(name)
         return self.start()
 

@@ -150,7 +150,15 @@ def told(state: RunState) -> list[str]:
         said = ""  # it says how to resume in a shell
     if state.process and state.is_suspended:
         meaning = strings.SUSPENDED.format(pid=state.process.pid)
-    return [sentence for sentence in (said, meaning) if sentence]
+    return [sentence for sentence in (said, meaning, _beside(state)) if sentence]
+
+
+def _beside(state: RunState) -> str:
+    """What drawing does while it trains."""
+    if not state.is_live:
+        return ""
+    alone = state.teaching is not None and state.teaching.alone
+    return strings.DRAWING_WAITS if alone else strings.DRAWING_GOES_ON
 
 
 def can(state: RunState) -> dict[str, bool]:

@@ -59,6 +59,7 @@ class Form:
     base: str = ""
     keep: str = ""
     more: str = ""
+    alone: str = ""
 
     @classmethod
     def of(cls, values: Values) -> Form:
@@ -142,7 +143,7 @@ class Settings:
         words = merged([*options, *length_of(wish, state.plan)], wish.more)
         teaching = Teaching(
             form.name.strip(), now(), wish.kind, wish.preset, form.set, tuple(words),
-            prompts=wish.prompts,
+            prompts=wish.prompts, alone=bool(form.alone),
         )  # fmt: skip
         folder = self._runner.enqueue(teaching)
         return render("started", name=folder.name)

@@ -45,6 +45,9 @@ TIME, STEPS, MEMORY, DISK = "Time", "Steps", "Memory", "Disk"
 ABOUT = "about {time}"
 STEPS_OF = "{steps}, {step} each, measured here"
 MEMORY_OF = "{memory}, {free} are free"
+ALONE = "Nothing is drawn here while it trains, so that it has all of the memory"
+DRAWING_WAITS = "Nothing is drawn meanwhile: it has all of the memory."
+DRAWING_GOES_ON = "One can draw meanwhile; both are slower then."
 TOO_MUCH_MEMORY = "That is more than is free. Close something, or add one of these options:"
 DISK_OF = "{disk} at most"
 COMMAND_LINE = "The same in a shell"
@@ -175,7 +178,7 @@ ALL_SETS = "Other pictures"
 PATH_INSTEAD = "Name a path on this machine instead"
 PATH = "A folder, a table or an archive; it is only read"
 READ_PATH = "Read it"
-WHOLE_PATH = "Write the whole path, from the root on, as in /home/me/photos."
+WHOLE_PATH = "Write the whole path, from the root on, as in /data/photos."
 NO_PATH = "There is no {path} on this machine. Check the path."
 WORK = {
     "unpack": "{place} is being read",
@@ -203,7 +206,6 @@ SHOW_ALL = "All {count:,}"
 SHOW_LOOK = "To look at {count:,}"
 SHOW_LEFT_OUT = "Left out {count:,}"
 TRIGGER = "A word put before all captions"
-TRIGGER_EXAMPLE = "none"
 TRIGGER_ABOUT = "Later you write it in a prompt to call what was learned."
 HELD_OUT = "Kept out to judge the model by"
 HELD_OUT_SHARE = "{share} of the pictures"
@@ -235,3 +237,49 @@ MORE = "More about this set"
 DELETE_SET = "Delete these pictures"
 SURE_DELETE_SET = "Really delete them, originals included"
 LEARNED_FROM = "The run {run} learns from these pictures. Delete that first."
+
+# Is it better?
+RESULTS_OF = "Is {name} better?"
+BACK_TO_RUN = "Back to the run"
+NO_MODEL_YET = "It has nothing to draw with yet: wait for its first checkpoint."
+FINISHED_MODEL = "The finished model, after {step:,.0f} steps."
+CHECKPOINT_MODEL = "What it has learned so far: its state after {step:,.0f} steps."
+STILL_TRAINING = "It is still being trained."
+BEST_WAS = "Its held-out pictures were best after step {step:,.0f}, which is kept in best/."
+BASE_GONE = "The model that it was trained from ({base}) is not here: it can draw, not be compared."
+BASE_GONE_LORA = (
+    "It draws on top of the model that it was trained from ({base}), which is not here."
+)
+UNKNOWN_BASE = "unknown"
+WITH_THE_MODEL = "With the model"
+TO_DRAW, TO_COMPARE, TO_VOTE = "Draw with it", "Compare with its base", "Vote blindly"
+SHARE_LINK, LINK_COPIED = "Link to the page with this model", "Link copied"
+DOWNLOAD_ZIP = "Download the model (a zip of its folder)"
+DOWNLOAD_LORA = "Download the LoRA for other programs"
+MEASURE, MEASURE_AGAIN, MEASURE_QUICKLY = "Is it better?", "Measure again", "A quick look"
+NOT_MEASURED_YET = (
+    "Not measured yet. The model and its base draw the same prompts at the same seeds; a scorer "
+    "that knows neither says how well they follow, and whether pictures of yours were copied."
+)
+MEASURING_TAKES = (
+    "All prompts take {time}. A quick look takes {quick}: 8 prompts, a picture of each, nothing of "
+    "what the base knew; it tells great differences only."
+)
+SOME_TIME, LESS_TIME = "a while", "less"
+SCORING_NOW = "Its pictures are being drawn and scored"
+SCORING_BESIDE = "You may close the page or draw meanwhile; the scores appear here."
+CALL_OFF, CALL_OFF_SURE = "Call it off", "Really call it off"
+SCORING_FAILED = "It could not be measured: {sentence}"
+SCORING_CUT_SHORT = "The measuring ended before it was done. Start it again."
+HARDEST = "What it learned worst"
+HARDEST_ABOUT = (
+    "Pictures of yours with the highest loss at the end: a wrong caption, a damaged picture, or "
+    "something that needs more of its kind."
+)
+REPORTS = "Reports"
+REPORTS_OF_RUN = {
+    "report.html": "How it was trained",
+    "scores.html": "All scores, the pictures side by side, and those nearest to pictures of yours",
+}
+NO_REPORT = "There is no such report."
+NO_LORA = "This run has written no LoRA for other programs."

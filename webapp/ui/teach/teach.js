@@ -7,6 +7,10 @@
 //                            what is right in it, only what has changed is replaced, but no tag
 //   data-said="words"        is told to a screen reader when it has become another
 //   data-copy="selector"     a click copies the text there, and shows the words in data-copied
+//   data-link                a click copies the address of a link, as data-copy does
+//   data-open="draw"         opens another tab with the newest model of the run in data-run: "draw",
+//                            "compare" or "vote"; the component's click event tells the server.
+//                            The focus goes to the field `data-focus` there
 //   data-keep                what was typed or ticked stays when the fragment is replaced
 //   data-drop="path?query"   files dropped on it, or chosen in its input, are sent there one by one,
 //                            in slices of `data-slice` bytes; then its data-get is shown. Before
@@ -141,10 +145,29 @@ element.addEventListener("click", (event) => {
   else show(each, each.dataset.get);
 });
 
+const focusOnceShown = (selector, tries = 100) => {
+  const field = [...document.querySelectorAll(selector)].find((each) => each.offsetParent);
+  if (field) field.focus();
+  else if (tries) setTimeout(() => focusOnceShown(selector, tries - 1), 100);
+};
+
+element.addEventListener("click", (event) => {
+  const each = event.target.closest("[data-open]"), link = event.target.closest("[data-link]");
+  if (each) {
+    tell("");
+    trigger("click", { open: each.dataset.open, run: each.dataset.run });
+    focusOnceShown(each.dataset.focus);
+  }
+  if (!link || !navigator.clipboard || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  navigator.clipboard.writeText(link.href).then(
+    () => { link.textContent = link.dataset.copied; }, () => window.open(link.href));
+});
+
 element.addEventListener("submit", (event) => {
+  event.preventDefault(); // nothing here leaves the page
   const form = event.target.closest("form[data-post], form[data-get]");
   if (!form) return;
-  event.preventDefault();
   const values = formOf(event.submitter ?? form.querySelector("input, button"));
   if (form.dataset.post) show(form, form.dataset.post, values);
   else show(form, form.dataset.get + "?" + new URLSearchParams(values));
