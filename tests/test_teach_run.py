@@ -83,7 +83,7 @@ POSSIBLE = {"pause", "resume", "keep", "go_on", "draw", "settings", "delete", "r
 def buttons(html: str) -> set[str]:
     """What can be done, by the words before the question mark."""
     actions = html.split('class="teach-actions"')[1]
-    return set(re.findall(r'data-(?:get|post)="(\w+)\?', actions)) & POSSIBLE
+    return set(re.findall(r'data-(?:get|post|open)="(\w+)["?]', actions)) & POSSIBLE
 
 
 def status(html: str) -> str:

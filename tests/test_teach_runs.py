@@ -192,6 +192,7 @@ def test_two_or_three_runs_are_compared(client, runs, names):
 
 
 def settings(html: str) -> dict[str, list[str]]:
+    html = html.replace("<wbr>", "")
     found = re.findall(r'<tr><th scope="row">([\w ]+)</th>((?:<td>.*?</td>)+)</tr>', html)
     return {name: re.findall("<td>(.*?)</td>", cells) for name, cells in found}
 
