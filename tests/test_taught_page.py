@@ -1,6 +1,7 @@
 """The page with taught models: drawn with, compared and voted on while they come and go."""
 
 import json
+import re
 
 import pytest
 from browsing import leave_page, take_page
@@ -83,7 +84,7 @@ def offered(page) -> list[str]:
     page.click("#pick input")
     names = page.get_by_role("option").all_inner_texts()
     page.keyboard.press("Escape")
-    return [name.strip("✓ \n") for name in names]
+    return [re.sub(r"^\W+", "", name).strip() for name in names]
 
 
 def shows(page, selector: str, text: str) -> None:
