@@ -82,6 +82,7 @@ def results(page, server, run: str = "mine") -> None:
 
 def offered(page) -> list[str]:
     page.click("#pick input")
+    page.get_by_role("option").first.wait_for()
     names = page.get_by_role("option").all_inner_texts()
     page.keyboard.press("Escape")
     return [re.sub(r"^\W+", "", name).strip() for name in names]
