@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from uuid import uuid4
 
 from fakes import FakeGenerator
 
@@ -18,13 +19,14 @@ def make_base(folder: Path, name: str = "base") -> Path:
 
 def make_run(
     runs: Path, name: str, base: Path | str, steps: int | None = None, checkpoints=(),
-    lora: bool = False, run_id: str = "a", **more,
+    lora: bool = False, run_id: str = "", **more,
 ) -> Path:  # fmt: skip
     """A run with a finished model after `steps`, unless that is None, and with checkpoints."""
     place = runs / name
     place.mkdir(parents=True, exist_ok=True)
     (place / "log.jsonl").touch()
-    manifest = {"run_id": run_id, "base_model": str(base), "options": {}, **more}
+    # No two are one, else the second were taken for the first.
+    manifest = {"run_id": run_id or uuid4().hex, "base_model": str(base), "options": {}, **more}
     if steps is not None:
         (place / (LORA_FILE if lora else "model_index.json")).write_text("{}")
         if lora:

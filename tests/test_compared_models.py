@@ -17,6 +17,8 @@ import metrics
 import train_text_to_image
 from core.errors import UserError
 from evaluation.prompts import RECALLED_PROMPTS
+from sampling.model_info import read_run
+from training.checkpoint_files import what_is_wrong
 
 ROOT = Path(metrics.__file__).parent
 PROMPTS = ("a red creature", "a blue one with wings", "houses", "a", "b", "a pokemon")
@@ -165,3 +167,41 @@ def test_two_processes_give_the_same_numbers_as_one(trained, scored, tiny_scorer
     drawn = [sorted(p.name for p in (tmp_path / n).rglob("*.png")) for n in ("one", "two")]
     assert drawn[0] == drawn[1] and len(drawn[0]) == 2 * len(PROMPTS) + 11  # captions of training
     shutil.rmtree(tmp_path / "two")
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_checkpoint_of_a_run_that_never_ended_is_a_model_of_its_own(
+    trained, scored, method, tmp_path
+):
+    model = trained(method)
+    within = scored("--model", model, "--checkpoints")["models"][1]
+    shutil.copytree(model / "checkpoint-2", tmp_path / "paused" / "checkpoint-2")
+    place = tmp_path / "paused" / "checkpoint-2"
+    base, alone = scored("--model", place, "--write_run")["models"]
+    assert (base["model"], alone["model"]) == ("tiny", "paused/checkpoint-2")
+    assert alone["step"] == within["step"] == 2 and alone["run_id"] == within["run_id"]
+    assert pictures_of(alone) == pictures_of(within)
+    assert list(read_run(str(place))["scores"]) == ["prompts.txt"]
+    assert what_is_wrong(place) is None  # it can still be resumed
+
+
+def test_a_checkpoint_of_an_earlier_version_opens_beside_its_model_alone(trained, scored, tmp_path):
+    model = trained("full")
+    state = json.loads((model / "checkpoint-2" / "state.json").read_text())
+    del state["run"]
+    (model / "checkpoint-2" / "state.json").write_text(json.dumps(state))
+    assert scored("--model", model / "checkpoint-2")["models"][0]["model"] == "tiny"
+    shutil.move(model / "checkpoint-2", tmp_path / "checkpoint-2")
+    with pytest.raises(UserError, match="does not say which model it was trained from"):
+        scored("--model", tmp_path / "checkpoint-2")
+
+
+def test_a_quick_look_draws_fewer_prompts_and_its_scores_are_kept_apart(trained, scored):
+    model = trained("lora")
+    (model / "run.json").write_text(json.dumps(read_run(str(model)) | {"scores": {}}))
+    assert len(scored("--model", model, "--write_run")["models"][1]["following"]["prompts"]) == 6
+    quick = scored("--model", model, "--write_run", "--max_prompts", "2")["models"][1]
+    assert [each["prompt"] for each in quick["following"]["prompts"]] == [PROMPTS[0], PROMPTS[3]]
+    assert list(read_run(str(model))["scores"]) == ["prompts.txt", "2 of prompts.txt"]
+    with pytest.raises(UserError, match=r"--max_prompts is 0\. Give 1 or more"):
+        scored("--model", model, "--max_prompts", "0")

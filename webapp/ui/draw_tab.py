@@ -87,7 +87,7 @@ class DrawTab:
             with gr.Column(elem_id="show"):
                 self._shown = ImageGallery(can_compare)
             with gr.Column(elem_id="more"):
-                self._lay_out_more(models or {})
+                self._lay_out_more({} if models is None else models)
         self._form.connect(self._settings.fields["prompt_weights"])
         self._shown.connect(self._settings)
         self._connect_drawing()

@@ -47,7 +47,8 @@ class Teach:
         `models`: those that can draw before anything was taught."""
         commands = commands or Commands()
         self.runs = RunsFolder(folder)
-        self.models = (models or ModelRegistry(Generator.load)).with_runs(self.runs)
+        known = ModelRegistry(Generator.load) if models is None else models
+        self.models = known.with_runs(self.runs)
         self.runner = Runner(self.runs, commands)
         self._pictures = Pictures(self.runs, commands)
         self._list = RunsViews(self.runs, self.runner, Sizes())
