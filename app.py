@@ -195,6 +195,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--gallery", metavar="DIR", help="keep every picture there, and show them in a tab")
     add("--runs", metavar="DIR", default="runs", help="of what is taught on the page (%(default)s)")
     add("--teach", action="store_true", help="let those who know the password train models, too")
+    add("--captioner", metavar="DIR", help="a BLIP or Florence-2 model that writes captions")
     add("--votes", metavar="FILE", help="keep the blind votes: JSON lines, one added by each vote")
     return parser.parse_args(arguments)
 

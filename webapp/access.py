@@ -89,6 +89,9 @@ def teach_of(
 ) -> Teach | None:
     """What the page's tab for training needs; None where there is no such tab. `models`: those that
     can draw before anything was taught."""
+    from core.captioner_folder import captioner_of
+
+    captioner = captioner_of(args.captioner) if args.captioner else None
     if not may_teach(args, password):
         return None
     from core.run_folder import base_of_run
@@ -96,4 +99,5 @@ def teach_of(
     from webapp.ui.teach.tab import Teach
 
     base = base_of_run(read_run(args.model))
-    return Teach(args.runs, [*dict.fromkeys(filter(None, [base, args.model]))], models=models)
+    bases = [*dict.fromkeys(filter(None, [base, args.model]))]
+    return Teach(args.runs, bases, models=models, captioner=captioner)

@@ -41,16 +41,17 @@ class Teach:
 
     def __init__(
         self, folder: str, bases: Sequence[str], commands: Commands | None = None,
-        models: ModelRegistry | None = None,
+        models: ModelRegistry | None = None, captioner: Path | None = None,
     ):  # fmt: skip
         """`folder`: of the runs; `bases`: models that can be taught, the usual one first;
-        `models`: those that can draw before anything was taught."""
+        `models`: those that can draw before anything was taught; `captioner`: the folder of a model
+        that suggests captions."""
         commands = commands or Commands()
         self.runs = RunsFolder(folder)
         known = ModelRegistry(Generator.load) if models is None else models
         self.models = known.with_runs(self.runs)
         self.runner = Runner(self.runs, commands)
-        self._pictures = Pictures(self.runs, commands)
+        self._pictures = Pictures(self.runs, commands, captioner)
         self._list = RunsViews(self.runs, self.runner, Sizes())
         self._stages: list[Stage] = [
             self._pictures,
