@@ -291,7 +291,7 @@ def test_the_tabs_described_are_those_of_the_page():
     table = text_of("docs/page.md").split("| tab | what it is for |")[1].split("\n\n")[0]
     described = re.findall(r"^\| (\w[\w ]+) \|", table, re.M)
     words = (ROOT / "webapp" / "ui" / "strings.py").read_text(encoding="utf-8")
-    assert len(described) == 6 and all(f'"{tab}"' in words for tab in described)
+    assert len(described) == 7 and all(f'"{tab}"' in words for tab in described)
 
 
 def test_the_training_script_takes_whatever_train_sh_gives_it():
