@@ -50,6 +50,9 @@ def build_app(
     """The page of a generator; nothing is started yet. `variants`: models to compare with;
     `title`: the model's own where empty; `models`: others that visitors may choose; `gallery`:
     where pictures are kept; `teach`: the owner's tab for training, which knows other models."""
+    from webapp.api_drawings import Drawings
+    from webapp.automatic1111 import Automatic1111API
+    from webapp.openai_images import OpenAIImagesAPI
     from webapp.report_routes import report_routes
     from webapp.rest_api import RestAPI
     from webapp.ui.gallery_tab import picture_route
@@ -59,7 +62,9 @@ def build_app(
     worker = Worker(generator, limits, keep=gallery.keep if gallery else None)
     models = teach.models if teach else models
     app = Page(worker, variants, title, models, gallery, teach).blocks
-    api = RestAPI(worker, lambda: generator.ready).routes
+    drawings = Drawings(worker)
+    api = RestAPI(drawings, lambda: generator.ready).routes
+    api += Automatic1111API(drawings).routes + OpenAIImagesAPI(drawings).routes
     more = [*report_routes(generator.folder)]
     if gallery:
         more.append(picture_route(gallery))

@@ -22,8 +22,8 @@ from PIL import Image
 
 from benchmarks.load_server import SIDE, colour_of
 from sampling.request import SEEDS, Request
+from webapp.api_drawings import RETRY_SECONDS
 from webapp.queue import MAX_JOBS_OF_CLIENT, MAX_SHARED_JOBS
-from webapp.rest_api import RETRY_SECONDS
 
 PATIENCE_SECONDS = 120  # what has not come by then is lost
 PAUSE_SECONDS = 2.0  # between two things that a client does, on average

@@ -10,7 +10,7 @@ from core.terminal import GONE, complain, outlasting
 
 SAVED_AND_STOPPED = 75  # exit code: not done, nothing lost, go on (EX_TEMPFAIL of sysexits.h)
 MISTAKES = (AttributeError, NameError, TypeError, LookupError, AssertionError)
-OWN_PACKAGES = ("core", "data", "sampling", "training", "evaluation", "webapp")
+OWN_PACKAGES = ("core", "data", "sampling", "training", "evaluation", "webapp", "exporting")
 
 
 class UserError(Exception):

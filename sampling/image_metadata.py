@@ -44,7 +44,7 @@ A1111_START = {  # written where a picture starts from more than the noise of it
 def png_chunks(prompt: str, seed: int, settings: dict) -> PngInfo:
     """The text chunks of a picture's PNG file."""
     chunks = PngInfo()
-    chunks.add_text("parameters", _a1111_text(prompt, seed, settings))
+    chunks.add_text("parameters", a1111_text(prompt, seed, settings))
     chunks.add_text(KEYWORD, json.dumps(settings))
     return chunks
 
@@ -58,7 +58,7 @@ def is_drawn_here(path: Path) -> bool:
         return False
 
 
-def _a1111_text(prompt: str, seed: int, settings: dict) -> str:
+def a1111_text(prompt: str, seed: int, settings: dict) -> str:
     s = settings
     # Other programs read brackets as weights, whether or not these were.
     written = str if s.get("prompt_weights", True) else escaped

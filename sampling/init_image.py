@@ -48,7 +48,7 @@ class InitImage:
         if len(self.content) > MAX_INIT_BYTES:
             raise UserError(f"The init image has more than {size(MAX_INIT_BYTES)}. Reduce it.")
         with _place():
-            self._rgb()
+            self.rgb()
 
     @classmethod
     def from_file(cls, path: str | Path) -> InitImage:
@@ -84,9 +84,10 @@ class InitImage:
 
     def fitted(self, width: int, height: int) -> Image.Image:
         """The picture in RGB, upright and resized, cropped to the middle of its longer side."""
-        return ImageOps.fit(self._rgb(), (width, height), Image.Resampling.LANCZOS)
+        return ImageOps.fit(self.rgb(), (width, height), Image.Resampling.LANCZOS)
 
-    def _rgb(self) -> Image.Image:
+    def rgb(self) -> Image.Image:
+        """The picture in RGB, upright. Raises UserError."""
         try:
             with _decoding:
                 return rgb_of(self.content, FORMATS, MAX_INIT_PIXELS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = {"prepare_dataset", "train_text_to_image", "generate", "metrics", "app"}
+COMMANDS = {"prepare_dataset", "train_text_to_image", "generate", "metrics", "app", "export"}
 MAY_IMPORT = {  # a package, and those that it stands on; none imports a command
     "core": set(),
     "data": {"core"},
@@ -17,6 +17,7 @@ MAY_IMPORT = {  # a package, and those that it stands on; none imports a command
     "training": {"core", "data"},
     "evaluation": {"core", "data", "sampling"},
     "webapp": {"core", "sampling"},
+    "exporting": {"core", "sampling"},
 }
 FOLDERS = {*MAY_IMPORT, "bundled"}
 MEGABYTE = 2**20
@@ -91,6 +92,15 @@ def test_nothing_breaks_where_bundled_is_deleted():
         *(p for f in FOLDERS - {"bundled"} for p in (ROOT / f).rglob("*.py")),
     ]:
         assert "bundled" not in imports(path, top_level_only=True), path.name
+
+
+def test_nothing_breaks_where_exporting_is_deleted():
+    for path in tracked("*.py"):
+        if path.name != "export.py" and path.relative_to(ROOT).parts[0] not in (
+            "exporting",
+            "tests",
+        ):
+            assert not imports(path) & {"exporting", "export", "deploy"}, path.name
 
 
 def test_weights_are_safetensors_and_stay_within_their_sizes():

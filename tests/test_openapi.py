@@ -20,6 +20,7 @@ from samples import file_of, noise
 import app
 from core.errors import UserError
 from sampling.request import RULES, Request
+from webapp.api_drawings import Drawings
 from webapp.auth import PasswordCheck
 from webapp.http_security import parse_json
 from webapp.limits import PUBLIC, Limits
@@ -33,7 +34,7 @@ PAGES = {"open": (Limits(), False), "public": (PUBLIC, False), "closed": (PUBLIC
 
 
 def document(limits: Limits, has_password: bool) -> dict:
-    return RestAPI(Worker(FakeGenerator(), limits), lambda: True).document(has_password)
+    return RestAPI(Drawings(Worker(FakeGenerator(), limits)), lambda: True).document(has_password)
 
 
 @pytest.fixture(scope="module")

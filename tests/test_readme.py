@@ -28,6 +28,7 @@ STEPS = {  # the page that has all options of a command
     "metrics.py": "docs/evaluate.md",
     "app.py": "docs/page.md",
     "generate.py": "docs/programs.md",
+    "export.py": "docs/export.md",
 }
 README_LINES, PAGE_LINES = 130, 150
 

@@ -23,6 +23,7 @@ import app
 from sampling.lazy_generators import OpeningGenerator
 from sampling.request import BOUNDS, Request, Unsuitable
 from webapp import http_security
+from webapp.api_drawings import Drawings
 from webapp.http_security import Refusal, parse_json, refuse_foreign_origin
 from webapp.queue import Client
 from webapp.rest_api import RestAPI
@@ -476,7 +477,7 @@ def test_ready_only_when_the_model_is_open(tiny_model):
     from fastapi.testclient import TestClient
 
     generator = OpeningGenerator(tiny_model)
-    routes = RestAPI(Worker(generator), lambda: generator.ready).routes
+    routes = RestAPI(Drawings(Worker(generator)), lambda: generator.ready).routes
     client = TestClient(FastAPI(routes=routes))
     assert client.get("/healthz").status_code == 200
     assert client.get("/readyz").status_code == 503

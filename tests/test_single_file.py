@@ -19,13 +19,13 @@ import torch
 from conftest import tiny_pipeline
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders import single_file_utils
-from ldm import ldm_weights
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from core.errors import UserError
 from evaluation.compared_models import compared_models
 from sampling import single_file
+from sampling.compvis_names import compvis_weights
 from sampling.generator import Generator
 from sampling.lazy_generators import OpeningGenerator
 from sampling.pipeline import open_pipeline
@@ -37,7 +37,7 @@ RUNS_CODE = "could run code"
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, torch.Tensor]:
-    return {name: tensor.contiguous() for name, tensor in ldm_weights(tiny_pipeline()).items()}
+    return {name: tensor.contiguous() for name, tensor in compvis_weights(tiny_pipeline()).items()}
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_the_names_are_those_of_the_published_model():
         )
         text_encoder = CLIPTextModel(CLIPTextConfig())
     pipe = types.SimpleNamespace(unet=unet, vae=vae, text_encoder=text_encoder)
-    names = ldm_weights(pipe)
+    names = compvis_weights(pipe)
     for name in ("v1", "v2", "clip", "inpainting"):  # by which diffusers knows them
         assert single_file_utils.CHECKPOINT_KEY_NAMES[name] in names
     back = single_file_utils.convert_ldm_unet_checkpoint(names, unet.config)

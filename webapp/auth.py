@@ -10,6 +10,7 @@ import json
 import math
 import os
 import secrets
+from base64 import b64decode
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl
@@ -122,7 +123,7 @@ class PasswordCheck:
 
 
 class PasswordMiddleware:
-    """ASGI middleware: passes on requests with the cookie or the password as a bearer token, and
+    """ASGI middleware: passes on requests with the cookie or the password in their headers, and
     answers others with a login form or 401."""
 
     def __init__(self, app: "ASGIApp", password: PasswordCheck):
@@ -135,10 +136,10 @@ class PasswordMiddleware:
         headers = dict(scope["headers"])
         if self._password.matches_cookie(headers.get(b"cookie", b"")):
             return await self._app(scope, receive, send)
-        scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() == b"bearer":
+        given = _password_in(headers.get(b"authorization", b""))
+        if given is not None:
             receive = BufferedReceive(receive)
-            if await self._authenticate(scope, receive, send, bearer):
+            if await self._authenticate(scope, receive, send, given):
                 await self._app(scope, receive, send)
             return
         if scope["type"] == "http" and scope["method"] == "POST" and _is_form(headers):
@@ -236,6 +237,20 @@ class BufferedReceive:
             self._messages.append(message)
             if message.get("more_body"):
                 await asyncio.Event().wait()
+
+
+def _password_in(authorization: bytes) -> bytes | None:
+    """The password of a bearer token, or of HTTP's Basic scheme with any user name, which clients
+    of AUTOMATIC1111 send."""
+    scheme, _, value = authorization.partition(b" ")
+    if scheme.lower() == b"bearer":
+        return value
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        return b64decode(value, validate=True).partition(b":")[2]
+    except ValueError:
+        return None
 
 
 def _is_form(headers: dict[bytes, bytes]) -> bool:

@@ -13,10 +13,11 @@ from anyio import CapacityLimiter, to_thread
 from core.errors import UserError
 from sampling.image import PROBLEMS, Picture
 from sampling.request import Cancelled, Request, size_note
+from webapp.api_drawings import MAX_DECODERS
 from webapp.client_address import client_of
 from webapp.job import Event, Job, NotSaved, PromptTruncated, Step
 from webapp.openapi import DESCRIPTIONS
-from webapp.rest_api import KEYS, MAX_DECODERS, decoded_request
+from webapp.rest_api import KEYS, decoded_request
 from webapp.ui import strings
 from webapp.ui.image_store import ImageStore
 from webapp.worker import Worker

@@ -1,8 +1,5 @@
 """REST API: POST /api/generate, its documentation, health checks and metrics."""
 
-import asyncio
-import base64
-import io
 import json
 import shlex
 from collections.abc import Callable
@@ -13,7 +10,6 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
-from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -22,10 +18,10 @@ from core.errors import UserError
 from core.html import template
 from core.paths import size
 from sampling.image import Picture
-from sampling.init_image import MAX_INIT_BYTES, MAX_LOOKED_AT, InitImage, TooManyPictures
-from sampling.request import Cancelled, Request, Unsuitable, with_seeds
-from webapp.client_address import HEADER, client_of
-from webapp.http_security import Refusal, read_drawing, read_json
+from sampling.init_image import MAX_INIT_BYTES, InitImage
+from sampling.request import Request, with_seeds
+from webapp.api_drawings import Drawings, answered, base64_png
+from webapp.http_security import read_drawing, read_json
 from webapp.job import Job, PromptTruncated
 from webapp.openapi import (
     PUBLIC_ROUTE,
@@ -37,15 +33,10 @@ from webapp.openapi import (
     request_schema,
     require_password,
 )
-from webapp.queue import MAX_WAITING_JOBS, Busy, ClientBusy
 from webapp.ui.prompt_suggestions import proposals
-from webapp.worker import MAX_BATCH, Worker
 
-RETRY_SECONDS = 60  # as the sentence of a full queue says
-MAX_DECODERS = 2 * MAX_LOOKED_AT  # threads for init images; half of them find no place and return
 KEYS = [field.name for field in fields(Request)]
 POST_ONLY = "This address draws what is sent by POST. See /api."
-SHARED_ADDRESS = f" A program that names itself in the header {HEADER} has places of its own."
 API_PAGE = template("webapp/templates/api.html")
 PLAIN_TEXT = {"text/plain": {"schema": {"type": "string"}}}
 METRICS = """\
@@ -70,12 +61,9 @@ drawing_jobs_waiting {waiting}
 class RestAPI:
     """The HTTP routes beside the page, described by FastAPI."""
 
-    def __init__(self, worker: Worker, is_ready: Callable[[], bool]):
+    def __init__(self, drawings: Drawings, is_ready: Callable[[], bool]):
         """`is_ready`: whether the model is loaded."""
-        self._worker, self._is_ready = worker, is_ready
-        # A thread waits for each job: as many as can wait and be drawn. gradio has its own threads.
-        self._waiters = CapacityLimiter(MAX_WAITING_JOBS + MAX_BATCH)
-        self._decoders = CapacityLimiter(MAX_DECODERS)
+        self._drawings, self._worker, self._is_ready = drawings, drawings.worker, is_ready
         router = APIRouter(default_response_class=PlainTextResponse)
         router.add_api_route(
             "/api/generate", self.generate, methods=["POST"], openapi_extra=REQUEST_BODY,
@@ -143,42 +131,13 @@ class RestAPI:
         return show_api(http, self.document(_has_password(http)), example)
 
     async def generate(self, http: HttpRequest) -> Response:
-        try:
-            return await self._answer(http)
-        except (ClientDisconnect, Cancelled):
-            return Response()  # to nobody
-        except Refusal as refusal:
-            return _error(refusal, refusal.status)
-        except Busy as busy:
-            return _error(busy, 429, {"Retry-After": str(RETRY_SECONDS)})
-        except TooManyPictures as error:
-            return _error(error, 503)
-        except UserError as error:
-            return _error(error, 400)
+        return await answered(self._answer(http), lambda error, _: {"error": str(error)})
 
     async def _answer(self, http: HttpRequest) -> Response:
-        values, client = await read_json(http, read_drawing), client_of(http)
-        request = await decoded_request(values, self._decoders)
-        try:
-            submitted = self._worker.submit([request], client)
-        except ClientBusy as busy:
-            raise busy if client.name else ClientBusy(f"{busy}{SHARED_ADDRESS}") from busy
-        with submitted as job:
-            try:
-                body = await self._result(http, job, request)
-                return Response(body, media_type="application/json")
-            except Unsuitable as error:
-                return _error(error, 400)
-            except UserError as error:
-                return _error(error, 500)
-
-    async def _result(self, http: HttpRequest, job: Job, request: Request) -> bytes:
-        """The response's body, or Cancelled as soon as the client disconnects."""
-        disconnect = asyncio.create_task(_cancel_on_disconnect(http, job))
-        try:
-            return await to_thread.run_sync(_draw, job, request, limiter=self._waiters)
-        finally:
-            disconnect.cancel()
+        values = await read_json(http, read_drawing)
+        request = await decoded_request(values, self._drawings.decoders)
+        body = await self._drawings.drawn(http, request, _draw)
+        return Response(body, media_type="application/json")
 
 
 def show_api(request: HttpRequest, described: dict, example: str) -> Response:
@@ -229,22 +188,10 @@ def _draw(job: Job, request: Request) -> bytes:
         if isinstance(event, PromptTruncated):
             unread = event.words
         elif isinstance(event, Picture):
-            images.append(Image(image=_base64(event), seed=event.seed, problem=event.problem))
+            images.append(Image(image=base64_png(event), seed=event.seed, problem=event.problem))
             settings |= event.settings
     settings |= {name: getattr(request, name) for name in ("seed", "variation_seed")}  # the first's
     return Answer(images=images, settings=settings, unread=unread).model_dump_json().encode()
-
-
-def _base64(picture: Picture) -> str:
-    png = io.BytesIO()
-    picture.save(png)
-    return base64.b64encode(png.getvalue()).decode()
-
-
-async def _cancel_on_disconnect(http: HttpRequest, job: Job) -> None:
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
-    job.cancel()
 
 
 def _has_password(http: HttpRequest) -> bool:

@@ -1,10 +1,20 @@
-"""A pipeline's weights under the names that Stable Diffusion 1 was first published with."""
+"""A pipeline's weights under the names that Stable Diffusion 1 was published with (CompVis).
+
+They are what AUTOMATIC1111, Forge and ComfyUI look for in a file. The way back, from these names to
+ours, is diffusers' (`sampling.single_file`).
+"""
+
+from __future__ import annotations
 
 import re
-from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import torch
-from diffusers import StableDiffusionPipeline
+from core.tensor_names import hub_name
+from sampling.single_file import PARTS
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import StableDiffusionPipeline
 
 UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",
@@ -36,32 +46,34 @@ VAE_NAMES = {
 MIDDLE = {"resnets.0": 0, "attentions.0": 1, "resnets.1": 2}
 
 
-def ldm_weights(pipe: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
-    """All that a single file holds of `pipe`, a Stable Diffusion 1, by its names there."""
+def compvis_weights(pipe: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
+    """All that a single file holds of `pipe`, by its names there.
+
+    Raises KeyError for a module that Stable Diffusion 1 does not have.
+    """
     unet, vae, text = (part.state_dict() for part in (pipe.unet, pipe.vae, pipe.text_encoder))
-    unet_name = partial(_unet_name, config=pipe.unet.config)
-    vae_name = partial(_vae_name, blocks=len(pipe.vae.config.block_out_channels))
-    weights = {f"model.diffusion_model.{unet_name(key)}": unet[key] for key in unet}
+    blocks = len(pipe.vae.config.block_out_channels)
+    weights = {PARTS["unet"] + _unet_name(key, pipe.unet.config): unet[key] for key in unet}
     for key, tensor in vae.items():
         # What is linear in diffusers is a convolution of one pixel in the original.
         is_projection = ".attentions." in key and tensor.ndim == 2
-        weights[f"first_stage_model.{vae_name(key)}"] = (
+        weights[PARTS["vae"] + _vae_name(key, blocks)] = (
             tensor[:, :, None, None] if is_projection else tensor
         )
     for key, tensor in text.items():
-        key = f"text_model.{key.removeprefix('text_model.')}"
-        weights[f"cond_stage_model.transformer.{key}"] = tensor
+        weights[f"{PARTS['text_encoder']}transformer.{hub_name('text_encoder', key)}"] = tensor
     return weights
 
 
-def _unet_name(key: str, config) -> str:
+def _unet_name(key: str, config: Any) -> str:
     """Blocks are counted through: down from 1, after conv_in; up from 0."""
     start, end = key.rsplit(".", 1)
     if start in UNET_ENDS:
         return f"{UNET_ENDS[start]}.{end}"
-    block, number, kind, layer, rest = re.fullmatch(
-        r"(down|mid|up)_blocks?\.?(\d*)\.(\w+)\.(\d+)\.(.+)", key
-    ).groups()
+    found = re.fullmatch(r"(down|mid|up)_blocks?\.?(\d*)\.(\w+)\.(\d+)\.(.+)", key)
+    if found is None:
+        raise KeyError(key)
+    block, number, kind, layer, rest = found.groups()
     if kind == "resnets":
         name, end = rest.split(".")
         rest = f"{UNET_RESNET[name]}.{end}"

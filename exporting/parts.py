@@ -1,0 +1,117 @@
+"""The three parts of a model that are exported: tensors in, one tensor out, and nothing to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+SIZES = ((1, 1), (1, 2), (3, 1))  # height and width of what is checked, in units of Part.multiple
+BATCHES = (1, 2)
+Shape = tuple[int | str, ...]  # a word stands for any number
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A named input or output."""
+
+    name: str
+    dtype: str  # "float32" | "int64"
+    shape: Shape
+
+    def sample(self, sizes: dict[str, int], most: int) -> torch.Tensor:
+        """Random numbers of its kind; whole ones below `most`."""
+        shape = [sizes[side] if isinstance(side, str) else side for side in self.shape]
+        if self.dtype == "int64":
+            return torch.randint(most, shape)
+        return torch.randn(shape)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part with its signature."""
+
+    name: str
+    module: torch.nn.Module
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    most: int  # whole numbers given to it are below this
+    multiple: int  # height and width are multiples of this
+    unused: tuple[str, ...] = ()  # groups of layers that a call does not reach
+
+    def example(self, batch: int, height: int, width: int, seed: int = 0) -> list[torch.Tensor]:
+        """Inputs for a call; `height` and `width` in units of `multiple`."""
+        sizes = {"batch": batch, "height": height * self.multiple, "width": width * self.multiple}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return [tensor.sample(sizes, self.most) for tensor in self.inputs]
+
+    def checks(self) -> Iterator[list[torch.Tensor]]:
+        for batch in BATCHES:
+            for height, width in SIZES:
+                yield self.example(batch, height, width)
+
+    @torch.no_grad()
+    def __call__(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        return self.module.eval()(*inputs)
+
+
+class TextEncoder(torch.nn.Module):
+    """Token ids -> embeddings."""
+
+    def __init__(self, pipe: StableDiffusionPipeline):
+        super().__init__()
+        self.text_encoder = pipe.text_encoder
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.text_encoder(input_ids)[0]
+
+
+class UNet(torch.nn.Module):
+    """Noisy latents, timesteps, embeddings -> what the scheduler takes."""
+
+    def __init__(self, pipe: StableDiffusionPipeline):
+        super().__init__()
+        self.unet = pipe.unet
+
+    def forward(
+        self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor
+    ) -> torch.Tensor:
+        return self.unet(sample, timestep, encoder_hidden_states, return_dict=False)[0]
+
+
+class Decoder(torch.nn.Module):
+    """Latents, as the UNet has them, -> pictures in 0..1."""
+
+    def __init__(self, pipe: StableDiffusionPipeline):
+        super().__init__()
+        self.vae, self.scale = pipe.vae, pipe.vae.config.scaling_factor
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        decoded = self.vae.decode(latents / self.scale, return_dict=False)[0]
+        return (decoded / 2 + 0.5).clamp(0, 1)
+
+
+def parts_of(pipe: StableDiffusionPipeline) -> list[Part]:
+    channels, width = pipe.unet.config.in_channels, pipe.unet.config.cross_attention_dim
+    tokens, words = pipe.tokenizer.model_max_length, len(pipe.tokenizer)
+    latents: Shape = ("batch", channels, "height", "width")
+    embeddings: Shape = ("batch", tokens, width)
+    multiple = 2 ** (len(pipe.unet.config.block_out_channels) - 1)
+    parts = (
+        ("text_encoder", TextEncoder(pipe), (Tensor("input_ids", "int64", ("batch", tokens)),),
+         Tensor("embeddings", "float32", embeddings)),
+        ("unet", UNet(pipe), (
+            Tensor("sample", "float32", latents), Tensor("timestep", "int64", ("batch",)),
+            Tensor("encoder_hidden_states", "float32", embeddings)),
+         Tensor("out_sample", "float32", latents)),
+        ("vae_decoder", Decoder(pipe), (Tensor("latents", "float32", latents),),
+         Tensor("images", "float32", ("batch", 3, "picture_height", "picture_width"))),
+    )  # fmt: skip
+    unused = {"vae_decoder": ("encoder", "quant_conv")}
+    return [Part(*part, min(words, 1000), multiple, unused.get(part[0], ())) for part in parts]
