@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 import tracemalloc
 import zipfile
@@ -69,7 +70,7 @@ def client(tmp_path, runs):
     commands = Commands((sys.executable, str(tmp_path / "script.py")))
     folder = RunsFolder(runs)
     models = ModelRegistry(Garage(), {}, None, "own", folder)
-    results = Results(folder, Scoring(Runner(folder, commands), commands), models)
+    results = Results(folder, Scoring(Runner(folder, commands), commands), models, commands)
     yield TestClient(Starlette(routes=results.routes))
     for run in folder.runs():
         process = read_process(run.path, SCORE_PROCESS)
@@ -306,3 +307,28 @@ def test_a_log_is_begun_anew_with_each_measuring(client, runs, base):
     client.post("/teach/judge?run=mine")
     until((place / "calls").exists)
     assert "long ago" not in (place / SCORE_LOG).read_text()
+
+
+@pytest.mark.parametrize(("channels", "offered"), [(4, True), (8, False), (None, False)])
+def test_one_file_is_offered_where_its_layout_has_room(client, runs, base, channels, offered):
+    place = make_run(runs, "mine", base, steps=4)
+    (place / "vae").mkdir(exist_ok=True)
+    (place / "vae" / "config.json").write_text(json.dumps({"latent_channels": channels}))
+    assert ("teach/one_file?" in shown(client)) is offered
+
+
+def test_one_file_that_cannot_be_written_is_one_sentence(client, runs, base, tmp_path):
+    make_run(runs, "mine", base, steps=4)
+    (tmp_path / "script.py").write_text("import sys; sys.exit('error: It has 8 channels.')")
+    answer = client.get("/teach/one_file", params={"run": "mine"})
+    assert (answer.status_code, answer.json()) == (404, {"error": "It has 8 channels."})
+
+
+def test_one_file_is_what_export_writes_and_is_not_kept(client, runs, base, tmp_path):
+    make_run(runs, "mine", base, steps=4)
+    script = "import sys; from pathlib import Path; Path(sys.argv[-1]).write_text(sys.argv[2])"
+    (tmp_path / "script.py").write_text(script)
+    answer = client.get("/teach/one_file", params={"run": "mine"})
+    assert answer.text == str(runs / "mine")
+    assert "mine.safetensors" in answer.headers["content-disposition"]
+    assert not list(Path(tempfile.gettempdir()).glob("export-*"))

@@ -9,15 +9,20 @@ from fnmatch import fnmatchcase
 from io import RawIOBase
 from pathlib import Path
 
+from core.bounded_json import JSONFault, read
 from core.errors import UserError
-from core.paths import opened
+from core.paths import is_folder, opened
 from core.run_folder import NOT_UPLOADED
 from core.tensor_names import KOHYA_FILE
 from webapp.runs.folder import RunFolder
+from webapp.runs.plans import last_sentence
+from webapp.runs.process import Commands
 from webapp.runs.state import MODEL
 
 CHUNK_BYTES = 2**20
 MAX_FILES = 20_000
+MAX_EXPORT_SECONDS = 900
+CHANNELS = 4  # of Stable Diffusion's latents, which its own layout has room for
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can state
 
 
@@ -53,6 +58,27 @@ def model_files(folder: Path) -> list[Path]:
         if len(found) > MAX_FILES:
             raise UserError(f"{folder} holds more than {MAX_FILES:,} files. Copy it yourself.")
     return found
+
+
+def may_be_one_file(model: str) -> bool:
+    """Whether a model (of a LoRA: its base) may have a file in Stable Diffusion's own layout.
+    What the config does not tell is left to export.py."""
+    try:
+        config = read(Path(model) / "vae" / "config.json")
+    except (OSError, JSONFault):
+        return not is_folder(model)  # on the hub
+    return isinstance(config, dict) and config.get("latent_channels") == CHANNELS
+
+
+def one_file(run: RunFolder, commands: Commands, folder: Path) -> Path:
+    """The run's model as one .safetensors file in `folder`. Raises UserError, in the words of
+    export.py."""
+    target = folder / f"{run.name}.safetensors"
+    words = [str(run.path), "--to", str(target)]
+    code, printed = commands.answer("export.py", words, MAX_EXPORT_SECONDS)
+    if code:
+        raise UserError(last_sentence(printed))
+    return target
 
 
 def zipped(run: RunFolder) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from markupsafe import Markup
+from starlette.background import BackgroundTask
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import FileResponse, Response, StreamingResponse
@@ -15,6 +16,7 @@ from starlette.routing import Route
 
 from core.bounded_json import JSONFault, loads
 from core.errors import UserError
+from core.files import temporary_folder
 from core.formatting import duration
 from core.paths import read_own
 from core.printable import printable
@@ -22,9 +24,10 @@ from core.run_folder import HARDEST
 from webapp.http_security import Refusal, answer_of
 from webapp.model_registry import ModelRegistry, newest_place
 from webapp.report_routes import REPORTS, report, reports_in
-from webapp.runs.downloads import lora_of, model_files, zipped
+from webapp.runs.downloads import lora_of, may_be_one_file, model_files, one_file, zipped
 from webapp.runs.folder import RunFolder, RunsFolder
 from webapp.runs.prepared import prepared_set
+from webapp.runs.process import Commands
 from webapp.runs.scoring import Scoring, scoring_of, seconds_of
 from webapp.runs.state import RunState, state_of
 from webapp.ui.run_scores import best_step, number
@@ -36,14 +39,16 @@ MAX_HARDEST, MAX_HARDEST_BYTES = 12, 2**20
 MAX_CAPTION, MAX_THUMBNAIL = 200, 64 * 1024  # characters
 BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
 SECONDS = 2  # between looks at metrics.py
-SingleFile = Callable[[Path], Path]  # writes a model as one file, and says where
 
 
 class Results:
     """The routes of this stage."""
 
-    def __init__(self, runs: RunsFolder, scoring: Scoring, models: ModelRegistry):
+    def __init__(
+        self, runs: RunsFolder, scoring: Scoring, models: ModelRegistry, commands: Commands
+    ):
         self._runs, self._scoring, self._models = runs, scoring, models
+        self._commands = commands
 
     @property
     def routes(self) -> list[Route]:
@@ -54,6 +59,7 @@ class Results:
             Route(f"{PREFIX}/report", self._report),
             Route(f"{PREFIX}/model.zip", self._archive),
             Route(f"{PREFIX}/lora", self._lora),
+            Route(f"{PREFIX}/one_file", self._one_file),
         ]
 
     def results(self, values: Values) -> str:
@@ -98,6 +104,7 @@ class Results:
         base = self._models.place_of_base(name)
         named = str((found.run if found else {}).get("base_model") or "")
         is_finished = place == folder.path
+        whole = base or "" if found and found.is_lora else str(folder.path)
         return {
             "name": name,
             "link": f"?{urlencode({'model': name})}",
@@ -106,6 +113,7 @@ class Results:
             "base": printable(Path(named).name or named, MAX_CAPTION),
             "zip": is_finished,
             "lora": is_finished and lora_of(folder) is not None,
+            "one_file": is_finished and may_be_one_file(whole),
         }
 
     def _folder(self, http: HttpRequest) -> RunFolder:
@@ -138,6 +146,24 @@ class Results:
                 raise Refusal(404, strings.NO_LORA)
             headers = _as_file(f"{folder.name}.safetensors")
             return FileResponse(path, media_type="application/octet-stream", headers=headers)
+
+        return await _answered(answer)
+
+    async def _one_file(self, http: HttpRequest) -> Response:
+        def answer() -> Response:
+            folder = self._folder(http)
+            if newest_place(folder) != folder.path:
+                raise Refusal(404, strings.NO_MODEL_YET)
+            place = temporary_folder("export-")
+            try:
+                path = one_file(folder, self._commands, Path(place.name))
+            except UserError:
+                place.cleanup()
+                raise
+            headers = _as_file(path.name)
+            sent = BackgroundTask(place.cleanup)
+            kind = "application/octet-stream"
+            return FileResponse(path, media_type=kind, headers=headers, background=sent)
 
         return await _answered(answer)
 

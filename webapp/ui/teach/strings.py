@@ -257,6 +257,7 @@ WITH_THE_MODEL = "With the model"
 TO_DRAW, TO_COMPARE, TO_VOTE = "Draw with it", "Compare with its base", "Vote blindly"
 SHARE_LINK, LINK_COPIED = "Link to the page with this model", "Link copied"
 DOWNLOAD_ZIP = "Download the model (a zip of its folder)"
+DOWNLOAD_ONE_FILE = "Download as one file for other programs"
 DOWNLOAD_LORA = "Download the LoRA for other programs"
 MEASURE, MEASURE_AGAIN, MEASURE_QUICKLY = "Is it better?", "Measure again", "A quick look"
 NOT_MEASURED_YET = (

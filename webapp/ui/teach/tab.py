@@ -59,7 +59,7 @@ class Teach:
             RunViews(self.runs, self.runner),
             self._list,
             SideBySide(self.runs),
-            Results(self.runs, Scoring(self.runner, commands), self.models),
+            Results(self.runs, Scoring(self.runner, commands), self.models, commands),
         ]
 
     @property
