@@ -2,8 +2,9 @@
 
     python -m benchmarks.pictures
 
-writes `strip.png` (the fine-tuned model) and `before_after.png` (base above, fine-tuned below, at
-the same prompts and seeds) to outputs/pictures.
+writes `strip.png` (the fine-tuned model), `before_after.png` (base above, fine-tuned below, at the
+same prompts and seeds) and, for docs/how_it_works.md, `from_noise.png` (stages of one drawing) and
+`guidance.png` (the same at several guidance scales) to outputs/pictures.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ PROMPTS = (
     "a burger",
     "three stars",
 )
+GUIDANCE_SCALES = (1, 2, 3, 5, 8, 12, 20, 30)
 
 
 def main() -> None:
@@ -41,6 +43,12 @@ def main() -> None:
         [picture.image for picture in Generator.load(model).pictures(requests)]
         for model in (options.base, options.model)
     )
+    generator = Generator.load(options.model)
+    stages = [each.image for each in generator.stages(Request(PROMPTS[0], seed=1), 8)]
+    grid(stages, len(stages)).save(options.output / "from_noise.png")
+    scales = [Request(PROMPTS[0], seed=1, guidance_scale=scale) for scale in GUIDANCE_SCALES]
+    guided = [picture.image for picture in generator.pictures(scales)]
+    grid(guided, len(guided)).save(options.output / "guidance.png")
     grid(tuned, len(PROMPTS)).save(options.output / "strip.png")
     grid(base + tuned, len(PROMPTS)).save(options.output / "before_after.png")
     print(f"Pictures are in {options.output}.")

@@ -114,4 +114,7 @@ def parts_of(pipe: StableDiffusionPipeline) -> list[Part]:
          Tensor("images", "float32", ("batch", 3, "picture_height", "picture_width"))),
     )  # fmt: skip
     unused = {"vae_decoder": ("encoder", "quant_conv")}
-    return [Part(*part, min(words, 1000), multiple, unused.get(part[0], ())) for part in parts]
+    return [
+        Part(name, module, inputs, output, min(words, 1000), multiple, unused.get(name, ()))
+        for name, module, inputs, output in parts
+    ]

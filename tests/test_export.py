@@ -1,4 +1,4 @@
-"""Exports for servers without Python: each part is PyTorch's, and a script draws from them alone."""
+"""Exports for servers without Python: each part is PyTorch's, and a script draws from them."""
 
 import json
 import subprocess

@@ -51,7 +51,8 @@ class HowItWorksTab:
                 example, label=strings.HOW_PROMPT, max_lines=1, elem_id="stages_prompt"
             )
             self._buttons = GenerateButton(strings.HOW_SHOW, "stages_draw", "stages_cancel")
-        gr.HTML(_paragraphs(strings.HOW_AFTER), elem_classes="text")
+        hard = f"<h3>{strings.HOW_HARD}</h3>{_paragraphs(strings.HOW_HARD_TEXTS)}"
+        gr.HTML(_paragraphs(strings.HOW_AFTER) + hard, elem_classes="text")
         common = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "once"}
         asked, updated = [self._buttons.draw.click, self._prompt.submit], self._buttons.updated
         gr.on(asked, self._draw, self._prompt, [self._strip, *updated], **common)

@@ -292,7 +292,19 @@ HOW_AFTER = (
     "hardly count, too much and colours burn.",
     "All this happens on a small, compressed image; a second network, the decoder, turns it into "
     "pixels at the end. No part of it looks up, cuts out or glues together pictures that it has "
-    "seen.",
+    "seen. Nor does a second network judge its pictures, as is often said: it learned only from "
+    "how far its guesses of the noise were off.",
+)
+HOW_HARD = "What is hard about teaching it"
+HOW_HARD_TEXTS = (
+    "Few pictures are soon learned by heart, and then it repeats them. So what it draws is "
+    "compared with what it learned from, and captions that it has never seen say whether it draws "
+    "new things.",
+    "Whoever learns one thing only forgets the rest: asked for a car, it would draw a creature. So "
+    "it can rehearse while it learns, on pictures that it drew itself before.",
+    "Whether it got better is hard to see from a few pictures, which may be luck. The Scores tab "
+    "draws the same prompts by this model and by the one it was taught from, and says how sure the "
+    "difference is.",
 )
 HOW_PROMPT = "Show it with other words"
 HOW_SHOW = "Show"
