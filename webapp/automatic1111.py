@@ -80,16 +80,19 @@ class Automatic1111API:
             request = await to_thread.run_sync(read, limiter=self._drawings.decoders)
         else:
             request = read()
-        draw = partial(self._read, client_of(http))
-        pictures = await self._drawings.drawn(http, request, draw)
-        images = [base64_png(p) for p in pictures] if body.get("send_images", True) else []
-        parameters = {
-            key: value for key, value in body.items() if key not in ("init_images", "mask")
-        }
-        info = json.dumps(_info(request, pictures, self._generator.name))
-        return JSONResponse({"images": images, "parameters": parameters, "info": info})
+        answer = partial(self._answer, client_of(http), body)
+        content = await self._drawings.drawn(http, request, answer)
+        return Response(content, media_type="application/json")
 
-    def _read(self, client: Client, job: Job, _: Request) -> list[Picture]:
+    def _answer(self, client: Client, body: dict, job: Job, request: Request) -> bytes:
+        """The response's body, made in the thread that waits: encoding pictures takes time."""
+        pictures = self._read(client, job)
+        images = [base64_png(p) for p in pictures] if body.get("send_images", True) else []
+        parameters = {key: value for key, value in body.items() if key != "init_images"}
+        info = json.dumps(_info(request, pictures, self._generator.name))
+        return json.dumps({"images": images, "parameters": parameters, "info": info}).encode()
+
+    def _read(self, client: Client, job: Job) -> list[Picture]:
         """The pictures of a job; those that are done where it is interrupted."""
         ongoing, pictures = Ongoing(client, job), []
         self._ongoing.append(ongoing)

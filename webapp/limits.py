@@ -59,6 +59,8 @@ MAX_THUMBNAIL_BYTES = 2**28  # of a picture of which a small one is shown
 MAX_THUMBNAILS_AT_ONCE = 2
 MAX_FINDINGS_BYTES = 2**28
 
+MAX_OPENAI_IMAGES = 10  # of one request, as there
+
 # Text within files
 MAX_VOTE_BYTES = 64 * 1024
 
@@ -137,6 +139,8 @@ APP = (
     Limit("chunks of a PNG file before its pixels", MAX_CHUNKS, "chunks", "no settings"),
     Limit("text chunk, decompressed (zTXt, iTXt)", MAX_TEXT_BYTES, "bytes", "no settings"),
     Limit("vote in the votes file", MAX_VOTE_BYTES, "bytes", "named"),
+    Limit("pictures that a request in OpenAI's form asks for", MAX_OPENAI_IMAGES, "pictures",
+          "400"),
     Limit("form of the Teach tab", MAX_FORM_BYTES, "bytes", "413"),
     Limit("values of such a form", MAX_FORM_FIELDS, "values", "413"),
     Limit("file that is dropped to learn from", MAX_PICTURES_BYTES, "bytes", "413"),

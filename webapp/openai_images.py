@@ -1,5 +1,6 @@
 """OpenAI's HTTP API for pictures at /v1, for programs that were written for it."""
 
+import json
 import re
 import time
 from typing import Any
@@ -9,13 +10,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from core.errors import UserError
-from sampling.image import Picture
-from sampling.request import Request, with_seeds
+from sampling.image import PROBLEMS, Picture
+from sampling.request import Request, Unsuitable, with_seeds
 from webapp.api_drawings import Drawings, answered, base64_png
 from webapp.http_security import Refusal, read_drawing, read_json
 from webapp.job import Job
+from webapp.limits import MAX_OPENAI_IMAGES
 
-MAX_IMAGES = 10  # as there
 # Keys of ours, for clients that can send more: `extra_body` of OpenAI's own.
 EXTRA = ("negative_prompt", "seed", "steps", "guidance_scale", "scheduler")
 WITHOUT_EFFECT: dict[str, tuple] = {  # the values that ask for what is drawn anyway, beside null
@@ -51,18 +52,8 @@ class OpenAIImagesAPI:
 
     async def _answer(self, http: HttpRequest) -> Response:
         request = request_of(await read_json(http, read_drawing), self._generator.name)
-        pictures = await self._drawings.drawn(http, request, _read)
-        for picture in pictures:
-            picture.check()
-        drawn = pictures[0].settings
-        return JSONResponse(
-            {
-                "created": int(time.time()),
-                "data": [{"b64_json": base64_png(picture)} for picture in pictures],
-                "output_format": "png",
-                "size": f"{drawn['width']}x{drawn['height']}",
-            }
-        )
+        content = await self._drawings.drawn(http, request, _draw)
+        return Response(content, media_type="application/json")
 
 
 def request_of(body: dict, model: str) -> Request:
@@ -85,8 +76,8 @@ def request_of(body: dict, model: str) -> Request:
 
 
 def _count_of(n: object) -> int:
-    if type(n) is not int or not 1 <= n <= MAX_IMAGES:
-        raise UserError(f"n is {n!r:.40}. Give a whole number from 1 to {MAX_IMAGES}.")
+    if type(n) is not int or not 1 <= n <= MAX_OPENAI_IMAGES:
+        raise UserError(f"n is {n!r:.40}. Give a whole number from 1 to {MAX_OPENAI_IMAGES}.")
     return n
 
 
@@ -99,8 +90,20 @@ def _size_of(size: object) -> dict[str, int]:
     return {"width": int(found[1]), "height": int(found[2])}
 
 
-def _read(job: Job, _: Request) -> list[Picture]:
-    return [event for event in job if isinstance(event, Picture)]
+def _draw(job: Job, _: Request) -> bytes:
+    """Wait for the job and return the response's body. Raises what the job raises."""
+    pictures = [event for event in job if isinstance(event, Picture)]
+    for picture in pictures:
+        if picture.problem:
+            raise Unsuitable(PROBLEMS[picture.problem].format(seed=picture.seed))
+    drawn = pictures[0].settings
+    answer = {
+        "created": int(time.time()),
+        "data": [{"b64_json": base64_png(picture)} for picture in pictures],
+        "output_format": "png",
+        "size": f"{drawn['width']}x{drawn['height']}",
+    }
+    return json.dumps(answer).encode()
 
 
 def _refusal(error: UserError, status: int) -> dict:
