@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from core.errors import UserError
+from core.errors import UserError, reason_of
 from core.files import replaced
 from core.paths import is_folder, is_there
 from exporting.formats import FORMATS, check_installed
@@ -40,7 +40,7 @@ def write_folder(model: str, target: Path, format_name: str) -> dict:
     check_target(target, format_name)
     pipe = open_pipeline(model, "cpu", "fp32")
     check_scheduler(pipe)
-    side = pipe.unet.config.sample_size
+    side = _latent_side(pipe)
     with replaced(target) as staged:
         staged.mkdir()
         signature = {
@@ -92,11 +92,17 @@ def _write_part(
 ) -> dict[str, Any]:
     kind, place = FORMATS[format_name], folder / "models" / part.name
     (place / "1").mkdir(parents=True)
-    kind.write(part, place / "1")
+    try:
+        kind.write(part, place / "1")
+    except RuntimeError as error:  # OpenVINO's of a full disk, too, and the exporter's of PyTorch
+        raise UserError(
+            f"The {part.name} cannot be written to {folder.parent} ({reason_of(error):.200}). Make "
+            f"room, or take other versions of {', '.join(kind.packages)}."
+        ) from error
     (place / "config.pbtxt").write_text(_triton(part, kind.backend))
     difference = _difference(part, place / "1" / kind.file, format_name)
     _write_example(part, folder / "examples")
-    side, groups = pipe.unet.config.sample_size, parameters_by_group(part)
+    side, groups = _latent_side(pipe), parameters_by_group(part)
     return {
         "inputs": [_described(tensor) for tensor in part.inputs],
         "output": _described(part.output),
@@ -107,6 +113,12 @@ def _write_part(
         "bytes": sum(path.stat().st_size for path in (place / "1").iterdir()),
         "largest_difference_from_pytorch": difference,
     }
+
+
+def _latent_side(pipe: StableDiffusionPipeline) -> int:
+    """Height and width of a picture's latents; Stable Diffusion's where no number says so."""
+    side = pipe.unet.config.sample_size
+    return side if isinstance(side, int) else 64
 
 
 def _difference(part: Part, file: Path, format_name: str) -> float:

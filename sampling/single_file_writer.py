@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError, reason_of
 from core.files import replaced
+from core.model_check import picture_side
 from core.paths import is_file, is_folder, is_there
 from core.tensor_names import KOHYA_FILE, LORA_FILE, kohya_name
 from sampling.compvis_names import compvis_weights
@@ -166,13 +167,13 @@ def _metadata(
 ) -> dict[str, str]:
     """Stability AI's modelspec 1.0.1, which the programs show; the same model gives the same."""
     run = read_run(model) if is_folder(model) else {}
-    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    side = picture_side(dict(pipe.unet.config), dict(pipe.vae.config))
     about = {
         "sai_model_spec": "1.0.1",
         "architecture": "stable-diffusion-v1",
         "implementation": "https://github.com/CompVis/stable-diffusion",
         "title": _title(model),
-        "resolution": f"{side}x{side}",
+        "resolution": f"{side}x{side}" if side else None,
         "prediction_type": "epsilon",
         "hash_sha256": f"0x{_digest(weights)}",
         "date": run.get("created"),

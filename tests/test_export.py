@@ -157,6 +157,17 @@ def test_what_cannot_be_is_a_sentence_and_nothing_is_written(tiny_model, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_a_full_disk_is_a_sentence_and_nothing_is_left(format_name, tiny_model, small_disk):
+    if any(find_spec(name) is None for name in FORMATS[format_name].packages):
+        pytest.skip(f"needs pip install {' '.join(FORMATS[format_name].packages)}")
+    disk = small_disk(1)
+    (disk / "filler").write_bytes(bytes(1_000_000))
+    words = refusal(tiny_model, "--to", str(disk / "a"), "--format", format_name)
+    assert "cannot be written" in words
+    assert [path.name for path in disk.iterdir()] == ["filler"]
+
+
 def test_a_part_that_is_not_pytorchs_is_refused_and_nothing_is_left(
     tiny_model, tmp_path, monkeypatch
 ):

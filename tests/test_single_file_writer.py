@@ -252,3 +252,12 @@ def test_numbers_that_fp16_cannot_hold_are_refused(tmp_path, monkeypatch):
     assert "input_blocks.0.0.bias has values that fp16 cannot hold. Choose --dtype fp32." in words
     assert not list(tmp_path.iterdir())
     write_single_file("a/b", tmp_path / "a.safetensors", "fp32")
+
+
+def test_a_model_that_states_no_size_is_written_without_a_resolution(tmp_path, monkeypatch):
+    pipe = tiny_pipeline()
+    pipe.unet.register_to_config(sample_size=None)
+    monkeypatch.setattr(single_file_writer, "open_pipeline", lambda *_: pipe)
+    write_single_file("a/b", tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert "modelspec.resolution" not in file.metadata()
