@@ -125,17 +125,30 @@ def merged(words: Sequence[str], others: Sequence[str]) -> list[str]:
 
 def length_of(wish: Wish, plan: dict) -> list[str]:
     """The options for the length of a run, by a plan of it with measured times."""
-    seconds = plan["seconds"]
-    spare = SECONDS[wish.preset] - AROUND - seconds["load"] - seconds["encode"]
-    rows = max(1.0, plan["epochs"] * wish.count / max(1, plan["steps"]))  # pictures of a step
-    spare -= pictures_of(wish) * seconds["picture"]
-    most = MAX_EPOCHS[wish.preset] * wish.count / rows
-    steps = max(MIN_STEPS, min(spare / seconds["step"], most))
+    steps = max(MIN_STEPS, min(_fitting_steps(wish, plan), _useful_steps(wish, plan)))
     every = max(1, round(steps / CHECKPOINTS))
     return [
         "--max_train_steps", str(every * CHECKPOINTS),
         "--checkpointing_steps", str(every), "--validation_steps", str(every),
     ]  # fmt: skip
+
+
+def is_short_of_pictures(wish: Wish, plan: dict) -> bool:
+    """Whether a run ends before its time is over, since more steps would be learning by heart."""
+    return _useful_steps(wish, plan) < _fitting_steps(wish, plan)
+
+
+def _fitting_steps(wish: Wish, plan: dict) -> float:
+    """Steps that the time of the preset has room for."""
+    seconds = plan["seconds"]
+    spare = SECONDS[wish.preset] - AROUND - seconds["load"] - seconds["encode"]
+    return (spare - pictures_of(wish) * seconds["picture"]) / seconds["step"]
+
+
+def _useful_steps(wish: Wish, plan: dict) -> float:
+    """Steps after which pictures would be learned by heart."""
+    rows = max(1.0, plan["epochs"] * wish.count / max(1, plan["steps"]))  # pictures of a step
+    return MAX_EPOCHS[wish.preset] * wish.count / rows
 
 
 def pictures_of(wish: Wish) -> int:

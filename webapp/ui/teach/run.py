@@ -138,7 +138,7 @@ def moves(state: RunState) -> bool:
 def told(state: RunState) -> list[str]:
     """What the state means, and what can be done, in sentences."""
     meaning = strings.STATES[state.status][1].format(saved=state.saved_step)
-    if state.status in (KILLED, FAILED) and not state.saved_step:
+    if state.status in (PAUSED, KILLED, FAILED) and not state.saved_step:
         meaning = strings.NOTHING_SAVED
     is_ours = state.teaching is not None
     if state.folder.is_newer:

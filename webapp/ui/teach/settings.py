@@ -27,6 +27,7 @@ from webapp.runs.presets import (
     SUBJECT,
     WHOLE,
     Wish,
+    is_short_of_pictures,
     length_of,
     merged,
     options_of,
@@ -43,6 +44,8 @@ OWN_OPTIONS = {
     "--output_dir", "--dry_run", "--plan_file", "--timed_steps", "--resume_from_checkpoint",
     "--push_to_hub", "--hub_token",
 }  # fmt: skip
+# What the plan says of rows of the set stands on its pictures, by the names that people know.
+OF_ROWS = ("metadata.jsonl, row ", "and ")
 
 
 @dataclass(frozen=True)
@@ -220,6 +223,9 @@ def _told(wish: Wish, plan: dict, options: list[str]) -> dict:
     peak, free = plan["memory"]["peak"], plan["memory"]["free"]
     disk = plan.get("disk") or {}
     words = [f"python {COMMAND}", *map(shlex.quote, options)]
+    notes = [*plan.get("notes", []), *plan.get("warnings", [])]
+    if is_short_of_pictures(wish, plan):
+        notes.insert(0, strings.SHORT_OF_PICTURES.format(count=wish.count))
     return {
         "time": duration(total),
         "step": f"{seconds['step']:.2f} s",
@@ -228,7 +234,7 @@ def _told(wish: Wish, plan: dict, options: list[str]) -> dict:
         "free": size(free),
         "fits": not peak or peak <= free,
         "disk": size(disk["model"] + 3 * disk["checkpoint"]) if disk else "",
-        "warnings": [*plan.get("notes", []), *plan.get("warnings", [])],
+        "warnings": [each for each in notes if not each.startswith(OF_ROWS)],
         "suggestions": plan.get("suggestions", []),
         "command": " ".join(words),
     }

@@ -14,7 +14,8 @@ KIND = "What shall it learn?"
 KINDS = {
     "style": (
         "A style",
-        "Small matrices beside the model (LoRA): the surest way, and a small file.",
+        "An addition to the model, which itself stays as it is (LoRA): the surest way, and a small "
+        "file.",
     ),
     "whole": ("A style, with the whole model", "Learns more, forgets more, takes longer."),
     "subject": ("A subject", "One thing or being, from a handful of pictures (DreamBooth)."),
@@ -49,6 +50,9 @@ ALONE = "Nothing is drawn here while it trains, so that it has all of the memory
 DRAWING_WAITS = "Nothing is drawn meanwhile: it has all of the memory."
 DRAWING_GOES_ON = "One can draw meanwhile; both are slower then."
 TOO_MUCH_MEMORY = "That is more than is free. Close something, or add one of these options:"
+SHORT_OF_PICTURES = (
+    "It ends before its time is over: in more steps, {count:,} pictures would be learned by heart."
+)
 DISK_OF = "{disk} at most"
 COMMAND_LINE = "The same in a shell"
 STARTED = "It is on its way."
@@ -79,7 +83,7 @@ SUSPENDED = (
     "Its process is suspended, as by Ctrl-Z, and takes no step: type fg in the terminal where it "
     "was started, or kill -CONT {pid} in another."
 )
-NOTHING_SAVED = "Nothing was saved yet: Resume begins anew."
+NOTHING_SAVED = "Nothing is saved yet: Resume begins anew."
 IN_A_SHELL = "It was started in a shell. Go on with it there, by the command below."
 OF_NEWER_VERSION = (
     "A newer version of this program made it, and knows what can be done with it. It is shown as "
@@ -101,7 +105,7 @@ STOP_AND_KEEP_SURE = "Really end it here, with a model of this step"
 DRAW_NOW = "Draw with what there is now"
 DRAW_WITH_IT = "Draw with it"
 IS_IT_BETTER = "Is it better?"
-GO_ON, MORE_STEPS = "Go on", "more steps"
+GO_ON, MORE_STEPS = "Train longer", "more steps"
 DO = "What to do"
 TEACH_ANOTHER = "Another with these settings"
 DELETE, DELETE_SURE = "Delete", "Really delete the run and its model"
@@ -165,7 +169,7 @@ YES, NO, UNSET = "yes", "no", "unset"
 PICTURES = "Pictures to learn from"
 NEW_SET = "my pictures"
 SET_NAME = "Name of these pictures"
-BEGIN = "Begin"
+BEGIN = "Without files: name a path"
 BEGIN_WITH = (
     "Drop pictures, a folder or a .zip here, with captions in .txt files or a table if you have any"
 )
@@ -193,10 +197,12 @@ FORGET = "Dismiss"
 COUNT = "{count:,} pictures"
 COUNT_ONE = "1 picture"
 FAULTY = "{count:,} cannot be learned from yet"
-UNCAPTIONED = "{count:,} without a caption"
+UNCAPTIONED = "{count:,} of them without a caption"
 COUNT_LEFT_OUT = "{count:,} left out"
 NO_PICTURES_YET = "No picture is here yet."
+LEAVE_OUT_FAULTY_ONE = "Leave this one out"
 LEAVE_OUT_FAULTY = "Leave these {count:,} out"
+SURE_LEAVE_OUT_ONE = "Really leave it out"
 SURE_LEAVE_OUT = "Really leave {count:,} out"
 CHECK_AGAIN = "Check again"
 USE_ONE = "Use this picture"

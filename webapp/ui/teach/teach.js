@@ -212,6 +212,7 @@ const send = async (zone, files) => {
   if (zone.dataset.first) {
     const text = await ask(zone.dataset.first, formOf(zone));
     if (text === null) return;
+    tell("");
     put(root, text);
     remember();
     zone = root.querySelector("[data-drop]");
