@@ -23,9 +23,11 @@ from webapp.runs.draft import FAILED, WAITING, WRITTEN, AddedSource, Draft
 from webapp.runs.folder import RunsFolder
 from webapp.runs.pictures import PictureSet, PictureSets
 from webapp.runs.process import Commands
+from webapp.runs.ready_set import held_out_share, is_made_ready
 from webapp.runs.set_pictures import SetPicture, find_picture, pictures_of
-from webapp.runs.set_work import SetWork, Work, current, held_out_share, is_made_ready, stop
+from webapp.runs.set_work import SetWork
 from webapp.runs.thumbnails import make_turned, thumbnail
+from webapp.runs.work import Work, current, stop
 from webapp.ui.teach import strings
 from webapp.ui.teach.fragments import Values, action, picture, render, view
 from webapp.ui.teach.sent_files import upload_route
