@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -204,10 +205,12 @@ def _configs_from_hub(model: str, file: str) -> str:
 def _from_pretrained(model: str, **parts) -> "StableDiffusionPipeline":
     """A folder, hub id or single file as it is, in float32; `parts` replace the model's own."""
     import torch
-    from diffusers import StableDiffusionPipeline
 
     if is_single_file(model):
         return _from_single_file(model)
+    # diffusers ends its own import by putting a lazy module into its place. A `from` import in a
+    # second thread meanwhile waits for the first module, which has no classes; this takes the lazy.
+    StableDiffusionPipeline = import_module("diffusers").StableDiffusionPipeline
     _silence_libraries()
     is_here = is_model_folder(model)
     check_files(model)

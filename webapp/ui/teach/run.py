@@ -146,8 +146,8 @@ def told(state: RunState) -> list[str]:
     elif not is_ours and state.status in (PAUSED, KILLED, FAILED):
         meaning = strings.IN_A_SHELL
     said = printable(state.sentence)
-    if state.status == PAUSED and is_ours:
-        said = ""  # it says how to resume in a shell
+    if state.status == QUEUED or (state.status == PAUSED and is_ours):
+        said = ""  # it is past, or says how to resume in a shell
     if state.process and state.is_suspended:
         meaning = strings.SUSPENDED.format(pid=state.process.pid)
     return [sentence for sentence in (said, meaning, _beside(state)) if sentence]

@@ -260,19 +260,20 @@ BASE_GONE_LORA = (
 )
 UNKNOWN_BASE = "unknown"
 WITH_THE_MODEL = "With the model"
-TO_DRAW, TO_COMPARE, TO_VOTE = "Draw with it", "Compare with its base", "Vote blindly"
+TO_DRAW, TO_COMPARE, TO_VOTE = "Draw with it", "Compare with its base", "Blind vote"
 SHARE_LINK, LINK_COPIED = "Link to the page with this model", "Link copied"
 DOWNLOAD_ZIP = "Download the model (a zip of its folder)"
 DOWNLOAD_ONE_FILE = "Download as one file for other programs"
 DOWNLOAD_LORA = "Download the LoRA for other programs"
-MEASURE, MEASURE_AGAIN, MEASURE_QUICKLY = "Is it better?", "Measure again", "A quick look"
+MEASURE, MEASURE_AGAIN = "Measure thoroughly", "Measure again, thoroughly"
+MEASURE_QUICKLY = "Take a quick look"
 NOT_MEASURED_YET = (
     "Not measured yet. The model and its base draw the same prompts at the same seeds; a scorer "
     "that knows neither says how well they follow, and whether pictures of yours were copied."
 )
 MEASURING_TAKES = (
-    "All prompts take {time}. A quick look takes {quick}: 8 prompts, a picture of each, nothing of "
-    "what the base knew; it tells great differences only."
+    "That takes {time}, and a quick look {quick}: 8 prompts with a picture each, without those of "
+    "what the base knew. It shows great differences only."
 )
 SOME_TIME, LESS_TIME = "a while", "less"
 SCORING_NOW = "Its pictures are being drawn and scored"
@@ -285,6 +286,7 @@ HARDEST_ABOUT = (
     "Pictures of yours with the highest loss at the end: a wrong caption, a damaged picture, or "
     "something that needs more of its kind."
 )
+LOSS_IS = "loss {loss}"
 REPORTS = "Reports"
 REPORTS_OF_RUN = {
     "report.html": "How it was trained",
