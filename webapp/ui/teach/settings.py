@@ -28,6 +28,7 @@ from webapp.runs.presets import (
     WHOLE,
     Wish,
     is_short_of_pictures,
+    is_small,
     length_of,
     merged,
     options_of,
@@ -164,7 +165,10 @@ class Settings:
     def _filled(self, form: Form, pictures: PreparedSet) -> Form:
         name = self._runner.runs.free_name(form.set[: MAX_NAME_CHARACTERS - 4])
         prompts = "\n".join(shortened(each, 200) for each in pictures.captions[:2])
-        return replace(form, name=name, prompts=prompts, base=self._bases[0])
+        base = self._bases[0]
+        # A small model is quickly moved as a whole, which looks better than a LoRA of it.
+        kind = WHOLE if is_small(base) else form.kind
+        return replace(form, name=name, prompts=prompts, base=base, kind=kind)
 
     def _as_taught(self, name: str) -> Form:
         """The settings of a run, to start another."""
