@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
+from core.files import NotWritable
 from core.run_process import read_process
-from webapp.runs.folder import RunsFolder, Teaching, now
+from webapp.runs.folder import RunFolder, RunsFolder, Teaching, now
 from webapp.runs.process import Commands
 from webapp.runs.runner import Runner
 from webapp.runs.state import (
@@ -260,6 +261,40 @@ def test_a_run_that_is_asked_to_stop_is_shown_as_stopping(runner):
     assert status(runner, "a") == STOPPING
     os.kill(read_process(runner.runs.path / "a").pid, signal.SIGCONT)
     awaited(runner, "a", PAUSED)
+
+
+def test_where_nothing_can_be_written_a_run_waits_and_is_not_started_again_and_again(
+    runner, monkeypatch
+):
+    """Without a note that it has been started, it would be started anew each second."""
+
+    def full(*_) -> None:
+        raise NotWritable("The disk is full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Runner, "_start", lambda *_: full())
+        runner.enqueue(teaching("a"))
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "write", full)
+        runner.start_next()
+        assert status(runner, "a") == QUEUED and not read_process(runner.runs.path / "a")
+    awaited(runner, "a", STARTING)
+
+
+def test_a_run_is_made_whole_or_not_at_all(runner, monkeypatch):
+    """Else its name would be taken by a folder that is not shown."""
+
+    def full(*_) -> None:
+        raise NotWritable("The disk is full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "write", full)
+        with pytest.raises(UserError, match="The disk is full"):
+            runner.enqueue(teaching("a"))
+    assert [each.name for each in runner.runs.path.iterdir() if not each.is_file()] == []
+    runner.enqueue(teaching("a"))
+    with pytest.raises(UserError, match="There is a run 'a' already"):
+        runner.enqueue(teaching("a"))
 
 
 class Room:

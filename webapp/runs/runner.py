@@ -89,8 +89,8 @@ class Runner:
                 waiting = self.waiting()
                 if waiting and not self.running() and self._has_room_for(waiting[0]):
                     self._start(waiting[0])
-        except (Timeout, OSError):  # another app is at it, or the folder cannot be written
-            pass
+        except (Timeout, OSError, UserError):  # another app is at it, or nothing can be written
+            pass  # it waits
         self._wake.set()
 
     @contextmanager
@@ -189,6 +189,7 @@ class Runner:
         options = list(teaching.options)
         if ENDS_HERE in options:  # at the newest state that was saved
             options = merged(options, [ENDS_HERE, str(max([1, *state.checkpoints]))])
+        folder.write(teaching)  # what takes this no more would start it again and again
         remove_process(folder.path, STOP_FILE)
         try:
             words = [*options, "--output_dir", str(folder.path)]
