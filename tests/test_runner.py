@@ -15,7 +15,7 @@ from core.files import NotWritable
 from core.run_process import read_process
 from webapp.runs.folder import RunFolder, RunsFolder, Teaching, now
 from webapp.runs.process import Commands
-from webapp.runs.runner import Runner
+from webapp.runs.runner import Runner, this_moment
 from webapp.runs.state import (
     FAILED,
     FINISHED,
@@ -201,6 +201,27 @@ def test_another_app_on_the_folder_finds_every_run_again(runner):
     assert status(other, "b") == QUEUED, "one run at a time"
     step(other, "a")
     awaited(other, "b", STARTING)
+
+
+def test_a_run_that_another_app_queued_is_found(runner, monkeypatch):
+    """That app may have been killed since, and this one have nothing to do."""
+    monkeypatch.setattr("webapp.runs.runner.SECONDS_BETWEEN_IDLE_LOOKS", 0.01)
+    seen = threading.Event()
+    monkeypatch.setattr(runner, "_start", lambda state: seen.set())
+    runner.watch()
+    runner.runs.new_run(replace(teaching("a"), queued=this_moment()))
+    assert seen.wait(60)
+    runner.runs.run("a").change(queued="")
+
+
+@pytest.mark.parametrize("queued", ["!", "0001-01-01T00:00:00.000000+00:00"])
+def test_a_run_goes_before_one_that_was_queued_at_no_known_moment(runner, monkeypatch, queued):
+    monkeypatch.setattr(runner, "_start", lambda state: None)
+    for name in ("a", "b"):
+        runner.enqueue(teaching(name))
+    runner.runs.run("a").change(queued=queued)
+    runner.move_up("b")
+    assert status(runner, "b") == QUEUED
 
 
 def test_an_app_killed_right_after_a_start_starts_nothing_twice(runner):
