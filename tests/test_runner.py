@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
+from core.files import NotWritable
 from core.run_process import read_process
-from webapp.runs.folder import RunsFolder, Teaching, now
+from webapp.runs.folder import RunFolder, RunsFolder, Teaching, now
 from webapp.runs.process import Commands
-from webapp.runs.runner import Runner
+from webapp.runs.runner import Runner, this_moment
 from webapp.runs.state import (
     FAILED,
     FINISHED,
@@ -202,6 +203,27 @@ def test_another_app_on_the_folder_finds_every_run_again(runner):
     awaited(other, "b", STARTING)
 
 
+def test_a_run_that_another_app_queued_is_found(runner, monkeypatch):
+    """That app may have been killed since, and this one have nothing to do."""
+    monkeypatch.setattr("webapp.runs.runner.SECONDS_BETWEEN_IDLE_LOOKS", 0.01)
+    seen = threading.Event()
+    monkeypatch.setattr(runner, "_start", lambda state: seen.set())
+    runner.watch()
+    runner.runs.new_run(replace(teaching("a"), queued=this_moment()))
+    assert seen.wait(60)
+    runner.runs.run("a").change(queued="")
+
+
+@pytest.mark.parametrize("queued", ["!", "0001-01-01T00:00:00.000000+00:00"])
+def test_a_run_goes_before_one_that_was_queued_at_no_known_moment(runner, monkeypatch, queued):
+    monkeypatch.setattr(runner, "_start", lambda state: None)
+    for name in ("a", "b"):
+        runner.enqueue(teaching(name))
+    runner.runs.run("a").change(queued=queued)
+    runner.move_up("b")
+    assert status(runner, "b") == QUEUED
+
+
 def test_an_app_killed_right_after_a_start_starts_nothing_twice(runner):
     runner.enqueue(teaching("a", steps=1))
     awaited(runner, "a", STARTING)
@@ -260,6 +282,40 @@ def test_a_run_that_is_asked_to_stop_is_shown_as_stopping(runner):
     assert status(runner, "a") == STOPPING
     os.kill(read_process(runner.runs.path / "a").pid, signal.SIGCONT)
     awaited(runner, "a", PAUSED)
+
+
+def test_where_nothing_can_be_written_a_run_waits_and_is_not_started_again_and_again(
+    runner, monkeypatch
+):
+    """Without a note that it has been started, it would be started anew each second."""
+
+    def full(*_) -> None:
+        raise NotWritable("The disk is full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Runner, "_start", lambda *_: full())
+        runner.enqueue(teaching("a"))
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "write", full)
+        runner.start_next()
+        assert status(runner, "a") == QUEUED and not read_process(runner.runs.path / "a")
+    awaited(runner, "a", STARTING)
+
+
+def test_a_run_is_made_whole_or_not_at_all(runner, monkeypatch):
+    """Else its name would be taken by a folder that is not shown."""
+
+    def full(*_) -> None:
+        raise NotWritable("The disk is full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "write", full)
+        with pytest.raises(UserError, match="The disk is full"):
+            runner.enqueue(teaching("a"))
+    assert [each.name for each in runner.runs.path.iterdir() if not each.is_file()] == []
+    runner.enqueue(teaching("a"))
+    with pytest.raises(UserError, match="There is a run 'a' already"):
+        runner.enqueue(teaching("a"))
 
 
 class Room:

@@ -1,6 +1,7 @@
 """Whatever is dropped as a picture to learn from, and whatever ends meanwhile: a sentence, and
 nothing is lost."""
 
+import errno
 import io
 import json
 import os
@@ -402,3 +403,23 @@ def test_a_set_that_is_deleted_meanwhile_is_said_to_be(tmp_path):
 def test_a_draft_is_written_whole(tmp_path):
     write_draft(tmp_path, Draft("2026"))
     assert [path.name for path in tmp_path.iterdir()] == ["draft.json"]
+
+
+@pytest.mark.parametrize("path", ["", "relative", "~nobody-has-this-name/x", "~\0", "/\0"])
+def test_a_path_that_leads_nowhere_is_one_sentence(tmp_path, path):
+    here = browser(tmp_path, 1)
+    answer = here.post("pictures/add", set=SET, path=path)
+    assert answer.status_code == 400 and "the whole path" in answer.text
+
+
+def test_a_folder_that_cannot_be_read_or_written_is_one_sentence(tmp_path, monkeypatch):
+    """As one that another program deletes at this moment, or whose disk is gone."""
+    here = browser(tmp_path, 1)
+
+    def gone(*_) -> None:
+        raise OSError(errno.EIO, "Input/output error", "/disk/<b>")
+
+    monkeypatch.setattr(PictureSets, "set", gone)
+    for answer in (here.get("pictures", set=SET), here.post("pictures/check", set=SET)):
+        assert answer.status_code == 400
+        assert "/disk/&lt;b&gt; cannot be read or written now: Input/output error." in answer.text

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from core.bounded_json import JSONFault, loads
+from core.disk import held
 from core.errors import UserError
 from core.files import replaced, vanish
 from core.paths import is_folder, is_there, read_own
@@ -31,6 +32,7 @@ MAX_RUNS = 1_000  # that are listed
 MAX_NAME_CHARACTERS = 60
 NAME = re.compile(r"[^\W_][\w .()-]*", re.UNICODE)
 RESERVED = {"pictures"}  # the folder of the sets
+TAKEN = "There is a run {name} already. Choose another name."
 NO_RUN = "There is no run {name}. It may have been deleted."
 
 
@@ -138,16 +140,20 @@ class RunsFolder:
         return RunFolder(path)
 
     def new_run(self, teaching: Teaching) -> RunFolder:
-        """Make the folder of a run. Raises UserError where it is there, or cannot be made."""
+        """Make the folder of a run, with its teach.json or not at all. Raises UserError where it is
+        there, or cannot be made."""
         check_name(teaching.name)
         folder = RunFolder(self.path / teaching.name)
-        if is_there(folder.path):
-            raise UserError(f"There is a run {teaching.name!r} already. Choose another name.")
         try:
-            folder.path.mkdir(parents=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            with held(self.path):  # also from other apps
+                if is_there(folder.path):
+                    raise UserError(TAKEN.format(name=repr(teaching.name)))
+                with replaced(folder.path) as staged:
+                    staged.mkdir()
+                    RunFolder(staged).write(teaching)
         except OSError as error:
             raise UserError(f"{folder.path} cannot be made: {error.strerror}.") from error
-        folder.write(teaching)
         return folder
 
     def free_name(self, wanted: str) -> str:

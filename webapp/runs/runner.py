@@ -39,6 +39,7 @@ from webapp.runs.state import (
 COMMAND = "train_text_to_image.py"
 LOCK = ".queue.lock"
 SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_IDLE_LOOKS = 10.0  # another app on the folder may have queued runs, and be killed
 MAX_QUEUED = 50
 MAX_MORE_STEPS = 10**6
 ENDS_HERE = "--stop_at_step"
@@ -89,8 +90,8 @@ class Runner:
                 waiting = self.waiting()
                 if waiting and not self.running() and self._has_room_for(waiting[0]):
                     self._start(waiting[0])
-        except (Timeout, OSError):  # another app is at it, or the folder cannot be written
-            pass
+        except (Timeout, OSError, UserError):  # another app is at it, or nothing can be written
+            pass  # it waits
         self._wake.set()
 
     @contextmanager
@@ -159,8 +160,7 @@ class Runner:
                 raise UserError(f"{name} does not wait.")
             first = waiting[0].teaching
             assert first is not None  # else it were not among those that wait
-            before = datetime.fromisoformat(first.queued) - timedelta(microseconds=1)
-            state.folder.change(queued=before.isoformat(timespec="microseconds"))
+            state.folder.change(queued=_before(first.queued))
 
     def forget(self, name: str) -> None:
         """Delete a run. Raises UserError for one that is alive, or that the page did not make."""
@@ -189,6 +189,7 @@ class Runner:
         options = list(teaching.options)
         if ENDS_HERE in options:  # at the newest state that was saved
             options = merged(options, [ENDS_HERE, str(max([1, *state.checkpoints]))])
+        folder.write(teaching)  # what takes this no more would start it again and again
         remove_process(folder.path, STOP_FILE)
         try:
             words = [*options, "--output_dir", str(folder.path)]
@@ -213,7 +214,7 @@ class Runner:
             self.start_next()
             self.tidy_up()
             busy = self._is_any_queued() or self._has_room_made
-            self._wake.wait(SECONDS_BETWEEN_LOOKS if busy else None)
+            self._wake.wait(SECONDS_BETWEEN_LOOKS if busy else SECONDS_BETWEEN_IDLE_LOOKS)
 
     def wait_for_room(self) -> None:
         """Return once no run needs the memory for itself, as one that outlived the app may."""
@@ -251,6 +252,15 @@ def has_device(folder: RunFolder) -> bool:
 def this_moment() -> str:
     """So precise that no two runs are queued at the same one."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _before(moment: str) -> str:
+    """The moment before another one; the earliest before what is none."""
+    try:
+        before = datetime.fromisoformat(moment) - timedelta(microseconds=1)
+        return before.isoformat(timespec="microseconds")
+    except (ValueError, OverflowError):  # not written by this page
+        return datetime.min.replace(tzinfo=UTC).isoformat(timespec="microseconds")
 
 
 def _since(folder: RunFolder) -> str:

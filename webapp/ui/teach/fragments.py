@@ -19,6 +19,7 @@ from starlette.routing import Route
 from core.errors import UserError
 from core.html import template
 from core.paths import ROOT
+from core.printable import printable
 from webapp.http_security import Refusal, answer_of, read_body
 from webapp.limits import MAX_FORM_BYTES, MAX_FORM_FIELDS
 from webapp.ui.teach import strings
@@ -114,6 +115,9 @@ async def answered(answer: Answer, values: Mapping[str, list[str]]) -> HTMLRespo
         return HTMLResponse(await run_in_threadpool(answer, Values(values)), headers=HEADERS)
     except UserError as error:
         return refused(error)
+    except OSError as error:  # a folder that was deleted meanwhile, that cannot be written, ...
+        place = printable(str(error.filename or strings.A_FILE))
+        return refused(UserError(strings.NOT_REACHED.format(place=place, reason=error.strerror)))
 
 
 def refused(error: UserError) -> HTMLResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -194,8 +195,10 @@ class Pictures:
         """A folder, a table or an archive of this machine, which is read and left as it is."""
         shown, place = Shown.of(values), values["path"].strip()
         pictures = self.sets.set(shown.set)
-        path = Path(place).expanduser()
-        if not place or "\0" in place or not path.is_absolute():
+        if "\0" in place:
+            raise UserError(strings.WHOLE_PATH)
+        path = Path(os.path.expanduser(place))  # ~NAME of nobody stays as it is
+        if not path.is_absolute():
             raise UserError(strings.WHOLE_PATH)
         if not is_there(path):
             raise UserError(strings.NO_PATH.format(path=place))

@@ -3,6 +3,11 @@
 LOST = "The app does not answer. It may have been stopped: start it again, nothing is lost."
 
 NOT_A_FORM = "That is no form of this page. Reload it."
+NOT_REACHED = (
+    "{place} cannot be read or written now: {reason}. Make sure that it is there, has room, and "
+    "may be written, and try again."
+)
+A_FILE = "A file"
 
 # Navigation
 ALL_RUNS = "All runs"

@@ -47,7 +47,7 @@ const partsOf = (each) => (each.children.length ? [...each.children].map((part) 
 // Replaces what is in `target`, and keeps what the visitor has in hand: the focus, what they have
 // typed since, which details are open, and how far lists are scrolled.
 const put = (target, text) => {
-  const key = (each) => each.id || each.name;
+  const key = (each) => each.id || each.name || each.dataset.post || each.dataset.get;
   const ticked = [...target.querySelectorAll("[data-keep][type=checkbox]")].filter((each) => each.checked);
   const open = new Map([...target.querySelectorAll("details")].map((each) => [key(each), each.open]));
   const scrolled = [...target.querySelectorAll("[id]")].filter((each) => each.scrollTop);
@@ -68,9 +68,12 @@ const put = (target, text) => {
     const now = document.getElementById(each.id);
     if (now) now.scrollTop = each.scrollTop;
   }
-  if (!focused || !key(focused)) return;
-  const now = [...target.querySelectorAll("[id], [name]")].find((each) => key(each) === key(focused));
+  if (!focused) return;
+  const same = (each) => key(focused) && key(each) === key(focused);
+  const now = [...target.querySelectorAll("[id], [name], [data-post], [data-get]")].find(same);
   now?.focus({ preventScroll: true });
+  // Of what is gone, the keyboard goes on from the heading, not from the top of the page.
+  if (!root.contains(document.activeElement)) root.querySelector("h2")?.focus({ preventScroll: true });
   if (now && typed) {
     now.value = typed[0];
     if (typed[1] !== null) now.setSelectionRange?.(typed[1], typed[1]);
