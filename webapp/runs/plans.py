@@ -36,15 +36,17 @@ class Plans:
         self._commands = commands
         self._plans: OrderedDict[tuple[str, ...], PlanState] = OrderedDict()
         self._lock, self._measuring = threading.Lock(), threading.Lock()
+        self._asked: PlanState | None = None  # which was asked for last
 
     def of(self, options: Sequence[str], stamp: str = "") -> PlanState:
         """The plan of a run; it is begun where there is none yet. `stamp` tells one state of the
         pictures from another."""
         key = (*options, stamp)
         with self._lock:
-            state = self._plans.get(key)
-            if state is None:
-                state = self._plans[key] = PlanState()
+            known = self._plans.get(key)
+            state = self._asked = known or PlanState()
+            if known is None:
+                self._plans[key] = state
                 while len(self._plans) > MAX_PLANS:
                     self._plans.popitem(last=False)
                 threading.Thread(
@@ -60,6 +62,8 @@ class Plans:
     def _make(self, state: PlanState, options: list[str]) -> None:
         try:
             with self._measuring, temporary_folder("plan-") as folder:
+                if state is not self._asked:  # other settings are wanted by now: left without one
+                    return
                 state.plan = self._measured(options, folder)
         except UserError as error:
             state.problem = str(error)

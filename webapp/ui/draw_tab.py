@@ -88,7 +88,7 @@ class DrawTab:
                 self._shown = ImageGallery(can_compare)
             with gr.Column(elem_id="more"):
                 self._lay_out_more({} if models is None else models)
-        self._form.connect(self._settings.fields["prompt_weights"])
+        self._form.connect(self._settings.fields["prompt_weights"], self._picker.model)
         self._shown.connect(self._settings)
         self._connect_drawing()
         self._connect_restoring()

@@ -51,13 +51,13 @@ class PromptForm:
         )
         self.until_open = gr.Timer(1, active=False)  # seconds; polls until the model is open
 
-    def connect(self, prompt_weights: gr.Checkbox) -> None:
-        """React to typing; `prompt_weights`: whether brackets are weights."""
+    def connect(self, prompt_weights: gr.Checkbox, model: gr.Dropdown) -> None:
+        """React to typing; `prompt_weights`: whether brackets are weights; `model`: which draws."""
         inputs = [self.prompt, prompt_weights]
         gr.on(
-            [each.change for each in inputs],  # typed or filled in
+            [each.change for each in (*inputs, model)],  # typed or filled in
             self._describe,
-            inputs,
+            [*inputs, model],
             [self._tokens, self._words],
             trigger_mode="always_last",
             **HIDDEN,
@@ -74,8 +74,9 @@ class PromptForm:
     def _is_open(self) -> bool:
         return self._generator.ready
 
-    def _describe(self, prompt: str, prompt_weights: bool) -> tuple[str, str]:
-        return self._token_count(prompt, prompt_weights), about_words(self._captions, prompt)
+    def _describe(self, prompt: str, prompt_weights: bool, model: str) -> tuple[str, str]:
+        known = self._captions if model == self._generator.name else None  # others know others
+        return self._token_count(prompt, prompt_weights), about_words(known, prompt)
 
     def _complete(self, prompt: str, clicked: gr.EventData) -> object:
         """The prompt, completed with the word that was clicked."""

@@ -98,9 +98,9 @@ class Pictures:
         acts: dict[str, Callable[[Values], str]] = {
             "new": self._new, "add": self._add, "change": self._change, "keep": self._keep,
             "trigger": self._trigger, "held_out": self._held_out, "mend": self._leave_out_faulty,
-            "check": self._check, "ready": self._ready, "suggest": self._suggest,
-            "stop": self._stop, "retry": self._retry, "forget": self._forget,
-            "delete": self._delete,
+            "call": self._caption_all, "check": self._check, "ready": self._ready,
+            "suggest": self._suggest, "stop": self._stop, "retry": self._retry,
+            "forget": self._forget, "delete": self._delete,
         }  # fmt: skip
         return [
             view("pictures", self.first),
@@ -247,11 +247,19 @@ class Pictures:
         return strings.SAVED
 
     def _leave_out_faulty(self, values: Values) -> str:
+        return self._mend(values, lambda each: {"left_out": True} if each.is_faulty else {})
+
+    def _caption_all(self, values: Values) -> str:
+        """Those without a caption get the name of the set, as suits pictures of one subject."""
+        given = {"caption": values["set"], "origin": WRITTEN}
+        return self._mend(values, lambda each: {} if each.is_captioned else given)
+
+    def _mend(self, values: Values, mend: Callable[[SetPicture], dict]) -> str:
         pictures = self.sets.set(values["set"])
 
         def update(known: Draft) -> Draft:
-            faulty = [each.name for each in pictures_of(pictures, known) if each.is_faulty]
-            return known.with_pictures({name: {"left_out": True} for name in faulty})
+            used = (each for each in pictures_of(pictures, known) if not each.left_out)
+            return known.with_pictures({each.name: done for each in used if (done := mend(each))})
 
         pictures.change(update)
         return self.of_set(Shown(pictures.name))

@@ -19,6 +19,7 @@ from webapp.runs.folder import MAX_NAME_CHARACTERS, Teaching, now
 from webapp.runs.plans import COMMAND, Plans
 from webapp.runs.prepared import PreparedSet, prepared_set
 from webapp.runs.presets import (
+    ANY_WORDS,
     AROUND,
     OF_CLASS,
     OF_SUBJECT,
@@ -131,7 +132,7 @@ class Settings:
             return render("plan", problem="", form=form, plan=None)
         if state.plan is None:
             self._plans.forget(_unmeasured(options), pictures.stamp)  # it may be mended elsewhere
-            return render("plan", problem=state.problem, form=form)
+            return render("plan", problem=state.problem, form=form, plan=None)
         words = merged([*options, *length_of(wish, state.plan)], wish.more)
         return render("plan", problem="", form=form, plan=_told(wish, state.plan, words))
 
@@ -214,8 +215,13 @@ def words_of(more: str) -> list[str]:
 
 
 def _unmeasured(options: list[str]) -> list[str]:
-    """The options that decide how long a step takes: presets differ in others alone."""
-    return merged(options, ["--validation_prompts", "--ema_decay", "--num_class_images"])[:-3]
+    """The options that decide how long a step takes: presets differ in others alone, and words
+    take the same time as any."""
+    words = merged(options, ["--validation_prompts", "--ema_decay", "--num_class_images"])[:-3]
+    for option, prompt in ANY_WORDS.items():
+        if option in words:
+            words[words.index(option) + 1] = prompt
+    return words
 
 
 def _told(wish: Wish, plan: dict, options: list[str]) -> dict:
