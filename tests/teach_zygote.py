@@ -160,7 +160,7 @@ def watch_app(victims: Victims) -> None:
         with core.files.replaced(target, durable) as staged:
             yield staged
             half = staged.read_bytes()
-            if victims.moment == "teach half":
+            if victims.moment == "teach half" and victims.left == 1:
                 staged.write_bytes(half[: len(half) // 2])
             victims.moment_comes("teach half")
             victims.moment_comes("teach whole")
