@@ -17,6 +17,7 @@ from webapp.runs.folder import RunsFolder
 from webapp.runs.plans import Plans
 from webapp.runs.process import Commands
 from webapp.runs.runner import Runner
+from webapp.ui.teach import strings
 from webapp.ui.teach.settings import Settings, words_of
 
 # Stands for the training script: a plan at once, or the sentence in the file "problem".
@@ -131,6 +132,12 @@ def test_the_settings_of_a_run_start_another(client, place):
     assert 'value="mine 2"' in text and 'value="sks dog"' in text and 'value="dog"' in text
     assert 'value="subject" data-change="plan" checked' in text
     assert 'value="coffee" data-change="plan" checked' in text
+
+
+def test_a_subject_without_a_name_is_asked_for_one_and_not_scolded(client):
+    text = planned(client, kind="subject")
+    assert strings.NAME_IT in text and "role=" not in text and "teach-start" not in text
+    assert "needs two names" in planned(client, kind="subject", subject="sks dog")
 
 
 def test_typed_options_win(client, place):

@@ -94,7 +94,7 @@ def _rates(wish: Wish, small: bool) -> list[str]:
     """What learns, and how fast. Rates are constant and weights averaged, so that a run can go on
     for as long as one likes."""
     if wish.kind == STYLE:
-        rate = "2e-3" if small else "1e-4"
+        rate = "1e-3" if small else "1e-4"
         return ["--method", "lora", "--rank", "16", "--learning_rate", rate, *_average(wish, small)]
     rate = "2e-4" if small else "5e-6" if wish.kind == SUBJECT else "1e-5"
     return ["--method", "full", "--learning_rate", rate, *_average(wish, small)]

@@ -122,6 +122,8 @@ class Settings:
 
     def plan_of(self, form: Form, pictures: PreparedSet) -> str:
         """The plan of a run, a word that it is being measured, or why there is none."""
+        if form.kind == SUBJECT and not (form.subject.strip() or form.class_words.strip()):
+            return render("name_it")
         try:
             wish = self._wish(form, pictures)
             options = options_of(wish)

@@ -32,6 +32,7 @@ PRESETS = {
     "real": ("The real thing", "as long as it goes on learning, eight hours at most"),
 }
 NAME = "Name of the new model"
+NAME_IT = "Name it above, and the plan follows."
 SUBJECT_WORDS = "A name of its own, of words that mean nothing else"
 CLASS_WORDS = "What it is"
 SUBJECT_EXAMPLE, CLASS_EXAMPLE = "sks dog", "dog"
