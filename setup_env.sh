@@ -29,7 +29,7 @@ answers() { # an index, within seconds
 keep_talking() { # installers are silent while they unpack, and without a terminal while they download
     local before='' now
     while sleep 8 >/dev/null 2>&1; do
-        now=$(du -sm .venv/lib | cut -f1)
+        now=$(du -sm .venv/lib 2>/dev/null | cut -f1) || true # files come and go
         [ -t 1 ] && [ "$now" = "$before" ] || echo "  ... $SECONDS s, $now MB in .venv"
         before=$now
     done
@@ -42,7 +42,7 @@ small_torch() { # torch first, from its index alone; what is pinned for its CUDA
 }
 
 keep_talking &
-trap 'kill $!' EXIT
+trap 'kill $! 2>/dev/null || true' EXIT
 
 pinned=requirements.txt
 if ! without_card; then
@@ -50,7 +50,8 @@ if ! without_card; then
     [ "$(uname -s)" != Linux ] || size="about 6.5 GB, 4 of them for the NVIDIA card"
     echo "Setting up .venv, once: $size."
 elif [ -n "${TORCH_INDEX:-}" ] && answers "$TORCH_INDEX"; then
-    echo "Setting up .venv, once: about 2.5 GB. There is no NVIDIA card: PyTorch comes from $TORCH_INDEX"
+    echo "Setting up .venv, once: about 2.5 GB. Here is no NVIDIA card: a PyTorch that uses none comes from"
+    echo "$TORCH_INDEX. For use on machines with cards: rm -r .venv && make TORCH_INDEX="
     if small_torch; then
         pinned=.venv/cpu.txt
     else

@@ -3,6 +3,7 @@
 `make` runs as it is, with programs on its PATH that only write down how they were called.
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,15 +14,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NEEDED = ("bash", "cut", "dirname", "du", "grep", "make", "sh", "sleep", "touch", "mkdir", "cp")
-# Makes a .venv with itself as its Python, runs code in a real one, writes down what pip is asked.
+NEEDED = ("bash", "cut", "dirname", "du", "grep", "make", "sh", "touch", "mkdir", "cp")
+# Makes a .venv with itself as its Python, and runs code in a real one; what pip is asked it writes
+# down, once the set-up has told what it is doing.
 PYTHON = """#!/bin/sh
 case "$*" in
     -c*) exec {python} "$@" ;;
     "-m venv .venv") mkdir -p .venv/bin .venv/lib && cp "$0" .venv/bin/python ;;
-    *) echo "$*" >> calls; case "$*" in {refuses}) exit 1 ;; esac ;;
+    *) until [ -e told ]; do {sleep} 0.02; done
+       echo "$*" >> calls; case "$*" in {refuses}) exit 1 ;; esac ;;
 esac
 """
+SLEEP = """#!/bin/sh
+[ ! -e slept ] || { : > told; exit 1; }
+: > slept
+"""  # no time passes, once
 PIP = "-m pip install --disable-pip-version-check"
 UV = "uv pip install --python .venv/bin/python"
 SMALL = "--no-deps --index-url {} -r .venv/torch.txt"
@@ -60,7 +67,11 @@ def set_up(tmp_path):
         (programs / name).chmod(0o755)
 
     def run(index, *, card=False, system="Linux", uv=None, refuses="nothing", code=0):
-        program("python", PYTHON.format(python=sys.executable, refuses=refuses))
+        program(
+            "python",
+            PYTHON.format(python=sys.executable, refuses=refuses, sleep=shutil.which("sleep")),
+        )
+        program("sleep", SLEEP)
         program("uname", f"#!/bin/sh\necho {system}\n")
         program("nvidia-smi", f"#!/bin/sh\nexit {0 if card else 9}\n")
         if uv is not None:
@@ -82,7 +93,7 @@ def test_without_a_card_the_smaller_torch_comes_from_its_index_and_the_rest_as_u
 ):
     said, calls = set_up(index)
     assert calls == [f"{PIP} {SMALL.format(index)}", f"{PIP} -r .venv/cpu.txt"]
-    assert "about 2.5 GB" in said and index in said
+    assert "about 2.5 GB" in said and f"{index}. For use on machines with cards" in said
     pinned = (ROOT / "requirements.txt").read_text().splitlines()
     first = (tmp_path / ".venv" / "torch.txt").read_text().splitlines()
     assert [line.split("==")[0] for line in first] == ["torch", "torchvision"]
@@ -124,6 +135,11 @@ def test_pip_installs_what_uv_could_not(set_up):
     said, calls = set_up("", uv=2)
     assert calls == [f"{UV} -r requirements.txt", f"{PIP} -r requirements.txt"]
     assert "pip tries" in said
+
+
+def test_a_set_up_that_takes_long_says_how_far_it_is(set_up):
+    said, _ = set_up("", card=True)
+    assert re.search(r"^  \.\.\. \d+ s, \d+ MB in \.venv$", said, re.M)
 
 
 def test_a_set_up_that_failed_is_not_taken_for_a_finished_one(set_up):
