@@ -2,6 +2,8 @@
 # again only when requirements.txt has changed.
 
 PYTHON ?= python3
+# Where a machine without an NVIDIA card finds a PyTorch without CUDA; empty: nowhere.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 READY := .venv/.ready
 COVERAGE := outputs/coverage
@@ -41,7 +43,7 @@ hooks: $(READY) ## run `make lint` before each commit
 $(READY): requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	TORCH_INDEX="$(TORCH_INDEX)" bash setup_env.sh
 	touch $(READY)
 
 requirements: $(READY) ## after a change of pyproject.toml: exact versions of everything, for all platforms

@@ -4,7 +4,8 @@
 
 generates a picture for each of 240 prompts that no training run has seen, and has body colour read
 from pixels and parts judged by a classifier. The same judges look at real drawings of the same
-prompts: that is what a perfect model would score. Results: a table, and JSON beside it.
+prompts: that is what a perfect model would score. Results: a table, and JSON beside it. A model
+that misses a bar ends it with exit code 2.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from benchmarks import attributes
 from bundled import creatures
 from bundled.creatures import Creature
 from bundled.pixels import body_colour
-from core.errors import exit_with_sentence
+from core.errors import UserError, exit_with_sentence
 from sampling.generator import DEFAULT_MODEL, Generator
 from sampling.request import Request
 
@@ -139,6 +140,13 @@ def main() -> None:
     grid(pictures[:32], 8).save(options.output / f"{generator.name}.png")
     (options.output / f"{generator.name}.json").write_text(json.dumps(result, indent=2) + "\n")
     print(table(result))
+    if missed := below_bars(result):
+        raise UserError(f"{generator.name} misses its bars: {', '.join(missed)}. See the table.")
+
+
+def below_bars(result: dict) -> list[str]:
+    reached = {**result["generated"], "classifier": result["classifier"]}
+    return [name for name, bar in BARS.items() if reached[name] < bar]
 
 
 def grid(pictures: list[Image.Image], columns: int) -> Image.Image:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+from benchmarks.bundled_quality import BARS, below_bars
 from bundled.creatures import HELD_OUT_SEEDS, draw
 from bundled.pixels import body_colour
 from core.model_captions import captions_of
@@ -16,6 +17,7 @@ from sampling.generator import DEFAULT_MODEL, Generator
 from sampling.request import Request
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("bundled", "sd-pokemon-model")
 MODELS = ("sd-pokemon-model", "bundled/base-model")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
 
@@ -27,6 +29,26 @@ def test_an_unmodified_pipeline_opens_it_and_draws_a_picture_with_something_on_i
     noise = torch.Generator().manual_seed(1)
     picture = pipe("a red creature", num_inference_steps=10, generator=noise).images[0]
     assert picture.size == (128, 128) and np.asarray(picture).std() > 20
+
+
+def test_weights_are_whole_files_that_a_clone_brings_quickly():
+    """No pointer to a file elsewhere, nothing cut off; 50 MB is where GitHub begins to complain."""
+    sizes = {}
+    for path in (path for folder in FOLDERS for path in (ROOT / folder).glob("**/*.safetensors")):
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+        sizes[path] = path.stat().st_size
+        assert sizes[path] == 8 + length + max(ends), path
+    assert len(sizes) >= 7 and max(sizes.values()) < 50e6 and sum(sizes.values()) < 150e6
+
+
+def test_a_bundled_model_that_misses_a_bar_is_named():
+    good = {name: 1.0 for name in BARS}
+    assert below_bars({"generated": good, "classifier": 1.0}) == []
+    poor = good | {"wing colour": 0.79}
+    assert below_bars({"generated": poor, "classifier": 0.9}) == ["wing colour", "classifier"]
 
 
 @pytest.mark.parametrize("model", MODELS)
