@@ -19,7 +19,7 @@ from webapp.ui import strings
 from webapp.ui.teach import strings as words
 from webapp.ui.teach.tab import Teach
 
-pytestmark = in_browser
+pytestmark = [in_browser, pytest.mark.slow]
 
 
 class Server:

@@ -26,6 +26,8 @@ ZYGOTE = Path(__file__).with_name("teach_zygote.py")
 LIVES = (STARTING, TRAINING)
 NOT_MADE = ()
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Kill:

@@ -1,5 +1,6 @@
 """The whole way in the page: pictures are dropped, a model is taught, it draws in their look."""
 
+import pytest
 from browsing import leave_page, take_page
 from PIL import Image
 from ports import some_port
@@ -30,6 +31,7 @@ def test_chalk_is_told_from_what_the_base_draws():
 
 
 @in_browser
+@pytest.mark.slow
 def test_dropped_pictures_become_a_model_that_draws_in_their_look(browser, tmp_path):
     own = OpeningGenerator(BASE)
     models = ModelRegistry(Generator.load, {}, None, own.name)
