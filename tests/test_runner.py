@@ -15,7 +15,7 @@ from core.files import NotWritable
 from core.run_process import read_process
 from webapp.runs.folder import RunFolder, RunsFolder, Teaching, now
 from webapp.runs.process import Commands
-from webapp.runs.runner import Runner, this_moment
+from webapp.runs.runner import SECONDS_BETWEEN_LOOKS, Runner, this_moment
 from webapp.runs.state import (
     FAILED,
     FINISHED,
@@ -271,7 +271,22 @@ def test_no_name_leads_out_of_the_folder(runner, name):
 def test_a_command_that_cannot_start_is_a_run_that_can_be_resumed(tmp_path):
     runner = Runner(RunsFolder(tmp_path / "runs"), Commands((str(tmp_path / "nothing"),)))
     runner.enqueue(teaching("a"))
-    assert status(runner, "a") == "draft"
+    state = state_of(runner.runs.run("a"))
+    assert state.status == FAILED and state.can_resume and "cannot be started" in state.sentence
+
+
+def test_runs_that_wait_are_looked_at_now_and_then_and_not_all_the_time(runner):
+    for name in ("a", "b"):
+        runner.enqueue(teaching(name))
+    awaited(runner, "a", STARTING)
+    looks, plain = [], runner.start_next
+    runner.start_next = lambda: (looks.append(time.monotonic()), plain())
+    runner.watch()
+    patience = time.monotonic() + 60
+    while len(looks) < 4 and time.monotonic() < patience:
+        time.sleep(0.01)
+    # A busy machine makes it longer. The first may follow at once: the queue has just changed.
+    assert looks[3] - looks[1] > SECONDS_BETWEEN_LOOKS
 
 
 def test_a_run_that_is_asked_to_stop_is_shown_as_stopping(runner):

@@ -42,7 +42,7 @@ class Teaching:
 
     name: str
     created: str  # ISO 8601, UTC
-    kind: str  # "style", "subject" or "model": the whole UNet
+    kind: str  # "style" (a LoRA), "whole" (of the UNet) or "subject"
     preset: str
     pictures: str  # name of the set
     options: tuple[str, ...]  # of train_text_to_image.py, without --output_dir

@@ -81,7 +81,7 @@ class Commands:
 
 
 def environment() -> dict[str, str]:
-    """What a command inherits: not the app's temporary folder, which the app deletes as it ends."""
+    """The app's own, with what suits a command that runs beside it."""
     known = dict(os.environ)
     known["PYTHONUNBUFFERED"] = "1"
     # Threads that wait for others by spinning take the cores from whoever draws meanwhile.

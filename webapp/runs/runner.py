@@ -6,7 +6,6 @@ own files, so that another app on the same folder, or the next one, goes on with
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from core.errors import UserError
 from core.run_process import FILE as PROCESS
-from core.run_process import read_process, remove_process
+from core.run_process import read_process, remove_process, this_process, write_process
 from webapp.runs.folder import RunFolder, RunsFolder, Teaching
 from webapp.runs.presets import merged
 from webapp.runs.process import Commands, ask_to_stop
@@ -68,7 +67,7 @@ class Runner:
             if len(self.waiting()) >= MAX_QUEUED:
                 raise UserError(f"{MAX_QUEUED} runs wait already. Take one out, or wait.")
             folder = self.runs.new_run(replace(teaching, queued=this_moment()))
-        self.start_next()
+        self._look_now()
         return folder
 
     def waiting(self) -> list[RunState]:
@@ -92,7 +91,6 @@ class Runner:
                     self._start(waiting[0])
         except (Timeout, OSError, UserError):  # another app is at it, or nothing can be written
             pass  # it waits
-        self._wake.set()
 
     @contextmanager
     def free_device(self) -> Iterator[None]:
@@ -181,7 +179,12 @@ class Runner:
 
     def _queue(self, state: RunState, options: list[str]) -> None:
         state.folder.change(options=tuple(options), queued=this_moment())
+        self._look_now()
+
+    def _look_now(self) -> None:
+        """Start what can be started, and have the thread that watches look more often."""
         self.start_next()
+        self._wake.set()
 
     def _start(self, state: RunState) -> None:
         folder, teaching = state.folder, state.teaching
@@ -195,7 +198,7 @@ class Runner:
             words = [*options, "--output_dir", str(folder.path)]
             self._commands.start(COMMAND, words, folder.path, TRAIN_LOG, PROCESS)
         except UserError as error:
-            logging.getLogger(__name__).warning("%s", error)
+            write_process(folder.path, replace(this_process(), ended=str(error)), PROCESS)
         # Last: killed before, the app starts it again, and the run's own lock lets one through.
         folder.change(queued="")
 

@@ -102,7 +102,7 @@ class Settings:
 
     def form(self, values: Values) -> str:
         """The form for a set of pictures, or filled in as another run was."""
-        form, problem = Form(set=values["set"]), ""
+        form = Form(set=values["set"])
         if values["from"]:
             form = self._as_taught(values["from"])
         elif values["kind"]:
@@ -112,8 +112,7 @@ class Settings:
             form = self._filled(form, pictures)
         return render(
             "settings", form=form, pictures=pictures, bases=self._named_bases(form.base),
-            kinds=strings.KINDS, presets=strings.PRESETS, problem=problem, subject=SUBJECT,
-            whole=WHOLE, plan=self.plan_of(form, pictures), more_lines=3,
+            kinds=strings.KINDS, presets=strings.PRESETS, plan=self.plan_of(form, pictures),
         )  # fmt: skip
 
     def plan(self, values: Values) -> str:
