@@ -32,12 +32,14 @@ def open_captioner(folder: str | Path) -> Caption:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     path = captioner_of(folder)
-    local = {"local_files_only": True, "trust_remote_code": False}
     try:
-        processor = AutoProcessor.from_pretrained(path, **local)
-        model, info = AutoModelForImageTextToText.from_pretrained(
-            path, use_safetensors=True, output_loading_info=True, **local
+        processor = AutoProcessor.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
         )
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+            output_loading_info=True,
+        )  # fmt: skip
     except Exception as error:  # what transformers raises depends on what is missing
         raise UserError(f"--captioner: {folder} cannot be opened: {reason_of(error)}.") from error
     if missing := sorted(info["missing_keys"]):
