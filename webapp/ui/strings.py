@@ -300,8 +300,8 @@ HOW_HARD_TEXTS = (
     "Few pictures are soon learned by heart, and then it repeats them. So what it draws is "
     "compared with what it learned from, and captions that it has never seen say whether it draws "
     "new things.",
-    "Whoever learns one thing only forgets the rest: asked for a car, it would draw a creature. So "
-    "it can rehearse while it learns, on pictures that it drew itself before.",
+    "Whoever learns one thing only forgets the rest: asked for a car, it would draw what it knows "
+    "best. So it can rehearse while it learns, on pictures that it drew itself before.",
     "Whether it got better is hard to see from a few pictures, which may be luck. The Scores tab "
     "draws the same prompts by this model and by the one it was taught from, and says how sure the "
     "difference is.",
