@@ -285,6 +285,7 @@ def test_a_body_that_is_no_proper_json_is_refused(client, untouched, path):
 def test_no_route_of_gradio_answers_nonsense_by_500(demo, client, untouched):
     junk = {"page": "nowhere", "deep_link": "../../x", "serialize": "x", "upload_id": "x"}
     kinds = (("", b""), ("application/json", b"{"), ("multipart/form-data; boundary=a", b"x"))
+    no_body = {"/sdapi/v1/interrupt"}  # it calls off what the client has begun, if it has
     asked = set(routes(demo.server_app.routes))
     assert len(asked) > 60
     for method, path in sorted(asked):
@@ -295,7 +296,7 @@ def test_no_route_of_gradio_answers_nonsense_by_500(demo, client, untouched):
                     method, path, params=query, content=body, headers=headers
                 ) as answer:
                     assert answer.status_code < 500, (method, path, query, kind)
-                    if method == "POST" or query:
+                    if (method == "POST" or query) and path not in no_body:
                         assert answer.status_code >= 400, (method, path, query, kind)
 
 

@@ -113,7 +113,7 @@ def test_a_model_that_was_not_measured_says_what_it_costs(client, runs, base):
     text = told(client)
     assert strings.NOT_MEASURED_YET in text
     # 24 captions of 4 pictures and 45 of what the base knew, by two models, 1.3 s each.
-    assert "take about 7 min" in text and "look takes about 63 s" in text
+    assert "takes about 7 min" in text and "a quick look about 63 s" in text
 
 
 def test_measuring_shows_how_far_it_is_and_then_the_scores(client, runs, base):
