@@ -22,9 +22,10 @@ RESOLUTION = 32  # pixels a side of what the tiny model draws
 
 
 LONGEST = (  # files that take a processor half a minute: one begun last leaves others idle
-    "test_compare_tab", "test_faults", "test_diffusers_commands", "test_app", "test_processes",
-    "test_plan", "test_looks", "test_history", "test_start_from", "test_draw_tab",
-    "test_known_answers", "test_load",
+    "test_image_actions", "test_faults", "test_diffusers_commands", "test_app", "test_fuzz_data",
+    "test_compared_models", "test_checkpoints", "test_compare_tab", "test_during_training",
+    "test_looks", "test_draw_tab", "test_start_from", "test_tunnel", "test_plan", "test_history",
+    "test_processes", "test_known_answers", "test_load",
 )  # fmt: skip
 
 

@@ -85,6 +85,7 @@ def test_normalised_latents_have_unit_deviation_and_pictures_stay_as_they_were()
     torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(8), atol=0.05, rtol=0)
 
 
+@pytest.mark.slow
 def test_training_on_crops_brings_the_reconstruction_loss_down(tmp_path):
     pictures = torch.stack([pixels(seed) for seed in range(8)])
     torch.manual_seed(0)

@@ -169,7 +169,7 @@ def test_two_processes_give_the_same_numbers_as_one(trained, scored, tiny_scorer
     shutil.rmtree(tmp_path / "two")
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.slow), "lora"])
 def test_a_checkpoint_of_a_run_that_never_ended_is_a_model_of_its_own(
     trained, scored, method, tmp_path
 ):

@@ -81,6 +81,7 @@ def test_old_drawings_give_way_to_new_ones_and_keep_their_captions():
     assert torch.equal(again[0], pool.batch(1, 32)[0])  # an odd step adds nothing
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_text_encoder_and_vae_stay(tmp_path, icons, tokenizer, small):
     pipe = build_pipeline(autoencoder.build(), build_text_encoder(tokenizer), tokenizer)
     kept = [pipe.vae.state_dict(), pipe.text_encoder.state_dict()]

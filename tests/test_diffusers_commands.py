@@ -144,7 +144,7 @@ def test_only_the_newest_checkpoints_are_kept(train, tiny_model, kind):
     opens(output, tiny_model, "LoRA" in kind)
 
 
-@pytest.mark.parametrize("kind", LIMITED)
+@pytest.mark.parametrize("kind", ["text to image", *REPEATED])
 def test_several_are_removed_at_once_where_a_limit_comes_later(train, tiny_model, kind):
     words, subject = LIMITED[kind]
     output = train(f"{words} --max_train_steps 4 --checkpointing_steps=2 --seed=0", subject)

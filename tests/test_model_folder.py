@@ -40,7 +40,7 @@ def replace(folder: Path, content: str) -> None:
         write(staged, content)
 
 
-@pytest.fixture(params=["exchanged", "moved"])
+@pytest.fixture(params=["exchanged", pytest.param("moved", marks=pytest.mark.slow)])
 def way(request, monkeypatch):
     """Both ways to replace: as on most file systems, and as where two entries cannot exchange."""
     if request.param == "moved":

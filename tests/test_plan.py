@@ -223,7 +223,11 @@ def test_so_does_a_step_of_the_text_encoder(tiny_model, again, within):
 
 @pytest.mark.skipif(not BUNDLED.exists(), reason="bundled/ was deleted")
 @pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize(("precision", "again"), [("no", False), ("bf16", False), ("bf16", True)])
+@pytest.mark.parametrize(
+    ("precision", "again"),
+    [("no", False),  # bf16 takes long on processors without units for it
+     *(pytest.param("bf16", again, marks=pytest.mark.slow) for again in (False, True))],
+)  # fmt: skip
 def test_so_does_a_step_of_the_bundled_model(method, precision, again):
     config = options(
         BUNDLED,
