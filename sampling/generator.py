@@ -20,6 +20,7 @@ from PIL import Image
 
 from core.errors import UserError
 from core.resource_errors import OUT, is_out_of_memory
+from sampling.few_steps import FAST, FastLora, settings_of_run
 from sampling.image import Picture
 from sampling.lora import FusedLora, fused_lora
 from sampling.model_info import model_name, read_run
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from core.model_captions import Captions
     from sampling.denoiser import Drawing
     from sampling.examples import Example
+    from sampling.lazy_generators import SlotGenerator
 
 DEFAULT_BATCH_SIZE = 8
 PREVIEW_SECONDS = 0.25  # minimum interval between previews
@@ -49,6 +51,8 @@ class PictureGenerator(Protocol):
 
     name: str
     size: int | None = None  # pixels a side of what it draws; None: unknown before it is opened
+    draws: dict[str, Any] = {}  # noqa: RUF012  (never changed in place); settings of a Request that
+    # alone suit a model for few steps; empty: any do
 
     def dropped_words(self, prompt: str) -> str:
         """The end of the prompt that is not read; "" if all is read. Thread-safe."""
@@ -86,6 +90,7 @@ class AppGenerator(PictureGenerator, Protocol):
     captions: Captions | None = None
     examples: Sequence[Example] = ()
     ready: bool = True  # the model is open
+    fast: SlotGenerator | None = None  # the same for few steps, where there is one
     draws_side_by_side: bool = False  # several drawings a step cost little more than one
 
     def tokens(self, prompt: str) -> tuple[int, int]:
@@ -122,15 +127,17 @@ class Generator(AppGenerator):
         name: str,
         run: dict | None = None,
         lora: FusedLora | None = None,
+        draws: dict | None = None,
     ):
         """`pipe` is on its device and in its dtype; nothing of it is changed but the scale of its
-        `lora`. `run` is its run.json."""
+        `lora`. `run` is its run.json. `draws`: None for what that says."""
         from sampling.denoiser import Denoiser
 
         self.pipe = pipe
         self.denoiser = Denoiser(pipe)
         self.name = name
         self.run = run or {}
+        self.draws = settings_of_run(self.run) if draws is None else draws
         self.device = str(pipe.device)
         self.dtype = str(pipe.unet.dtype).removeprefix("torch.")
         self.size: int = pipe.unet.config.sample_size * pipe.vae_scale_factor
@@ -147,18 +154,25 @@ class Generator(AppGenerator):
         device: str | None = None,
         dtype: str | None = None,
         name: str | None = None,
+        draws: dict | None = None,
         **parts,
     ) -> Generator:
         """Open a model; `parts` as in `sampling.pipeline.open_pipeline`.
 
-        `name`: what pictures and scores call it; None: `model_name`.
+        `name`: what pictures and scores call it; None: `model_name`. `draws`: as in `__init__`.
         """
         pipe = open_pipeline(model, device, dtype, **parts)
         name, lora = name or model_name(model), fused_lora(pipe)
-        generator = cls(pipe, name=name, run=read_run(model), lora=lora)
+        generator = cls(pipe, name=name, run=read_run(model), lora=lora, draws=draws)
         if preview := Preview.read(model, pipe.vae.config.latent_channels):
             generator.preview = preview
         return generator
+
+    @classmethod
+    def load_fast(cls, lora: FastLora, model: str, **options) -> Generator:
+        """Open a model with its LoRA for few steps; `options` as for `load`."""
+        name = f"{model_name(model)}/{FAST}"
+        return cls.load(model, name=name, draws=lora.settings, lora=lora.file, **options)
 
     @property
     def settings(self) -> dict:

@@ -12,6 +12,7 @@ from core.errors import UserError
 from core.model_captions import captions_of
 from core.paths import is_folder
 from sampling.examples import examples_of
+from sampling.few_steps import FAST, fast_lora_of, settings_of_run
 from sampling.generator import (
     DEFAULT_BATCH_SIZE,
     AppGenerator,
@@ -102,11 +103,12 @@ class SlotGenerator(LazyGenerator):
         load: Callable[[], PictureGenerator],
         slot: "list[SlotGenerator]",
         is_lora: bool = False,
+        draws: dict | None = None,
     ):
         """`slot`: shared by the generators, holds the open one. `is_lora`: its requests may have
-        any `lora_scale`."""
+        any `lora_scale`. `draws`: as every generator's."""
         super().__init__(name, load)
-        self._slot, self.is_lora = slot, is_lora
+        self._slot, self.is_lora, self.draws = slot, is_lora, draws or {}
 
     def opened(self) -> PictureGenerator:
         if self._slot and self._slot[0] is not self:
@@ -132,10 +134,23 @@ class OpeningGenerator(ForwardingGenerator, AppGenerator):
         self.title = title_of(self.card) or self.name
         self.captions = captions_of(model)
         self.examples = examples_of(model)
+        self.draws, self.fast = settings_of_run(self.run), self._fast(model)
         self.ready = False
         self._generator: AppGenerator | None = None
         self._opened = threading.Event()
         self._choice: tuple[str | None, str | None] = (None, None)  # device and dtype
+
+    def _fast(self, model: str) -> SlotGenerator | None:
+        """The model with its LoRA for few steps. Raises UserError where nothing says how that
+        draws."""
+        if (lora := fast_lora_of(model)) is None:
+            return None
+
+        def load() -> Generator:
+            device, dtype = self._choice
+            return Generator.load_fast(lora, model, device=device, dtype=dtype)
+
+        return SlotGenerator(FAST, load, [], draws=lora.settings)
 
     def open(self, device: str | None, dtype: str | None) -> None:
         """Load the model. Raises UserError, as `Generator.load` does."""
@@ -153,6 +168,8 @@ class OpeningGenerator(ForwardingGenerator, AppGenerator):
     def close(self) -> None:
         if self._opened.is_set():
             self._generator = None
+            if self.fast:
+                self.fast.close()
             gc.collect()
 
     def _load(self) -> Generator:
