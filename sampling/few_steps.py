@@ -12,6 +12,7 @@ from core.errors import UserError
 from core.few_steps import FEW_STEPS
 from core.paths import is_file, is_folder
 from core.tensor_names import LORA_FILE
+from core.terminal import complain
 from sampling.model_info import read_run
 from sampling.request import Request
 
@@ -69,7 +70,8 @@ class FastLora:
 
 def fast_lora_of(model: str) -> FastLora | None:
     """The LoRA in the folder fast/ of a model: one of ours, or a published one; None where there
-    is none. Raises UserError where nothing says how it draws."""
+    is none, or it was made for weights that the model had before. Raises UserError where nothing
+    says how it draws."""
     folder = Path(model) / FAST
     if not is_folder(model) or not is_file(Path(model) / "model_index.json"):
         return None
@@ -80,8 +82,12 @@ def fast_lora_of(model: str) -> FastLora | None:
         return None
     if len(files) > 1:
         raise UserError(f"{folder} has several LoRAs. Leave one there.")
+    run, teacher = read_run(str(folder)), read_run(model).get("run_id")
+    if run.get("teacher") not in (None, teacher):
+        complain(f"warning: {folder} was made for earlier weights of {model}. Make it again.")
+        return None
     names = [files[0].stem, *_titles(files[0])]
-    if settings := settings_of_run(read_run(str(folder))) or settings_of_name(*names):
+    if settings := settings_of_run(run) or settings_of_name(*names):
         return FastLora(files[0], settings)
     known = ", ".join(PUBLISHED)
     raise UserError(

@@ -173,6 +173,7 @@ def test_its_settings_go_with_the_model(tiny_model, tmp_path):
     }  # fmt: skip
     run, learner, latents = prepared(config)
     assert run.manifest(latents, 1)["draws"] == config.draws
+    assert run.manifest(latents, 1)["teacher"] is None  # the tiny model has no run.json
     learner.save(config.output, run.manifest(latents, 1))
     opened = Generator.load(str(config.output))
     assert opened.pipe.scheduler.config.timestep_spacing == "trailing"

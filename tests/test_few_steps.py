@@ -102,6 +102,14 @@ def test_a_published_one_is_known_by_its_file(with_lora, file, metadata):
     assert fast_lora_of(with_lora(file, metadata)).settings["scheduler"] == "LCM"
 
 
+def test_one_that_was_made_for_other_weights_is_left_alone(with_lora, capsys):
+    model = with_lora(draws=FEW, teacher="one")
+    (Path(model) / "run.json").write_text(json.dumps({"run_id": "one"}))
+    assert fast_lora_of(model) and not capsys.readouterr().err
+    (Path(model) / "run.json").write_text(json.dumps({"run_id": "two"}))
+    assert fast_lora_of(model) is None and "earlier weights" in capsys.readouterr().err
+
+
 def test_one_that_says_nothing_is_refused_with_what_to_do(with_lora):
     with pytest.raises(UserError, match="Name it after its method"):
         fast_lora_of(with_lora())

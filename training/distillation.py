@@ -10,12 +10,14 @@ distillation (Salimans and Ho 2022, algorithm 2) with all halvings at once, of a
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
+from core.bounded_json import JSONFault, read
 from training.latents import Latents
 from training.objective import Objective
 
@@ -89,6 +91,19 @@ class Distillation(Objective):
         error = clean_of(self.prediction_type, way[:-1], predicted, now) - target
         weight = (now / (1 - now)).clamp(min=1)
         return (weight * error.square()).mean((0, 2, 3, 4))
+
+
+def record_of(config: Config) -> dict[str, object]:
+    """What run.json says of a student: what it draws with, and the run of its teacher; {} of other
+    models."""
+    if not config.draws:
+        return {}
+    try:
+        run = read(Path(config.pretrained_model_name_or_path) / "run.json")
+    except (OSError, JSONFault):  # a base model of somebody else
+        run = {}
+    teacher = run.get("run_id") if isinstance(run, dict) else None
+    return {"draws": config.draws, "teacher": teacher}
 
 
 def objective_of(

@@ -32,6 +32,7 @@ from training.checkpoint_files import MANIFEST, clear_leftovers
 from training.config import Config
 from training.cpu_speedups import keep_memory
 from training.defaults import as_begun
+from training.distillation import record_of
 from training.full_disk import DiskReserve
 from training.option_warnings import notes_on
 from training.optional_packages import refuse_missing
@@ -69,10 +70,8 @@ class Run:
         self._group = torch.distributed.new_group(backend="gloo") if several else None
 
     def take_folder(self) -> None:
-        """Lock OUTPUT_DIR for this run, and clean up after a killed one.
-
-        Raises `UserError` when it cannot be written, or another run is writing to it.
-        """
+        """Lock OUTPUT_DIR for this run, and clean up after a killed one. Raises `UserError` when it
+        cannot be written, or another run is writing to it."""
         output = self.config.output
         try:
             output.mkdir(parents=True, exist_ok=True)
@@ -210,7 +209,7 @@ class Run:
             "base_model": self.config.pretrained_model_name_or_path,
             "steps": steps,
             "options": self.config.shown,
-            **({"draws": self.config.draws} if self.config.draws else {}),
+            **record_of(self.config),
             "dataset": {"fingerprint": latents.fingerprint, "pictures": len(latents)},
             "versions": {package: version(package) for package in PACKAGES},
             "scores": {},
