@@ -12,6 +12,7 @@ from core.command_line import ArgumentParser
 from core.errors import UserError, exit_with_sentence
 from core.prompt_files import read_rows
 from core.terminal import complain, shown
+from sampling.backends.choice import check_backend, default_backend, names
 from sampling.batch import draw_rows
 from sampling.generator import DEFAULT_BATCH_SIZE, DEFAULT_MODEL, Generator
 from sampling.image import PROBLEMS
@@ -111,6 +112,13 @@ def _add_run(add: Callable, usual: Request, bounds: Mapping[str, str]) -> None:
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help=f"{', '.join(DTYPES)} (what suits the device and the model)")
     add(
+        "--backend",
+        default=default_backend(),
+        metavar="NAME",
+        help=f"{', '.join(names())}: what computes the networks. auto is the fastest that is "
+        "installed where the device is a CPU, else torch (%(default)s)",
+    )
+    add(
         "--lora_scale",
         type=float,
         default=usual.lora_scale,
@@ -156,13 +164,17 @@ def draw_file(args: argparse.Namespace) -> None:
         raise UserError(f"--output {args.output}: --prompts draws into a folder. Name one.")
     wanted = wanted_of(read_rows(args.prompts_file), common_values(args))
     OutputPaths(args.output, len(wanted))
-    load = partial(Generator.load, args.model, device=args.device, dtype=args.dtype)
-    draw_rows(wanted, Path(args.output), load, args.batch_size or 1)
+    draw_rows(wanted, Path(args.output), partial(open_model, args), args.batch_size or 1)
+
+
+def open_model(args: argparse.Namespace) -> Generator:
+    return Generator.load(args.model, device=args.device, dtype=args.dtype, backend=args.backend)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     check_names(args.device, args.dtype)
+    check_backend(args.backend, args.device, args.dtype)
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch_size is {args.batch_size}. Give 1 or more.")
     if bool(args.prompts) == (args.prompts_file is not None):
@@ -172,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return draw_file(args)
     requests = requests_from(args)
     destination = OutputPaths(args.output, sum(request.num_images for request in requests))
-    generator = Generator.load(args.model, device=args.device, dtype=args.dtype)
+    generator = open_model(args)
     for request in requests:
         if dropped := generator.dropped_words(request.words):
             complain(f"warning: the prompt is too long; not read: '{dropped}'")

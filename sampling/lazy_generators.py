@@ -5,12 +5,14 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import UserError
 from core.model_captions import captions_of
 from core.paths import is_folder
+from sampling.backends.choice import TORCH
 from sampling.examples import examples_of
 from sampling.generator import (
     DEFAULT_BATCH_SIZE,
@@ -135,11 +137,15 @@ class OpeningGenerator(ForwardingGenerator, AppGenerator):
         self.ready = False
         self._generator: AppGenerator | None = None
         self._opened = threading.Event()
-        self._choice: tuple[str | None, str | None] = (None, None)  # device and dtype
+        self._load: Callable[[], AppGenerator]
 
-    def open(self, device: str | None, dtype: str | None) -> None:
-        """Load the model. Raises UserError, as `Generator.load` does."""
-        self._choice = device, dtype
+    def open(self, device: str | None, dtype: str | None, backend: str = TORCH) -> None:
+        """Load the model; PyTorch draws while a back end compiles it. Raises UserError, as
+        `Generator.load` does."""
+        self._load = partial(
+            Generator.load, self._model, device=device, dtype=dtype, backend=backend,
+            compiled="meanwhile",
+        )  # fmt: skip
         self._generator = self._load()
         self.draws_side_by_side, self.ready = self._generator.draws_side_by_side, True
         self._opened.set()
@@ -154,10 +160,6 @@ class OpeningGenerator(ForwardingGenerator, AppGenerator):
         if self._opened.is_set():
             self._generator = None
             gc.collect()
-
-    def _load(self) -> Generator:
-        device, dtype = self._choice
-        return Generator.load(self._model, device=device, dtype=dtype)
 
     def denoising_events(
         self, requests: Sequence[Request], on_step: OnStep | None = None,
