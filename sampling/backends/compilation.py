@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from core.errors import reason_of
+from core.errors import is_ours, reason_of
 from core.terminal import complain
 from sampling.backends.cache import ConversionCache
 from sampling.backends.choice import BACKENDS
@@ -98,6 +98,8 @@ class Compilation:
             unet, decoder = (self._network(part, keys[part.name]) for part in self._parts)
             self.networks = CompiledNetworks(self.backend, unet, decoder)
         except Exception as error:  # there are as many as ways in which a compiler can fail
+            if is_ours(error):
+                raise
             complain(
                 f"warning: {BACKENDS[self.backend].title} cannot compute this model "
                 f"({reason_of(error):.200}). PyTorch draws, in more time."
@@ -110,6 +112,8 @@ class Compilation:
             try:
                 return self._opened(part, entry)
             except Exception as error:  # whatever a library says of a damaged file
+                if is_ours(error):
+                    raise
                 complain(f"{entry} is damaged ({reason_of(error):.100}) and is made again.")
                 self._cache.discard(key)
         size = sum(each.numel() * each.element_size() for each in part.module.parameters())

@@ -31,6 +31,29 @@ class Format(NamedTuple):
 
 
 def _write_onnx(part: Part, folder: Path) -> None:
+    # Reasoning about any size takes torch.export a minute, tracing one five seconds.
+    (_trace_onnx if part.multiple == 1 else _export_onnx)(part, folder)
+
+
+def _trace_onnx(part: Part, folder: Path) -> None:
+    dynamic = {
+        tensor.name: {axis: side for axis, side in enumerate(tensor.shape) if isinstance(side, str)}
+        for tensor in (*part.inputs, part.output)
+    }
+    with _quietly():
+        torch.onnx.export(
+            part.module,
+            tuple(part.example(2, *part.traced)),
+            folder / "model.onnx",
+            input_names=_names(part),
+            output_names=[part.output.name],
+            dynamic_axes=dynamic,
+            opset_version=18,
+            dynamo=False,
+        )
+
+
+def _export_onnx(part: Part, folder: Path) -> None:
     dynamic = {
         tensor.name: {
             axis: torch.export.Dim.DYNAMIC
@@ -43,7 +66,7 @@ def _write_onnx(part: Part, folder: Path) -> None:
         program = torch.onnx.export(
             part.module,
             tuple(part.example(2, *part.traced)),
-            input_names=[tensor.name for tensor in part.inputs],
+            input_names=_names(part),
             output_names=[part.output.name],
             dynamic_shapes=tuple(dynamic.values()),
             dynamo=True,
