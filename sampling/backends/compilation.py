@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 LAYOUT = 1  # of an entry of the cache: one more when what is written changes
-PARAMETERS_A_SECOND = 10_000_000  # that are converted, about
+PARAMETERS_A_SECOND = 9_000_000  # that are converted, about
 CHECKED = 5, 7  # height and width of the call that is compared with PyTorch
 
 
