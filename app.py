@@ -22,6 +22,7 @@ from core.errors import UserError, exit_with_sentence, reason_of
 from core.shutdown import at_once, end_at_signals, keep_temporary_files_together
 from core.terminal import say
 from sampling.backends.choice import check_backend, default_backend, names
+from sampling.few_steps import FAST
 from sampling.generator import DEFAULT_MODEL, AppGenerator, Generator
 from sampling.lazy_generators import OpeningGenerator, SlotGenerator
 from sampling.pipeline import DTYPES, check_names
@@ -260,6 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     variants = variants_of(args.model, load, args.votes)
     slot: list[SlotGenerator] = []  # the model that is open beside the app's own
     models = picks_of(args.model, load, args.models, slot)
+    if generator.fast:
+        models = {FAST: generator.fast, **models}
     port = free_port(args.host, args.port)
     if port != args.port != 0:
         say(f"Port {args.port} is taken; using {port}.")

@@ -14,18 +14,21 @@ from core.prompt_files import read_rows
 from core.terminal import complain, shown
 from sampling.backends.choice import check_backend, default_backend, names
 from sampling.batch import draw_rows
+from sampling.few_steps import FAST, FastLora, fast_lora_of, settings_of_run
 from sampling.generator import DEFAULT_BATCH_SIZE, DEFAULT_MODEL, Generator
 from sampling.image import PROBLEMS
 from sampling.init_image import InitImage
-from sampling.model_info import is_model_folder
+from sampling.model_info import is_model_folder, read_run
 from sampling.output_paths import OutputPaths
 from sampling.pipeline import DTYPES, check_names
 from sampling.prompt_rows import KEYS, wanted_of
 from sampling.request import BOUNDS, SCHEDULERS, Request, size_note, with_seeds
 
 COMMON_OPTIONS = (  # of all requests, by their names in Request
-    "negative_prompt", "num_images", "steps", "guidance_scale", "width", "height", "scheduler",
-    "variation_strength", "lora_scale",
+    "negative_prompt", "num_images", "width", "height", "variation_strength", "lora_scale",
+)  # fmt: skip
+OPTIONS_OF_SOME = (  # likewise, where they are given
+    "steps", "guidance_scale", "scheduler", "seed", "variation_seed", "strength",
 )  # fmt: skip
 
 
@@ -74,18 +77,18 @@ def _add_usual(add: Callable, usual: Request) -> None:
 
 def _add_settings(add: Callable, usual: Request, bounds: Mapping[str, str]) -> None:
     add("--negative_prompt", default="", metavar="TEXT", help="what to avoid")
-    add("--steps", type=int, default=usual.steps, help=f"{bounds['steps']} (%(default)s)")
+    own = "; of a model for few steps its own"
+    add("--steps", type=int, help=f"{bounds['steps']} ({usual.steps}{own})")
     add(
         "--guidance_scale",
         type=float,
-        default=usual.guidance_scale,
         help=f"how closely to follow the prompt, {bounds['guidance_scale']}; 1 switches guidance "
-        "and the negative prompt off (%(default)s)",
+        f"and the negative prompt off ({usual.guidance_scale}{own})",
     )
     add("--width", type=int, help=f"pixels, a multiple of 8, {bounds['width']} (the model's own)")
     add("--height", type=int, help="likewise")
     names = ", ".join(SCHEDULERS)
-    add("--scheduler", default=usual.scheduler, metavar="NAME", help=f"{names} (%(default)s)")
+    add("--scheduler", metavar="NAME", help=f"{names} ({usual.scheduler}{own})")
     add("--no_prompt_weights", action="store_true", help="brackets are words like any others")
 
 
@@ -109,6 +112,7 @@ def _add_start(add: Callable, usual: Request, bounds: Mapping[str, str]) -> None
 
 
 def _add_run(add: Callable, usual: Request, bounds: Mapping[str, str]) -> None:
+    add("--fast", action="store_true", help="draw in few steps, by the model's LoRA for that")
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help=f"{', '.join(DTYPES)} (what suits the device and the model)")
     add(
@@ -140,14 +144,32 @@ def requests_from(args: argparse.Namespace) -> list[Request]:
 
 
 def common_values(args: argparse.Namespace) -> dict:
-    """The values that the options give every request; seeds and strength only where given."""
+    """The values that the options and the model give every request; seeds and strength only where
+    given."""
     check_pairs(args)
     values = {name: getattr(args, name) for name in COMMON_OPTIONS}
-    given = {name: getattr(args, name) for name in ("seed", "variation_seed", "strength")}
+    values |= fast_lora(args).settings if args.fast else settings_of_run(read_run(args.model))
+    given = {name: getattr(args, name) for name in OPTIONS_OF_SOME}
     values |= {name: value for name, value in given.items() if value is not None}
     if args.init_image is not None:
         values["init_image"] = InitImage.from_file(args.init_image)
     return values | {"prompt_weights": not args.no_prompt_weights}
+
+
+def fast_lora(args: argparse.Namespace) -> FastLora:
+    """The LoRA of --fast. Raises UserError where the model has none."""
+    if (lora := fast_lora_of(args.model)) is None:
+        raise UserError(
+            f"--fast: {args.model} has no LoRA for few steps in its folder {FAST}/. Train one with "
+            "train_text_to_image.py --distill 4, or leave --fast out."
+        )
+    return lora
+
+
+def loader(args: argparse.Namespace) -> Callable[[], Generator]:
+    """What opens the model."""
+    load = partial(Generator.load_fast, fast_lora(args)) if args.fast else Generator.load
+    return partial(load, args.model, device=args.device, dtype=args.dtype, backend=args.backend)
 
 
 def check_pairs(args: argparse.Namespace) -> None:
@@ -164,11 +186,7 @@ def draw_file(args: argparse.Namespace) -> None:
         raise UserError(f"--output {args.output}: --prompts draws into a folder. Name one.")
     wanted = wanted_of(read_rows(args.prompts_file), common_values(args))
     OutputPaths(args.output, len(wanted))
-    draw_rows(wanted, Path(args.output), partial(open_model, args), args.batch_size or 1)
-
-
-def open_model(args: argparse.Namespace) -> Generator:
-    return Generator.load(args.model, device=args.device, dtype=args.dtype, backend=args.backend)
+    draw_rows(wanted, Path(args.output), loader(args), args.batch_size or 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -184,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return draw_file(args)
     requests = requests_from(args)
     destination = OutputPaths(args.output, sum(request.num_images for request in requests))
-    generator = open_model(args)
+    generator = loader(args)()
     for request in requests:
         if dropped := generator.dropped_words(request.words):
             complain(f"warning: the prompt is too long; not read: '{dropped}'")

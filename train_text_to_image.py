@@ -112,10 +112,11 @@ def previewer(config: Config, run: Run, prompts: list[ValidationPrompts]) -> Pre
 
     kinds = ((name, kind) for name, (kind, _) in SCHEDULERS.items())
     scheduler = next(name for name, kind in kinds if kind == config.validation_scheduler)
-    request = partial(Request, scheduler=scheduler, prompt_weights=False)  # as in captions
+    settings = config.draws or {"scheduler": scheduler}
+    settings |= {"prompt_weights": False}  # as in captions
     requests = {
         each.place: [
-            request(prompt, seed=seed % SEEDS, num_images=each.images)
+            Request(prompt, seed=seed % SEEDS, num_images=each.images, **settings)
             for prompt, seed in zip(each.prompts, each.seeds(config.seed), strict=True)
         ]
         for each in prompts

@@ -24,6 +24,7 @@ from evaluation.evaluation_job import EvaluationJob
 from evaluation.image_scorer import ImageScorer
 from evaluation.judges import DINO
 from evaluation.judges import options as judge_options
+from evaluation.options import OF_ALL
 from evaluation.prompts import (
     RECALLED_PROMPTS,
     PromptSet,
@@ -94,6 +95,7 @@ def evaluate_models(
         defaults.with_colours(image_scorer, prompts.following), request, processes,
         options.images_per_prompt, options.batch_size,
         Path(options.save_images) if options.save_images else None, options.progress,
+        all(getattr(options, name) is None for name in OF_ALL),
     )  # fmt: skip
     prompts = prompts.at_most(options.max_prompts)
     check_comparable(job, models, prompts.following)

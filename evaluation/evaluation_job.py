@@ -12,6 +12,7 @@ from evaluation.distributed import Processes
 from evaluation.image_scorer import ImageScorer
 from evaluation.prompts import SEED_STRIDE, PromptSet
 from evaluation.scores import ModelScores, PromptScore
+from sampling.few_steps import OF_DRAWING
 from sampling.request import SEEDS, Request
 
 if TYPE_CHECKING:
@@ -33,12 +34,18 @@ class EvaluationJob:
     batch_size: int = 8
     folder: Path | None = None  # where pictures are saved
     progress: bool = False  # shown even where the output is no terminal
+    as_made: bool = False  # a model for few steps draws with its own settings
+
+    def request_of(self, generator: Generator) -> Request:
+        """What is common to all requests of a model."""
+        return replace(self.request, **generator.draws if self.as_made else {})
 
     def identity(self, generator: Generator, prompts: PromptSet) -> dict:
         """Everything that decides a score, except the model: equal for scores that compare."""
         drawing = {k: v for k, v in generator.settings.items() if k not in ("model", "run_id")}
-        scoring = self.image_scorer.identity
-        return {
+        scoring, request = self.image_scorer.identity, self.request_of(generator)
+        own = {"draws_with": "its own settings"} if request != self.request else {}
+        return own | {
             **drawing,
             **scoring,
             **prompts.identity,
@@ -47,9 +54,7 @@ class EvaluationJob:
             "images_per_prompt": self.images_of(prompts),
             "seed": self.request.seed,
             "seed_stride": SEED_STRIDE,
-            "steps": self.request.steps,
-            "guidance_scale": self.request.guidance_scale,
-            "scheduler": self.request.scheduler,
+            **{name: getattr(request, name) for name in OF_DRAWING},
             "width": generator.size,
             "height": generator.size,
         }
@@ -58,9 +63,9 @@ class EvaluationJob:
         """Pictures per prompt: many prompts make more of them unnecessary."""
         return self.images_per_prompt or (1 if len(prompts.prompts) >= MANY else 4)
 
-    def requests(self, prompts: PromptSet) -> list[Request]:
+    def requests(self, generator: Generator, prompts: PromptSet) -> list[Request]:
         """One request per prompt, whose seeds depend only on its position."""
-        common = replace(self.request, num_images=self.images_of(prompts))
+        common = replace(self.request_of(generator), num_images=self.images_of(prompts))
         return [
             replace(common, prompt=prompt, seed=(common.seed + place * SEED_STRIDE) % SEEDS)
             for place, prompt in enumerate(prompts.prompts)
@@ -68,7 +73,7 @@ class EvaluationJob:
 
     def scores(self, generator: Generator, role: str, prompts: PromptSet) -> ModelScores:
         """Draw this process's share of the prompts, and score each picture as it is drawn."""
-        requests = self.requests(prompts)
+        requests = self.requests(generator, prompts)
         size = max(1, self.batch_size // requests[0].num_images)
         parts = dict(enumerate(requests[i : i + size] for i in range(0, len(requests), size)))
         share = range(self.processes.index, len(parts), self.processes.count)

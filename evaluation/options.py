@@ -27,6 +27,9 @@ DRAWING = (  # options that mean nothing beside --pictures
 )  # fmt: skip
 
 
+OF_ALL = ("steps", "guidance_scale")  # where they are given, all models draw with them
+
+
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; exits for unknown ones, and for --help."""
     parser = ArgumentParser(
@@ -90,8 +93,9 @@ def _add_scorers(group: argparse._ArgumentGroup) -> None:
 def _add_drawing(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--seed", type=int, default=0, help="of the first picture (%(default)s)")
-    add("--steps", type=int, default=Request.steps, help="denoising steps (%(default)s)")
-    add("--guidance_scale", type=float, default=Request.guidance_scale, help="(%(default)s)")
+    own = "a model for few steps draws with its own"
+    add("--steps", type=int, help=f"denoising steps ({Request.steps}; {own})")
+    add("--guidance_scale", type=float, help=f"likewise ({Request.guidance_scale:g})")
     add("--batch_size", type=int, default=8, help="pictures drawn at once (%(default)s)")
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help="fp32, fp16 or bf16 (what suits the device and the model)")
@@ -121,13 +125,9 @@ def common_request(options: argparse.Namespace) -> Request:
         raise UserError(f"--max_prompts is {options.max_prompts}. Give 1 or more.")
     if options.batch_size < 1:
         raise UserError(f"--batch_size is {options.batch_size}. Give 1 or more.")
-    return Request(
-        prompt="each in its turn",
-        seed=options.seed,
-        steps=options.steps,
-        guidance_scale=options.guidance_scale,
-        prompt_weights=False,
-    )
+    named = {name: getattr(options, name) for name in OF_ALL}
+    given = {name: value for name, value in named.items() if value is not None}
+    return Request("each in its turn", seed=options.seed, prompt_weights=False, **given)
 
 
 def _check_destinations(options: argparse.Namespace) -> None:

@@ -22,6 +22,9 @@ from sampling.request import SCHEDULERS, Request
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
+# What schedulers call the denoised latents as they predict them; TCD's have a little noise.
+CLEAN = ("pred_original_sample", "denoised", "pred_noised_sample")
+
 
 class Drawing:
     """A batch that is being denoised: pictures of equal steps, guidance, size and scheduler."""
@@ -69,7 +72,8 @@ class Drawing:
         self.latents = step.prev_sample
         # Multistep schedulers store their predictions; the others return them.
         outputs = getattr(self._scheduler, "model_outputs", None)
-        self.expected = outputs[-1] if outputs else step.pred_original_sample
+        named = (step[name] for name in CLEAN if name in step)
+        self.expected = outputs[-1] if outputs else next(named)
         self.done += 1
 
 
@@ -111,8 +115,10 @@ class Denoiser:
             shape = len(batch), pipe.unet.config.in_channels, height // scale, width // scale
             noise = self._noise(batch, generators, shape, embeddings.dtype)
             latents = noise * scheduler.init_noise_sigma
-        takes_noise = "generator" in inspect.signature(scheduler.step).parameters
-        more = {"generator": generators} if takes_noise else {}
+        taken = inspect.signature(scheduler.step).parameters
+        # No noise of its own where a scheduler leaves the choice, as in diffusers' pipelines.
+        offered = {"generator": generators, "eta": 0.0}
+        more = {name: value for name, value in offered.items() if name in taken}
         return Drawing(request, networks, scheduler, embeddings, latents, more)
 
     def _noise(

@@ -21,6 +21,7 @@ from PIL import Image
 from core.errors import UserError
 from core.resource_errors import OUT, is_out_of_memory
 from sampling.backends.choice import BACKENDS, TORCH, check_backend
+from sampling.few_steps import FAST, FastLora, settings_of_run
 from sampling.image import Picture
 from sampling.lora import FusedLora, fused_lora
 from sampling.model_info import model_name, read_run
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from core.model_captions import Captions
     from sampling.denoiser import Drawing
     from sampling.examples import Example
+    from sampling.lazy_generators import SlotGenerator
 
 DEFAULT_BATCH_SIZE = 8
 PREVIEW_SECONDS = 0.25  # minimum interval between previews
@@ -51,6 +53,8 @@ class PictureGenerator(Protocol):
 
     name: str
     size: int | None = None  # pixels a side of what it draws; None: unknown before it is opened
+    draws: dict[str, Any] = {}  # noqa: RUF012  (never changed in place); settings of a Request that
+    # alone suit a model for few steps; empty: any do
 
     def dropped_words(self, prompt: str) -> str:
         """The end of the prompt that is not read; "" if all is read. Thread-safe."""
@@ -88,6 +92,7 @@ class AppGenerator(PictureGenerator, Protocol):
     captions: Captions | None = None
     examples: Sequence[Example] = ()
     ready: bool = True  # the model is open
+    fast: SlotGenerator | None = None  # the same for few steps, where there is one
     draws_side_by_side: bool = False  # several drawings a step cost little more than one
 
     def tokens(self, prompt: str) -> tuple[int, int]:
@@ -124,10 +129,12 @@ class Generator(AppGenerator):
         name: str,
         run: dict | None = None,
         lora: FusedLora | None = None,
+        draws: dict | None = None,
         networks: PipelineNetworks | None = None,
     ):
         """`pipe` is on its device and in its dtype; nothing of it is changed but the scale of its
-        `lora`. `run` is its run.json. `networks`: what computes it; None: PyTorch."""
+        `lora`. `run` is its run.json. `draws`: None for what that says. `networks`: what computes
+        it; None: PyTorch."""
         from sampling.denoiser import Denoiser
 
         self.pipe = pipe
@@ -135,6 +142,7 @@ class Generator(AppGenerator):
         self._networks = networks or PipelineNetworks(pipe, lora)
         self.name = name
         self.run = run or {}
+        self.draws = settings_of_run(self.run) if draws is None else draws
         self.device = str(pipe.device)
         self.dtype = str(pipe.unet.dtype).removeprefix("torch.")
         self.size: int = pipe.unet.config.sample_size * pipe.vae_scale_factor
@@ -151,14 +159,15 @@ class Generator(AppGenerator):
         device: str | None = None,
         dtype: str | None = None,
         name: str | None = None,
+        draws: dict | None = None,
         backend: str = TORCH,
         compiled: str = "at once",
         **parts,
     ) -> Generator:
         """Open a model; `parts` as in `sampling.pipeline.open_pipeline`.
 
-        `name`: what pictures and scores call it; None: `model_name`. `backend`: of
-        `sampling.backends.choice.names`. `compiled`: when, as in `Compilation`.
+        `name`: what pictures and scores call it; None: `model_name`. `draws`: as in `__init__`.
+        `backend`: of `sampling.backends.choice.names`. `compiled`: when, as in `Compilation`.
         """
         check_backend(backend, device, dtype)
         if backend in BACKENDS:
@@ -167,10 +176,17 @@ class Generator(AppGenerator):
         pipe = reopen()
         networks = networks_of(pipe, backend, compiled, reopen)
         name, lora = name or model_name(model), fused_lora(pipe)
-        generator = cls(pipe, name=name, run=read_run(model), lora=lora, networks=networks)
+        made = {"run": read_run(model), "draws": draws}
+        generator = cls(pipe, name=name, lora=lora, networks=networks, **made)
         if preview := Preview.read(model, pipe.vae.config.latent_channels):
             generator.preview = preview
         return generator
+
+    @classmethod
+    def load_fast(cls, lora: FastLora, model: str, **options) -> Generator:
+        """Open a model with its LoRA for few steps; `options` as for `load`."""
+        name = f"{model_name(model)}/{FAST}"
+        return cls.load(model, name=name, draws=lora.settings, lora=lora.file, **options)
 
     @property
     def settings(self) -> dict:

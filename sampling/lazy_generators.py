@@ -5,15 +5,15 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError
 from core.model_captions import captions_of
 from core.paths import is_folder
 from sampling.backends.choice import TORCH
 from sampling.examples import examples_of
+from sampling.few_steps import FAST, fast_lora_of, settings_of_run
 from sampling.generator import (
     DEFAULT_BATCH_SIZE,
     AppGenerator,
@@ -104,11 +104,12 @@ class SlotGenerator(LazyGenerator):
         load: Callable[[], PictureGenerator],
         slot: "list[SlotGenerator]",
         is_lora: bool = False,
+        draws: dict | None = None,
     ):
         """`slot`: shared by the generators, holds the open one. `is_lora`: its requests may have
-        any `lora_scale`."""
+        any `lora_scale`. `draws`: as every generator's."""
         super().__init__(name, load)
-        self._slot, self.is_lora = slot, is_lora
+        self._slot, self.is_lora, self.draws = slot, is_lora, draws or {}
 
     def opened(self) -> PictureGenerator:
         if self._slot and self._slot[0] is not self:
@@ -134,18 +135,27 @@ class OpeningGenerator(ForwardingGenerator, AppGenerator):
         self.title = title_of(self.card) or self.name
         self.captions = captions_of(model)
         self.examples = examples_of(model)
+        self.draws, self.fast = settings_of_run(self.run), self._fast(model)
         self.ready = False
         self._generator: AppGenerator | None = None
         self._opened = threading.Event()
-        self._load: Callable[[], AppGenerator]
+        self._options: dict[str, Any] = {}  # of Generator.load
+
+    def _fast(self, model: str) -> SlotGenerator | None:
+        """The model with its LoRA for few steps. Raises UserError where nothing says how that
+        draws."""
+        if (lora := fast_lora_of(model)) is None:
+            return None
+
+        def load() -> Generator:
+            return Generator.load_fast(lora, model, **self._options, compiled="meanwhile")
+
+        return SlotGenerator(FAST, load, [], draws=lora.settings)
 
     def open(self, device: str | None, dtype: str | None, backend: str = TORCH) -> None:
         """Load the model; PyTorch draws while a back end compiles it. Raises UserError, as
         `Generator.load` does."""
-        self._load = partial(
-            Generator.load, self._model, device=device, dtype=dtype, backend=backend,
-            compiled="meanwhile",
-        )  # fmt: skip
+        self._options = {"device": device, "dtype": dtype, "backend": backend}
         self._generator = self._load()
         self.draws_side_by_side, self.ready = self._generator.draws_side_by_side, True
         self._opened.set()
@@ -159,7 +169,12 @@ class OpeningGenerator(ForwardingGenerator, AppGenerator):
     def close(self) -> None:
         if self._opened.is_set():
             self._generator = None
+            if self.fast:
+                self.fast.close()
             gc.collect()
+
+    def _load(self) -> Generator:
+        return Generator.load(self._model, **self._options, compiled="meanwhile")
 
     def denoising_events(
         self, requests: Sequence[Request], on_step: OnStep | None = None,

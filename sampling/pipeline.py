@@ -44,6 +44,7 @@ def open_pipeline(
     *,
     lora_scale: float = 1.0,
     checkpoint: str | None = None,
+    lora: Path | None = None,
 ) -> "StableDiffusionPipeline":
     """Open `model`: a folder, "owner/name" on the hub, or a single file; of pickles only .ckpt
     files. A folder may hold a LoRA of ours, or be a checkpoint of a run: its base model is opened,
@@ -52,7 +53,7 @@ def open_pipeline(
     `device`: "cpu", "cuda", "cuda:1" or "mps"; None: the best one available.
     `dtype`: a key of DTYPES; None: what is fast and safe for the device and the size of the UNet.
     `lora_scale`: strength of a LoRA. `checkpoint`: a folder in `model` whose weights (their moving
-    average, if it has one) replace the final ones.
+    average, if it has one) replace the final ones. `lora`: a file with one for a whole model.
     Raises UserError for a model, device or dtype that is not available.
     """
     check_names(device, dtype)
@@ -70,6 +71,8 @@ def open_pipeline(
         pipe = _from_pretrained(model)
         if checkpoint:
             load_checkpoint(pipe, Path(model) / checkpoint)
+        if lora:
+            fuse_lora(pipe, lora, lora_scale)
     dtype = dtype or _best_dtype(device, pipe.unet.num_parameters())
     if dtype == "bf16" and (cost := cost_of_bf16(device, "--dtype fp32")):
         complain(f"warning: {cost}")

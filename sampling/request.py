@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from core.errors import UserError
+from core.few_steps import FEW_STEPS, SAMPLER
 from sampling.init_image import MAX_INIT_CHARACTERS, InitImage
 from sampling.prompt import Part, parts_of, words_of
 
@@ -33,8 +34,12 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Euler": ("EulerDiscreteScheduler", {}),
     "Euler a": ("EulerAncestralDiscreteScheduler", {}),
     "DDIM": ("DDIMScheduler", {}),
+    FEW_STEPS: SAMPLER,
     "DDPM": ("DDPMScheduler", {}),
+    "LCM": ("LCMScheduler", {}),  # of published LoRAs for few steps, as is TCD
+    "TCD": ("TCDScheduler", {}),
 }
+MOST_STEPS = {"LCM": 50, "TCD": 50}  # that they were distilled from
 LARGEST, SMALLEST = 2, 1 / 2  # sides that a model draws well, relative to its training pictures
 SIZE_NOTE = "The model learned from pictures of {side} x {side} pixels: {what}."
 TOO_LARGE = "beyond twice that, things repeat within a picture"
@@ -131,6 +136,11 @@ class Request:
                 _check_text(name.replace("_", " "), value, rule)
             else:
                 object.__setattr__(self, name, _checked_number(name, value, rule))
+        if self.steps > MOST_STEPS.get(self.scheduler, self.steps):
+            raise UserError(
+                f"steps is {self.steps}. {self.scheduler} takes {MOST_STEPS[self.scheduler]} at "
+                "most: it is for models that draw in few."
+            )
         for text in (self.prompt, self.negative_prompt):
             self.parts_of(text)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from core.errors import UserError
 from core.paths import is_folder
 from core.run_folder import base_of_run, checkpoints_in
+from sampling.few_steps import settings_of_run
 from sampling.generator import PictureGenerator
 from sampling.lazy_generators import LazyGenerator, SlotGenerator, TransientGenerator
 from sampling.model_info import is_lora_folder, is_model_folder, model_name, read_run
@@ -49,15 +50,17 @@ def picks_of(
         picks[base.name] = SlotGenerator(base.name, base.load, slot)
     for name, load_checkpoint in _checkpoint_loads(model, load).items():
         is_lora = is_lora_folder(model)
-        picks.setdefault(name, SlotGenerator(name, load_checkpoint, slot, is_lora))
+        draws = settings_of_run(read_run(model))
+        picks.setdefault(name, SlotGenerator(name, load_checkpoint, slot, is_lora, draws))
     known = Path(base_of_run(read_run(model)) or model).resolve()
     for place in _below(folder, model):
         if Path(place).resolve() == known:  # it stands there as the base
             continue
         name = _free_name(Path(place), {model_name(model), *picks})
         picks[name] = SlotGenerator(
-            name, partial(load, place, name=name), slot, is_lora_folder(place)
-        )
+            name, partial(load, place, name=name), slot, is_lora_folder(place),
+            settings_of_run(read_run(place)),
+        )  # fmt: skip
     return picks
 
 

@@ -83,9 +83,10 @@ def test_every_option_that_another_must_accompany_says_so_alone_and_not_with_it(
         "hub_token": "hf_x", "validation_captions": 16,
         "validation_keep_prompts": "general", "validation_copies": 16,
         "tracker_project_name": "mine", "logging_dir": "elsewhere",
+        "distill_guidance": 2.0, "distill_substeps": 3,
     }  # fmt: skip
     partners = {"with_prior_preservation": {"instance_prompt": "a", "class_prompt": "b"},
-                "report_to": "tensorboard", "validation_prompts": ("a dog",),
+                "report_to": "tensorboard", "distill": 4, "validation_prompts": ("a dog",),
                 "validation_scorer": {"validation_prompts": ("a dog",),
                                       "validation_scorer": "ViT-B-16/openai"}}  # fmt: skip
     for asked, (_, names) in PARTNERS.items():

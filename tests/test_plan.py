@@ -213,6 +213,19 @@ def test_a_step_takes_the_memory_that_was_planned(tiny_model, precision, again):
         assert planned_bytes(each) == pytest.approx(step_bytes(each), rel=0.1)
 
 
+def test_a_student_takes_a_row_for_each_of_its_steps_and_a_teacher_beside_it(tiny_model):
+    plain, student = (
+        options(tiny_model, train_batch_size=2),
+        options(tiny_model, train_batch_size=2, distill=4),
+    )
+    assert planned_bytes(student) == planned_bytes(replace(plain, train_batch_size=8))
+    base = base_of(tiny_model)
+    needs = base.needs(student, 8, "cpu", 1)
+    assert needs.memory["teacher"] == base.bytes["unet"]
+    assert "teacher" not in base.needs(plain, 8, "cpu", 1).memory
+    assert "teacher" not in base.needs(replace(student, method="lora"), 8, "cpu", 1).memory
+
+
 @pytest.mark.parametrize(("again", "within"), [(False, 0.1), (True, 0.12)])
 def test_so_does_a_step_of_the_text_encoder(tiny_model, again, within):
     config = options(

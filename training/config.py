@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from core.command_line import ArgumentParser
 from core.errors import UserError
+from core.few_steps import FEW_STEPS
 from core.paths import is_folder
 from training.defaults import LORA_TARGETS, meant_by, rates_in_words
 from training.optimizers import OPTIMIZERS, words_of_help
@@ -110,7 +111,7 @@ class Config:
     center_crop: bool                  = option(False,     "crop the middle; otherwise a place drawn by the seed")
     random_flip: bool                  = option(False,     "mirror pictures at random, half of them in every step")
     image_interpolation_mode: str      = option("lanczos", "filter that pictures are resized with", ("nearest", "nearest_exact", "box", "bilinear", "hamming", "bicubic", "lanczos"))
-    caption_dropout: float | None      = option(None,      "share of empty captions, which classifier-free guidance needs; unset: 0.1, with --instance_prompt 0", least=0, most=1)
+    caption_dropout: float | None      = option(None,      "share of empty captions, which classifier-free guidance needs; unset: 0.1, with --instance_prompt or --distill 0", least=0, most=1)
     no_cache: bool                     = option(False,     "encode pictures in every step, at new random crops")
     latents_dir: str | None            = option(None,      "keep encoded pictures here on disk: less memory, and the next run starts at once", free=True)
     dataloader_num_workers: int | None = option(None,      "threads that prepare the next steps; unset: 2, on a CPU, which is busy anyway, 0", free=True, least=0)
@@ -143,6 +144,9 @@ class Config:
     offset_noise: bool               = option(False,  "the same as --noise_offset 0.1", free=True)
     noise_offset: float       = option(None,   "shift of the noise per channel, for darker and lighter pictures; unset: 0", least=0)
     input_perturbation: float        = option(0.0,    "more noise in the input than in the target; the paper recommends 0.1", least=0)
+    distill: int | None              = option(None,   "teach the model to draw in so many steps, without guidance, what it draws in many; from captions alone, the pictures do not count", (None, 1, 2, 4, 5, 8), later=True)
+    distill_guidance: float          = option(5.0,    "guidance of the model that --distill learns from", later=True, least=1)
+    distill_substeps: int            = option(5,      "its steps for each step of --distill", later=True, least=1, most=50)
     dream_training: bool             = option(False,  "learn from what the UNet predicts itself, as in drawing: slower steps, finer detail")
     dream_detail_preservation: float = option(1.0,    "exponent of --dream_training's share by noise level: higher keeps more detail", above=0)
     use_ema: bool                    = option(False,  "save and preview the moving average of the weights")
@@ -213,7 +217,13 @@ class Config:
         """Share of captions that are replaced by an empty one."""
         if self.caption_dropout is not None:
             return self.caption_dropout
-        return 0.0 if self.instance_prompt else 0.1
+        return 0.0 if self.instance_prompt or self.distill else 0.1
+
+    @property
+    def draws(self) -> dict[str, Any]:
+        """The settings of a request that the trained model draws with; {} where any do."""
+        few = {"steps": self.distill, "guidance_scale": 1.0, "scheduler": FEW_STEPS}
+        return few if self.distill else {}
 
     @property
     def optimizer_name(self) -> str:

@@ -14,6 +14,7 @@ from core.errors import Stopped, UserError
 from training.checkpoints import Checkpoints
 from training.config import Config
 from training.dataset import random_at
+from training.distillation import objective_of
 from training.full_disk import FallbackCheckpoint
 from training.latents import Batch
 from training.micro_batches import deal, filled
@@ -43,7 +44,7 @@ def train(
     when losses or weights become non-finite.
     """
     steps = config.total_steps(len(latents), latents.pictures_per_step(run.global_batch))
-    objective = Objective(learner.pipe.scheduler, config, run.device)
+    objective = objective_of(learner, latents, config, run.device)
     stepper = stepper_for(learner.weights, config, run)
     module = run.prepare(learner)
     rate = learning_rates(config, steps, run.global_batch)

@@ -25,7 +25,7 @@ from training.config import Config
 from training.cpu_speedups import speed_up
 from training.dataset import bucket_shape, pictures_per_step
 from training.latents import pictures_at_once
-from training.memory_trace import ROWS, Autocast, LiveBytes, MemoryTrace, bytes_of, rows_of
+from training.memory_trace import ROWS, Autocast, LiveBytes, MemoryTrace, bytes_of, pictures_of_pass
 from training.model import DTYPES
 from training.optimizers import OPTIMIZERS
 from training.weights import WEIGHTS
@@ -143,6 +143,7 @@ class BaseModel:
             "weights": bytes_of(trace.learner.parameters()) // sharers,
             f"state of {config.optimizer_name}": state // sharers,
             "moving average": average // sharers if on_cpu or not config.offload_ema else 0,
+            "teacher": self.teacher_bytes(config),
             "weights from other processes": trace.gathered if config.shard else 0,
             "VAE": self.bytes["vae"] if config.no_cache or on_cpu else 0,
             "text encoder": self.bytes["text_encoder"] if on_cpu and not along else 0,
@@ -164,13 +165,21 @@ class BaseModel:
             model=saved,
         )
 
+    def teacher_bytes(self, config: Config) -> int:
+        """Of the copy of the UNet that --distill learns from; LoRA matrices are switched off
+        instead."""
+        if not config.distill or config.method == "lora":
+            return 0
+        half = DTYPES.get(config.mixed_precision or "no", torch.float32)
+        return self.bytes["unet"] * half.itemsize // 4
+
     def peaks(
         self, config: Config, pictures: int, device: str, lasting: dict[str, int], passing: int
     ) -> dict[str, int]:
         """Peak bytes, by stage of the run."""
         lasts, drawn = sum(lasting.values()), len(config.prompts) * config.num_validation_images
         if config.no_cache:
-            size, here = rows_of(config), lasts
+            size, here = pictures_of_pass(config), lasts
         else:  # before training: the whole UNet is there, its training state is not
             size = min(pictures, pictures_at_once((self.side(config), self.side(config))))
             here = self.bytes["unet"] + self.bytes["vae"] + lasting["CUDA"]
@@ -201,8 +210,9 @@ class BaseModel:
         """A traced forward pass of the learner."""
         half, side = DTYPES.get(config.mixed_precision or "no"), self.side(config) // self.scale
         plain = replace(
-            config, use_ema=False, shard=False, torch_compile=False, gradient_checkpointing=False
-        )
+            config, use_ema=False, shard=False, torch_compile=False, gradient_checkpointing=False,
+            distill=None,
+        )  # fmt: skip
         lora = (config.rank, config.lora_target_modules, config.lora_dropout,
                 config.mixed_precision)  # fmt: skip
         kind = lora if config.method == "lora" else ()

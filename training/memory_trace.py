@@ -219,7 +219,12 @@ class LiveBytes(TorchDispatchMode):
 
 
 def rows_of(config: Config) -> int:
-    """Rows of a pass: with prior preservation each picture of the subject brings one of its
+    """Rows of a pass through the UNet: with --distill each picture stands at all its steps."""
+    return pictures_of_pass(config) * (config.distill or 1)
+
+
+def pictures_of_pass(config: Config) -> int:
+    """Pictures of a pass: with prior preservation each picture of the subject brings one of its
     class."""
     return config.train_batch_size * (2 if config.with_prior_preservation else 1)
 

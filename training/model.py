@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    DDIMScheduler,
+    DiffusionPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
 from core.errors import UserError
+from core.few_steps import SAMPLER
 from core.hub import find
 from core.model_captions import FILE, Captions, captions_of
 from core.model_check import check_files
@@ -37,6 +43,9 @@ def load_model(config: Config, run: Run) -> StableDiffusionPipeline:
     pipe = open_base(config)
     if config.prediction_type:
         pipe.scheduler.register_to_config(prediction_type=config.prediction_type)
+    if config.distill:  # what the student draws with, saved along with it
+        _, options = SAMPLER
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, **options)
     if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
         raise UserError(
             f"The UNet of {config.pretrained_model_name_or_path} takes "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 from core.errors import UserError
 from training.config import Config
 from training.dataset import random_at
+
+TIMES = 8  # at which a loss is measured
 
 
 def add_noise(x_0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
@@ -44,6 +46,11 @@ def min_snr_weight(alpha_bar: Tensor, gamma: float, prediction_type: str) -> Ten
 
 class Objective:
     """The loss of a UNet against the target of its scheduler's prediction type."""
+
+    @property
+    def times(self) -> Sequence[int]:
+        """The timesteps at which a picture's loss is measured, evenly over the whole range."""
+        return [int((k + 0.5) * len(self.alpha_bar) / TIMES) for k in range(TIMES)]
 
     def __init__(self, scheduler, config: Config, device: torch.device):
         self.alpha_bar = scheduler.alphas_cumprod.to(device)  # float32 T, from 1 to about 0

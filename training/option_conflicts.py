@@ -17,7 +17,8 @@ Conflict = tuple[bool, str]  # whether it is there, and the sentence
 
 def conflicts(config: Config) -> Iterator[Conflict]:
     """All that could be."""
-    return chain(_of_data(config), _of_prior(config), _of_words(config), _of_steps(config))
+    parts = (_of_data, _of_prior, _of_words, _of_distillation, _of_steps)
+    return chain.from_iterable(part(config) for part in parts)
 
 
 def _of_data(config: Config) -> Iterator[Conflict]:
@@ -82,6 +83,26 @@ def _of_words(config: Config) -> Iterator[Conflict]:
         "--report_to wandb keeps the command, and with it --hub_token, where others can read "
         "it: set HF_TOKEN, or log in with 'hf auth login', and leave out --hub_token.",
     )
+
+
+def _of_distillation(config: Config) -> Iterator[Conflict]:
+    """Between --distill, whose teacher is the base model, and what changes the captions, the loss
+    or the base model."""
+    others = {
+        "--with_prior_preservation": config.with_prior_preservation,
+        "--train_text_encoder": config.train_text_encoder,
+        "--dream_training": config.dream_training,
+        "--snr_gamma": config.snr_gamma is not None,
+        "--input_perturbation": config.input_perturbation > 0,
+        "--noise_offset": bool(config.noise_offset),
+        "--shard": config.shard,
+        "--init_from_checkpoint": config.init_from_checkpoint is not None,
+    }
+    for name, given in others.items():
+        yield (
+            bool(config.distill) and given,
+            f"--distill learns what the base model draws of each caption: leave out {name}.",
+        )
 
 
 def _of_steps(config: Config) -> Iterator[Conflict]:

@@ -41,6 +41,7 @@ PARTNERS: dict[str, tuple[Callable, tuple[str, ...]]] = {
         lambda config: config.lr_scheduler == "polynomial",
         ("lr_power",),
     ),
+    "--distill": (lambda config: config.distill, ("distill_guidance", "distill_substeps")),
     "--dream_training": (lambda config: config.dream_training, ("dream_detail_preservation",)),
     "--gradient_checkpointing": (
         lambda config: config.gradient_checkpointing,

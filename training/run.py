@@ -210,6 +210,7 @@ class Run:
             "base_model": self.config.pretrained_model_name_or_path,
             "steps": steps,
             "options": self.config.shown,
+            **({"draws": self.config.draws} if self.config.draws else {}),
             "dataset": {"fingerprint": latents.fingerprint, "pictures": len(latents)},
             "versions": {package: version(package) for package in PACKAGES},
             "scores": {},

@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from core.formatting import duration
+from training.distillation import objective_of
 from training.encode import encode_once
 from training.loop import accumulate, batches
 from training.model import load_model
-from training.objective import Objective
 from training.optimizer_step import stepper_for
 from training.weights import WEIGHTS
 
@@ -54,7 +54,7 @@ def timing(config: Config, run: Run, images: CaptionedImages, steps: int) -> Tim
     latents = encode_once(few, model, run)
     encoded = time.monotonic()
     learner = WEIGHTS[config.method](model, config)
-    objective = Objective(learner.pipe.scheduler, config, run.device)
+    objective = objective_of(learner, latents, config, run.device)
     stepper = stepper_for(learner.weights, config, run)
     module = run.prepare(learner)
     module.train()

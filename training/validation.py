@@ -17,8 +17,9 @@ from training.best_checkpoint import CLIP, HELD_OUT, Criterion
 from training.checkpoint_files import BEST
 from training.config import Config
 from training.dataset import random_at
+from training.distillation import objective_of
 from training.model import captions_beside
-from training.objective import Objective
+from training.objective import TIMES
 
 if TYPE_CHECKING:
     from training.run import Run
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from training.weights import Learner
 
 NOTHING_MEASURED = {"best": None, "base": None, "values": None}
-TIMES = 8  # timesteps at which a picture's loss is measured, evenly over the whole range
 
 
 class Saveable(Protocol):
@@ -203,8 +203,8 @@ def fixed_losses(
     """The loss of each of the first `limit` pictures, by number: mean squared error at
     timesteps and noise that are the same in every run. None once `stop` returns True."""
     plain = replace(config, snr_gamma=None, dream_training=False)
-    objective = Objective(learner.pipe.scheduler, plain, run.device)
-    times = [int((k + 0.5) * len(objective.alpha_bar) / TIMES) for k in range(TIMES)]
+    objective = objective_of(learner, latents, plain, run.device)
+    times = objective.times
     losses: dict[int, float] = {}
     learner.eval()
     with learner.averaged(), run.accelerator.autocast():
@@ -218,7 +218,7 @@ def fixed_losses(
                 eps = torch.stack([part[place] for part in parts]).to(run.device)
                 t = torch.full((len(numbers),), time, device=run.device)
                 total += objective(learner, x_0, eps, t, prompt)
-            losses |= dict(zip(numbers, (total / TIMES).tolist(), strict=True))
+            losses |= dict(zip(numbers, (total / len(times)).tolist(), strict=True))
     learner.train()
     return None if stop() else losses
 

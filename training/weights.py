@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -47,9 +48,11 @@ class Learner(torch.nn.Module):
             self.text_encoder = pipe.text_encoder.to(pipe.unet.device)
         self._choose()
         if self.unet.device.type == "cpu" and not config.torch_compile:
-            speed_up(self.unet)
+            for unet in self._unets():
+                speed_up(unet)
         if self.unet.device.type == "cuda" and not config.shard:  # shards are flat anyway
-            channels_last(self.unet)
+            for unet in self._unets():
+                channels_last(unet)
         if config.gradient_checkpointing:
             self._recompute()
         if config.shard:
@@ -71,6 +74,13 @@ class Learner(torch.nn.Module):
         if not prompt.is_floating_point():
             prompt = embeddings_of(self.pipe, prompt, self.config)
         return self.denoise(x_t, t, prompt, return_dict=False)[0]
+
+    @torch.no_grad()
+    def teacher(self, x_t: torch.Tensor, t: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        """The prediction of the model as it was before training, B,C,h,w, for --distill."""
+        if not prompt.is_floating_point():
+            prompt = embeddings_of(self.pipe, prompt, self.config)
+        return self._before(x_t, t, prompt)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Context in which the weights are those that are previewed and saved."""
@@ -174,7 +184,21 @@ class FullWeights(Learner):
     """All weights of the UNet and, with --train_text_encoder, of the text encoder."""
 
     def _choose(self) -> None:
+        # In a tuple, so that it is no part of this module: neither trained nor saved.
+        self._untrained: tuple[UNet2DConditionModel, ...] = ()
+        if self.config.distill:
+            untrained = copy.deepcopy(self.unet)
+            if half := DTYPES.get(self.config.mixed_precision or "no"):
+                torch.nn.Module.to(untrained, dtype=half)  # diffusers' own warns at great length
+            self._untrained = (untrained,)
         self.requires_grad_(True)
+
+    def _unets(self) -> tuple[UNet2DConditionModel, ...]:
+        return self.unet, *self._untrained
+
+    def _before(self, *inputs: torch.Tensor) -> torch.Tensor:
+        (unet,) = self._untrained
+        return unet(*inputs, return_dict=False)[0]
 
     def _files(self, weights: dict[str, torch.Tensor], older: bool) -> Files:
         """Files that `from_pretrained` of any version opens: unet/ and text_encoder/."""
@@ -237,6 +261,16 @@ class LoraWeights(Learner):
         for weight in self.parameters():
             if weight.requires_grad:
                 weight.data = weight.data.float()
+
+    def _unets(self) -> tuple[UNet2DConditionModel, ...]:
+        return (self.unet,)
+
+    def _before(self, *inputs: torch.Tensor) -> torch.Tensor:
+        self.unet.disable_adapters()
+        try:
+            return self.unet(*inputs, return_dict=False)[0]
+        finally:
+            self.unet.enable_adapters()
 
     def _lora(self, targets: list[str]) -> LoraConfig:
         return LoraConfig(

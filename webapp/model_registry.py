@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import UserError
 from core.run_folder import CHECKPOINT, CHECKPOINT_STATE, base_of_run, checkpoints_in
+from sampling.few_steps import settings_of_run
 from sampling.lazy_generators import SlotGenerator
 from sampling.lora import lora_file
 from sampling.model_info import is_lora_folder, is_model_folder, model_name, read_run
@@ -102,7 +103,9 @@ class ModelRegistry(Mapping[str, SlotGenerator]):
         except OSError as error:  # deleted at this moment
             raise KeyError(name) from error
         load = partial(self._load, str(model.place), name=name)
-        return self._generator(key, name, load, model.is_lora)
+        generator = self._generator(key, name, load, model.is_lora)
+        generator.draws = settings_of_run(model.run)
+        return generator
 
     def __iter__(self) -> Iterator[str]:
         yield from self._picks

@@ -51,7 +51,8 @@ class OpenAIImagesAPI:
         return await answered(self._answer(http), _refusal)
 
     async def _answer(self, http: HttpRequest) -> Response:
-        request = request_of(await read_json(http, read_drawing), self._generator.name)
+        body = self._generator.draws | await read_json(http, read_drawing)
+        request = request_of(body, self._generator.name)
         content = await self._drawings.drawn(http, request, _draw)
         return Response(content, media_type="application/json")
 

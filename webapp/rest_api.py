@@ -135,6 +135,7 @@ class RestAPI:
 
     async def _answer(self, http: HttpRequest) -> Response:
         values = await read_json(http, read_drawing)
+        values = self._worker.generator.draws | values
         request = await decoded_request(values, self._drawings.decoders)
         body = await self._drawings.drawn(http, request, _draw)
         return Response(body, media_type="application/json")

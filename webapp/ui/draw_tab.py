@@ -108,13 +108,14 @@ class DrawTab:
         generator = self._worker.generator
         folder = generator.folder
         is_lora = folder is not None and is_lora_folder(str(folder))
-        self._picker = ModelPicker(generator.name, models, is_lora)
+        self._picker = ModelPicker(generator.name, models, is_lora, generator.draws)
         with gr.Accordion(strings.SETTINGS, open=False, elem_id="settings"):
             limits = self._worker.limits
             elsewhere = {"prompt": self._form.prompt, "lora_scale": self._picker.lora_scale}
             self._settings = Settings(
-                elsewhere, self._form.seed_lock, self._size, limits, init_image
-            )
+                elsewhere, self._form.seed_lock, self._size, limits, init_image,
+                Request("any", **generator.draws),
+            )  # fmt: skip
         self._dropped = gr.UploadButton(
             strings.TAKE_SETTINGS,
             file_types=[".png"],

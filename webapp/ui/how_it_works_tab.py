@@ -26,6 +26,7 @@ class StagesGenerator(PictureGenerator):
 
     def __init__(self, generator: AppGenerator):
         self.name, self._generator = generator.name, generator
+        self.draws = generator.draws
 
     def dropped_words(self, prompt: str) -> str:
         return self._generator.dropped_words(prompt)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from core.errors import UserError
 from core.printable import printable
+from sampling.few_steps import suited
 from sampling.request import BOUNDS, Request
 from webapp.ui import strings
 from webapp.ui.messages import MAX_NAME
@@ -27,10 +28,14 @@ class ModelPicker:
     current Blocks context.
     """
 
-    def __init__(self, own: str, models: Mapping[str, SlotGenerator], is_lora: bool = False):
-        """`own`: the app's model, a LoRA if `is_lora`; `models`: others, by name, of which there
-        may be more by and by."""
+    def __init__(
+        self, own: str, models: Mapping[str, SlotGenerator], is_lora: bool = False,
+        draws: dict[str, Any] | None = None,
+    ):  # fmt: skip
+        """`own`: the app's model, a LoRA if `is_lora`, which has `draws`; `models`: others, by
+        name, of which there may be more by and by."""
         self._own, self._own_is_lora, self._models = own, is_lora, models
+        self._own_draws = draws or {}
         self.grows = bool(getattr(models, "grows", False))
         self.model = gr.Dropdown(
             self._names(),
@@ -70,14 +75,16 @@ class ModelPicker:
     def applied(self, name: object, request: Request) -> tuple[Request, SlotGenerator | None]:
         """What to draw with a model, and what draws it: None for the app's own.
 
-        The strength counts for LoRAs only: for others the slider is out of sight. Raises UserError
-        for an unknown name.
+        The strength counts for LoRAs only: for others the slider is out of sight. A model for few
+        steps draws with its own settings. Raises UserError for an unknown name.
         """
         model = self._other(name)
         if name != self._own and model is None:
             raise UserError(strings.NO_SUCH_MODEL)
         if not (model.is_lora if model else self._own_is_lora):
             request = replace(request, lora_scale=Request.lora_scale)
+        if model:
+            request = suited(request, model.draws, self._own_draws)
         return request, model
 
     def name_of(self, model: str) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from sampling.few_steps import suited
 from sampling.image import Picture
 from sampling.request import SEEDS, Cancelled, Request
 from webapp.client_address import client_of
@@ -42,10 +43,13 @@ class SequentialDraws:
     def draw(
         self, requests: Sequence[Request], generator: "PictureGenerator"
     ) -> Iterator[str | Picture]:
-        """Queue a job; its progress as HTML, and its images as they come.
+        """Queue a job; its progress as HTML, and its images as they come. Each model draws in as
+        many steps as suit it.
 
         Raises Cancelled after `cancel`, and UserError when it cannot be drawn.
         """
+        own = self._worker.generator.draws
+        requests = [suited(request, generator.draws, own) for request in requests]
         self._job = job = self._worker.submit(requests, self._client, generator, self._kept)
         pace = ProgressText()
         try:

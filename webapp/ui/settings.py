@@ -32,18 +32,19 @@ class Settings:
 
     def __init__(
         self, elsewhere: Mapping[str, Component], seed_lock: SeedLock, size: int | None,
-        limits: Limits, init_image: InitImageInput,
+        limits: Limits, init_image: InitImageInput, usual: Request = Request("any"),  # noqa: B008
     ):  # fmt: skip
         """`elsewhere`: fields of Request that exist already, outside the accordion; `size`: pixels
-        a side that the model draws; `limits`: upper ends of the sliders."""
+        a side that the model draws; `limits`: upper ends of the sliders; `usual`: what they show
+        at first."""
         self.init_image, self.seed_lock, self._size = init_image, seed_lock, size
         preset = gr.Radio(
             [*PRESETS, strings.CUSTOM],
-            value=strings.BALANCED,
+            value=next((name for name, n in PRESETS.items() if n == usual.steps), strings.CUSTOM),
             label=strings.PRESET,
             elem_id="preset",
         )
-        self.fields = {**elsewhere} | _fields(size or DEFAULT_SIZE, limits)
+        self.fields = {**elsewhere} | _fields(usual, size or DEFAULT_SIZE, limits)
         self._size_note = gr.HTML(elem_id="size_note", elem_classes="told")  # below the sliders
         self.fields |= {
             "prompt_weights": gr.Checkbox(
@@ -121,9 +122,8 @@ class Settings:
         return shown | start | self.seed_lock.filled(variation_of(request))
 
 
-def _fields(size: int, limits: Limits) -> dict:
+def _fields(default: Request, size: int, limits: Limits) -> dict:
     """Components by their names in Request."""
-    default = Request("any")
     return {
         "negative_prompt": gr.Textbox("", label=strings.NEGATIVE_PROMPT, elem_id="negative_prompt"),
         "num_images": _slider(
