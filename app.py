@@ -21,6 +21,7 @@ from core.command_line import ArgumentParser
 from core.errors import UserError, exit_with_sentence, reason_of
 from core.shutdown import at_once, end_at_signals, keep_temporary_files_together
 from core.terminal import say
+from sampling.backends.choice import check_backend, default_backend, names
 from sampling.few_steps import FAST
 from sampling.generator import DEFAULT_MODEL, AppGenerator, Generator
 from sampling.lazy_generators import OpeningGenerator, SlotGenerator
@@ -189,6 +190,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--title", default="", help="of the page (what the model's card says, or its name)")
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help=f"{', '.join(DTYPES)} (what suits the device and the model)")
+    add("--backend", default=default_backend(), metavar="NAME", help=f"{', '.join(names())} (auto)")
     add("--host", default="127.0.0.1", help="0.0.0.0 shows the page to your network (%(default)s)")
     add("--port", type=int, default=7860, help="or the next free one; 0: any (%(default)s)")
     add("--password", nargs="?", const="", help="to enter with (made up where none is given)")
@@ -252,8 +254,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_installed()
     gallery = gallery_of(args, password)
     check_names(args.device, args.dtype)
+    check_backend(args.backend, args.device, args.dtype)
     generator = OpeningGenerator(args.model)
-    load = partial(Generator.load, device=args.device, dtype=args.dtype)
+    options = {"device": args.device, "dtype": args.dtype, "backend": args.backend}
+    load = partial(Generator.load, **options, compiled="meanwhile")
     variants = variants_of(args.model, load, args.votes)
     slot: list[SlotGenerator] = []  # the model that is open beside the app's own
     models = picks_of(args.model, load, args.models, slot)
@@ -278,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # loads, and none later among the objects that stay for good.
     gc.disable()
     try:
-        generator.open(args.device, args.dtype)
+        generator.open(**options)
     finally:
         gc.freeze()
         gc.enable()

@@ -12,6 +12,7 @@ from core.command_line import ArgumentParser
 from core.errors import UserError, exit_with_sentence
 from core.prompt_files import read_rows
 from core.terminal import complain, shown
+from sampling.backends.choice import check_backend, default_backend, names
 from sampling.batch import draw_rows
 from sampling.few_steps import FAST, FastLora, fast_lora_of, settings_of_run
 from sampling.generator import DEFAULT_BATCH_SIZE, DEFAULT_MODEL, Generator
@@ -115,6 +116,13 @@ def _add_run(add: Callable, usual: Request, bounds: Mapping[str, str]) -> None:
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help=f"{', '.join(DTYPES)} (what suits the device and the model)")
     add(
+        "--backend",
+        default=default_backend(),
+        metavar="NAME",
+        help=f"{', '.join(names())}: what computes the networks. auto is the fastest that is "
+        "installed where the device is a CPU, else torch (%(default)s)",
+    )
+    add(
         "--lora_scale",
         type=float,
         default=usual.lora_scale,
@@ -161,7 +169,7 @@ def fast_lora(args: argparse.Namespace) -> FastLora:
 def loader(args: argparse.Namespace) -> Callable[[], Generator]:
     """What opens the model."""
     load = partial(Generator.load_fast, fast_lora(args)) if args.fast else Generator.load
-    return partial(load, args.model, device=args.device, dtype=args.dtype)
+    return partial(load, args.model, device=args.device, dtype=args.dtype, backend=args.backend)
 
 
 def check_pairs(args: argparse.Namespace) -> None:
@@ -184,6 +192,7 @@ def draw_file(args: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     check_names(args.device, args.dtype)
+    check_backend(args.backend, args.device, args.dtype)
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch_size is {args.batch_size}. Give 1 or more.")
     if bool(args.prompts) == (args.prompts_file is not None):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sampling.generator import Generator
 
 MAX_LORA_SCALE = 10
-Load = Callable[..., "Generator"]  # `Generator.load`, with device and dtype
+Load = Callable[..., "Generator"]  # `Generator.load`, with device, dtype and back end
 
 
 @dataclass(frozen=True)

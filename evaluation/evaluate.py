@@ -81,7 +81,8 @@ def evaluate_models(
     given = _given_prompts(options)
     device = processes.device(options.device)
     models = compared_models(
-        options.model, partial(Generator.load, device=device, dtype=options.dtype),
+        options.model,
+        partial(Generator.load, device=device, dtype=options.dtype, backend=options.backend),
         base=options.base, checkpoints=options.checkpoints, lora_scales=options.lora_scale,
     )  # fmt: skip
     model = models[-1].load()

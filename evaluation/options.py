@@ -14,6 +14,7 @@ from core.paths import is_folder
 from evaluation.clip_score import VIT_B_16, check_name
 from evaluation.judges import options as judge_options
 from evaluation.prompts import SEED_STRIDE, SETS
+from sampling.backends.choice import check_backend, default_backend, names
 from sampling.generator import DEFAULT_MODEL
 from sampling.model_info import read_run
 from sampling.pipeline import check_names
@@ -21,8 +22,8 @@ from sampling.request import Request
 
 DRAWING = (  # options that mean nothing beside --pictures
     "model", "checkpoints", "lora_scale", "prompts", "keep_prompts", "max_prompts",
-    "images_per_prompt", "seed", "steps", "guidance_scale", "batch_size", "dtype", "save_images",
-    "write_run",
+    "images_per_prompt", "seed", "steps", "guidance_scale", "batch_size", "dtype", "backend",
+    "save_images", "write_run",
 )  # fmt: skip
 
 
@@ -98,6 +99,7 @@ def _add_drawing(group: argparse._ArgumentGroup) -> None:
     add("--batch_size", type=int, default=8, help="pictures drawn at once (%(default)s)")
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help="fp32, fp16 or bf16 (what suits the device and the model)")
+    add("--backend", default=default_backend(), metavar="NAME", help=f"{', '.join(names())} (auto)")
 
 
 def checked_request(options: argparse.Namespace) -> Request:
@@ -105,6 +107,7 @@ def checked_request(options: argparse.Namespace) -> Request:
     contradict each other, for results that could not be written, and for weights of scorer or
     judges that are missing or of another kind."""
     check_names(options.device, options.dtype)
+    check_backend(options.backend, options.device, options.dtype)
     _check_destinations(options)
     request = common_request(options)
     if options.scorer:

@@ -13,22 +13,21 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from core.errors import UserError, reason_of
 from core.files import replaced
 from core.paths import is_folder, is_there
-from exporting.formats import FORMATS, check_installed
-from exporting.parts import Part, Tensor, parts_of
 from exporting.summary import multiply_adds, parameters_by_group
+from sampling.backends.choice import BACKENDS
+from sampling.backends.formats import FORMATS, TOLERANCE, difference
+from sampling.backends.parts import Part, Tensor, parts_of
 from sampling.model_info import model_name
 from sampling.pipeline import open_pipeline
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
-TOLERANCE = 2e-3  # of the largest value of an output; rounding of fp32 in many layers gives 5e-4
 DATATYPES = {"float32": "FP32", "int64": "INT64"}
 
 
@@ -67,6 +66,15 @@ def check_target(target: Path, format_name: str) -> None:
         raise UserError(f"There is no folder '{target.parent}'. Make it, or name another.")
 
 
+def check_installed(format_name: str) -> None:
+    """Raises UserError where a package that the format needs is missing."""
+    if missing := BACKENDS[format_name].missing:
+        raise UserError(
+            f"--format {format_name} needs packages that are not here ({', '.join(missing)}). "
+            f"Install them: pip install {' '.join(BACKENDS[format_name].packages)}"
+        )
+
+
 def check_scheduler(pipe: StableDiffusionPipeline) -> None:
     """Raises UserError for a model whose scheduler signature.json could not describe."""
     kind = pipe.scheduler.config.prediction_type
@@ -97,10 +105,10 @@ def _write_part(
     except RuntimeError as error:  # OpenVINO's of a full disk, too, and the exporter's of PyTorch
         raise UserError(
             f"The {part.name} cannot be written to {folder.parent} ({reason_of(error):.200}). Make "
-            f"room, or take other versions of {', '.join(kind.packages)}."
+            f"room, or take other versions of {', '.join(BACKENDS[format_name].packages)}."
         ) from error
-    (place / "config.pbtxt").write_text(_triton(part, kind.backend))
-    difference = _difference(part, place / "1" / kind.file, format_name)
+    (place / "config.pbtxt").write_text(_triton(part, kind.triton))
+    off = _difference(part, place / "1" / kind.file, format_name)
     _write_example(part, folder / "examples")
     side, groups = _latent_side(pipe), parameters_by_group(part)
     return {
@@ -111,7 +119,7 @@ def _write_part(
         "groups": groups,
         "multiply_adds": multiply_adds(part, side, side),
         "bytes": sum(path.stat().st_size for path in (place / "1").iterdir()),
-        "largest_difference_from_pytorch": difference,
+        "largest_difference_from_pytorch": off,
     }
 
 
@@ -123,18 +131,15 @@ def _latent_side(pipe: StableDiffusionPipeline) -> int:
 
 def _difference(part: Part, file: Path, format_name: str) -> float:
     """The largest difference from PyTorch, as a share of the largest value. Raises UserError."""
-    calls = list(part.checks())
-    outputs = FORMATS[format_name].run(file, part, calls)
-    worst = 0.0
-    for inputs, output in zip(calls, outputs, strict=True):
-        right = part(inputs).numpy()
-        if output.shape != right.shape:
-            raise UserError(f"{part.name} gives {output.shape} for {right.shape}. Report this.")
-        worst = max(worst, float(np.abs(output - right).max() / np.abs(right).max()))
+    network = FORMATS[format_name].open(file)
+    try:
+        worst = max(difference(part, network, inputs) for inputs in part.checks())
+    except ValueError as error:  # another shape
+        raise UserError(f"{error}. Report this.") from error
     if not worst <= TOLERANCE:
         raise UserError(
             f"{part.name} differs from PyTorch by {worst:.1e} of its largest value. Take other "
-            f"versions of {', '.join(FORMATS[format_name].packages)}."
+            f"versions of {', '.join(BACKENDS[format_name].packages)}."
         )
     return worst
 

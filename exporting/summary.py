@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from exporting.parts import Part
+from sampling.backends.parts import Part
 
 
 def parameters_by_group(part: Part) -> dict[str, int]:

@@ -21,7 +21,6 @@ from core.terminal import complain, say, shown
 from sampling.image import PROBLEMS, Picture
 from sampling.image_metadata import is_drawn_here
 from sampling.manifest import Manifest, sha256_of
-from sampling.pipeline import sha256_of_weights
 from sampling.prompt_rows import PromptRow, complain_of
 from sampling.request import Request, size_note
 
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
 
 # Of a manifest's entry: bookkeeping, settings that change nothing but rounding, and names of a
 # model, which its weights identify better.
-NOT_OF_IDENTITY = {"file", "row", "problem", "seconds", "sha256", "device", "versions", "model",
-                   "run_id"}  # fmt: skip
+NOT_OF_IDENTITY = {"file", "row", "problem", "seconds", "sha256", "device", "backend", "versions",
+                   "model", "run_id"}  # fmt: skip
 
 
 def draw_rows(
@@ -58,7 +57,7 @@ class Batch:
         """Keeps existing pictures that are wanted, renamed where their row has moved."""
         self._generator, self._manifest, self._wanted = generator, manifest, wanted
         self._folder = manifest.path.parent
-        self._weights = {"weights_sha256": sha256_of_weights(generator.pipe)}
+        self._weights = {"weights_sha256": generator.weights_sha256()}
         self._there: set[str] = set()  # names of wanted pictures that exist
         self._refuse_others_files()
         with DeferredSignals():  # while files are renamed, the manifest does not list them

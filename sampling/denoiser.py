@@ -15,6 +15,7 @@ import diffusers
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
+from sampling.networks import Networks
 from sampling.prompt import Part, weigh, words_of
 from sampling.request import SCHEDULERS, Request
 
@@ -28,10 +29,13 @@ CLEAN = ("pred_original_sample", "denoised", "pred_noised_sample")
 class Drawing:
     """A batch that is being denoised: pictures of equal steps, guidance, size and scheduler."""
 
-    def __init__(self, request: Request, scheduler, embeddings, latents, options: dict):
-        """`request`: one of the batch. `embeddings`: R,77,D; with guidance R = 2N, unconditional
-        rows first, else R = N. `latents`: N,C,h,w at the noise level of the first step.
-        `options`: further arguments of `scheduler.step`."""
+    def __init__(
+        self, request: Request, networks: Networks, scheduler, embeddings, latents, options: dict
+    ):
+        """`request`: one of the batch. `networks`: what computes it, to its end. `embeddings`:
+        R,77,D; with guidance R = 2N, unconditional rows first, else R = N. `latents`: N,C,h,w at
+        the noise level of the first step. `options`: further arguments of `scheduler.step`."""
+        self.networks = networks
         self.steps = request.denoising_steps
         self.done = 0  # steps
         self.expected: torch.Tensor | None = None  # N,C,h,w: the denoised latents as predicted
@@ -84,7 +88,9 @@ class Denoiser:
         self._scheduler_config.pop("_use_default_values", None)
 
     @torch.no_grad()
-    def begin(self, batch: Sequence[Request], width: int, height: int) -> Drawing:
+    def begin(
+        self, batch: Sequence[Request], networks: Networks, width: int, height: int
+    ) -> Drawing:
         """Encode the prompts and make the initial latents of requests of one picture each.
 
         The requests are of equal steps, guidance and scheduler; either all have an init image, at
@@ -113,7 +119,7 @@ class Denoiser:
         # No noise of its own where a scheduler leaves the choice, as in diffusers' pipelines.
         offered = {"generator": generators, "eta": 0.0}
         more = {name: value for name, value in offered.items() if name in taken}
-        return Drawing(request, scheduler, embeddings, latents, more)
+        return Drawing(request, networks, scheduler, embeddings, latents, more)
 
     def _noise(
         self, batch: Sequence[Request], generators: list, shape: tuple, dtype: torch.dtype
@@ -165,16 +171,20 @@ class Denoiser:
 
     @torch.no_grad()
     def step(self, drawings: Sequence[Drawing]) -> None:
-        """Take the next step of all, which are of one `shape`, in one call of the UNet."""
+        """Take the next step of all, which are of one `shape`, in one call of the UNet; in one for
+        each back end, where they have begun with several."""
+        for networks in dict.fromkeys(drawing.networks for drawing in drawings):
+            self._step([d for d in drawings if d.networks is networks], networks)
+
+    def _step(self, drawings: Sequence[Drawing], networks: Networks) -> None:
         timestep = drawings[0].timestep
         if len(drawings) > 1:
             timestep = torch.cat([d.timestep.float().expand(d.rows) for d in drawings])
-        output = self.pipe.unet(
+        output = networks.unet(
             torch.cat([drawing.inputs() for drawing in drawings]),
             timestep,
-            encoder_hidden_states=torch.cat([drawing.embeddings for drawing in drawings]),
-            return_dict=False,
-        )[0]
+            torch.cat([drawing.embeddings for drawing in drawings]),
+        )
         parts = output.split([drawing.rows for drawing in drawings])
         for drawing, part in zip(drawings, parts, strict=True):
             drawing.advance(part)
@@ -183,23 +193,20 @@ class Denoiser:
     def decode_current(self, drawing: Drawing) -> torch.Tensor:
         """The current latents decoded, noise included: float32 N,3,H,W in 0..1, on the CPU."""
         latents = drawing.inputs()[: len(drawing.latents)]
-        return self._images(self._decode(latents), [False] * len(latents))
+        return self._images(drawing.networks.decode(latents), [False] * len(latents))
 
     @torch.no_grad()
     def finish(self, drawing: Drawing) -> tuple[torch.Tensor, list[bool], list[bool]]:
         """Images (float32 N,3,H,W in 0..1, on the CPU); whether each was flagged by the safety
         checker, and is black; whether each is finite."""
         decoded, flagged = self.pipe.run_safety_checker(
-            self._decode(drawing.latents), self.pipe.device, drawing.embeddings.dtype
+            drawing.networks.decode(drawing.latents), self.pipe.device, drawing.embeddings.dtype
         )
         flagged = flagged or [False] * len(decoded)
         images = self._images(decoded, flagged)
         finite = images.isfinite().flatten(1).all(1)
         finite &= drawing.latents.isfinite().flatten(1).all(1).cpu()
         return images, flagged, finite.tolist()
-
-    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.pipe.vae.decode(latents / self.pipe.vae.config.scaling_factor).sample
 
     def _images(self, decoded: torch.Tensor, flagged: list[bool]) -> torch.Tensor:
         """-1..1 -> 0..1; flagged images, which the safety checker returns, are in 0..1 already."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,11 +20,13 @@ from PIL import Image
 
 from core.errors import UserError
 from core.resource_errors import OUT, is_out_of_memory
+from sampling.backends.choice import BACKENDS, TORCH, check_backend
 from sampling.few_steps import FAST, FastLora, settings_of_run
 from sampling.image import Picture
 from sampling.lora import FusedLora, fused_lora
 from sampling.model_info import model_name, read_run
-from sampling.pipeline import open_pipeline
+from sampling.networks import Networks, PipelineNetworks, networks_of
+from sampling.pipeline import open_pipeline, sha256_of_weights
 from sampling.preview import Preview
 from sampling.prompt import PromptTokens
 from sampling.request import Cancelled, Request, Unsuitable
@@ -128,13 +130,16 @@ class Generator(AppGenerator):
         run: dict | None = None,
         lora: FusedLora | None = None,
         draws: dict | None = None,
+        networks: PipelineNetworks | None = None,
     ):
         """`pipe` is on its device and in its dtype; nothing of it is changed but the scale of its
-        `lora`. `run` is its run.json. `draws`: None for what that says."""
+        `lora`. `run` is its run.json. `draws`: None for what that says. `networks`: what computes
+        it; None: PyTorch."""
         from sampling.denoiser import Denoiser
 
         self.pipe = pipe
         self.denoiser = Denoiser(pipe)
+        self._networks = networks or PipelineNetworks(pipe, lora)
         self.name = name
         self.run = run or {}
         self.draws = settings_of_run(self.run) if draws is None else draws
@@ -155,15 +160,24 @@ class Generator(AppGenerator):
         dtype: str | None = None,
         name: str | None = None,
         draws: dict | None = None,
+        backend: str = TORCH,
+        compiled: str = "at once",
         **parts,
     ) -> Generator:
         """Open a model; `parts` as in `sampling.pipeline.open_pipeline`.
 
         `name`: what pictures and scores call it; None: `model_name`. `draws`: as in `__init__`.
+        `backend`: of `sampling.backends.choice.names`. `compiled`: when, as in `Compilation`.
         """
-        pipe = open_pipeline(model, device, dtype, **parts)
+        check_backend(backend, device, dtype)
+        if backend in BACKENDS:
+            device, dtype = "cpu", "fp32"
+        reopen = partial(open_pipeline, model, device, dtype, **parts)
+        pipe = reopen()
+        networks = networks_of(pipe, backend, compiled, reopen)
         name, lora = name or model_name(model), fused_lora(pipe)
-        generator = cls(pipe, name=name, run=read_run(model), lora=lora, draws=draws)
+        made = {"run": read_run(model), "draws": draws}
+        generator = cls(pipe, name=name, lora=lora, networks=networks, **made)
         if preview := Preview.read(model, pipe.vae.config.latent_channels):
             generator.preview = preview
         return generator
@@ -177,16 +191,25 @@ class Generator(AppGenerator):
     @property
     def settings(self) -> dict:
         """The part of a picture's settings that is the same for every request."""
+        return self._settings_by(self._networks.at())
+
+    def _settings_by(self, networks: Networks) -> dict:
         import diffusers
         import torch
 
+        versions = {"diffusers": diffusers.__version__, "torch": torch.__version__}
         return {
             "model": self.name,
             "run_id": self.run.get("run_id"),
             "device": self.device,
             "dtype": self.dtype,
-            "versions": {"diffusers": diffusers.__version__, "torch": torch.__version__},
+            "backend": networks.backend,
+            "versions": versions | networks.versions,
         }
+
+    def weights_sha256(self) -> str:
+        """Digest of the weights of its model."""
+        return sha256_of_weights(self._networks.whole_pipeline())
 
     def pictures(
         self, requests: Sequence[Request], on_step: OnStep | None = None,
@@ -216,9 +239,8 @@ class Generator(AppGenerator):
         done, previewed = 0, time.monotonic()
         for batch in batches:
             with self._memory_advice():
-                if self._lora:
-                    self._lora.fuse(batch[0].lora_scale)
-                drawing = self.denoiser.begin(batch, *self._size_of(batch[0]))
+                networks = self._networks.ready(batch[0].lora_scale)
+                drawing = self.denoiser.begin(batch, networks, *self._size_of(batch[0]))
             while drawing.done < drawing.steps:
                 yield drawing
                 done += 1
@@ -251,7 +273,7 @@ class Generator(AppGenerator):
             if event.done in shown:
                 with self._memory_advice():
                     (pixels,) = _pixels(self.denoiser.decode_current(event))
-                stages.append(self._picture(request, pixels, None))
+                stages.append(self._picture(request, pixels, None, event.networks))
                 stages[-1].settings["done"] = event.done
             self.step([event])
 
@@ -283,7 +305,7 @@ class Generator(AppGenerator):
         pixels = _pixels(images)
         for i, request in enumerate(batch):
             problem = "flagged" if flagged[i] else None if finite[i] else "non-finite"
-            yield self._picture(request, pixels[i], problem)
+            yield self._picture(request, pixels[i], problem, drawing.networks)
 
     @contextmanager
     def _memory_advice(self) -> Iterator[None]:
@@ -296,13 +318,16 @@ class Generator(AppGenerator):
                 f"{self.device} {OUT}. Draw fewer pictures at once, or smaller ones."
             ) from error
 
-    def _picture(self, request: Request, pixels: np.ndarray, problem: str | None) -> Picture:
+    def _picture(
+        self, request: Request, pixels: np.ndarray, problem: str | None, networks: Networks
+    ) -> Picture:
         """The picture of a request of one; `pixels`: uint8 H,W,3."""
-        settings = self.settings_of(request)
+        settings = self.settings_of(request, networks)
         return Picture(Image.fromarray(pixels), request.prompt, request.seed, problem, settings)
 
-    def settings_of(self, request: Request) -> dict:
-        """The settings of the picture of a request of one: all but the pixels is known before."""
+    def settings_of(self, request: Request, networks: Networks | None = None) -> dict:
+        """The settings of the picture of a request of one: all but the pixels is known before.
+        `networks`: what computes it; None: what would if it began now."""
         width, height = self._size_of(request)
         return {
             "prompt": request.prompt,
@@ -316,7 +341,7 @@ class Generator(AppGenerator):
             "prompt_weights": request.prompt_weights,
             **request.start,
             **({} if request.lora_scale == 1 else {"lora_scale": request.lora_scale}),
-            **self.settings,
+            **self._settings_by(networks or self._networks.at(request.lora_scale)),
         }
 
     def _check_lora_scale(self, requests: Sequence[Request]) -> None:

@@ -6,11 +6,12 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError
 from core.model_captions import captions_of
 from core.paths import is_folder
+from sampling.backends.choice import TORCH
 from sampling.examples import examples_of
 from sampling.few_steps import FAST, fast_lora_of, settings_of_run
 from sampling.generator import (
@@ -138,7 +139,7 @@ class OpeningGenerator(ForwardingGenerator, AppGenerator):
         self.ready = False
         self._generator: AppGenerator | None = None
         self._opened = threading.Event()
-        self._choice: tuple[str | None, str | None] = (None, None)  # device and dtype
+        self._options: dict[str, Any] = {}  # of Generator.load
 
     def _fast(self, model: str) -> SlotGenerator | None:
         """The model with its LoRA for few steps. Raises UserError where nothing says how that
@@ -147,14 +148,14 @@ class OpeningGenerator(ForwardingGenerator, AppGenerator):
             return None
 
         def load() -> Generator:
-            device, dtype = self._choice
-            return Generator.load_fast(lora, model, device=device, dtype=dtype)
+            return Generator.load_fast(lora, model, **self._options, compiled="meanwhile")
 
         return SlotGenerator(FAST, load, [], draws=lora.settings)
 
-    def open(self, device: str | None, dtype: str | None) -> None:
-        """Load the model. Raises UserError, as `Generator.load` does."""
-        self._choice = device, dtype
+    def open(self, device: str | None, dtype: str | None, backend: str = TORCH) -> None:
+        """Load the model; PyTorch draws while a back end compiles it. Raises UserError, as
+        `Generator.load` does."""
+        self._options = {"device": device, "dtype": dtype, "backend": backend}
         self._generator = self._load()
         self.draws_side_by_side, self.ready = self._generator.draws_side_by_side, True
         self._opened.set()
@@ -173,8 +174,7 @@ class OpeningGenerator(ForwardingGenerator, AppGenerator):
             gc.collect()
 
     def _load(self) -> Generator:
-        device, dtype = self._choice
-        return Generator.load(self._model, device=device, dtype=dtype)
+        return Generator.load(self._model, **self._options, compiled="meanwhile")
 
     def denoising_events(
         self, requests: Sequence[Request], on_step: OnStep | None = None,

@@ -49,6 +49,11 @@ class FusedLora:
         self._fused: float | None = None
         self.fuse(1.0)
 
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        """Those that `fuse` changes."""
+        return [layer.lora.get_base_layer().weight for layer in self._layers]
+
     def fuse(self, scale: float) -> None:
         """Set the weights to base + `scale` * LoRA, wherever the pipeline is by now."""
         if scale == self._fused:

@@ -23,7 +23,7 @@ MAX_CHECKPOINTS = 12  # offered; of more, the first, the last and some between
 USUAL_CHECKPOINTS = 3  # of them that are selected at first
 STRENGTHS = {0.2: False, 0.4: True, 0.7: True, 0.85: False, 1.15: False, 1.3: True, 1.6: False,
              2.0: False}  # of a LoRA: whether it is selected at first  # fmt: skip
-Load = Callable[..., PictureGenerator]  # `Generator.load`, with device and dtype
+Load = Callable[..., PictureGenerator]  # `Generator.load`, with device, dtype and back end
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def checkpoints_of(model: str, load: Load) -> list[Variant]:
     loads = _checkpoint_loads(model, load)
     usual = {*spread([name for name in loads if name != "best"], USUAL_CHECKPOINTS), "best"}
     return [
-        Variant(name, TransientGenerator(name, load_one), usual=name in usual)
+        Variant(name, _transient(name, load_one), usual=name in usual)
         for name, load_one in loads.items()
     ]
 
@@ -141,8 +141,13 @@ def strengths_of(model: str, load: Load) -> list[Variant]:
     for strength, usual in STRENGTHS.items():
         name = f"at {strength:.0%}".replace("%", " %")
         _, load_one = scaled_lora(model, strength, load)
-        variants.append(Variant(name, TransientGenerator(name, load_one), strength, usual))
+        variants.append(Variant(name, _transient(name, load_one), strength, usual))
     return variants
+
+
+def _transient(name: str, load: Load) -> TransientGenerator:
+    """Opened for one drawing: compiling it would take longer than that."""
+    return TransientGenerator(name, partial(load, compiled="if cached"))
 
 
 def scaled_lora(model: str, scale: float, load: Load) -> tuple[str, Callable[[], PictureGenerator]]:

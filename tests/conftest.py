@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("SD_POKEMON_BACKEND", "torch")  # whatever is installed
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for models this small, more threads only wait
 
 import pytest

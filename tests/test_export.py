@@ -3,20 +3,21 @@
 import json
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 import export
 from core.errors import UserError
-from exporting import folder, formats
-from exporting.formats import FORMATS
-from exporting.parts import parts_of
 from exporting.summary import multiply_adds, parameters_by_group
+from sampling.backends import choice, formats
+from sampling.backends.choice import BACKENDS
+from sampling.backends.formats import FORMATS, TOLERANCE
+from sampling.backends.parts import parts_of
 from sampling.generator import Generator
 from sampling.pipeline import open_pipeline
 from sampling.request import Request
@@ -32,8 +33,7 @@ RUN = (
 
 @pytest.fixture(scope="module", params=FORMATS)
 def exported(request, tiny_model, tmp_path_factory) -> Path:
-    missing = [name for name in FORMATS[request.param].packages if find_spec(name) is None]
-    if missing:
+    if missing := BACKENDS[request.param].missing:
         pytest.skip(f"needs pip install {' '.join(missing)}")
     target = tmp_path_factory.mktemp("exported") / request.param
     export.main([tiny_model, "--to", str(target), "--format", request.param])
@@ -44,7 +44,7 @@ def test_all_parts_are_those_of_pytorch_at_several_sizes_and_batches(exported):
     signature = json.loads((exported / "signature.json").read_text())
     assert list(signature["parts"]) == ["text_encoder", "unet", "vae_decoder"]
     for part in signature["parts"].values():
-        assert part["largest_difference_from_pytorch"] < folder.TOLERANCE
+        assert part["largest_difference_from_pytorch"] < TOLERANCE
         assert part["bytes"] > 4 * part["parameters"]
     unet = signature["parts"]["unet"]["inputs"]
     assert unet[0] == {
@@ -75,15 +75,13 @@ def test_the_example_request_gives_the_example_answer(exported, tiny_model):
         assert [each["name"] for each in asked["inputs"]] == [each.name for each in part.inputs]
         types = {"FP32": np.float32, "INT64": np.int64}
         inputs = [
-            formats.torch.from_numpy(
-                np.array(each["data"], types[each["datatype"]]).reshape(each["shape"])
-            )
+            torch.from_numpy(np.array(each["data"], types[each["datatype"]]).reshape(each["shape"]))
             for each in asked["inputs"]
         ]
         file = exported / "models" / part.name / "1" / kind.file
-        (output,) = kind.run(file, part, [inputs])
+        output = kind.open(file)(formats.named(part, inputs))
         right = np.array(answer["outputs"][0]["data"]).reshape(answer["outputs"][0]["shape"])
-        np.testing.assert_allclose(output, right, atol=folder.TOLERANCE * np.abs(right).max())
+        np.testing.assert_allclose(output, right, atol=TOLERANCE * np.abs(right).max())
 
 
 def test_the_script_is_short_and_needs_neither_torch_nor_this_project():
@@ -101,8 +99,8 @@ def test_its_noise_is_that_of_pytorch():
     names: dict = {"np": np}
     exec(f"def noise_of{source}", names)
     for seed in (0, 7, 2**32 - 1):
-        generator = formats.torch.Generator("cpu").manual_seed(seed)
-        right = formats.torch.randn(1, 4, 8, 8, generator=generator).numpy()
+        generator = torch.Generator("cpu").manual_seed(seed)
+        right = torch.randn(1, 4, 8, 8, generator=generator).numpy()
         np.testing.assert_allclose(names["noise_of"](seed, 1, 4, 8, 8), right, atol=1e-5)
 
 
@@ -147,10 +145,10 @@ def test_what_cannot_be_is_a_sentence_and_nothing_is_written(tiny_model, tmp_pat
     assert "no model folder 'gone'" in refusal("gone", "--to", "a.safetensors")
     assert "holds no LoRA" in refusal(tiny_model, "--to", "a.safetensors", "--format", "lora")
     assert "writes fp32" in refusal(tiny_model, "--to", "a", "--format", "onnx", "--dtype", "fp16")
-    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    monkeypatch.setattr(choice, "find_spec", lambda name: None)
     words = refusal(tiny_model, "--to", "a", "--format", "openvino")
     assert "(openvino). Install them: pip install openvino" in words
-    monkeypatch.setattr(formats, "find_spec", lambda name: name)
+    monkeypatch.setattr(choice, "find_spec", lambda name: name)
     Path("taken").mkdir()
     assert "is there already" in refusal(tiny_model, "--to", "taken", "--format", "onnx")
     assert "no folder 'b'" in refusal(tiny_model, "--to", "b/a", "--format", "onnx")
@@ -159,8 +157,8 @@ def test_what_cannot_be_is_a_sentence_and_nothing_is_written(tiny_model, tmp_pat
 
 @pytest.mark.parametrize("format_name", FORMATS)
 def test_a_full_disk_is_a_sentence_and_nothing_is_left(format_name, tiny_model, small_disk):
-    if any(find_spec(name) is None for name in FORMATS[format_name].packages):
-        pytest.skip(f"needs pip install {' '.join(FORMATS[format_name].packages)}")
+    if missing := BACKENDS[format_name].missing:
+        pytest.skip(f"needs pip install {' '.join(missing)}")
     disk = small_disk(1)
     (disk / "filler").write_bytes(bytes(1_000_000))
     words = refusal(tiny_model, "--to", str(disk / "a"), "--format", format_name)
@@ -174,11 +172,13 @@ def test_a_part_that_is_not_pytorchs_is_refused_and_nothing_is_left(
     def write(part, place):
         (place / "model.onnx").write_text(part.name)
 
-    def run(file, part, calls):
-        return [part(inputs).numpy() * 1.1 for inputs in calls]
+    def opened(file):
+        part = parts[file.read_text()]
+        return lambda inputs: part(list(map(torch.from_numpy, inputs.values()))).numpy() * 1.1
 
-    monkeypatch.setitem(FORMATS, "onnx", FORMATS["onnx"]._replace(write=write, run=run))
-    monkeypatch.setattr(formats, "find_spec", lambda name: name)
+    parts = {part.name: part for part in parts_of(open_pipeline(tiny_model, "cpu", "fp32"))}
+    monkeypatch.setitem(FORMATS, "onnx", FORMATS["onnx"]._replace(write=write, open=opened))
+    monkeypatch.setattr(choice, "find_spec", lambda name: name)
     words = refusal(tiny_model, "--to", str(tmp_path / "a"), "--format", "onnx")
     assert "text_encoder differs from PyTorch" in words
     assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from core import bounded_json, hub
 from core.errors import UserError
 from core.limits import Limit
+from sampling.backends import cache
 from sampling.init_image import MAX_INIT_BYTES, MAX_INIT_PIXELS, MAX_LOOKED_AT
 from sampling.png_text import MAX_CHUNKS, MAX_TEXT_BYTES
 from sampling.prompt import MAX_WEIGHT
@@ -171,6 +172,8 @@ APP = (
     Limit("waiting jobs in all", queue.MAX_WAITING_JOBS, "drawings", "429"),
     Limit("pictures that pages show", MAX_KEPT_BYTES, "bytes", "the oldest go"),
     Limit("for which a picture is kept", KEPT_SECONDS, "seconds", "it goes"),
+    Limit("networks that a back end has converted (`SD_POKEMON_CACHE`)", cache.MAX_BYTES, "bytes",
+          "the oldest go"),
     Limit("pictures on one page of the gallery", MAX_GALLERY_PAGE, "pictures",
           "on the next page"),
     Limit("pictures of the gallery", MAX_GALLERY_NAMES, "pictures", "the oldest are not shown"),

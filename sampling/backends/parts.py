@@ -1,9 +1,9 @@
-"""The three parts of a model that are exported: tensors in, one tensor out, and nothing to know."""
+"""The parts of a model that other libraries compute: tensors in, one tensor out, no more."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,13 +23,14 @@ class Tensor:
     name: str
     dtype: str  # "float32" | "int64"
     shape: Shape
+    below: int | None = None  # it holds whole numbers from 0 on; None: numbers around 0
 
-    def sample(self, sizes: dict[str, int], most: int) -> torch.Tensor:
-        """Random numbers of its kind; whole ones below `most`."""
+    def sample(self, sizes: dict[str, int]) -> torch.Tensor:
+        """Random numbers of its kind."""
         shape = [sizes[side] if isinstance(side, str) else side for side in self.shape]
-        if self.dtype == "int64":
-            return torch.randint(most, shape)
-        return torch.randn(shape)
+        if self.below is None:
+            return torch.randn(shape)
+        return torch.randint(self.below, shape).to(getattr(torch, self.dtype))
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,20 @@ class Part:
     module: torch.nn.Module
     inputs: tuple[Tensor, ...]
     output: Tensor
-    most: int  # whole numbers given to it are below this
     multiple: int  # height and width are multiples of this
     unused: tuple[str, ...] = ()  # groups of layers that a call does not reach
+    traced: tuple[int, int] = (2, 3)  # height and width of the call that is traced, in its units
 
     def example(self, batch: int, height: int, width: int, seed: int = 0) -> list[torch.Tensor]:
         """Inputs for a call; `height` and `width` in units of `multiple`."""
         sizes = {"batch": batch, "height": height * self.multiple, "width": width * self.multiple}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return [tensor.sample(sizes, self.most) for tensor in self.inputs]
+            return [tensor.sample(sizes) for tensor in self.inputs]
+
+    @property
+    def parameters(self) -> int:
+        return sum(weight.numel() for weight in self.module.parameters())
 
     def checks(self) -> Iterator[list[torch.Tensor]]:
         for batch in BATCHES:
@@ -98,16 +103,18 @@ class Decoder(torch.nn.Module):
 
 
 def parts_of(pipe: StableDiffusionPipeline) -> list[Part]:
+    """Text encoder, UNet and decoder."""
     channels, width = pipe.unet.config.in_channels, pipe.unet.config.cross_attention_dim
     tokens, words = pipe.tokenizer.model_max_length, len(pipe.tokenizer)
     latents: Shape = ("batch", channels, "height", "width")
     embeddings: Shape = ("batch", tokens, width)
     multiple = 2 ** (len(pipe.unet.config.block_out_channels) - 1)
     parts = (
-        ("text_encoder", TextEncoder(pipe), (Tensor("input_ids", "int64", ("batch", tokens)),),
+        ("text_encoder", TextEncoder(pipe), (
+            Tensor("input_ids", "int64", ("batch", tokens), min(words, 1000)),),
          Tensor("embeddings", "float32", embeddings)),
         ("unet", UNet(pipe), (
-            Tensor("sample", "float32", latents), Tensor("timestep", "int64", ("batch",)),
+            Tensor("sample", "float32", latents), Tensor("timestep", "int64", ("batch",), 1000),
             Tensor("encoder_hidden_states", "float32", embeddings)),
          Tensor("out_sample", "float32", latents)),
         ("vae_decoder", Decoder(pipe), (Tensor("latents", "float32", latents),),
@@ -115,6 +122,17 @@ def parts_of(pipe: StableDiffusionPipeline) -> list[Part]:
     )  # fmt: skip
     unused = {"vae_decoder": ("encoder", "quant_conv")}
     return [
-        Part(name, module, inputs, output, min(words, 1000), multiple, unused.get(name, ()))
+        Part(name, module, inputs, output, multiple, unused.get(name, ()))
         for name, module, inputs, output in parts
     ]
+
+
+def drawing_parts(pipe: StableDiffusionPipeline) -> list[Part]:
+    """UNet and decoder as drawing calls them: of any height and width, as PyTorch's are, and with
+    the fractions between timesteps that some schedulers take."""
+    _, unet, decoder = parts_of(pipe)
+    sample, timestep, embeddings = unet.inputs
+    inputs = sample, replace(timestep, dtype="float32"), embeddings
+    # Odd sizes: the UNet of diffusers then takes the way that fits any, not that for multiples.
+    parts = replace(unet, inputs=inputs), decoder
+    return [replace(part, multiple=1, traced=(9, 13)) for part in parts]

@@ -1,0 +1,162 @@
+"""The networks of a model, compiled by a back end: converted once, kept in the cache, checked
+against PyTorch each time before they draw."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import threading
+from collections.abc import Collection
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from core.errors import is_ours, reason_of
+from core.terminal import complain
+from sampling.backends.cache import ConversionCache
+from sampling.backends.choice import BACKENDS
+from sampling.backends.formats import FORMATS, TOLERANCE, Network, difference
+from sampling.backends.parts import Part, drawing_parts
+from sampling.networks import Networks
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+LAYOUT = 1  # of an entry of the cache: one more when what is written changes
+PARAMETERS_A_SECOND = 9_000_000  # that are converted, about
+CHECKED = 5, 7  # height and width of the call that is compared with PyTorch
+
+
+class CompiledNetworks(Networks):
+    """The UNet and the decoder as a back end computes them, of any size."""
+
+    def __init__(self, backend: str, unet: Network, decoder: Network):
+        self.backend = backend
+        self.versions = {name: version(name) for name in BACKENDS[backend].packages[-1:]}
+        self._unet, self._decoder = unet, decoder
+
+    def unet(
+        self, sample: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor
+    ) -> torch.Tensor:
+        return _output(
+            self._unet,
+            sample=sample,
+            timestep=timestep.float().expand(len(sample)),
+            encoder_hidden_states=embeddings,
+        )
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return 2 * _output(self._decoder, latents=latents) - 1  # of pictures in 0..1
+
+
+def _output(network: Network, **inputs: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(
+        network({name: value.contiguous().numpy() for name, value in inputs.items()})
+    )
+
+
+class Compilation:
+    """Has a back end compile a pipeline's networks, which are then in `networks`.
+
+    Where that fails, a sentence says why, and `networks` stays None: PyTorch draws.
+    """
+
+    def __init__(
+        self, pipe: StableDiffusionPipeline, backend: str, when: str = "at once",
+        changing: Collection[torch.Tensor] = (), cache: ConversionCache | None = None,
+    ):  # fmt: skip
+        """`when`: "at once", before this returns; "meanwhile", in a thread; or "if cached", also in
+        a thread, and only where the cache has them. `changing`: weights that may change meanwhile.
+        """
+        self.networks: CompiledNetworks | None = None
+        self.backend = backend
+        self._cache, self._only_cached = cache or ConversionCache(), when == "if cached"
+        self._parts = [_own(part, changing) for part in drawing_parts(pipe)]
+        self._thread = threading.Thread(target=self._compile, name="compilation", daemon=True)
+        if when == "at once":
+            self._compile()
+        else:
+            self._thread.start()
+
+    def wait(self) -> None:
+        """Until it is over."""
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _compile(self) -> None:
+        try:
+            keys = {part.name: key_of(part, self.backend) for part in self._parts}
+            missing = [part for part in self._parts if not self._cache.find(keys[part.name])]
+            if missing and self._only_cached:
+                return
+            if missing:
+                _announce(self.backend, sum(part.parameters for part in missing))
+            unet, decoder = (self._network(part, keys[part.name]) for part in self._parts)
+            self.networks = CompiledNetworks(self.backend, unet, decoder)
+        except Exception as error:  # there are as many as ways in which a compiler can fail
+            if is_ours(error):
+                raise
+            complain(
+                f"warning: {BACKENDS[self.backend].title} cannot compute this model "
+                f"({reason_of(error):.200}). PyTorch draws, in more time."
+            )
+        finally:
+            self._parts = []  # their weights
+
+    def _network(self, part: Part, key: str) -> Network:
+        if entry := self._cache.find(key):
+            try:
+                return self._opened(part, entry)
+            except Exception as error:  # whatever a library says of a damaged file
+                if is_ours(error):
+                    raise
+                complain(f"{entry} is damaged ({reason_of(error):.100}) and is made again.")
+                self._cache.discard(key)
+        size = sum(each.numel() * each.element_size() for each in part.module.parameters())
+        write = FORMATS[self.backend].write
+        entry = self._cache.make(key, size, lambda folder: write(part, folder))
+        try:
+            return self._opened(part, entry)
+        except Exception:
+            self._cache.discard(key)
+            raise
+
+    def _opened(self, part: Part, entry: Path) -> Network:
+        """The network of an entry, which computes what PyTorch does. Raises ValueError if not."""
+        kind = FORMATS[self.backend]
+        network = kind.open(entry / kind.file)
+        off = difference(part, network, part.example(2, *CHECKED))
+        if not off <= TOLERANCE:
+            raise ValueError(f"its {part.name} differs from PyTorch's by {off:.1e}")
+        return network
+
+
+def _own(part: Part, changing: Collection[torch.Tensor]) -> Part:
+    """A part with modules of its own, as tracing one swaps its weights for a time, while PyTorch
+    may be drawing. The weights are the same in memory, but for those that may change."""
+    changing_ids = {id(each) for each in changing}
+    weights = (*part.module.parameters(), *part.module.buffers())
+    shared = {id(each): each for each in weights if id(each) not in changing_ids}
+    return replace(part, module=copy.deepcopy(part.module, shared).eval())
+
+
+def key_of(part: Part, backend: str) -> str:
+    """A name for all that decides what a conversion writes."""
+    (network,) = part.module.children()
+    config = {name: value for name, value in network.config.items() if not name.startswith("_")}
+    versions = {name: version(name) for name in ("torch", "diffusers", *BACKENDS[backend].packages)}
+    about = [LAYOUT, part.name, str(part.inputs), config, versions]
+    digest = hashlib.sha256(json.dumps(about, default=str, sort_keys=True).encode())
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return f"{backend}-{part.name}-{digest.hexdigest()[:32]}"
+
+
+def _announce(backend: str, parameters: int) -> None:
+    seconds = max(2, round(parameters / PARAMETERS_A_SECOND))
+    complain(f"Preparing {BACKENDS[backend].title} for this model, once: about {seconds} s.")
