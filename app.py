@@ -54,6 +54,7 @@ def build_app(
     where pictures are kept; `teach`: the owner's tab for training, which knows other models."""
     from webapp.api_drawings import Drawings
     from webapp.automatic1111 import Automatic1111API
+    from webapp.live import LiveDrawings
     from webapp.openai_images import OpenAIImagesAPI
     from webapp.report_routes import report_routes
     from webapp.rest_api import RestAPI
@@ -63,11 +64,12 @@ def build_app(
 
     worker = Worker(generator, limits, keep=gallery.keep if gallery else None)
     models = teach.models if teach else models
-    app = Page(worker, variants, title, models, gallery, teach).blocks
+    page = Page(worker, variants, title, models, gallery, teach)
+    app = page.blocks
     drawings = Drawings(worker)
     api = RestAPI(drawings, lambda: generator.ready).routes
     api += Automatic1111API(drawings).routes + OpenAIImagesAPI(drawings).routes
-    more = [*report_routes(generator.folder)]
+    more = [*report_routes(generator.folder), *LiveDrawings(drawings, page.applied).routes]
     if gallery:
         more.append(picture_route(gallery))
     if teach:

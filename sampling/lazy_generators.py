@@ -61,6 +61,11 @@ class LazyGenerator(ForwardingGenerator):
         self.load = load
         self._generator: PictureGenerator | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it draws without opening its model first. Thread-safe."""
+        return self._generator is not None
+
     def opened(self) -> PictureGenerator:
         if self._generator is None:
             try:

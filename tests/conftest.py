@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -42,6 +43,18 @@ def signals_stay_as_they_are():
     before = [signal.getsignal(number) for number in ENDING]
     yield
     assert [signal.getsignal(number) for number in ENDING] == before
+
+
+@pytest.fixture(autouse=True, scope="session")
+def pages_do_not_measure_how_fast_they_draw():
+    """Else they would draw a few pictures, and then while a test types: tests count what is drawn.
+    Only where there may be pages: elsewhere nothing of them is imported."""
+    if "fakes" not in sys.modules:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("webapp.live.Pace.measure", lambda _: None)
+        yield
 
 
 def byte_tokenizer() -> CLIPTokenizer:

@@ -53,16 +53,23 @@ class Drawings:
             submitted = self.worker.submit([request], client)
         except ClientBusy as busy:
             raise busy if client.name else ClientBusy(f"{busy}{SHARED_ADDRESS}") from busy
-        with submitted as job:
-            disconnect = asyncio.create_task(_cancel_on_disconnect(http, job))
-            try:
-                return await to_thread.run_sync(read, job, request, limiter=self._waiters)
-            except Unsuitable:
-                raise
-            except UserError as error:
-                raise DrawingFailed(str(error)) from error
-            finally:
-                disconnect.cancel()
+        return await read_in_thread(http, submitted, lambda job: read(job, request), self._waiters)
+
+
+async def read_in_thread(
+    http: HttpRequest, submitted: Job, read: Callable[[Job], Read], waiters: CapacityLimiter
+) -> Read:
+    """What `read` makes of a job, in one of the threads that wait. Raises as `Drawings.drawn`."""
+    with submitted as job:
+        disconnect = asyncio.create_task(_cancel_on_disconnect(http, job))
+        try:
+            return await to_thread.run_sync(read, job, limiter=waiters)
+        except Unsuitable:
+            raise
+        except UserError as error:
+            raise DrawingFailed(str(error)) from error
+        finally:
+            disconnect.cancel()
 
 
 async def answered(

@@ -73,16 +73,22 @@ class Job:
         generator: "PictureGenerator",
         batched: bool = False,
         keep: Callable[[Picture], None] | None = None,
+        live: bool = False,
     ):
         """`on_cancel` is called when the job is cancelled, maybe more than once. `batched`: the
         worker takes the steps of its `drawing`, in one batch with other jobs. `keep` is given its
-        pictures, and may raise UserError."""
+        pictures, and may raise UserError. `live`: of words that are still being typed; it tells no
+        previews."""
         self.requests = requests
         self.generator = generator
         self.batched = batched
         self.client = client
+        self.live = live
+        self.number = 0  # of a live job among those of its client: the later, the larger
         self.pictures = 0  # drawn so far
-        self.outcome = ""  # "done", "cancelled" or "failed"
+        self.outcome = ""  # "done", "cancelled", "failed", or "displaced": see `give_way`
+        self._began = 0.0  # of time.monotonic()
+        self._gives_way = False
         self._steps = self._draw()
         self._on_cancel = on_cancel
         self._keep = keep
@@ -164,6 +170,9 @@ class Job:
         """For the worker: end the job with an error, which becomes a sentence unless it was
         cancelled."""
         self._steps.close()
+        if isinstance(error, Cancelled) and self._gives_way and not self._cancelled.is_set():
+            self._steps, self._gives_way, self.outcome = self._draw(), False, "displaced"
+            return
         self.outcome = "cancelled" if isinstance(error, Cancelled) else "failed"
         if not isinstance(error, Cancelled | UserError):
             logging.getLogger(__name__).error("Drawing failed: %s", self.requests, exc_info=error)
@@ -171,25 +180,36 @@ class Job:
         # A new one, because the frames of the original hold what was on the device.
         self._events.put(type(error)(*error.args))
 
+    @property
+    def seconds(self) -> float:
+        """For how long it has been drawn by now."""
+        return time.monotonic() - self._began
+
+    def give_way(self) -> None:
+        """For the worker: have it stop within one denoising step. Its outcome is then "displaced",
+        and nobody hears of it: it is to be drawn again, from the beginning."""
+        self._gives_way = True
+
     def release(self) -> None:
         """For the worker, when the job is over: drop the requests with their init images, because
         pages keep their last job."""
         self.requests = ()
 
     def _draw(self) -> "Steps[Picture | Drawing, None, None]":
-        generator = self.generator
+        generator, self._began = self.generator, time.monotonic()
         if self._on_step(0, 0):
             raise Cancelled
         for request in self.requests:
             if words := generator.dropped_words(request.words):
                 self.put(PromptTruncated(words))
         draw = generator.denoising_events if self.batched else generator.pictures
-        yield from draw(self.requests, self._on_step, on_preview=self._on_preview)
+        on_preview = None if self.live else self._on_preview
+        yield from draw(self.requests, self._on_step, on_preview=on_preview)
 
     def _on_step(self, done: int, total: int) -> bool:
         self.put(Step(done, total, self._preview))
         self._preview = ()
-        return self._cancelled.is_set()
+        return self._cancelled.is_set() or self._gives_way
 
     def _on_preview(self, images: "list[Image.Image]") -> None:
         self._preview = tuple(images)

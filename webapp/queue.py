@@ -23,6 +23,10 @@ MAX_SHARED_JOBS = 20
 MAX_SHARED_COST = 4 * MAX_COST_OF_REQUEST
 MAX_JOBS_OF_CLIENT = 4
 MAX_COST_OF_CLIENT = MAX_COST_OF_REQUEST
+# Pictures of words that are being typed.
+MAX_LIVE_JOBS_OF_CLIENT = 1  # as LiveQueue has it
+MAX_LIVE_JOBS = 28
+MAX_SHARED_LIVE_JOBS = 20
 
 
 class Client(NamedTuple):
@@ -65,6 +69,11 @@ class FairQueue:
 
     def add(self, job: "Job") -> None:
         """Raises Busy where the queue is full, ClientBusy where the client's share of it is."""
+        self._check_room(job)
+        address, name = job.client
+        self._jobs.setdefault(address, {}).setdefault(name, deque()).append(job)
+
+    def _check_room(self, job: "Job") -> None:
         address, name = job.client
         clients = self._jobs.get(address, {})
         own, share = clients.get(name, ()), (MAX_JOBS_OF_CLIENT, MAX_COST_OF_CLIENT)
@@ -77,7 +86,6 @@ class FairQueue:
         shared, whole = (MAX_SHARED_JOBS, MAX_SHARED_COST), (MAX_WAITING_JOBS, MAX_WAITING_COST)
         if _is_full([*self], job, *(shared if beyond_share else whole)):
             raise Busy(f"{len(self)} drawings are waiting already. Try again in a minute.")
-        self._jobs.setdefault(address, {}).setdefault(name, deque()).append(job)
 
     def take(self) -> "Job | None":
         """Remove and return the next job; None where the queue is empty. Its address, and its
@@ -106,6 +114,33 @@ class FairQueue:
         if not clients:
             del self._jobs[address]
         return True
+
+
+class LiveQueue(FairQueue):
+    """Waiting live jobs: one of each client, the latest. Not thread-safe."""
+
+    def add(self, job: "Job") -> None:
+        """In the place of an earlier job of its client. Raises Busy where the queue is full."""
+        earlier = self.of(job.client)
+        if earlier is None:
+            return super().add(job)
+        address, name = job.client
+        self._jobs[address][name] = deque([job])
+
+    def of(self, client: Client) -> "Job | None":
+        """The waiting job of a client."""
+        return next(iter(self._jobs.get(client.address, {}).get(client.name, ())), None)
+
+    def put_back(self, job: "Job") -> None:
+        """Before all others: it had begun. A later job of its client keeps its place instead."""
+        address, name = job.client
+        others = self._jobs.pop(address, {})
+        self._jobs = {address: {name: deque([job]), **others}, **self._jobs}
+
+    def _check_room(self, job: "Job") -> None:
+        of_address = len(self._jobs.get(job.client.address, {}))
+        if len(self) >= MAX_LIVE_JOBS or of_address >= MAX_SHARED_LIVE_JOBS:
+            raise Busy("Many people are drawing. A picture comes when you ask for it.")
 
 
 def _in_turn(queues: "Iterable[Iterable[Job]]") -> "Iterator[Job]":

@@ -49,6 +49,9 @@ drawing_jobs_total{{outcome="refused"}} {refused}
 # HELP drawing_pictures_total Pictures drawn.
 # TYPE drawing_pictures_total counter
 drawing_pictures_total {pictures}
+# HELP drawing_live_pictures_total Pictures drawn while somebody typed.
+# TYPE drawing_live_pictures_total counter
+drawing_live_pictures_total {live}
 # HELP drawing_seconds_total Seconds spent drawing, in jobs that are over.
 # TYPE drawing_seconds_total counter
 drawing_seconds_total {seconds:.3f}
@@ -118,6 +121,7 @@ class RestAPI:
         text = METRICS.format(
             **{name: counts[name] for name in ("done", "failed", "cancelled", "refused")},
             pictures=counts["pictures"],
+            live=counts["live"],
             seconds=self._worker.drawing_seconds,
             waiting=self._worker.waiting,
         )

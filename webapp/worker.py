@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from core.errors import UserError
 from sampling.image import Picture
-from sampling.request import Request
+from sampling.request import Cancelled, Request
 from webapp.job import Job, Queued
 from webapp.limits import Limits
-from webapp.queue import DEFAULT_SIDE, Client, FairQueue
+from webapp.queue import DEFAULT_SIDE, Busy, Client, FairQueue, LiveQueue
 
 if TYPE_CHECKING:
     from sampling.denoiser import Drawing
@@ -29,7 +29,7 @@ MAX_BATCH = 8  # jobs, and pictures of the model's own size, that take their ste
 
 class Worker:
     """Draws the jobs of a fair queue: one at a time, or several in one batch where the generator
-    can. A job that has begun is not interrupted by others."""
+    can. A job that has begun is not interrupted by others, unless it is a live one."""
 
     def __init__(
         self,
@@ -47,13 +47,13 @@ class Worker:
         self._held = False
         self._side = generator.size or DEFAULT_SIDE
         self._max_pixels = MAX_BATCH * self._side**2
-        self._queue = FairQueue()
+        self._queue, self._live = FairQueue(), LiveQueue()
         self._changed = threading.Condition()
         threading.Thread(target=self._work, name="worker", daemon=True).start()
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait, without those being drawn."""
+        """How many jobs wait, without those being drawn and live ones."""
         with self._changed:
             return len(self._queue)
 
@@ -84,7 +84,43 @@ class Worker:
                 self._changed.notify()
             else:
                 self._enqueue(job)
+            for live in self._active_live:
+                live.give_way()
         return job
+
+    def submit_live(
+        self, request: Request, client: Client, generator: "PictureGenerator | None" = None,
+        number: int = 0,
+    ) -> Job:  # fmt: skip
+        """Queue a drawing of what its client is still changing, in place of the earlier one.
+
+        It waits for all jobs of `submit`. One of them that comes while it is drawn stops it, and it
+        is drawn again afterwards. Its pictures are neither kept nor counted. Raises UserError as
+        `submit` does, and Cancelled where one of a larger `number` has come before it.
+        """
+        self.limits.check([request])
+        generator = generator or self.generator
+        batched = generator is self.generator and self.generator.draws_side_by_side
+        batched = batched and request.lora_scale == 1
+        job = Job([request], client, self._on_cancel, generator, batched, live=True)
+        job.number = number
+        with self._changed:
+            if self._held:
+                raise Busy("A training run needs the memory. Pictures come when it is over.")
+            mine = [each for each in self._active_live if each.client == client]
+            mine += filter(None, [self._live.of(client)])
+            if any(each.number > number for each in mine):
+                raise Cancelled
+            self._live.add(job)
+            for earlier in mine:
+                earlier.cancel()
+            self._admit()
+            self._changed.notify()
+        return job
+
+    @property
+    def _active_live(self) -> list[Job]:
+        return [job for job in self._active if job.live]
 
     def hold(self) -> bool:
         """Begin no job from now on. Returns whether none is under way any more: those that are get
@@ -93,6 +129,8 @@ class Worker:
             if not self._held:
                 self._held = True
                 self._report_places()
+                for job in [*self._live, *self._active_live]:
+                    job.cancel()
             return not self._active
 
     def let_go(self) -> None:
@@ -127,13 +165,17 @@ class Worker:
 
     def _on_cancel(self, job: Job) -> None:
         with self._changed:
-            if self._queue.remove(job):
+            if job.live:
+                if self._live.remove(job):
+                    job.release()
+            elif self._queue.remove(job):
                 job.release()
                 self.counts["cancelled"] += 1
                 self._report_places()
 
     def _report_places(self) -> None:
-        for ahead, job in enumerate(self._queue, start=1):
+        only_live = 0 < len(self._active) == len(self._active_live)  # which gives way
+        for ahead, job in enumerate(self._queue, start=0 if only_live else 1):
             job.put(Queued(ahead, self._held))
 
     def _work(self) -> None:
@@ -148,9 +190,19 @@ class Worker:
                 for job in jobs:
                     if job.outcome:
                         self._active.remove(job)
-                        self.counts += Counter({job.outcome: 1, "pictures": job.pictures})
-                        job.release()
+                        self._put_away(job)
                 self._admit()
+
+    def _put_away(self, job: Job) -> None:
+        """What becomes of a job that has been drawn as far as it goes."""
+        if job.outcome == "displaced":
+            job.outcome = ""
+            return self._live.put_back(job)
+        if job.live:
+            self.counts["live"] += job.pictures
+        else:
+            self.counts += Counter({job.outcome: 1, "pictures": job.pictures})
+        job.release()
 
     def _advance(self, jobs: list[Job]) -> None:
         """Draw on all of them, the next steps of drawings of one shape in one batch."""
@@ -181,6 +233,15 @@ class Worker:
             self._queue.take()
             self._active.append(job)
             self._report_places()
+        while (job := self._next_live()) and self._has_room_for(job):
+            self._live.take()
+            self._active.append(job)
+
+    def _next_live(self) -> "Job | None":
+        """None while there is any other job, even one that it would fit beside."""
+        if len(self._queue) or len(self._active) > len(self._active_live):
+            return None
+        return next(iter(self._live), None)
 
 
 def _shape(entry: "tuple[Job, Drawing]") -> tuple:

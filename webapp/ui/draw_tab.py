@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from sampling.variants import SlotGenerator
 
 # Values arrive as they are: gradio would turn a list into words, and stumble over numbers.
-DRAWING = {"js": SEND, "trigger_mode": "once", "preprocess": False} | HIDDEN
+DRAWING = {"trigger_mode": "once", "preprocess": False} | HIDDEN
 
 
 Asked = tuple[Request, object]  # what to draw, and the name of the model as the browser sent it
@@ -90,6 +90,7 @@ class DrawTab:
                 self._lay_out_more({} if models is None else models)
         self._form.connect(self._settings.fields["prompt_weights"], self._picker.model)
         self._shown.connect(self._settings)
+        self._connect_live()
         self._connect_drawing()
         self._connect_restoring()
 
@@ -103,7 +104,7 @@ class DrawTab:
             )
         else:
             prompts = [[prompt] for prompt in self._proposals]
-            gr.Examples(prompts, self._form.prompt, label=strings.TRY, elem_id="try")
+            self._tried = gr.Examples(prompts, self._form.prompt, label=strings.TRY, elem_id="try")
         init_image = InitImageInput(self._uploads)
         generator = self._worker.generator
         folder = generator.folder
@@ -124,6 +125,26 @@ class DrawTab:
         )
         self._history = history()
 
+    def _connect_live(self) -> None:
+        settings, form, model = self._settings, self._form, self._picker.model
+        names = ["start", *settings.fields, "variation", "new_seed", "model"]
+        told = (
+            "prompt",
+            "negative_prompt",
+            "num_images",
+        )  # live.js hears of words, the last is one
+        fields = [field for name, field in settings.fields.items() if name not in told]
+        changes = [each.input for each in (*fields, model)]
+        form.live.connect(dict(zip(names, [*settings.inputs, model], strict=True)), changes)
+        form.live.after(form.completed)
+        if not self._examples:
+            form.live.after(self._tried.load_input_event)
+
+    @property
+    def applied(self) -> Callable[[object, Request], tuple[Request, SlotGenerator | None]]:
+        """As `ModelPicker.applied`."""
+        return self._picker.applied
+
     def _connect_drawing(self) -> None:
         settings, actions, buttons = self._settings, self._shown.actions, self._form.buttons
         inputs = [*settings.inputs, self._picker.model, self._shown.state]
@@ -131,11 +152,15 @@ class DrawTab:
             *self._shown.outputs, self._history, settings.fields["seed"],
             settings.init_image.component, *buttons.updated,
         ]  # fmt: skip
-        generate = [buttons.draw.click, self._form.prompt.submit]
-        gr.on(generate, self._draw, inputs, outputs, **DRAWING)
-        actions.another.click(self._draw_another, inputs, outputs, **DRAWING)
-        inputs = [*inputs, settings.variation_strength]
-        actions.variations.click(self._draw_variations, inputs, outputs, **DRAWING)
+        generate, live = [buttons.draw.click, self._form.prompt.submit], self._form.live
+        drawing = {"js": live.begin} | DRAWING
+        more = [*inputs, settings.variation_strength]
+        for drawn in (
+            gr.on(generate, self._draw, inputs, outputs, **drawing),
+            actions.another.click(self._draw_another, inputs, outputs, **drawing),
+            actions.variations.click(self._draw_variations, more, outputs, **drawing),
+        ):
+            live.end(drawn)
 
     def _connect_restoring(self) -> None:
         self._restored = RestoredSettings(self._settings, self._picker, self.status)
@@ -209,6 +234,7 @@ class DrawTab:
             draw_again,
             [self._settings.init_image.component, self._shown.state, *lock.inputs],
             [self.status, tabs, compare.ways, *compare.slider.filled],
+            js=SEND,
             **DRAWING,
         )
 

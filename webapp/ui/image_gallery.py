@@ -15,6 +15,7 @@ from sampling.init_image import InitImage
 from sampling.request import Request
 from webapp.ui import strings
 from webapp.ui.image_actions import DOWNLOAD_OPEN, ImageActions
+from webapp.ui.live import live_picture
 from webapp.ui.messages import STATUS_CLICKS, inline, note, summary, with_kept_seed
 from webapp.ui.permalink import link_to, linked, linked_init_image
 from webapp.ui.seed_lock import Kept, variation_of
@@ -98,6 +99,7 @@ class ImageGallery:
     def __init__(self, can_compare: bool):
         gr.HTML(strings.NO_PICTURE, elem_id="place")
         self.preview = gr.HTML(elem_id="expected")
+        live_picture()
         self.gallery = gr.Gallery(
             format="png",  # webp, the default, would drop the settings in the pictures
             show_label=False,

@@ -11,6 +11,7 @@ let file = null, sketched = false; // the image as it came
 let undone = []; // the canvas before each stroke, and before it was emptied: as `withSnapshot` adds it
 let last = null, sent = new Map(); // uploaded images, by SHA-256
 let fills = 0;
+let isShown = false; // the sheet shows `file`
 let clears = 0, taking = null; // an image that is still being read when the canvas is cleared is none
 
 // For history.js, which stores it.
@@ -36,7 +37,7 @@ function clear() {
   Object.assign(canvas, { width: given.side, height: given.side });
   sheet.fillStyle = "#fff";
   sheet.fillRect(0, 0, canvas.width, canvas.height);
-  [file, sketched, undone] = [null, false, []];
+  [file, sketched, undone, isShown] = [null, false, [], false];
   find("input[type=file]").value = "";
   say("");
   show();
@@ -89,8 +90,13 @@ async function read(chosen, began) {
   }
   const taken = small ? chosen : await onSheet();
   if (began !== clears) return;
-  file = taken;
+  [file, isShown] = [taken, Boolean(image)];
   show();
+}
+
+// The picture or its strength has changed: it may be drawn at once.
+function change() {
+  if (window.live?.isOn()) window.live.again();
 }
 
 const onSheet = () => new Promise((done) => canvas.toBlob(done, "image/png"));
@@ -123,25 +129,31 @@ canvas.addEventListener("pointermove", (event) => {
   if (!canvas.hasPointerCapture(event.pointerId)) return;
   for (const each of event.getCoalescedEvents?.() ?? [event]) sheet.lineTo(...place(each));
   sheet.stroke();
+  change();
 });
+canvas.addEventListener("pointerup", change);
 
 element.addEventListener("click", (event) => {
   const does = event.target.closest("button")?.dataset.does;
   if (does === "remove") remove();
   if (does === "undo" && undone.length) undo();
   if (does) show();
+  if (does) change();
 });
-range.addEventListener("input", show);
+range.addEventListener("input", () => {
+  show();
+  change();
+});
 find("input[type=file]").addEventListener("change", (event) => {
   const [chosen] = event.target.files;
-  if (chosen) take(chosen);
+  if (chosen) take(chosen).then(change);
 });
 element.addEventListener("drop", (event) => {
   const [chosen] = event.dataTransfer.files;
   if (!chosen) return;
   event.preventDefault();
   event.stopPropagation(); // elsewhere a picture gives its settings
-  take(chosen);
+  take(chosen).then(change);
 });
 
 async function upload(picture) {
@@ -168,6 +180,22 @@ window.startFrom = async () => {
     say(error instanceof TypeError ? words.START_UNSENT : error.message, true);
   }
   return start;
+};
+
+// For live.js: what a drawing starts from, as small as it is drawn; null where the sheet does not show
+// it. The middle of it, as the server cuts it.
+window.startLive = async (width, height) => {
+  await taking;
+  const start = { strength: Number(range.value) };
+  if (!sketched && !file) return start;
+  if (!sketched && !isShown) return null;
+  const small = document.createElement("canvas"), { max } = Math;
+  Object.assign(small, { width: width || canvas.width, height: height || canvas.height });
+  const scale = max(small.width / canvas.width, small.height / canvas.height);
+  const [wide, high] = [canvas.width * scale, canvas.height * scale], pen = small.getContext("2d");
+  pen.imageSmoothingQuality = "high";
+  pen.drawImage(canvas, (small.width - wide) / 2, (small.height - high) / 2, wide, high);
+  return { ...start, init_image: small.toDataURL("image/jpeg", 0.9).split(",")[1] };
 };
 
 async function fill(value, number, began) {

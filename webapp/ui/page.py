@@ -97,6 +97,7 @@ class Page:
                     gr.Markdown(card, elem_classes="text")
             with gr.Tab(strings.HOW) as tab:
                 HowItWorksTab(self._worker, prompts[0], tab)
+        self.applied = draw.applied  # which model draws a request
         self._on_load(draw)
 
     def _lay_out_drawing(

@@ -11,6 +11,7 @@ from sampling.prompt import parts_of, words_of
 from sampling.request import MAX_PROMPT_CHARACTERS
 from webapp.ui import strings
 from webapp.ui.generate_button import GenerateButton
+from webapp.ui.live import LiveSwitch
 from webapp.ui.messages import event_value, note, tokens_read
 from webapp.ui.prompt_suggestions import CHOOSE, about_words, with_word
 from webapp.ui.seed_lock import SeedLock
@@ -41,6 +42,7 @@ class PromptForm:
         )
         with gr.Row(elem_id="below_prompt"):
             self._tokens = gr.HTML(elem_id="tokens")
+            self.live = LiveSwitch()
             self.seed_lock = SeedLock()
         self.buttons = GenerateButton(strings.GENERATE, "generate", "cancel")
         self._words = gr.HTML(
@@ -62,7 +64,7 @@ class PromptForm:
             trigger_mode="always_last",
             **HIDDEN,
         )
-        self._words.click(self._complete, self.prompt, self.prompt, **HIDDEN)
+        self.completed = self._words.click(self._complete, self.prompt, self.prompt, **HIDDEN)
         outputs = [self._tokens, self.until_open]
         self.until_open.tick(self._count_once_open, inputs, outputs, **HIDDEN)
 

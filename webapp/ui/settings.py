@@ -101,13 +101,19 @@ class Settings:
         """Raises UserError for what cannot be drawn."""
         start, *settings, variation, new_seed = values
         asked = dict(zip(self.fields, settings, strict=True)) | self.init_image.read(start)
-        noise = {"seed": secrets.randbelow(SEEDS)} if new_seed else self.seed_lock.read(variation)
+        if type(new_seed) is int:  # of the live picture that stands there
+            noise = {"seed": new_seed}
+        elif new_seed:
+            noise = {"seed": secrets.randbelow(SEEDS)}
+        else:
+            noise = self.seed_lock.read(variation)
         return Request(**asked | noise)
 
     def kept(self, *values) -> Kept:
         """Of the same values as `request` takes, the noise."""
         _start, *settings, variation, new_seed = values
-        return Kept(dict(zip(self.fields, settings, strict=True))["seed"], variation, new_seed)
+        is_new = new_seed is True or type(new_seed) is int
+        return Kept(dict(zip(self.fields, settings, strict=True))["seed"], variation, is_new)
 
     def note_on_size(self, request: Request) -> str:
         """HTML: what to expect of images of this size; empty for a usual one."""
