@@ -10,7 +10,8 @@ v1-4, with random weights that are made on first use (2 GB in --work): 24 GB of 
 Beside them runs a matrix product, and a convolution: what this processor can do. Results: a table,
 and JSON. `uptime` should show nothing else at work.
 
-Tiers. T0: the same mathematics, and so the same picture. T1: another solver, in fewer steps.
+Tiers. T0: the same mathematics, and so the same picture. T1: another solver, in fewer steps. T2: a
+model that was taught to draw in few steps (docs/few_steps.md says what that costs).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from statistics import median
 
 from benchmarks.generation_row import GUIDANCE
 from core.errors import UserError, exit_with_sentence
+from core.few_steps import FEW_STEPS
 from core.paths import ROOT
 
 SIDES = {"bundled": 128, "v1-4": 512}  # pixels
@@ -42,6 +44,7 @@ class Row:
     steps: int
     backend: str = ""  # "": the pipeline of diffusers, as it is called
     scheduler: str = ""  # "": the model's own
+    fast: bool = False  # by the model's LoRA for few steps
 
     @property
     def title(self) -> str:
@@ -58,7 +61,14 @@ ROWS = (
     Row("ours, OpenVINO", "T0", 50, "openvino", "DDIM"),
     Row("ours, PyTorch", "T1", 20, "torch", "DPM++ 2M"),
     Row("ours, OpenVINO", "T1", 20, "openvino", "DPM++ 2M"),
+    Row("ours, fast, PyTorch", "T2", 4, "torch", FEW_STEPS, fast=True),
+    Row("ours, fast, OpenVINO", "T2", 4, "openvino", FEW_STEPS, fast=True),
 )
+
+
+def rows_of(size: str) -> list[Row]:
+    """Random weights have no LoRA that makes them draw in few steps."""
+    return [row for row in ROWS if size == "bundled" or not row.fast]
 
 
 def processor() -> str:
@@ -90,9 +100,10 @@ def model_of(size: str, work: Path) -> str:
 def measured(options: argparse.Namespace) -> list[dict]:
     """Each row's measurements, of all rounds."""
     options.work.mkdir(parents=True, exist_ok=True)
-    model, found = model_of(options.size, options.work), [[] for _ in ROWS]
+    model, rows = model_of(options.size, options.work), rows_of(options.size)
+    found: list[list[dict]] = [[] for _ in rows]
     for number in range(options.rounds):
-        for place, row in enumerate(ROWS):
+        for place, row in enumerate(rows):
             picture = options.work / f"{place}.png"
             found[place].append(in_process(
                 **asdict(row), calls=row.calls(options.size), model=model, picture=str(picture),
@@ -100,7 +111,7 @@ def measured(options: argparse.Namespace) -> list[dict]:
             ))  # fmt: skip
             taken = median(found[place][-1]["seconds"])
             print(f"round {number + 1}, {row.title}: {taken:.2f} s", flush=True)
-    return [summary(row, runs) for row, runs in zip(ROWS, found, strict=True)]
+    return [summary(row, runs) for row, runs in zip(rows, found, strict=True)]
 
 
 def summary(row: Row, runs: Sequence[dict]) -> dict:
@@ -127,7 +138,8 @@ def table(rows: Sequence[dict], flops: int, able: dict) -> str:
     lines = ["| | tier | s a picture | times as fast | s a step | peak memory, GiB | of the matrix "
              "product's speed | differs by, of 255 |", "| --- " * 8 + "|"]  # fmt: skip
     for row in rows:
-        share = flops / row["step_seconds"] / able["matrix_product"]
+        one_pass = row["tier"] == "T2"  # without guidance
+        share = flops / (1 + one_pass) / row["step_seconds"] / able["matrix_product"]
         off = f"{row['off_by']:.4f}" if "off_by" in row else ""
         lines.append(
             f"| {row['name']} | {row['tier']} | {row['seconds']:.2f} | "

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -48,14 +49,19 @@ def by_diffusers(model: str, steps: int) -> tuple[Draw, Callable]:
     return draw, decode
 
 
-def by_us(model: str, steps: int, backend: str, scheduler: str) -> tuple[Draw, Callable]:
+def by_us(
+    model: str, steps: int, backend: str, scheduler: str, fast: bool = False
+) -> tuple[Draw, Callable]:
     """Likewise, by this project."""
+    from sampling.few_steps import fast_lora_of
     from sampling.generator import Generator
     from sampling.image import Picture
     from sampling.request import Request
 
-    generator = Generator.load(model, device="cpu", dtype="fp32", backend=backend)
+    load = partial(Generator.load_fast, fast_lora_of(model)) if fast else Generator.load
+    generator = load(model, device="cpu", dtype="fp32", backend=backend)
     settings = {"steps": steps, "guidance_scale": GUIDANCE, "scheduler": scheduler}
+    settings |= generator.draws
     assert generator.settings["backend"] == backend, "it was not compiled"
     drawings = []
 
@@ -151,7 +157,7 @@ def main(asked: dict) -> dict:
     if "steps" not in asked:
         return can_do() | {"step_flops": step_flops(model)}
     if asked["backend"]:
-        acts = by_us(model, asked["steps"], asked["backend"], asked["scheduler"])
+        acts = by_us(*(asked[name] for name in ("model", "steps", "backend", "scheduler", "fast")))
     else:
         acts = by_diffusers(model, asked["steps"])
     return measure(*acts, asked["calls"], asked["timed_steps"], asked["picture"])

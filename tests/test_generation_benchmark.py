@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from benchmarks import generation, generation_row
-from benchmarks.generation import ROWS, Row, off_by, summary, table
+from benchmarks.generation import ROWS, Row, off_by, rows_of, summary, table
 
 
 def asked(model: str, folder, row: Row, timed_steps: int = 0) -> dict:
@@ -65,8 +65,9 @@ def test_what_the_processor_can_do_is_measured():
 
 def test_the_rows_begin_with_diffusers_and_have_their_tiers():
     assert ROWS[0].backend == "" and ROWS[0].calls("v1-4") == 51 and ROWS[0].calls("bundled") == 50
-    assert {row.tier for row in ROWS[1:]} == {"T0", "T1"}
+    assert {row.tier for row in ROWS[1:]} == {"T0", "T1", "T2"}
     assert all(row.calls("v1-4") == row.steps for row in ROWS[1:])
+    assert {row.tier for row in rows_of("v1-4")} == {"", "T0", "T1"}
 
 
 def test_the_table_compares_with_the_first_row():
@@ -106,5 +107,5 @@ def test_all_rows_are_measured_in_turn_and_written_with_the_processors_name(
     assert order == [(row.backend, row.steps) for row in ROWS] * 2
     written = json.loads((tmp_path / "a.json").read_text())
     assert written["processor"] and written["side"] == 128 and written["timed_steps"] is None
-    assert [row["off_by"] for row in written["rows"]] == [0, 1, 2, 3, 4]
+    assert [row["off_by"] for row in written["rows"]] == [*range(len(ROWS))]
     assert written["processor"] in capsys.readouterr().out
