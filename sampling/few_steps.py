@@ -50,6 +50,11 @@ def settings_of_name(*names: str) -> dict[str, Any]:
     return {}
 
 
+def filled(values: dict, draws: dict[str, Any]) -> dict:
+    """The values of a request, with what its model draws with where they have none."""
+    return values | {name: value for name, value in draws.items() if values.get(name) is None}
+
+
 def suited(request: Request, draws: dict[str, Any], own: dict[str, Any]) -> Request:
     """A request as another model draws it: by `draws` where that is one for few steps, else by the
     usual settings where the request has those of `own`, the model that it was made for."""

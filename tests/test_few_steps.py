@@ -3,12 +3,16 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import httpx
 import pytest
 import torch
 from fakes import FakeGenerator
+from ports import some_port
 from safetensors.torch import load_file, save_file
 
+import app
 import generate
 from core.errors import UserError
 from core.few_steps import FEW_STEPS
@@ -20,6 +24,8 @@ from sampling.image_metadata import settings_of
 from sampling.lazy_generators import OpeningGenerator, SlotGenerator
 from sampling.request import Request
 from webapp.ui.model_picker import ModelPicker
+from webapp.ui.sequential_draws import SequentialDraws
+from webapp.worker import Worker
 
 FEW = {"steps": 4, "guidance_scale": 1.0, "scheduler": FEW_STEPS}
 
@@ -165,6 +171,41 @@ def test_a_model_that_is_picked_draws_with_its_own_settings():
         assert picker.applied("own", Request("a", steps=7))[0].steps == 7
         of_few = ModelPicker("own", {"base": SlotGenerator("base", FakeGenerator, [])}, draws=FEW)
         assert of_few.applied("base", Request("a", **FEW))[0] == Request("a")
+
+
+def test_programs_get_what_the_model_draws_with_unless_they_ask_for_more():
+    generator = FakeGenerator()
+    generator.draws = FEW
+    demo = app.build_app(generator)
+    app.serve(demo, "127.0.0.1", some_port())
+    try:
+        for path, more in (
+            ("/api/generate", {}), ("/v1/images/generations", {"steps": None}),
+            ("/api/generate", {"steps": 7}),
+        ):  # fmt: skip
+            url = f"http://127.0.0.1:{demo.server_port}{path}"
+            answer = httpx.post(url, json={"prompt": "a cat", **more}, timeout=120)
+            assert answer.status_code == 200, answer.text
+    finally:
+        demo.close(verbose=False)
+    few, also, chosen = generator.requests
+    assert {name: getattr(few, name) for name in FEW} == FEW
+    assert {name: getattr(also, name) for name in FEW} == FEW
+    assert chosen.steps == 7 and chosen.guidance_scale == 1
+
+
+def test_the_tabs_have_each_model_draw_in_its_own_number_of_steps():
+    own, base = FakeGenerator(), FakeGenerator()
+    own.draws = FEW
+    visitor = SimpleNamespace(
+        session_hash="a", client=SimpleNamespace(host="127.0.0.1"), headers={}
+    )
+    draws = SequentialDraws(Worker(own), visitor)
+    for generator in (own, base):
+        list(draws.draw([Request("a", seed=7)], generator))
+        list(draws.draw([Request("a", seed=7, **FEW)], generator))
+    assert own.requests == [Request("a", seed=7, **FEW)] * 2
+    assert base.requests == [Request("a", seed=7)] * 2
 
 
 def test_the_command_draws_a_model_for_few_steps_as_it_was_made(tiny_model, tmp_path):

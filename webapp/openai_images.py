@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from core.errors import UserError
+from sampling.few_steps import filled
 from sampling.image import PROBLEMS, Picture
 from sampling.request import Request, Unsuitable, with_seeds
 from webapp.api_drawings import Drawings, answered, base64_png
@@ -51,7 +52,7 @@ class OpenAIImagesAPI:
         return await answered(self._answer(http), _refusal)
 
     async def _answer(self, http: HttpRequest) -> Response:
-        body = self._generator.draws | await read_json(http, read_drawing)
+        body = filled(await read_json(http, read_drawing), self._generator.draws)
         request = request_of(body, self._generator.name)
         content = await self._drawings.drawn(http, request, _draw)
         return Response(content, media_type="application/json")

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from core.errors import UserError
 from core.html import template
 from core.paths import size
+from sampling.few_steps import filled
 from sampling.image import Picture
 from sampling.init_image import MAX_INIT_BYTES, InitImage
 from sampling.request import Request, with_seeds
@@ -139,7 +140,7 @@ class RestAPI:
 
     async def _answer(self, http: HttpRequest) -> Response:
         values = await read_json(http, read_drawing)
-        values = self._worker.generator.draws | values
+        values = filled(values, self._worker.generator.draws)
         request = await decoded_request(values, self._drawings.decoders)
         body = await self._drawings.drawn(http, request, _draw)
         return Response(body, media_type="application/json")
