@@ -297,7 +297,7 @@ from gradio import networking, tunneling
 
 class Opening(FakeGenerator):
     def __init__(self, model): super().__init__()
-    def open(self, device, dtype): pass
+    def open(self, **options): pass
 
 app.OpeningGenerator = Opening
 networking.GRADIO_API_SERVER = {api!r}
