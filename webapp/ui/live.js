@@ -11,6 +11,7 @@ const now = () => performance.now();
 let choice = storedChoice(); // the visitor's own: "on", "off", or null
 let missed = false; // something was typed before it was known what is usual
 let last = "", anew = false; // the settings that came last; whether to draw them though they are the same
+let known = null; // the settings as gradio told them last
 let wanted = null; // settings that no picture was asked for yet
 let since = null; // when the visitor began to wait for a picture
 let number = 0, asking = null; // the request that is under way
@@ -35,8 +36,19 @@ box.addEventListener("change", () => {
 });
 // gradio tells of keys, but not of what is pasted, dictated or undone.
 document.addEventListener("input", (event) => {
-  if (event.target.closest("#prompt, #negative_prompt")) trigger("input");
+  if (!event.target.closest("#prompt, #negative_prompt")) return;
+  again();
+  // Where gradio has lost its connection it tells nothing any more: the other settings are as before.
+  if (known && box.checked) want(known);
 });
+
+// What stands there, by names in a request. gradio knows of the last keys a moment later, and an event
+// that comes too soon would lose them.
+function words() {
+  const fields = ["prompt", "negative_prompt"].map(
+    (name) => [name, document.querySelector(`#${name} textarea`)?.value]);
+  return Object.fromEntries(fields.filter(([, value]) => value !== undefined));
+}
 
 // Has the settings come though they are as before.
 function again() {
@@ -61,29 +73,30 @@ async function learn() {
 function changed(names, values) {
   const settings = named(names, values), text = JSON.stringify(values);
   if (text === last && !anew) return;
-  [last, anew] = [text, false];
+  [last, anew, known] = [text, false, settings];
   clearTimeout(timer);
   if (!box.checked) missed = true;
-  else if (!settings.prompt?.trim()) stop();
+  else if (!settings.prompt?.trim() && !words().prompt.trim()) stop();
   else want(settings);
 }
 
 const named = (names, values) => Object.fromEntries(names.map((name, place) => [name, values[place]]));
 
 function want(settings) {
+  clearTimeout(timer);
   wanted = settings;
   since ??= now();
   // Late: nothing was seen for so long that what is being drawn may come to its end, unless there is
   // a pause in which the newest can be drawn instead.
   const late = now() - since > LONGEST;
-  if (late && !asking) ask();
-  else timer = setTimeout(ask, late ? 2 * PAUSE : PAUSE);
+  timer = setTimeout(ask, late ? (asking ? 2 * PAUSE : 0) : PAUSE);
 }
 
 async function ask() {
   clearTimeout(timer);
   if (!wanted || drawing) return;
-  const settings = wanted, mine = ++number;
+  const settings = { ...wanted, ...words() }, mine = ++number;
+  if (!settings.prompt.trim()) return stop();
   wanted = null;
   asking = new AbortController();
   element.dataset.busy = "";
@@ -182,6 +195,7 @@ window.live = {
     drawing = true;
     const kept = live && new_seed === true && Number.isInteger(seed);
     last = JSON.stringify(values.slice(0, names.length));
+    known = named(names, values);
     return names.map((name, at) => (name === "new_seed" && kept ? seed : values[at]))
       .concat(values.slice(names.length));
   },

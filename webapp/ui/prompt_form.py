@@ -62,6 +62,7 @@ class PromptForm:
             [*inputs, model],
             [self._tokens, self._words],
             trigger_mode="always_last",
+            queue=False,  # a key that comes as gradio ends a stream would lose it, and the page
             **HIDDEN,
         )
         self.completed = self._words.click(self._complete, self.prompt, self.prompt, **HIDDEN)
