@@ -153,6 +153,7 @@ class OpeningGenerator(ForwardingGenerator, AppGenerator):
             return None
 
         def load() -> Generator:
+            self._opened.wait()  # two models that load at once break each other's weights
             return Generator.load_fast(lora, model, **self._options, compiled="meanwhile")
 
         return SlotGenerator(FAST, load, [], draws=lora.settings)

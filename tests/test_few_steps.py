@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import torch
 from fakes import FakeGenerator
 from ports import some_port
 from safetensors.torch import load_file, save_file
+from test_jobs import until
 
 import app
 import generate
@@ -159,6 +161,29 @@ def test_the_app_opens_it_when_it_is_first_wanted(with_lora):
     (picture,) = generator.fast.pictures([Request("a", **FEW)])
     assert picture.settings["model"] == "own/fast"
     generator.close()
+
+
+def test_who_wants_it_before_the_app_is_ready_waits_for_the_own_model(with_lora, monkeypatch):
+    generator, loaded = OpeningGenerator(with_lora(draws=FEW)), []
+    early = threading.Thread(target=generator.fast.opened, daemon=True)
+    waiting, wait = threading.Event(), generator._opened.wait
+    monkeypatch.setattr(generator._opened, "wait", lambda: waiting.set() or wait())
+
+    def load(*_, **_options):
+        early.start()
+        until(lambda: waiting.is_set() or not early.is_alive())
+        loaded.append("own")
+        return FakeGenerator()
+
+    def load_fast(*_, device, **_options):
+        loaded.append(f"fast on {device}")
+        return FakeGenerator()
+
+    monkeypatch.setattr(Generator, "load", load)
+    monkeypatch.setattr(Generator, "load_fast", load_fast)
+    generator.open("cpu", None)
+    early.join()
+    assert loaded == ["own", "fast on cpu"]
 
 
 def test_a_model_that_is_picked_draws_with_its_own_settings():
