@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from sampling.backends.choice import TORCH, chosen
+from core.errors import is_ours, reason_of
+from core.resource_errors import is_out_of_memory
+from core.terminal import complain
+from sampling.backends.choice import BACKENDS, TORCH, chosen
 from sampling.lora import FusedLora, fused_lora
 from sampling.pipeline import SMALL_UNET_PARAMETERS
 
@@ -51,10 +54,46 @@ class TorchNetworks(Networks):
         return self._vae.decode(latents / self._vae.config.scaling_factor).sample
 
 
+class GuardedNetworks(Networks):
+    """The networks of a back end, until it fails for the first time; then PyTorch's."""
+
+    def __init__(self, compiled: Networks, instead: Callable[[str, Exception], Networks]):
+        """`instead`: what goes on after a back end, by its name, has failed."""
+        self._now, self._instead = compiled, instead
+
+    @property
+    def backend(self) -> str:  # type: ignore[override]
+        return self._now.backend
+
+    @property
+    def versions(self) -> dict[str, str]:  # type: ignore[override]
+        return self._now.versions
+
+    def unet(
+        self, sample: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor
+    ) -> torch.Tensor:
+        return self._computed(lambda networks: networks.unet(sample, timestep, embeddings))
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return self._computed(lambda networks: networks.decode(latents))
+
+    def _computed(self, compute: Callable[[Networks], torch.Tensor]) -> torch.Tensor:
+        if self._now.backend == TORCH:
+            return compute(self._now)
+        try:
+            return compute(self._now)
+        except Exception as error:  # each library has errors of its own
+            if is_ours(error) or is_out_of_memory(error):
+                raise
+            self._now = self._instead(self._now.backend, error)
+        return compute(self._now)
+
+
 class PipelineNetworks:
     """The networks of a pipeline: PyTorch's, and those of a back end once they are compiled.
 
-    A back end has a LoRA at the scale with which the model was opened; at others PyTorch draws.
+    A back end has a LoRA at the scale with which the model was opened; at others PyTorch draws. It
+    does so, too, from the first failure of a back end on, and finishes what is under way.
     """
 
     def __init__(
@@ -69,11 +108,15 @@ class PipelineNetworks:
         is_large = pipe.unet.num_parameters() >= SMALL_UNET_PARAMETERS
         self._reopen = reopen if is_large and lora is None else None
         self._is_freed = False
+        self._guarded: GuardedNetworks | None = None
 
     def at(self, lora_scale: float = 1.0) -> Networks:
         """What a drawing that begins now is computed with."""
         compiled = self._compilation.networks if self._compilation else None
-        return compiled if compiled and lora_scale == 1 else self._torch
+        if not compiled or lora_scale != 1:
+            return self._torch
+        self._guarded = self._guarded or GuardedNetworks(compiled, self._go_on)
+        return self._guarded
 
     def ready(self, lora_scale: float) -> Networks:
         """The same, with its weights in place. Not while another drawing of another scale is under
@@ -88,6 +131,19 @@ class PipelineNetworks:
     def whole_pipeline(self) -> StableDiffusionPipeline:
         """The pipeline with all of its weights, read again where they were freed."""
         return self._reopen() if self._is_freed and self._reopen else self._pipe
+
+    def _go_on(self, backend: str, error: Exception) -> Networks:
+        """PyTorch's networks, from now on, with all of their weights."""
+        if self._compilation:
+            complain(
+                f"warning: {BACKENDS[backend].title} has failed ({reason_of(error):.200}). PyTorch "
+                "draws from here on, in more time."
+            )
+            self._compilation = None
+        if self._is_freed and self._reopen:
+            self._pipe.unet, self._is_freed = self._reopen().unet, False
+            self._torch = TorchNetworks(self._pipe)
+        return self._torch
 
     def _free(self) -> None:
         """Put a UNet without weights into the pipeline, which goes on answering what it is."""

@@ -41,6 +41,7 @@ class StandIn:
         self.modules: list[torch.nn.Module] = []  # one for each conversion
         self.calls: list[str] = []
         self.error: Exception | None = None
+        self.lasts: dict[str, int] = {}  # calls of a network, and then it fails
         self.go = threading.Event()
         self.go.set()
 
@@ -57,6 +58,8 @@ class StandIn:
 
         def network(inputs):
             self.calls.append(name)
+            if self.calls.count(name) > self.lasts.get(name, 10**6):
+                raise RuntimeError("primitive not implemented")
             with torch.no_grad():
                 return self.modules[number](*map(torch.from_numpy, inputs.values())).numpy()
 
@@ -332,6 +335,36 @@ def test_a_conversion_that_fails_is_a_sentence_and_pytorch_draws(stand_in, tiny_
         "warning: Fake cannot compute this model (no such operation). PyTorch draws, in more time."
     ]
     assert not list((cache.cache_folder() / "converted").iterdir())
+
+
+@pytest.mark.parametrize(("network", "is_large"), [("unet", False), ("unet", True),
+                                                   ("vae_decoder", False)])  # fmt: skip
+def test_one_that_fails_while_it_draws_is_a_sentence_and_pytorch_goes_on(
+    stand_in, tiny_model, monkeypatch, capsys, network, is_large
+):
+    if is_large:
+        monkeypatch.setattr(networks, "SMALL_UNET_PARAMETERS", 1)
+    generator = Generator.load(tiny_model, device="cpu", backend="fake")
+    asked = Request("a cat", seed=7, steps=6)
+    (right,) = draw(Generator.load(tiny_model, device="cpu"), asked)
+    stand_in.lasts = {network: 3 if network == "unet" else 1}  # one for the check at opening
+    for _ in range(2):
+        (ours,) = draw(generator, asked)
+        assert off_by(ours, right) < CLOSE and ours.settings["backend"] == "torch"
+    said = capsys.readouterr().err
+    assert said.count("Fake has failed (primitive not implemented)") == 1
+    assert stand_in.calls.count(network) == stand_in.lasts[network] + 1
+    assert generator.pipe.unet.device.type == "cpu"  # not a shell without weights
+
+
+def test_memory_that_does_not_suffice_is_no_failure_of_a_back_end(
+    stand_in, tiny_model, monkeypatch
+):
+    generator = Generator.load(tiny_model, device="cpu", backend="fake")
+    monkeypatch.setattr(networks, "is_out_of_memory", lambda error: True)
+    stand_in.lasts = {"unet": 1}
+    with pytest.raises(RuntimeError, match="primitive"):
+        draw(generator, Request("a cat", steps=2))
 
 
 def test_a_conversion_that_computes_something_else_never_draws(stand_in, tiny_model, capsys):
