@@ -128,11 +128,8 @@ class DrawTab:
     def _connect_live(self) -> None:
         settings, form, model = self._settings, self._form, self._picker.model
         names = ["start", *settings.fields, "variation", "new_seed", "model"]
-        told = (
-            "prompt",
-            "negative_prompt",
-            "num_images",
-        )  # live.js hears of words, the last is one
+        # live.js hears of the words itself, and a live picture is one, whatever is asked for.
+        told = "prompt", "negative_prompt", "num_images"
         fields = [field for name, field in settings.fields.items() if name not in told]
         changes = [each.input for each in (*fields, model)]
         form.live.connect(dict(zip(names, [*settings.inputs, model], strict=True)), changes)
