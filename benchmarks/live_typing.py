@@ -76,7 +76,10 @@ def typed(page: Page, prompt: str, delay: int = 100) -> list[float]:
     page.evaluate("window.seen.length = 0")
     page.focus("#prompt textarea")
     page.keyboard.type(prompt, delay=delay)
-    page.locator(f"#live_picture img[alt='{prompt}']").wait_for(timeout=120_000)
+    # Not merely its picture: that of the same words may stand there from before.
+    page.wait_for_function(
+        "(words) => window.seen.at(-1)?.[0] === words", arg=prompt, timeout=120_000
+    )
     return [waited for _, waited in page.evaluate("window.seen")]
 
 

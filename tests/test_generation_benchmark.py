@@ -11,6 +11,7 @@ from PIL import Image
 
 from benchmarks import generation, generation_row
 from benchmarks.generation import ROWS, Row, off_by, rows_of, summary, table
+from core.paths import ROOT
 
 
 def asked(model: str, folder, row: Row, timed_steps: int = 0) -> dict:
@@ -78,6 +79,14 @@ def test_the_table_compares_with_the_first_row():
     assert lines[2] == "| diffusers, 50 steps |  | 5.00 | 1.00 | 0.100 | 1.00 | 50% |  |"
     assert lines[3].startswith("| ours, PyTorch, 50 steps, DDIM | T0 | 2.00 | 2.50 |")
     assert lines[3].endswith(" 0.2500 |")
+
+
+def test_the_documentation_shows_what_was_measured():
+    page, known = ROOT / "docs" / "speed.md", ROOT / "benchmarks" / "generation.json"
+    about = json.loads(known.read_text())
+    assert table(about["rows"], about["step_flops"], about) in page.read_text(encoding="utf-8")
+    assert [row["name"] for row in about["rows"]] == [row.title for row in ROWS]
+    assert about["processor"] and about["size"] == "bundled"
 
 
 def test_all_rows_are_measured_in_turn_and_written_with_the_processors_name(
