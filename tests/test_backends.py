@@ -259,7 +259,7 @@ def test_it_is_converted_once_and_another_model_for_itself(stand_in, tiny_model,
         generator = Generator.load(tiny_model, device="cpu", backend="fake")
         assert draw(generator, Request("a cat", steps=2))[0].settings["backend"] == "fake"
     assert len(stand_in.modules) == 2
-    assert capsys.readouterr().err == "Preparing Fake for this model, once: about 2 s.\n"
+    assert capsys.readouterr().err == "Preparing Fake for this model, once: about 3 s.\n"
     other = tiny_pipeline(seed=0)
     other.unet.conv_out.bias.data += 0.01
     other.save_pretrained(tmp_path / "other")

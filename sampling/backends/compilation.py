@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 LAYOUT = 1  # of an entry of the cache: one more when what is written changes
-PARAMETERS_A_SECOND = 9_000_000  # that are converted, about
+AROUND_SECONDS, PARAMETERS_A_SECOND = 3, 7_000_000  # of a conversion, about
 CHECKED = 5, 7  # height and width of the call that is compared with PyTorch
 
 
@@ -158,5 +158,5 @@ def key_of(part: Part, backend: str) -> str:
 
 
 def _announce(backend: str, parameters: int) -> None:
-    seconds = max(2, round(parameters / PARAMETERS_A_SECOND))
+    seconds = AROUND_SECONDS + round(parameters / PARAMETERS_A_SECOND)
     complain(f"Preparing {BACKENDS[backend].title} for this model, once: about {seconds} s.")
