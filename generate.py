@@ -26,6 +26,7 @@ from sampling.request import BOUNDS, SCHEDULERS, Request, size_note, with_seeds
 
 COMMON_OPTIONS = (  # of all requests, by their names in Request
     "negative_prompt", "num_images", "width", "height", "variation_strength", "lora_scale",
+    "guidance_stop", "cache_interval",
 )  # fmt: skip
 OPTIONS_OF_SOME = (  # likewise, where they are given
     "steps", "guidance_scale", "scheduler", "seed", "variation_seed", "strength",
@@ -113,6 +114,7 @@ def _add_start(add: Callable, usual: Request, bounds: Mapping[str, str]) -> None
 
 def _add_run(add: Callable, usual: Request, bounds: Mapping[str, str]) -> None:
     add("--fast", action="store_true", help="draw in few steps, by the model's LoRA for that")
+    _add_shortcuts(add, usual, bounds)
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help=f"{', '.join(DTYPES)} (what suits the device and the model)")
     add(
@@ -134,6 +136,25 @@ def _add_run(add: Callable, usual: Request, bounds: Mapping[str, str]) -> None:
         help="pictures drawn at once; several differ in rounding from one alone "
         f"({DEFAULT_BATCH_SIZE}; with --prompts 1, so that it does not matter which were drawn "
         "before)",
+    )
+
+
+def _add_shortcuts(add: Callable, usual: Request, bounds: Mapping[str, str]) -> None:
+    add(
+        "--guidance_stop",
+        type=float,
+        default=usual.guidance_stop,
+        metavar="SHARE",
+        help="the share of the steps, the first ones, that are taken with guidance; the others "
+        f"take half the time, {bounds['guidance_stop']} (%(default)s)",
+    )
+    add(
+        "--cache_interval",
+        type=int,
+        default=usual.cache_interval,
+        metavar="STEPS",
+        help="from one call of the whole UNet to the next; between them its deep layers are "
+        f"spared, {bounds['cache_interval']} (%(default)s: never)",
     )
 
 

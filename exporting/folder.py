@@ -113,7 +113,7 @@ def _write_part(
     side, groups = _latent_side(pipe), parameters_by_group(part)
     return {
         "inputs": [_described(tensor) for tensor in part.inputs],
-        "output": _described(part.output),
+        "output": _described(part.outputs[0]),
         "height_and_width_are_multiples_of": part.multiple,
         "parameters": sum(groups.values()),
         "groups": groups,
@@ -150,7 +150,7 @@ def _write_example(part: Part, folder: Path) -> None:
     inputs = part.example(1, 1, 1, seed=1)
     pairs = list(zip(part.inputs, inputs, strict=True))
     asked = {"inputs": [_value(tensor, value) for tensor, value in pairs]}
-    answer = {"model_name": part.name, "outputs": [_value(part.output, part(inputs))]}
+    answer = {"model_name": part.name, "outputs": [_value(part.outputs[0], part(inputs)[0])]}
     (folder / f"{part.name}.request.json").write_text(json.dumps(asked))
     (folder / f"{part.name}.answer.json").write_text(json.dumps(answer))
 
@@ -176,4 +176,4 @@ def _triton(part: Part, backend: str) -> str:
 
     head = f'name: "{part.name}"\nbackend: "{backend}"\nmax_batch_size: 0\n'
     inputs = "".join(tensor_of("input", tensor) for tensor in part.inputs)
-    return head + inputs + tensor_of("output", part.output)
+    return head + inputs + tensor_of("output", part.outputs[0])

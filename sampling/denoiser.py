@@ -33,21 +33,41 @@ class Drawing:
         self, request: Request, networks: Networks, scheduler, embeddings, latents, options: dict
     ):
         """`request`: one of the batch. `networks`: what computes it, to its end. `embeddings`:
-        R,77,D; with guidance R = 2N, unconditional rows first, else R = N. `latents`: N,C,h,w at
-        the noise level of the first step. `options`: further arguments of `scheduler.step`."""
+        2N,77,D, unconditional rows first, or N,77,D where no step has guidance. `latents`: N,C,h,w
+        at the noise level of the first step. `options`: further arguments of `scheduler.step`."""
         self.networks = networks
         self.steps = request.denoising_steps
         self.done = 0  # steps
         self.expected: torch.Tensor | None = None  # N,C,h,w: the denoised latents as predicted
-        self.embeddings = embeddings
+        self.deep: torch.Tensor | None = None  # R,D',h,w: what deep layers found last
         self.latents = latents
+        self._embeddings = embeddings
         self._timesteps = scheduler.timesteps[-self.steps :]
         self._guidance_scale = float(request.guidance_scale)
+        self._guided_steps, self._cache_interval = request.guided_steps, request.cache_interval
         self._scheduler, self._options = scheduler, options
 
     @property
     def rows(self) -> int:
-        return len(self.embeddings)
+        """R, in the next step: 2N with guidance, else N."""
+        return len(self.latents) * (1 + (self.done < self._guided_steps))
+
+    @property
+    def embeddings(self) -> torch.Tensor:
+        """R,77,D."""
+        return self._embeddings[-self.rows :]
+
+    @property
+    def keeps_deep(self) -> bool:
+        """Whether what the deep layers find is used again after the next step."""
+        return self._cache_interval > 1
+
+    @property
+    def reused_deep(self) -> torch.Tensor | None:
+        """R,D',h,w: what the next step takes of an earlier one; None: it calls the whole UNet."""
+        if self.deep is None or self.done % self._cache_interval == 0:
+            return None
+        return self.deep[-self.rows :]  # the first half is of rows without the prompt
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -102,7 +122,7 @@ class Denoiser:
         embeddings = self._embeddings(
             [each.parts_of(each.prompt) for each in batch],
             [each.parts_of(each.negative_prompt) for each in batch],
-            request.guidance_scale > 1,
+            request.guided_steps > 0,
         )
         generators = [torch.Generator("cpu").manual_seed(each.seed) for each in batch]
         if request.init_image:
@@ -172,21 +192,33 @@ class Denoiser:
     @torch.no_grad()
     def step(self, drawings: Sequence[Drawing]) -> None:
         """Take the next step of all, which are of one `shape`, in one call of the UNet; in one for
-        each back end, where they have begun with several."""
-        for networks in dict.fromkeys(drawing.networks for drawing in drawings):
-            self._step([d for d in drawings if d.networks is networks], networks)
+        each back end, where they have begun with several, and for each part of the UNet."""
+        kinds: dict[tuple, list[Drawing]] = {}
+        for drawing in drawings:
+            kinds.setdefault(_kind(drawing), []).append(drawing)
+        for kind, alike in kinds.items():
+            self._step(alike, *kind)
 
-    def _step(self, drawings: Sequence[Drawing], networks: Networks) -> None:
+    def _step(self, drawings: Sequence[Drawing], networks: Networks, keeps: bool, reuses: bool):
+        """`keeps`, `reuses`: whether all of these Drawings do so with what deep layers find."""
+        rows = [drawing.rows for drawing in drawings]
         timestep = drawings[0].timestep
         if len(drawings) > 1:
             timestep = torch.cat([d.timestep.float().expand(d.rows) for d in drawings])
-        output = networks.unet(
+        inputs = (
             torch.cat([drawing.inputs() for drawing in drawings]),
             timestep,
             torch.cat([drawing.embeddings for drawing in drawings]),
         )
-        parts = output.split([drawing.rows for drawing in drawings])
-        for drawing, part in zip(drawings, parts, strict=True):
+        if reuses:
+            output = networks.shallow_unet(*inputs, torch.cat([d.reused_deep for d in drawings]))
+        elif keeps:
+            output, deep = networks.whole_unet(*inputs)
+            for drawing, part in zip(drawings, deep.split(rows), strict=True):
+                drawing.deep = part
+        else:
+            output = networks.unet(*inputs)
+        for drawing, part in zip(drawings, output.split(rows), strict=True):
             drawing.advance(part)
 
     @torch.no_grad()
@@ -214,6 +246,11 @@ class Denoiser:
             decoded, output_type="pt", do_denormalize=[not each for each in flagged]
         )
         return images.float().cpu()
+
+
+def _kind(drawing: Drawing) -> tuple[Networks, bool, bool]:
+    """Those of one kind take a step in one call."""
+    return drawing.networks, drawing.keeps_deep, drawing.reused_deep is not None
 
 
 def slerp(start: torch.Tensor, end: torch.Tensor, share: float) -> torch.Tensor:

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from sampling.lazy_generators import SlotGenerator
 
 DEFAULT_BATCH_SIZE = 8
+OF_BATCH = (  # of a Request
+    "steps", "guidance_scale", "scheduler", "lora_scale", "guidance_stop", "cache_interval",
+)  # fmt: skip
 PREVIEW_SECONDS = 0.25  # minimum interval between previews
 DEFAULT_MODEL = str(Path(__file__).resolve().parent.parent / "sd-pokemon-model")
 
@@ -217,8 +220,8 @@ class Generator(AppGenerator):
     ) -> Iterator[Picture]:  # fmt: skip
         """Draw all requests, yielding pictures in order.
 
-        Consecutive requests share a batch if they are of equal steps, guidance, size, scheduler and
-        LoRA scale, and start at the same step. The noise of a picture comes from its own seed, on
+        Consecutive requests share a batch if they are of equal size, start at the same step, and
+        have all of OF_BATCH in common. The noise of a picture comes from its own seed, on
         the CPU, so that batches and devices change nothing but rounding.
         """
         for event in self.denoising_events(requests, on_step, batch_size, on_preview):
@@ -233,7 +236,7 @@ class Generator(AppGenerator):
     ) -> Iterator[Drawing | Picture]:  # fmt: skip
         """See AppGenerator. Events that are interleaved with others' are of one `lora_scale`, as
         they share the weights."""
-        self._check_lora_scale(requests)
+        self._check(requests)
         batches = list(self._batches(requests, batch_size))
         total = sum(batch[0].denoising_steps for batch in batches)
         done, previewed = 0, time.monotonic()
@@ -288,7 +291,8 @@ class Generator(AppGenerator):
 
         def kind(one: Request):
             size, starts = self._size_of(one), (one.init_image is None, one.denoising_steps)
-            return one.steps, one.guidance_scale, one.scheduler, one.lora_scale, size, starts
+            settings = [getattr(one, name) for name in OF_BATCH]
+            return *settings, size, starts
 
         singles = [one for request in requests for one in request.singles()]
         for _, group in groupby(singles, key=kind):
@@ -340,13 +344,24 @@ class Generator(AppGenerator):
             "scheduler": request.scheduler,
             "prompt_weights": request.prompt_weights,
             **request.start,
-            **({} if request.lora_scale == 1 else {"lora_scale": request.lora_scale}),
+            **request.unusual,
             **self._settings_by(networks or self._networks.at(request.lora_scale)),
         }
 
-    def _check_lora_scale(self, requests: Sequence[Request]) -> None:
+    def _check(self, requests: Sequence[Request]) -> None:
+        """Raises Unsuitable."""
         if self._lora is None and any(request.lora_scale != 1 for request in requests):
             raise Unsuitable(f"{self.name} is no LoRA. Leave out lora_scale.")
+        if any(request.cache_interval > 1 for request in requests):
+            self._check_divisible()
+
+    def _check_divisible(self) -> None:
+        from sampling.deep_features import is_divisible
+
+        if not is_divisible(self.pipe.unet):
+            raise Unsuitable(
+                f"{self.name} has a UNet that is not Stable Diffusion's. Leave out cache_interval."
+            )
 
     def tokens(self, prompt: str) -> tuple[int, int]:
         return self._prompt_tokens.tokens(prompt)

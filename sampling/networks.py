@@ -4,7 +4,7 @@ end."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from core.errors import is_ours, reason_of
 from core.resource_errors import is_out_of_memory
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from sampling.backends.compilation import Compilation
 
 
+Computed = TypeVar("Computed")
+
+
 class Networks(Protocol):
     """The networks that take most of the time of a picture."""
 
@@ -30,6 +33,18 @@ class Networks(Protocol):
         self, sample: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor
     ) -> torch.Tensor:
         """What the UNet predicts for R,C,h,w. `timestep`: one for all rows, or one for each."""
+
+    def whole_unet(
+        self, sample: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, and what its deep layers found: R,D',h,w."""
+
+    def shallow_unet(
+        self, sample: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor,
+        deep: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        """About the same as `unet`, in a fraction of the time, by what the deep layers found in an
+        earlier step."""
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents N,C,h,w as the UNet has them -> N,3,H,W in about -1..1."""
@@ -49,6 +64,21 @@ class TorchNetworks(Networks):
         self, sample: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor
     ) -> torch.Tensor:
         return self._unet(sample, timestep, encoder_hidden_states=embeddings, return_dict=False)[0]
+
+    def whole_unet(
+        self, sample: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        from sampling.deep_features import WholeUNet
+
+        return WholeUNet(self._unet)(sample, timestep, embeddings)
+
+    def shallow_unet(
+        self, sample: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor,
+        deep: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        from sampling.deep_features import ShallowUNet
+
+        return ShallowUNet(self._unet)(sample, timestep, embeddings, deep)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         return self._vae.decode(latents / self._vae.config.scaling_factor).sample
@@ -74,10 +104,22 @@ class GuardedNetworks(Networks):
     ) -> torch.Tensor:
         return self._computed(lambda networks: networks.unet(sample, timestep, embeddings))
 
+    def whole_unet(
+        self, sample: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._computed(lambda networks: networks.whole_unet(sample, timestep, embeddings))
+
+    def shallow_unet(
+        self, sample: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor,
+        deep: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        inputs = sample, timestep, embeddings, deep
+        return self._computed(lambda networks: networks.shallow_unet(*inputs))
+
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         return self._computed(lambda networks: networks.decode(latents))
 
-    def _computed(self, compute: Callable[[Networks], torch.Tensor]) -> torch.Tensor:
+    def _computed(self, compute: Callable[[Networks], Computed]) -> Computed:
         if self._now.backend == TORCH:
             return compute(self._now)
         try:

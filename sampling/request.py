@@ -1,5 +1,6 @@
 """Request: what to draw, checked. The one type that the command, page, APIs and scorer use."""
 
+import math
 import re
 import secrets
 from dataclasses import dataclass, fields, replace
@@ -24,6 +25,8 @@ BOUNDS = {  # inclusive; also those of the page's sliders and in the help of gen
     "variation_strength": (0, 1),
     "strength": (0, 1),
     "lora_scale": (0, 2),
+    "guidance_stop": (0, 1),
+    "cache_interval": (1, 10),
 }
 # By the names that other tools give them: class in diffusers, options.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -84,6 +87,8 @@ RULES: dict[str, dict[str, Any]] = {
     },
     "strength": _number("strength", "number"),
     "lora_scale": _number("lora_scale", "number"),
+    "guidance_stop": _number("guidance_stop", "number"),
+    "cache_interval": _number("cache_interval", "integer"),
 }
 OPTIONAL = ("width", "height", "init_image")  # may be None
 
@@ -120,6 +125,9 @@ class Request:
     init_image: InitImage | None = None  # image-to-image
     strength: float = 0.8  # share of the noise schedule that `init_image` is put through
     lora_scale: float = 1.0  # how much of a LoRA is added to its base; models without one take 1
+    # Share of the steps with guidance, the first ones (after Kynkäänniemi et al. 2024).
+    guidance_stop: float = 1.0
+    cache_interval: int = 1  # steps from one call of the whole UNet to the next (Ma et al. 2024)
 
     def __post_init__(self):
         for name, rule in RULES.items():
@@ -162,6 +170,14 @@ class Request:
         return max(1, int(self.steps * self.strength)) if self.init_image else self.steps
 
     @property
+    def guided_steps(self) -> int:
+        """How many of `denoising_steps`, the first ones, are taken with guidance."""
+        if self.guidance_scale <= 1:
+            return 0
+        skipped = self.steps - self.denoising_steps
+        return max(0, math.ceil(self.guidance_stop * self.steps) - skipped)
+
+    @property
     def start(self) -> dict:
         """The settings of its starting point, for JSON: variation and init image (as its digest).
         Empty where it starts from the noise of its seed alone."""
@@ -171,6 +187,12 @@ class Request:
             digest = {"sha256": self.init_image.sha256}
             settings |= {"init_image": digest, "strength": self.strength}
         return settings
+
+    @property
+    def unusual(self) -> dict:
+        """Those settings that a picture names only where they are not the usual ones."""
+        values = {name: getattr(self, name) for name in UNUSUAL}
+        return {name: value for name, value in values.items() if value != UNUSUAL[name]}
 
     @property
     def settings(self) -> dict:
@@ -193,6 +215,12 @@ class Request:
     def words(self) -> str:
         """The prompt as the text encoder reads it."""
         return words_of(self.parts_of(self.prompt))
+
+
+# Usual values of settings that came later: pictures and links name only other values.
+UNUSUAL = {
+    name: getattr(Request, name) for name in ("lora_scale", "guidance_stop", "cache_interval")
+}
 
 
 def with_seeds(values: dict) -> dict:

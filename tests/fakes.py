@@ -81,7 +81,7 @@ class FakeGenerator(AppGenerator):
             "scheduler": request.scheduler,
             "prompt_weights": request.prompt_weights,
             **request.start,
-            **({} if request.lora_scale == 1 else {"lora_scale": request.lora_scale}),
+            **request.unusual,
             "model": self.name,
         }
         image = Image.new("RGB", (64, 64), (3, 2, 1) if self.dark else tuple(colour))

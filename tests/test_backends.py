@@ -61,7 +61,9 @@ class StandIn:
             if self.calls.count(name) > self.lasts.get(name, 10**6):
                 raise RuntimeError("primitive not implemented")
             with torch.no_grad():
-                return self.modules[number](*map(torch.from_numpy, inputs.values())).numpy()
+                found = self.modules[number](*map(torch.from_numpy, inputs.values()))
+            outputs = found if isinstance(found, tuple) else (found,)
+            return [output.numpy() for output in outputs]
 
         return network
 
@@ -144,6 +146,11 @@ def test_drawings_that_share_their_steps_are_pytorchs(pair):
     expected = [draw(pair[0], request) for request in mixed]
     for right, ours in zip(expected, side_by_side(pair[1], mixed), strict=True):
         assert all(off_by(a, b) < CLOSE for a, b in zip(right, ours, strict=True))
+
+
+def test_a_picture_whose_deep_features_are_used_again_is_pytorchs(pair):
+    asked = Request("a cat", seed=1, steps=5, num_images=2, cache_interval=2, guidance_stop=0.5)
+    assert_alike(pair, asked, replace(asked, width=40, height=72, num_images=1))
 
 
 def side_by_side(generator: Generator, requests) -> list[list[Picture]]:
@@ -258,13 +265,13 @@ def test_it_is_converted_once_and_another_model_for_itself(stand_in, tiny_model,
     for _ in range(2):
         generator = Generator.load(tiny_model, device="cpu", backend="fake")
         assert draw(generator, Request("a cat", steps=2))[0].settings["backend"] == "fake"
-    assert len(stand_in.modules) == 2
+    assert len(stand_in.modules) == 3  # decoder, UNet, and its shallow layers
     assert capsys.readouterr().err == "Preparing Fake for this model, once: about 3 s.\n"
     other = tiny_pipeline(seed=0)
     other.unet.conv_out.bias.data += 0.01
     other.save_pretrained(tmp_path / "other")
     Generator.load(str(tmp_path / "other"), device="cpu", backend="fake")
-    assert len(stand_in.modules) == 3  # its decoder is that of the first
+    assert len(stand_in.modules) == 5  # its decoder is that of the first
 
 
 def test_a_model_that_is_opened_for_one_drawing_is_compiled_only_if_it_has_been(
@@ -310,14 +317,14 @@ def test_a_damaged_entry_is_made_again(stand_in, tiny_model, capsys, damage):
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:-1])
     elif damage == "other":  # as long, but not what was converted
-        stand_in.modules[0].unet.conv_out.bias.data += 1
+        stand_in.modules[1].unet.conv_out.bias.data += 1
     elif damage == "unlisted":
         (entry / cache.LISTED).unlink()
     else:
         file.write_text("x" * file.stat().st_size)
     capsys.readouterr()
     generator = Generator.load(tiny_model, device="cpu", backend="fake")
-    assert generator.settings["backend"] == "fake" and len(stand_in.modules) == 3
+    assert generator.settings["backend"] == "fake" and len(stand_in.modules) == 4
     said = capsys.readouterr().err
     if damage in ("other", "garbage"):
         assert "is damaged" in said and "made again" in said and said.count("\n") == 1

@@ -28,6 +28,8 @@ from sampling.request import BOUNDS, NO_TEXT, SCHEDULERS, SEEN, Request
         *(("init_image", v) for v in ("a", b"a", "iVBORw0KGgo=", 7, ["a"])),
         *(("strength", v) for v in (-0.1, 1.1, float("nan"), "1", True, None)),
         *(("lora_scale", v) for v in (-0.1, 2.1, float("nan"), "1", True, None)),
+        *(("guidance_stop", v) for v in (-0.1, 1.1, float("nan"), "1", True, None)),
+        *(("cache_interval", v) for v in (0, 11, 1.5, "2", True, None)),
         *(("scheduler", v) for v in ("", "ddim", "__class__", None, 3, ["DDIM"])),
     ],
 )
@@ -60,7 +62,7 @@ def test_what_is_not_given_is_one_picture_of_the_models_own_size_by_the_usual_se
         "guidance_scale": 5.0, "width": None, "height": None, "scheduler": "DPM++ 2M",
         "prompt_weights": True,
         "variation_seed": 0, "variation_strength": 0.0, "init_image": None, "strength": 0.8,
-        "lora_scale": 1.0,
+        "lora_scale": 1.0, "guidance_stop": 1.0, "cache_interval": 1,
     }  # fmt: skip
 
 

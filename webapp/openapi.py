@@ -29,6 +29,9 @@ DESCRIPTIONS = {
     "init_image": "a picture's file in base64, to start from; it is cropped to the middle",
     "strength": "how much of the init image is redrawn; ignored without one",
     "lora_scale": "how much of a LoRA is added to its base model; other models take 1 alone",
+    "guidance_stop": "the share of the steps, the first ones, that are taken with guidance",
+    "cache_interval": "steps from one call of the whole UNet to the next; between them most of it "
+    "is spared",
 }
 REFUSALS = {
     400: "A value, a key, the JSON or the header X-Client-Id is not right.",

@@ -26,7 +26,7 @@ from sampling.networks import Networks
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
-LAYOUT = 1  # of an entry of the cache: one more when what is written changes
+LAYOUT = 2  # of an entry of the cache: one more when what is written changes
 AROUND_SECONDS, PARAMETERS_A_SECOND = 3, 7_000_000  # of a conversion, about
 CHECKED = 5, 7  # height and width of the call that is compared with PyTorch
 
@@ -34,29 +34,42 @@ CHECKED = 5, 7  # height and width of the call that is compared with PyTorch
 class CompiledNetworks(Networks):
     """The UNet and the decoder as a back end computes them, of any size."""
 
-    def __init__(self, backend: str, unet: Network, decoder: Network):
+    def __init__(self, backend: str, decoder: Network, unet: Network, *shallow: Network):
+        """`shallow`: the UNet's shallow layers, where it is divisible."""
         self.backend = backend
         self.versions = {name: version(name) for name in BACKENDS[backend].packages[-1:]}
-        self._unet, self._decoder = unet, decoder
+        self._decoder, self._unet, self._shallow = decoder, unet, shallow
 
     def unet(
         self, sample: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor
     ) -> torch.Tensor:
-        return _output(
-            self._unet,
-            sample=sample,
-            timestep=timestep.float().expand(len(sample)),
-            encoder_hidden_states=embeddings,
-        )
+        return _outputs(self._unet, **_named(sample, timestep, embeddings))[0]
+
+    def whole_unet(
+        self, sample: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        output, deep = _outputs(self._unet, **_named(sample, timestep, embeddings))
+        return output, deep
+
+    def shallow_unet(
+        self, sample: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor,
+        deep: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        (shallow,) = self._shallow
+        return _outputs(shallow, **_named(sample, timestep, embeddings), deep=deep)[0]
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return 2 * _output(self._decoder, latents=latents) - 1  # of pictures in 0..1
+        return 2 * _outputs(self._decoder, latents=latents)[0] - 1  # of pictures in 0..1
 
 
-def _output(network: Network, **inputs: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(
-        network({name: value.contiguous().numpy() for name, value in inputs.items()})
-    )
+def _named(sample: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor) -> dict:
+    timestep = timestep.float().expand(len(sample))
+    return {"sample": sample, "timestep": timestep, "encoder_hidden_states": embeddings}
+
+
+def _outputs(network: Network, **inputs: torch.Tensor) -> list[torch.Tensor]:
+    given = {name: value.contiguous().numpy() for name, value in inputs.items()}
+    return [torch.from_numpy(output) for output in network(given)]
 
 
 class Compilation:
@@ -95,8 +108,8 @@ class Compilation:
                 return
             if missing:
                 _announce(self.backend, sum(part.parameters for part in missing))
-            unet, decoder = (self._network(part, keys[part.name]) for part in self._parts)
-            self.networks = CompiledNetworks(self.backend, unet, decoder)
+            networks = [self._network(part, keys[part.name]) for part in self._parts]
+            self.networks = CompiledNetworks(self.backend, *networks)
         except Exception as error:  # there are as many as ways in which a compiler can fail
             if is_ours(error):
                 raise
@@ -146,12 +159,12 @@ def _own(part: Part, changing: Collection[torch.Tensor]) -> Part:
 
 def key_of(part: Part, backend: str) -> str:
     """A name for all that decides what a conversion writes."""
-    (network,) = part.module.children()
-    config = {name: value for name, value in network.config.items() if not name.startswith("_")}
+    module = part.module
+    config = {name: value for name, value in module.config.items() if not name.startswith("_")}
     versions = {name: version(name) for name in ("torch", "diffusers", *BACKENDS[backend].packages)}
-    about = [LAYOUT, part.name, str(part.inputs), config, versions]
+    about = [LAYOUT, part.name, str(part.inputs), str(part.outputs), config, versions]
     digest = hashlib.sha256(json.dumps(about, default=str, sort_keys=True).encode())
-    for name, tensor in network.state_dict().items():
+    for name, tensor in module.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
     return f"{backend}-{part.name}-{digest.hexdigest()[:32]}"

@@ -13,12 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from sampling.backends.parts import Part
+from sampling.backends.parts import Part, Tensor
 
 LARGE = 2**30  # bytes of weights; from 2 GiB ONNX has them in a file of their own
 TOLERANCE = 2e-3  # of the largest value of an output; rounding of fp32 in many layers gives 5e-4
 
-Network = Callable[[dict[str, np.ndarray]], np.ndarray]  # inputs by name -> output
+# Inputs by name -> outputs, which the next call may overwrite.
+Network = Callable[[dict[str, np.ndarray]], Sequence[np.ndarray]]
 
 
 class Format(NamedTuple):
@@ -38,15 +39,15 @@ def _write_onnx(part: Part, folder: Path) -> None:
 def _trace_onnx(part: Part, folder: Path) -> None:
     dynamic = {
         tensor.name: {axis: side for axis, side in enumerate(tensor.shape) if isinstance(side, str)}
-        for tensor in (*part.inputs, part.output)
+        for tensor in (*part.inputs, *part.outputs)
     }
     with _quietly():
         torch.onnx.export(
             part.module,
             tuple(part.example(2, *part.traced)),
             folder / "model.onnx",
-            input_names=_names(part),
-            output_names=[part.output.name],
+            input_names=_names(part.inputs),
+            output_names=_names(part.outputs),
             dynamic_axes=dynamic,
             opset_version=18,
             dynamo=False,
@@ -66,8 +67,8 @@ def _export_onnx(part: Part, folder: Path) -> None:
         program = torch.onnx.export(
             part.module,
             tuple(part.example(2, *part.traced)),
-            input_names=_names(part),
-            output_names=[part.output.name],
+            input_names=_names(part.inputs),
+            output_names=_names(part.outputs),
             dynamic_shapes=tuple(dynamic.values()),
             dynamo=True,
             verbose=False,
@@ -83,19 +84,23 @@ def _open_onnx(file: Path) -> Network:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors, which are raised as well
     session = onnxruntime.InferenceSession(str(file), options, ["CPUExecutionProvider"])
-    return lambda inputs: session.run(None, inputs)[0]
+    taken = {each.name for each in session.get_inputs()}  # without those that no layer uses
+    return lambda inputs: session.run(
+        None, {name: value for name, value in inputs.items() if name in taken}
+    )
 
 
 def _write_openvino(part: Part, folder: Path) -> None:
     openvino = _openvino()
-    example = dict(zip(_names(part), part.example(2, *part.traced), strict=True))
+    example = dict(zip(_names(part.inputs), part.example(2, *part.traced), strict=True))
     with _quietly():
         model = openvino.convert_model(part.module, example_input=example)
     for port, tensor in zip(model.inputs, part.inputs, strict=True):
         port.get_tensor().set_names({tensor.name})
         sides = (-1 if isinstance(side, str) else side for side in tensor.shape)
         port.get_node().set_partial_shape(openvino.PartialShape(list(sides)))
-    model.outputs[0].get_tensor().set_names({part.output.name})
+    for port, tensor in zip(model.outputs, part.outputs, strict=True):
+        port.get_tensor().set_names({tensor.name})
     model.validate_nodes_and_infer_types()
     openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
 
@@ -104,7 +109,7 @@ def _open_openvino(file: Path) -> Network:
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = _openvino().Core().compile_model(str(file), "CPU", exact)
     request = compiled.create_infer_request()
-    return lambda inputs: request.infer(inputs, share_inputs=True)[0]
+    return lambda inputs: list(request.infer(inputs, share_inputs=True).values())
 
 
 def _openvino() -> ModuleType:
@@ -123,20 +128,22 @@ FORMATS = {
 
 def named(part: Part, inputs: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
     """Inputs as a Network takes them."""
-    return {name: value.numpy() for name, value in zip(_names(part), inputs, strict=True)}
+    return {name: value.numpy() for name, value in zip(_names(part.inputs), inputs, strict=True)}
 
 
 def difference(part: Part, network: Network, inputs: list[torch.Tensor]) -> float:
-    """The largest difference from PyTorch in a call, as a share of the largest value. Raises
-    ValueError for an output of another shape."""
-    right, output = part(inputs).numpy(), network(named(part, inputs))
-    if output.shape != right.shape:
-        raise ValueError(f"{part.name} gives {output.shape} for {right.shape}")
-    return float(np.abs(output - right).max() / np.abs(right).max())
+    """The largest difference from PyTorch in a call, as a share of the output's largest value.
+    Raises ValueError for an output of another shape."""
+    found = []
+    for right, output in zip(part(inputs), network(named(part, inputs)), strict=True):
+        if output.shape != right.shape:
+            raise ValueError(f"{part.name} gives {output.shape} for {tuple(right.shape)}")
+        found.append(float(np.abs(output - right.numpy()).max() / right.abs().max()))
+    return float(np.max(found))  # NaN, where there is one
 
 
-def _names(part: Part) -> list[str]:
-    return [tensor.name for tensor in part.inputs]
+def _names(tensors: Sequence[Tensor]) -> list[str]:
+    return [tensor.name for tensor in tensors]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The parts of a model that other libraries compute: tensors in, one tensor out, no more."""
+"""The parts of a model that other libraries compute: tensors in, tensors out, no more."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+
+from sampling.deep_features import ShallowUNet, WholeUNet, deep_channels, is_divisible
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -40,7 +42,7 @@ class Part:
     name: str
     module: torch.nn.Module
     inputs: tuple[Tensor, ...]
-    output: Tensor
+    outputs: tuple[Tensor, ...]
     multiple: int  # height and width are multiples of this
     unused: tuple[str, ...] = ()  # groups of layers that a call does not reach
     traced: tuple[int, int] = (2, 3)  # height and width of the call that is traced, in its units
@@ -62,8 +64,9 @@ class Part:
                 yield self.example(batch, height, width)
 
     @torch.no_grad()
-    def __call__(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        return self.module.eval()(*inputs)
+    def __call__(self, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        found = self.module.eval()(*inputs)
+        return found if isinstance(found, tuple) else (found,)
 
 
 class TextEncoder(torch.nn.Module):
@@ -82,7 +85,7 @@ class UNet(torch.nn.Module):
 
     def __init__(self, pipe: StableDiffusionPipeline):
         super().__init__()
-        self.unet = pipe.unet
+        self.unet, self.config = pipe.unet, pipe.unet.config
 
     def forward(
         self, sample: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor
@@ -96,6 +99,7 @@ class Decoder(torch.nn.Module):
     def __init__(self, pipe: StableDiffusionPipeline):
         super().__init__()
         self.vae, self.scale = pipe.vae, pipe.vae.config.scaling_factor
+        self.config = pipe.vae.config
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         decoded = self.vae.decode(latents / self.scale, return_dict=False)[0]
@@ -122,17 +126,25 @@ def parts_of(pipe: StableDiffusionPipeline) -> list[Part]:
     )  # fmt: skip
     unused = {"vae_decoder": ("encoder", "quant_conv")}
     return [
-        Part(name, module, inputs, output, multiple, unused.get(name, ()))
+        Part(name, module, inputs, (output,), multiple, unused.get(name, ()))
         for name, module, inputs, output in parts
     ]
 
 
 def drawing_parts(pipe: StableDiffusionPipeline) -> list[Part]:
-    """UNet and decoder as drawing calls them: of any height and width, as PyTorch's are, and with
-    the fractions between timesteps that some schedulers take."""
+    """Decoder and UNet as drawing calls them: of any height and width, as PyTorch's are, and with
+    the fractions between timesteps that some schedulers take. The UNet gives what its deep layers
+    find, too, where it can be used again; then its shallow layers are a third part."""
     _, unet, decoder = parts_of(pipe)
     sample, timestep, embeddings = unet.inputs
     inputs = sample, replace(timestep, dtype="float32"), embeddings
+    parts = [decoder, replace(unet, inputs=inputs)]
+    if is_divisible(pipe.unet):
+        deep = deep_channels(pipe.unet), "height", "width"
+        found = Tensor("deep", "float32", ("batch", *deep))
+        outputs = *unet.outputs, found
+        parts[1] = replace(parts[1], module=WholeUNet(pipe.unet), outputs=outputs)
+        shallow = ShallowUNet(pipe.unet)
+        parts.append(Part("shallow_unet", shallow, (*inputs, found), unet.outputs, unet.multiple))
     # Odd sizes: the UNet of diffusers then takes the way that fits any, not that for multiples.
-    parts = replace(unet, inputs=inputs), decoder
     return [replace(part, multiple=1, traced=(9, 13)) for part in parts]

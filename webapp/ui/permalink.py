@@ -9,16 +9,16 @@ from urllib.parse import parse_qsl, urlencode
 
 from core.errors import UserError
 from sampling.image_metadata import as_drawn
-from sampling.request import Request
+from sampling.request import UNUSUAL, Request
 from webapp.ui import strings
 
 LINKED = (  # settings that an address may name
     "prompt", "negative_prompt", "seed", "num_images", "steps", "guidance_scale", "width", "height",
-    "scheduler", "prompt_weights", "lora_scale", "variation_seed", "variation_strength", "strength",
+    "scheduler", "prompt_weights", "lora_scale", "guidance_stop", "cache_interval",
+    "variation_seed", "variation_strength", "strength",
 )  # fmt: skip
 TEXTS = ("prompt", "negative_prompt", "scheduler")
-FRACTIONS = ("guidance_scale", "lora_scale", "variation_strength", "strength")
-USUAL = {"lora_scale": Request.lora_scale}  # not named: links stay short, and what they were
+FRACTIONS = ("guidance_scale", "lora_scale", "guidance_stop", "variation_strength", "strength")
 
 
 def link_to(request: Request, model: str = "", init_image: str | None = None) -> str:
@@ -38,7 +38,7 @@ def link_to(request: Request, model: str = "", init_image: str | None = None) ->
     named = {
         name: _short(value)
         for name, value in settings.items()
-        if value not in ("", None) and value != USUAL.get(name)
+        if value not in ("", None) and value != UNUSUAL.get(name)
     }
     weights = named.pop("prompt_weights")
     if weights != as_drawn(named)["prompt_weights"]:  # what a link without it means

@@ -140,6 +140,20 @@ def _fields(default: Request, size: int, limits: Limits) -> dict:
         "scheduler": gr.Dropdown(
             list(SCHEDULERS), value=default.scheduler, label=strings.SCHEDULER, elem_id="scheduler"
         ),
+        "guidance_stop": _slider(
+            "guidance_stop",
+            strings.GUIDANCE_STOP,
+            0.05,
+            default.guidance_stop,
+            info=strings.GUIDANCE_STOP_INFO,
+        ),
+        "cache_interval": _slider(
+            "cache_interval",
+            strings.CACHE_INTERVAL,
+            1,
+            default.cache_interval,
+            info=strings.CACHE_INTERVAL_INFO,
+        ),
         "width": _slider("width", strings.WIDTH, 8, size, limits.side),
         "height": _slider("height", strings.HEIGHT, 8, size, limits.side),
     }
@@ -154,10 +168,12 @@ def _script(function: str) -> str:
 
 
 def _slider(
-    name: str, label: str, step: float, value: float, limit: float | None = None
-) -> gr.Slider:
+    name: str, label: str, step: float, value: float, limit: float | None = None,
+    info: str | None = None,
+) -> gr.Slider:  # fmt: skip
     """`limit`: the most that this page allows; None: what any request may ask for."""
     low, high = BOUNDS[name]
     return gr.Slider(
-        low, min(high, limit or high), value, step=step, label=label, elem_id=name, buttons=[]
-    )
+        low, min(high, limit or high), value, step=step, label=label, info=info, elem_id=name,
+        buttons=[],
+    )  # fmt: skip

@@ -73,6 +73,10 @@ PROMPT_WEIGHTS_INFO = (
     "(word:1.3) counts 1.3 times as much, (word) 1.1 times, [word] 1.1 times less; \\( is a "
     "bracket. Unticked, brackets are words like any others."
 )
+GUIDANCE_STOP = "Guidance up to"
+GUIDANCE_STOP_INFO = "A share of the steps: those after it take half the time. 1 guides them all."
+CACHE_INTERVAL = "Whole model every so many steps"
+CACHE_INTERVAL_INFO = "Between them most of it is spared: faster, and less exact. 1 spares nothing."
 SEED = "Seed"
 HOW_FAR = "Variations: how far from the seed's picture"
 NOT_FAR = "At 0 all variations are the seed's own picture. Choose more below Settings."
