@@ -22,6 +22,7 @@ from sampling.request import SCHEDULERS, Request
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
+PIXELS_AT_ONCE = 512 * 512  # of several pictures, in a call of the VAE: its memory grows with them
 # What schedulers call the denoised latents as they predict them; TCD's have a little noise.
 CLEAN = ("pred_original_sample", "denoised", "pred_noised_sample")
 
@@ -225,20 +226,28 @@ class Denoiser:
     def decode_current(self, drawing: Drawing) -> torch.Tensor:
         """The current latents decoded, noise included: float32 N,3,H,W in 0..1, on the CPU."""
         latents = drawing.inputs()[: len(drawing.latents)]
-        return self._images(drawing.networks.decode(latents), [False] * len(latents))
+        return self._images(self._decoded(drawing.networks, latents), [False] * len(latents))
 
     @torch.no_grad()
     def finish(self, drawing: Drawing) -> tuple[torch.Tensor, list[bool], list[bool]]:
         """Images (float32 N,3,H,W in 0..1, on the CPU); whether each was flagged by the safety
         checker, and is black; whether each is finite."""
         decoded, flagged = self.pipe.run_safety_checker(
-            drawing.networks.decode(drawing.latents), self.pipe.device, drawing.embeddings.dtype
+            self._decoded(drawing.networks, drawing.latents),
+            self.pipe.device,
+            drawing.embeddings.dtype,
         )
         flagged = flagged or [False] * len(decoded)
         images = self._images(decoded, flagged)
         finite = images.isfinite().flatten(1).all(1)
         finite &= drawing.latents.isfinite().flatten(1).all(1).cpu()
         return images, flagged, finite.tolist()
+
+    def _decoded(self, networks: Networks, latents: torch.Tensor) -> torch.Tensor:
+        """N,3,H,W in about -1..1."""
+        pixels = latents.shape[2] * latents.shape[3] * self.pipe.vae_scale_factor**2
+        parts = latents.split(max(1, PIXELS_AT_ONCE // pixels))
+        return torch.cat([networks.decode(part) for part in parts])
 
     def _images(self, decoded: torch.Tensor, flagged: list[bool]) -> torch.Tensor:
         """-1..1 -> 0..1; flagged images, which the safety checker returns, are in 0..1 already."""

@@ -15,12 +15,13 @@ from sampling.pipeline import SMALL_UNET_PARAMETERS
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import StableDiffusionPipeline
+    from diffusers import AutoencoderKL, StableDiffusionPipeline
 
     from sampling.backends.compilation import Compilation
 
 
 Computed = TypeVar("Computed")
+TILE = 32  # a side, of latents
 
 
 class Networks(Protocol):
@@ -81,7 +82,21 @@ class TorchNetworks(Networks):
         return ShallowUNet(self._unet)(sample, timestep, embeddings, deep)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return self._vae.decode(latents / self._vae.config.scaling_factor).sample
+        latents = latents / self._vae.config.scaling_factor
+        try:
+            return self._vae.decode(latents).sample
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        return in_tiles(self._vae, latents)  # with what the attempt took free again
+
+
+def in_tiles(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
+    """What a VAE decodes, tile by tile, blended where they overlap: nearly the same, and in memory
+    that does not grow with the picture."""
+    scale = 2 ** (len(vae.config.block_out_channels) - 1)
+    vae.tile_latent_min_size, vae.tile_sample_min_size = TILE, TILE * scale
+    return vae.tiled_decode(latents).sample
 
 
 class GuardedNetworks(Networks):
