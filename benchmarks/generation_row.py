@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,26 +16,22 @@ from typing import Any
 
 PROMPT, SEED, GUIDANCE = "a drawing of a red creature with blue wings", 7, 7.5
 PICTURES = 3  # of a round, beside the first, which does not count
-Draw = Callable[[Callable[[], None]], Any]  # draws a picture, and calls what it is given each step
+Kind = Hashable  # steps of one kind take equally long
+Draw = Callable[[Callable[[Kind], None]], Any]  # draws a picture, and tells the kind of each step
 
 
-class Enough(Exception):
-    """All steps that are timed are done."""
-
-
-def by_diffusers(model: str, steps: int) -> tuple[Draw, Callable]:
-    """What draws a picture as users of diffusers do, and what decodes its last latents."""
+def by_diffusers(model: str, steps: int, device: str) -> Draw:
+    """What draws a picture as users of diffusers do."""
     import torch
     from diffusers import StableDiffusionPipeline
 
-    pipe = StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32)
+    dtype = torch.float32 if device == "cpu" else torch.float16
+    pipe = StableDiffusionPipeline.from_pretrained(model, dtype=dtype).to(device)
     pipe.set_progress_bar_config(disable=True)
-    latents = []
 
-    def draw(done: Callable[[], None]):
+    def draw(done: Callable[[Kind], None]):
         def on_step(_, step, timestep, tensors):
-            latents[:] = [tensors["latents"]]
-            done()
+            done(None)
             return tensors
 
         return pipe(
@@ -42,93 +39,153 @@ def by_diffusers(model: str, steps: int) -> tuple[Draw, Callable]:
             generator=torch.Generator("cpu").manual_seed(SEED), callback_on_step_end=on_step,
         ).images[0]  # fmt: skip
 
-    @torch.no_grad()
-    def decode():
-        pipe.vae.decode(latents[0] / pipe.vae.config.scaling_factor)
-
-    return draw, decode
+    return draw
 
 
-def by_us(
-    model: str, steps: int, backend: str, scheduler: str, fast: bool = False
-) -> tuple[Draw, Callable]:
-    """Likewise, by this project."""
-    from sampling.few_steps import fast_lora_of
-    from sampling.generator import Generator
+def by_us(model: str, settings: dict, backend: str, device: str, fast: bool) -> Draw:
+    """Likewise, by this project. `settings`: of a Request."""
     from sampling.image import Picture
     from sampling.request import Request
 
-    load = partial(Generator.load_fast, fast_lora_of(model)) if fast else Generator.load
-    generator = load(model, device="cpu", dtype="fp32", backend=backend)
-    settings = {"steps": steps, "guidance_scale": GUIDANCE, "scheduler": scheduler}
-    settings |= generator.draws
-    assert generator.settings["backend"] == backend, "it was not compiled"
-    drawings = []
+    generator = generator_of(model, backend, device, fast)
+    request = Request(PROMPT, seed=SEED, **settings)
 
-    def draw(done: Callable[[], None]):
-        for event in generator.denoising_events([Request(PROMPT, seed=SEED, **settings)]):
+    def draw(done: Callable[[Kind], None]):
+        for event in generator.denoising_events([request]):
             if isinstance(event, Picture):
                 return event.image
-            drawings[:] = [event]
+            kind = event.rows, event.reused_deep is not None
             generator.step([event])
-            done()
+            done(kind)
 
-    return draw, lambda: generator.denoiser.finish(drawings[0])
+    return draw
 
 
-def measure(draw: Draw, decode: Callable, calls: int, timed_steps: int, picture: str) -> dict:
-    """`calls`: of the UNet for a picture. `timed_steps`: 0 draws pictures, the first to the file
-    `picture`; else one is reckoned from so many steps after a first one, and from its decoding."""
-    ends: list[float] = []
+def generator_of(model: str, backend: str, device: str, fast: bool = False):
+    """`fast`: with the model's LoRA for few steps, if it has one: random weights have none, and
+    take as long without."""
+    from sampling.few_steps import fast_lora_of
+    from sampling.generator import Generator
 
-    def done() -> None:
-        ends.append(time.perf_counter())
-        if timed_steps and len(ends) > timed_steps:
-            raise Enough
+    lora = fast_lora_of(model) if fast else None
+    load = partial(Generator.load_fast, lora) if lora else Generator.load
+    generator = load(model, device=device, dtype=dtype_of(device), backend=backend)
+    assert generator.settings["backend"] == backend, "it was not compiled"
+    return generator
 
-    if not timed_steps:
-        draw(done).save(picture)
-    seconds, steps = [], []
-    for _ in range(1 if timed_steps else PICTURES):
+
+def dtype_of(device: str) -> str:
+    return "fp32" if device == "cpu" else "fp16"
+
+
+def kinds_of(settings: dict) -> Counter[Kind]:
+    """How many steps of each kind a picture of ours takes."""
+    from sampling.request import Request
+
+    request = Request(PROMPT, **settings)
+    return Counter(
+        (1 + (step < request.guided_steps), step % request.cache_interval > 0)
+        for step in range(request.steps)
+    )
+
+
+def measure(draw: Draw, kinds: Counter[Kind], picture: str, device: str = "cpu") -> dict:
+    """`kinds`: the steps of the picture. `picture`: the file to draw it to; "": what `draw` draws
+    has fewer steps, and the picture is reckoned from them."""
+    synchronize = synchronizer(device)
+    ends: list[tuple[Kind, float]] = []
+
+    def done(kind: Kind) -> None:
+        synchronize()
+        ends.append((kind, time.perf_counter()))
+
+    drawn = draw(done)
+    if picture:
+        drawn.save(picture)
+    seconds, taken = [], defaultdict(list)
+    for _ in range(PICTURES if picture else 1):
         ends.clear()
-        started = time.perf_counter()
-        try:
-            draw(done)
-            seconds.append(time.perf_counter() - started)
-        except Enough:
-            decoded = best_of(1, decode)
-            rest = median(b - a for a, b in pairwise(ends)) * (calls - 1)
-            seconds.append(ends[0] - started + rest + decoded)
-        steps += [b - a for a, b in pairwise(ends)]
-    return {"seconds": seconds, "step_seconds": median(steps), "memory_bytes": peak_bytes()}
+        begun = time.perf_counter()
+        draw(done)
+        synchronize()
+        seconds.append(time.perf_counter() - begun)
+        # Of the first step nobody knows when it began.
+        for (_, before), (kind, end) in pairwise(ends):
+            taken[kind].append(end - before)
+    of_kind = {kind: median(each) for kind, each in taken.items()}
+    if not picture:
+        rest = kinds - Counter(kind for kind, _ in ends)
+        seconds = [seconds[0] + sum(of_kind[kind] * count for kind, count in rest.items())]
+    steps = [of_kind[kind] for kind in kinds.elements()]
+    return {
+        "seconds": seconds,
+        "step_seconds": sum(steps) / len(steps),
+        "memory_bytes": peak_bytes(device),
+    }
 
 
-def peak_bytes() -> int:
-    """The most memory that this process has had in use."""
+def synchronizer(device: str) -> Callable[[], None]:
+    if device == "cpu":
+        return lambda: None
+    import torch
+
+    return partial(torch.cuda.synchronize, device)
+
+
+def side_by_side(model: str, users: int, steps: int, device: str) -> dict:
+    """Seconds for the pictures of so many users, whose drawings take their steps together."""
+    from sampling.image import Picture
+    from sampling.request import Request
+
+    generator, synchronize = generator_of(model, "torch", device), synchronizer(device)
+    requests = [Request(PROMPT, seed=SEED + user, steps=steps) for user in range(users)]
+    seconds = []
+    for _ in range(1 + PICTURES):
+        begun = time.perf_counter()
+        under_way = [generator.denoising_events([request]) for request in requests]
+        while drawings := [
+            event for events in under_way if not isinstance(event := next(events), Picture)
+        ]:
+            generator.step(drawings)
+        synchronize()
+        seconds.append(time.perf_counter() - begun)
+    return {"users": users, "seconds": median(seconds[1:]), "memory_bytes": peak_bytes(device)}
+
+
+def peak_bytes(device: str = "cpu") -> int:
+    """The most memory that this process has had in use, on its device."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status").read_text().split()
     return int(status[status.index("VmHWM:") + 1]) * 1024
 
 
-def can_do() -> dict:
+def can_do(device: str = "cpu") -> dict:
     """Floating-point operations a second of a matrix product, and of a convolution of the UNet."""
     import torch
 
-    side, channels, pixels = 2048, 320, 64
-    matrix = torch.randn(side, side)
-    conv = torch.nn.Conv2d(channels, channels, 3, padding=1)
-    image = torch.randn(2, channels, pixels, pixels)
+    side, channels, pixels = 2048 if device == "cpu" else 8192, 320, 64
+    about = {"device": device, "dtype": torch.float32 if device == "cpu" else torch.float16}
+    matrix = torch.randn(side, side).to(**about)
+    conv = torch.nn.Conv2d(channels, channels, 3, padding=1).to(**about)
+    image = torch.randn(2, channels, pixels, pixels).to(**about)
+    synchronize = synchronizer(device)
     work = {
         "matrix_product": (lambda: matrix @ matrix, 2 * side**3),
         "convolution": (lambda: conv(image), 2 * 2 * 9 * channels**2 * pixels**2),
     }
     with torch.no_grad():
-        return {name: flops / best_of(10, act) for name, (act, flops) in work.items()}
+        return {name: flops / best_of(10, act, synchronize) for name, (act, flops) in work.items()}
 
 
-def best_of(times: int, act: Callable[[], object]) -> float:
+def best_of(times: int, act: Callable[[], object], synchronize: Callable[[], None]) -> float:
     def once() -> float:
+        synchronize()
         started = time.perf_counter()
         act()
+        synchronize()
         return time.perf_counter() - started
 
     return min(once() for _ in range(times))
@@ -152,15 +209,21 @@ def step_flops(model: str, rows: int = 2) -> int:
 
 
 def main(asked: dict) -> dict:
-    """`asked`: the fields of a Row, "model", "timed_steps" and "picture"; or "model" alone."""
-    model = asked["model"]
-    if "steps" not in asked:
-        return can_do() | {"step_flops": step_flops(model)}
+    """`asked`: a Row's "backend", "settings" and "fast", "model", "device", "timed_steps" and
+    "picture"; or "users", or neither of them."""
+    model, device = asked["model"], asked["device"]
+    if "users" in asked:
+        return side_by_side(model, asked["users"], asked["steps"], device)
+    if "settings" not in asked:
+        return can_do(device) | {"step_flops": step_flops(model)}
+    settings, timed = asked["settings"], asked["timed_steps"]
+    short = settings | ({"steps": timed} if timed and not asked["fast"] else {})
     if asked["backend"]:
-        acts = by_us(*(asked[name] for name in ("model", "steps", "backend", "scheduler", "fast")))
-    else:
-        acts = by_diffusers(model, asked["steps"])
-    return measure(*acts, asked["calls"], asked["timed_steps"], asked["picture"])
+        draw = by_us(model, short, asked["backend"], device, asked["fast"])
+        return measure(draw, kinds_of(settings), "" if timed else asked["picture"], device)
+    draw = by_diffusers(model, short["steps"], device)
+    kinds = Counter({None: asked["calls"]})
+    return measure(draw, kinds, "" if timed else asked["picture"], device)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from core.paths import ROOT
 
 
 def asked(model: str, folder, row: Row, timed_steps: int = 0) -> dict:
-    return vars(row) | {
-        "model": model, "calls": row.calls("bundled"), "timed_steps": timed_steps,
+    return {
+        "model": model, "backend": row.backend, "settings": row.settings, "fast": row.fast,
+        "calls": row.calls("bundled"), "timed_steps": timed_steps, "device": "cpu",
         "picture": str(folder / f"{row.name}.png"),
     }  # fmt: skip
 
@@ -30,24 +32,44 @@ def test_a_picture_of_ours_is_the_one_that_diffusers_draws(tiny_model, tmp_path)
     assert off_by(tmp_path / "diffusers.png", tmp_path / "ours.png") == 0
 
 
-@pytest.mark.parametrize("row", [Row("diffusers", "", 50), Row("ours", "T0", 50, "torch", "DDIM")])
+@pytest.mark.parametrize("row", [
+    Row("diffusers", "", 50), Row("ours", "T0", 50, "torch", "DDIM"),
+    Row("ours", "T2", 50, "torch", "DPM++ 2M", False, 0.6, 2),
+])  # fmt: skip
 def test_a_picture_can_be_reckoned_from_a_few_steps(tiny_model, tmp_path, row):
-    about = generation_row.main(asked(tiny_model, tmp_path, row, timed_steps=2))
+    about = generation_row.main(asked(tiny_model, tmp_path, row, timed_steps=6))
     assert len(about["seconds"]) == 1 and not list(tmp_path.iterdir())
-    assert about["seconds"][0] > 49 * about["step_seconds"]
+    assert about["seconds"][0] > 44 * about["step_seconds"]
 
 
 def test_the_arithmetic_of_a_reckoned_picture(monkeypatch):
-    now = iter([0.0, 5.0, 7.0, 9.0, 20.0, 21.5])  # begin, ends of steps, decoding
+    # A first picture; then its beginning, the ends of steps, and its end.
+    now = iter([0.0, 0.0, 0.0, 0.0, 10.0, 15.0, 17.0, 18.0, 20.0, 21.5])
     monkeypatch.setattr(time, "perf_counter", lambda: next(now))
-    monkeypatch.setattr(generation_row, "peak_bytes", lambda: 1)
+    monkeypatch.setattr(generation_row, "peak_bytes", lambda device: 1)
 
     def draw(done):
-        while True:
-            done()
+        for kind in ("whole", "whole", "shallow", "whole"):
+            done(kind)
 
-    about = generation_row.measure(draw, lambda: None, 51, 2, "")
-    assert about == {"seconds": [5 + 50 * 2 + 1.5], "step_seconds": 2, "memory_bytes": 1}
+    kinds = Counter({"whole": 30, "shallow": 20})
+    about = generation_row.measure(draw, kinds, "")
+    assert about["seconds"] == [11.5 + 27 * 2 + 19 * 1]
+    assert about == about | {"step_seconds": (30 * 2 + 20) / 50, "memory_bytes": 1}
+
+
+def test_the_steps_of_a_picture_are_counted_by_their_kinds():
+    row = Row("ours", "T2", 10, "torch", "DDIM", False, 0.5, 3)
+    assert generation_row.kinds_of(row.settings) == {
+        (2, False): 2, (2, True): 3, (1, False): 2, (1, True): 3
+    }  # fmt: skip
+    fast = Row("ours", "T2", 4, "torch", "DDIM", fast=True)
+    assert generation_row.kinds_of(fast.settings) == {(1, False): 4}
+
+
+def test_pictures_side_by_side_are_all_drawn(tiny_model):
+    about = generation_row.main({"model": tiny_model, "device": "cpu", "users": 3, "steps": 2})
+    assert about["users"] == 3 and 0 < about["seconds"] < 60
 
 
 def test_the_operations_of_a_step_are_counted_without_weights(tiny_model):
@@ -68,7 +90,12 @@ def test_the_rows_begin_with_diffusers_and_have_their_tiers():
     assert ROWS[0].backend == "" and ROWS[0].calls("v1-4") == 51 and ROWS[0].calls("bundled") == 50
     assert {row.tier for row in ROWS[1:]} == {"T0", "T1", "T2"}
     assert all(row.calls("v1-4") == row.steps for row in ROWS[1:])
-    assert {row.tier for row in rows_of("v1-4")} == {"", "T0", "T1"}
+    assert rows_of("cpu") == list(ROWS)
+    on_gpu = rows_of("cuda")
+    assert {row.backend for row in on_gpu} == {"", "torch"} and len(set(on_gpu)) == len(on_gpu)
+    assert {(row.tier, row.title.partition(", ")[2]) for row in on_gpu} == {
+        (row.tier, row.title.partition(", ")[2].replace("OpenVINO", "PyTorch")) for row in ROWS
+    }
 
 
 def test_the_table_compares_with_the_first_row():
@@ -95,12 +122,16 @@ def test_all_rows_are_measured_in_turn_and_written_with_the_processors_name(
     order = []
 
     def in_process(**asked):
-        if "steps" not in asked:
+        if "settings" not in asked:
             return {"matrix_product": 1e11, "convolution": 1e11, "step_flops": 10**9}
-        order.append((asked["backend"], asked["steps"]))
+        order.append((asked["backend"], asked["settings"]))
         shade = np.full((4, 4, 3), len(order), np.uint8)
         Image.fromarray(shade).save(asked["picture"])
-        return {"seconds": [50 / asked["steps"]], "step_seconds": 0.1, "memory_bytes": 2**30}
+        return {
+            "seconds": [50 / asked["settings"]["steps"]],
+            "step_seconds": 0.1,
+            "memory_bytes": 2**30,
+        }
 
     monkeypatch.setattr(generation, "in_process", in_process)
     words = [
@@ -113,7 +144,7 @@ def test_all_rows_are_measured_in_turn_and_written_with_the_processors_name(
     ]
     monkeypatch.setattr("sys.argv", ["generation", *words])
     generation.main()
-    assert order == [(row.backend, row.steps) for row in ROWS] * 2
+    assert order == [(row.backend, row.settings) for row in ROWS] * 2
     written = json.loads((tmp_path / "a.json").read_text())
     assert written["processor"] and written["side"] == 128 and written["timed_steps"] is None
     assert [row["off_by"] for row in written["rows"]] == [*range(len(ROWS))]
