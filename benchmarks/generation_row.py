@@ -11,16 +11,17 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 PROMPT, SEED, GUIDANCE = "a drawing of a red creature with blue wings", 7, 7.5
 PICTURES = 3  # of a round, beside the first, which does not count
 Kind = Hashable  # steps of one kind take equally long
-Draw = Callable[[Callable[[Kind], None]], Any]  # draws a picture, and tells the kind of each step
+# Draws a picture of so many steps, and tells the kind of each.
+Draw = Callable[[int, Callable[[Kind], None]], Any]
 
 
-def by_diffusers(model: str, steps: int, device: str) -> Draw:
+def by_diffusers(model: str, device: str) -> Draw:
     """What draws a picture as users of diffusers do."""
     import torch
     from diffusers import StableDiffusionPipeline
@@ -29,7 +30,7 @@ def by_diffusers(model: str, steps: int, device: str) -> Draw:
     pipe = StableDiffusionPipeline.from_pretrained(model, dtype=dtype).to(device)
     pipe.set_progress_bar_config(disable=True)
 
-    def draw(done: Callable[[Kind], None]):
+    def draw(steps: int, done: Callable[[Kind], None]):
         def on_step(_, step, timestep, tensors):
             done(None)
             return tensors
@@ -48,9 +49,9 @@ def by_us(model: str, settings: dict, backend: str, device: str, fast: bool) -> 
     from sampling.request import Request
 
     generator = generator_of(model, backend, device, fast)
-    request = Request(PROMPT, seed=SEED, **settings)
 
-    def draw(done: Callable[[Kind], None]):
+    def draw(steps: int, done: Callable[[Kind], None]):
+        request = Request(PROMPT, seed=SEED, **settings | {"steps": steps})
         for event in generator.denoising_events([request]):
             if isinstance(event, Picture):
                 return event.image
@@ -89,9 +90,11 @@ def kinds_of(settings: dict) -> Counter[Kind]:
     )
 
 
-def measure(draw: Draw, kinds: Counter[Kind], picture: str, device: str = "cpu") -> dict:
-    """`kinds`: the steps of the picture. `picture`: the file to draw it to; "": what `draw` draws
-    has fewer steps, and the picture is reckoned from them."""
+def measure(
+    draw: Draw, steps: int, kinds: Counter[Kind], picture: str, device: str = "cpu"
+) -> dict:
+    """`kinds`: the steps of the picture. `picture`: the file to draw it to; "": one of `steps`,
+    which are fewer, is drawn, and the whole one is reckoned from it."""
     synchronize = synchronizer(device)
     ends: list[tuple[Kind, float]] = []
 
@@ -99,14 +102,14 @@ def measure(draw: Draw, kinds: Counter[Kind], picture: str, device: str = "cpu")
         synchronize()
         ends.append((kind, time.perf_counter()))
 
-    drawn = draw(done)
+    first = draw(steps if picture else 1, done)  # it does not count
     if picture:
-        drawn.save(picture)
+        first.save(picture)
     seconds, taken = [], defaultdict(list)
     for _ in range(PICTURES if picture else 1):
         ends.clear()
         begun = time.perf_counter()
-        draw(done)
+        draw(steps, done)
         synchronize()
         seconds.append(time.perf_counter() - begun)
         # Of the first step nobody knows when it began.
@@ -116,10 +119,9 @@ def measure(draw: Draw, kinds: Counter[Kind], picture: str, device: str = "cpu")
     if not picture:
         rest = kinds - Counter(kind for kind, _ in ends)
         seconds = [seconds[0] + sum(of_kind[kind] * count for kind, count in rest.items())]
-    steps = [of_kind[kind] for kind in kinds.elements()]
     return {
         "seconds": seconds,
-        "step_seconds": sum(steps) / len(steps),
+        "step_seconds": fmean(of_kind[kind] for kind in kinds.elements()),
         "memory_bytes": peak_bytes(device),
     }
 
@@ -217,13 +219,13 @@ def main(asked: dict) -> dict:
     if "settings" not in asked:
         return can_do(device) | {"step_flops": step_flops(model)}
     settings, timed = asked["settings"], asked["timed_steps"]
-    short = settings | ({"steps": timed} if timed and not asked["fast"] else {})
+    steps = min(timed, settings["steps"]) or settings["steps"]
     if asked["backend"]:
-        draw = by_us(model, short, asked["backend"], device, asked["fast"])
-        return measure(draw, kinds_of(settings), "" if timed else asked["picture"], device)
-    draw = by_diffusers(model, short["steps"], device)
-    kinds = Counter({None: asked["calls"]})
-    return measure(draw, kinds, "" if timed else asked["picture"], device)
+        draw = by_us(model, settings, asked["backend"], device, asked["fast"])
+        kinds = kinds_of(settings)
+    else:
+        draw, kinds = by_diffusers(model, device), Counter({None: asked["calls"]})
+    return measure(draw, steps, kinds, "" if timed else asked["picture"], device)
 
 
 if __name__ == "__main__":

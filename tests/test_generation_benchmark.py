@@ -48,12 +48,12 @@ def test_the_arithmetic_of_a_reckoned_picture(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: next(now))
     monkeypatch.setattr(generation_row, "peak_bytes", lambda device: 1)
 
-    def draw(done):
+    def draw(steps, done):
         for kind in ("whole", "whole", "shallow", "whole"):
             done(kind)
 
     kinds = Counter({"whole": 30, "shallow": 20})
-    about = generation_row.measure(draw, kinds, "")
+    about = generation_row.measure(draw, 4, kinds, "")
     assert about["seconds"] == [11.5 + 27 * 2 + 19 * 1]
     assert about == about | {"step_seconds": (30 * 2 + 20) / 50, "memory_bytes": 1}
 
