@@ -26,9 +26,9 @@ no_device() {
     nm -D --defined-only ./*.so* | awk 'NF == 3 { sub("@.*", "", $3); print $3 }' | sort -u >"$scratch/own"
     comm -23 "$scratch/called" "$scratch/own" | grep -E '^(__cu|cu|nccl|nvrtc|nvshmem|nvtx)' |
         sed 's/.*/.globl &\n&:/' | cat - <(echo "$answer") | as -o "$scratch/answers.o"
-    ld -shared -soname libno_device.so -o libno_device.so "$scratch/answers.o"
+    ld -shared -z noexecstack -soname libno_device.so -o libno_device.so "$scratch/answers.o"
     for name in $(readelf -d ./*.so | sed -nE 's/.*\(NEEDED\).*\[(lib(cu|nccl|nv).*)\]/\1/p' | sort -u); do
-        [ -e "$name" ] || ld -shared --no-as-needed -soname "$name" -o "$name" libno_device.so
+        [ -e "$name" ] || ld -shared -z noexecstack --no-as-needed -soname "$name" -o "$name" libno_device.so
     done
     rm -r "$scratch"
 }
@@ -46,7 +46,7 @@ if [ "$1" = cpu ] && [ -e "$packages/torch/lib/libtorch_cuda.so" ]; then
 fi
 .venv/bin/python -c 'import torch; print(f"PyTorch {torch.__version__}, CUDA available: {torch.cuda.is_available()}")'
 
-# Nothing more is installed, and nothing is written there later: pip goes, and all is compiled now, in a way
-# that the files' dates do not matter for. (Templates among the files are no Python, and say so.)
-rm -r "$packages"/pip "$packages"/pip-* .venv/bin/pip*
+# Nothing more is installed or compiled there: pip goes, and PyTorch's headers. Python's files are translated now,
+# in a way that does not depend on their dates. (Templates among them are no Python, and fail.)
+rm -r "$packages"/pip "$packages"/pip-* .venv/bin/pip* "$packages/torch/include"
 .venv/bin/python -m compileall -qq -j 0 --invalidation-mode unchecked-hash .venv || true

@@ -13,7 +13,11 @@ export TMPDIR=$work # where buildah keeps what it fetches, too
 store=(--root "$work/images" --runroot "$work/run" --storage-driver vfs)
 image=sd-pokemon:cpu
 network='' # a process in a network that has nothing but loopback
-trap '[ -z "$network" ] || kill "$network"; rm -rf --one-file-system "$work"' EXIT
+clean_up() {
+    [ -z "$network" ] || kill $(pgrep --ns "$network" --nslist net) 2>/dev/null || true
+    rm -rf --one-file-system "$work"
+}
+trap clean_up EXIT
 trap 'exit 130' INT TERM
 
 claim() { printf '==> %4d s  %s\n' "$SECONDS" "$*"; }
@@ -32,9 +36,15 @@ make_base() { # NAME: Debian 13 by this machine's apt
     apt-get indextargets --format "\$(REPO_URI) \$(CODENAME)" 'Created-By: Packages' 'Origin: Debian' |
         sed -nE 's/^(\S+) [a-z]+(-[a-z]+)?$/deb \1 trixie\2 main/p' | sort -u >"$work/sources.list"
     [ -s "$work/sources.list" ] || fail "apt knows no source of Debian's packages; try apt-get update"
-    nice mmdebstrap --quiet --variant=minbase --aptopt="$work/apt.conf" \
+    # As in Debian's own images, apt keeps nothing that it has fetched.
+    cat >"$work/clean" <<'APT'
+Dir::Cache { pkgcache ""; srcpkgcache ""; };
+DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb"; };
+APT
+    mmdebstrap --variant=minbase --aptopt="$work/apt.conf" \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
-        --dpkgopt='path-exclude=/usr/share/locale/*' trixie "$work/base.tar" "$work/sources.list"
+        --dpkgopt='path-exclude=/usr/share/locale/*' --customize-hook="copy-in $work/clean /etc/apt/apt.conf.d" \
+        trixie "$work/base.tar" "$work/sources.list"
     local container
     container=$(buildah from scratch)
     buildah add --quiet "$container" "$work/base.tar" / >/dev/null
@@ -50,12 +60,33 @@ build_image() {
     done
     settings=${PIP_CERT:-/etc/ssl/certs/ca-certificates.crt}
     [ ! -f "$settings" ] || arguments+=(--secret "id=certificates,src=$settings")
-    nice command buildah "${store[@]}" build --isolation chroot --network host --pull-never --format docker \
+    command buildah "${store[@]}" build --isolation chroot --network host --pull-never --format docker \
         "${arguments[@]}" --target cpu --tag "$image" --file deploy/Dockerfile .
 }
 
-app_of() { # the process of the app, among those of the network
-    pgrep --ns "$network" --nslist net -f '^python app.py'
+app_process() { # the app itself, among what runs in that network
+    local process
+    for process in $(pgrep --ns "$network" --nslist net); do
+        case $(readlink "/proc/$process/exe") in */python3*) echo "$process" && return ;; esac
+    done
+}
+
+start() { # CONTAINER COMMAND...: the app, until it is healthy; $app is the process that waits for it
+    run "$@" >"$work/app.log" 2>&1 &
+    app=$!
+    local began=$SECONDS
+    until run "$container" -- "${health[@]:1}" 2>/dev/null; do
+        [ $((SECONDS - began)) -lt 180 ] || { cat "$work/app.log" && fail "the app is not healthy"; }
+    done
+    claim "healthy $((SECONDS - began)) s after its start"
+}
+
+stop() { # the app, as a container's engine does
+    local asked code=0
+    asked=$(date +%s%N)
+    kill -TERM "$(app_process)"
+    wait "$app" || code=$?
+    expect "exit code $((($(date +%s%N) - asked) / 1000000)) ms after SIGTERM" "$code" 143
 }
 
 # ---- Build
@@ -67,38 +98,59 @@ claim "building: deploy/Dockerfile, target cpu"
 build_image "localhost/$base"
 container=$(buildah from --pull-never "$image")
 root=$(buildah mount "$container")
-claim "built: $(du -sm "$root" | cut -f1) MB, of which Debian and Python $(du -sm --exclude=app "$root" | cut -f1) MB," \
-    "packages $(du -sm "$root/app/.venv" | cut -f1) MB, models $(du -smc "$root/app/bundled" "$root/app/sd-pokemon-model" | tail -1 | cut -f1) MB"
-left=$(cd "$root" && ls -d usr/bin/{gcc,as,ld,make,git,pip}* app/.venv/bin/pip* run/secrets/* 2>/dev/null) || true
+megabytes() { du -smc "$@" | tail -1 | cut -f1; }
+claim "built: $(megabytes "$root") MB, of them packages $(megabytes "$root/app/.venv")," \
+    "models $(megabytes "$root"/app/{bundled,sd-pokemon-model}), Debian and Python $(megabytes --exclude=app "$root")"
+left=$(cd "$root" && ls -d usr/bin/{gcc,as,ld,make,git,pip3} app/.venv/bin/pip* run/secrets/* 2>/dev/null) || true
 expect "tools and secrets left in it" "${left:-none}" none
-expect "libraries of NVIDIA in it" "$(find "$root/app/.venv" -path '*/nvidia/*' | wc -l)" 0
+expect "libraries of NVIDIA in it" "$(find "$root/app/.venv" -path '*/nvidia/*' -name '*.so*' | wc -l)" 0
 
 # ---- Start, ask, draw, stop, as the image says
 unshare --net sleep infinity &
+until [ "$(readlink /proc/$!/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; do :; done
 network=$!
-until nsenter --net="/proc/$network/ns/net" ip link set lo up; do :; done
+nsenter --net="/proc/$network/ns/net" ip link set lo up
 mapfile -td '' command < <(listed Cmd)
 mapfile -td '' health < <(listed Healthcheck.Test)
 claim "CMD ${command[*]}"
 claim "HEALTHCHECK ${health[*]}"
-expect "the user" "$(run "$container" -- id -u)" 10001
+expect "its user" "$(run "$container" -- id -u)" 10001
 touch "$work/started"
-run "$container" -- "${command[@]}" >"$work/app.log" 2>&1 &
-app=$!
-began=$SECONDS
-until run "$container" -- "${health[@]:1}" 2>/dev/null; do
-    [ $((SECONDS - began)) -lt 120 ] || { cat "$work/app.log" && fail "the app is not healthy"; }
-done
-claim "healthy $((SECONDS - began)) s after its start"
+start "$container" -- "${command[@]}"
 sed -n 's/^Password: //p' "$work/app.log" >"$root/tmp/password"
-claim "drawn by REST: $(run "$container" -- python - http://127.0.0.1:7860 --password_file /tmp/password <deploy/draw_once.py)"
-claim "memory at its most: $(awk '/VmHWM/ { print int($2 / 1024) }' "/proc/$(app_of)/status") MB"
-stopped=$(date +%s%N)
-kill -TERM "$(app_of)"
-code=0
-wait "$app" || code=$?
-expect "exit code after SIGTERM" "$code" 143
-claim "it ended after $((($(date +%s%N) - stopped) / 1000000)) ms"
-expect "files written outside /tmp and /data" \
-    "$(find "$root" -xdev -newer "$work/started" -user 10001 -type f ! -path "$root/tmp/*" ! -path "$root/data/*" | wc -l)" 0
+claim "by REST: $(run "$container" -- python - http://127.0.0.1:7860 --password_file /tmp/password <deploy/draw_once.py)"
+claim "memory at its most: $(awk '/VmHWM/ { print int($2 / 1024) }' "/proc/$(app_process)/status") MB"
+stop
+written=$(find "$root" -xdev -newer "$work/started" -user 10001 -type f ! -path "$root/tmp/*" ! -path "$root/data/*")
+expect "files written outside /tmp and /data" "${written:-none}" none
+
+# ---- The same behind the proxy, with the command, the secrets and the settings of the compose file
+cp deploy/make_secrets.sh "$work"
+bash "$work/make_secrets.sh" localhost >/dev/null
+proxy=$(buildah from --pull-never --add-host app:127.0.0.1 "localhost/$base")
+buildah run --isolation chroot --network host "$proxy" -- sh -c \
+    'apt-get update -qq && apt-get install -qq --no-install-recommends nginx' >"$work/nginx.log" 2>&1
+buildah copy --quiet "$proxy" deploy/nginx.conf /etc/nginx/nginx.conf >/dev/null
+mapfile -t command < <(run "$container" -- python -c \
+    "import sys, yaml; print(*yaml.safe_load(sys.stdin)['services']['app']['command'], sep='\n')" <deploy/compose.yaml)
+claim "behind nginx: ${command[*]}"
+start --env FORWARDED_ALLOW_IPS=127.0.0.1 --volume "$work/secrets:/run/secrets:ro" "$container" -- "${command[@]}"
+run --volume "$work/secrets:/run/secrets:ro" "$proxy" -- nginx -g 'daemon off;' >"$work/nginx.log" 2>&1 &
+try() { run --volume "$work/secrets:/run/secrets:ro" "$container" -- python - "$@"; }
+claim "by TLS: $(try https://localhost:8443 --certificate /run/secrets/certificate \
+    --password_file /run/secrets/password <deploy/draw_once.py)"
+answers=$(try <<'PYTHON'
+import http.client, ssl
+context = ssl.create_default_context(cafile="/run/secrets/certificate")
+def status(path, port=8443, body=None):
+    secure = http.client.HTTPSConnection("localhost", port, context=context)
+    page = secure if port == 8443 else http.client.HTTPConnection("localhost", port)
+    page.request("POST" if body else "GET", path, body)
+    return page.getresponse().status
+print(status("/", 8080), status("/"), status("/api/generate", body=b" " * 9 * 2**20),
+      {status("/healthz") for _ in range(1000)} == {200, 429})
+PYTHON
+)
+expect "http, no password, a body too large, too many requests refused" "$answers" "301 401 413 True"
+stop
 claim "proven"
