@@ -21,7 +21,7 @@ parser.add_argument("--prompt", default="a red creature with wings")
 parser.add_argument("--password_file", type=Path, help="of the page")
 parser.add_argument("--certificate", help="of a server that made its own")
 parser.add_argument("--output", help="the PNG file to write")
-parser.add_argument("--seconds", type=float, default=120, help="to wait for it (%(default)s)")
+parser.add_argument("--seconds", type=float, default=600, help="to wait for it (%(default)s)")
 args = parser.parse_args()
 
 password = args.password_file.read_text().strip() if args.password_file else ""
