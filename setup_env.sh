@@ -4,6 +4,8 @@
 #
 # For Linux, PyTorch's usual wheels bring 4 GB for NVIDIA cards. A machine without such a card takes the
 # smaller ones of the index TORCH_INDEX, if that answers; an empty TORCH_INDEX means the usual ones.
+# CARD=yes or CARD=no says for which machines it is, wherever it is set up. With CARD=no, what is NVIDIA's
+# never comes, not even with the usual PyTorch (deploy/install_packages.sh puts something in its place).
 set -euo pipefail
 cd "$(dirname "$0")"
 python=.venv/bin/python
@@ -18,7 +20,11 @@ install() {
 }
 
 without_card() {
-    [ "$(uname -s)" = Linux ] && ! nvidia-smi -L >/dev/null 2>&1
+    case ${CARD:-} in
+        no) ;;
+        yes) return 1 ;;
+        *) [ "$(uname -s)" = Linux ] && ! nvidia-smi -L >/dev/null 2>&1 ;;
+    esac
 }
 
 answers() { # an index, within seconds
@@ -35,11 +41,13 @@ keep_talking() { # installers are silent while they unpack, and without a termin
     done
 }
 
-small_torch() { # torch first, from its index alone; what is pinned for its CUDA wheels is then left out
+small_torch() { # torch first, from its index alone
     grep -E '^(torch|torchvision)==' requirements.txt >.venv/torch.txt
-    grep -vE '^(nvidia-|cuda-|triton==)' requirements.txt >.venv/cpu.txt
     install --no-deps --index-url "$TORCH_INDEX" -r .venv/torch.txt
 }
+
+# What is pinned for the CUDA wheels of torch alone, left out.
+grep -vE '^(nvidia-|cuda-|triton==)' requirements.txt >.venv/cpu.txt
 
 keep_talking &
 trap 'kill $! 2>/dev/null || true' EXIT
@@ -61,4 +69,9 @@ else
     echo "Setting up .venv, once: about 6.5 GB, 4 of them for NVIDIA cards, which this machine does not use:"
     echo "the smaller PyTorch is at no index that answers (make TORCH_INDEX=... names another)."
 fi
-install -r "$pinned"
+if [ "${CARD:-}" = no ] && [ "$pinned" = requirements.txt ]; then
+    echo "CARD=no: NVIDIA's 4 GB are left out all the same."
+    install --no-deps -r .venv/cpu.txt
+else
+    install -r "$pinned"
+fi

@@ -21,7 +21,8 @@ PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in ROOT.
 LINKED = [*PAGES, "CHANGELOG.md"]
 OPTION = re.compile(r"(?<![\w-])--[a-z]\w+")
 # What a page may name beside the options of our own commands.
-OF_OTHERS = {"--multi_gpu", "--num_processes", "--config_file", "--offline"}  # accelerate, zizmor
+OF_OTHERS = {"--multi_gpu", "--num_processes", "--config_file"}  # accelerate
+OF_OTHERS |= {"--build", "--gpus", "--read", "--secret", "--tmpfs"}  # docker, to the first hyphen
 STEPS = {  # the page that has all options of a command
     "prepare_dataset.py": "docs/prepare.md",
     "train_text_to_image.py": "docs/train.md",

@@ -66,7 +66,7 @@ def set_up(tmp_path):
         (programs / name).write_text(script)
         (programs / name).chmod(0o755)
 
-    def run(index, *, card=False, system="Linux", uv=None, refuses="nothing", code=0):
+    def run(index, *, card=False, system="Linux", uv=None, refuses="nothing", code=0, asked=""):
         program(
             "python",
             PYTHON.format(python=sys.executable, refuses=refuses, sleep=shutil.which("sleep")),
@@ -78,7 +78,7 @@ def set_up(tmp_path):
             program("uv", f'#!/bin/sh\necho "uv $*" >> calls\nexit {uv}\n')
         done = subprocess.run(
             ["make", ".venv/.ready", "PYTHON=python", f"TORCH_INDEX={index}"],
-            cwd=tmp_path, env={"PATH": str(programs), "no_proxy": "*"}, timeout=60,
+            cwd=tmp_path, env={"PATH": str(programs), "no_proxy": "*", "CARD": asked}, timeout=60,
             capture_output=True, text=True,
         )  # fmt: skip
         assert (done.returncode == 0) == (code == 0), done.stderr
@@ -124,6 +124,26 @@ def test_without_an_index_the_usual_wheels_come_with_a_sentence_on_their_size(se
 def test_an_index_that_lacks_the_pinned_torch_is_answered_with_the_usual_wheels(set_up, index):
     said, calls = set_up(index, refuses="*--index-url*")
     assert calls[1:] == [f"{PIP} -r requirements.txt"] and "4 GB more" in said
+
+
+@pytest.mark.parametrize("there", ["", "/other"], ids=["none", "one that has no torch"])
+def test_for_machines_without_a_card_nothing_of_nvidia_comes_even_without_an_index(
+    set_up, index, there, tmp_path
+):
+    said, calls = set_up(there and index + there, card=True, asked="no")
+    assert calls == [f"{PIP} --no-deps -r .venv/cpu.txt"] and "left out all the same" in said
+    rest = (tmp_path / ".venv" / "cpu.txt").read_text()
+    assert "\ntorch==" in rest and not re.search(r"^(nvidia|cuda|triton)", rest, re.M)
+
+
+def test_for_machines_without_a_card_the_smaller_torch_comes_where_it_is(set_up, index):
+    _, calls = set_up(index, card=True, asked="no")
+    assert calls == [f"{PIP} {SMALL.format(index)}", f"{PIP} -r .venv/cpu.txt"]
+
+
+def test_for_machines_with_a_card_the_usual_wheels_come_wherever_it_is_set_up(set_up, index):
+    _, calls = set_up(index, card=False, asked="yes")
+    assert calls == [f"{PIP} -r requirements.txt"]
 
 
 def test_uv_installs_where_it_is_there(set_up, index):
