@@ -415,6 +415,26 @@ def test_the_entries_that_were_used_longest_ago_give_way(tmp_path, monkeypatch):
         kept.make("e", 4_001, entry_of(1))
 
 
+def test_what_somebody_else_keeps_in_the_folder_stays(tmp_path, monkeypatch):
+    kept = ConversionCache(tmp_path)
+    theirs = [kept.folder / "photographs" / "a.jpg", kept.folder / "notes.txt"]
+    theirs[0].parent.mkdir(parents=True)
+    for file in theirs:
+        file.write_bytes(bytes(5_000))
+    monkeypatch.setattr(cache, "MAX_BYTES", 4_000)
+    for name in "ab":
+        kept.make(name, 3_000, entry_of(3_000))
+    assert kept.find("b") and not kept.find("a")
+    assert all(file.exists() for file in theirs)
+
+
+@pytest.mark.parametrize("listed", ["[]", "{", '{"a\\u0000b": 1}', '{"\\ud800": 1}', "[" * 200])
+def test_an_entry_that_lists_nonsense_is_none(tmp_path, listed):
+    entry = ConversionCache(tmp_path).make("a", 10, entry_of(10))
+    (entry / cache.LISTED).write_text(listed)
+    assert ConversionCache(tmp_path).find("a") is None
+
+
 def test_processes_that_want_the_same_at_once_convert_it_once(tmp_path):
     written, both = [], threading.Barrier(2)
 
