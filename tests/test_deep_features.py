@@ -104,6 +104,7 @@ def test_guidance_ends_after_its_share_of_the_steps(generator, calls):
         ({"guidance_stop": 0.0}, 0),
         ({"guidance_stop": 0.01}, 1),
         ({"guidance_stop": 0.3}, 3),
+        ({"guidance_stop": 0.55, "steps": 100}, 55),  # of floats 55.00000000000001
         ({"guidance_scale": 1}, 0),
         ({"guidance_stop": 0.7, "strength": 0.5}, 2),  # its steps are the last five of ten
         ({"guidance_stop": 0.3, "strength": 0.5}, 0),
@@ -113,7 +114,7 @@ def test_guided_steps_are_counted_over_the_whole_schedule(settings, guided, tmp_
     if "strength" in settings:
         Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
         settings = settings | {"init_image": InitImage.from_file(str(tmp_path / "a.png"))}
-    assert Request("a", steps=10, **settings).guided_steps == guided
+    assert Request("a", **{"steps": 10} | settings).guided_steps == guided
 
 
 def test_without_guidance_in_any_step_it_is_the_picture_of_scale_one(generator):
