@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from sampling.deep_features import ShallowUNet, WholeUNet, deep_channels, is_divisible
@@ -87,6 +88,25 @@ def test_a_unet_with_more_inputs_is_left_whole(tiny_model):
     other.pipe.unet.register_to_config(class_embed_type="timestep")
     with pytest.raises(Unsuitable, match=r"Leave out cache_interval\.$"):
         draw(other, Request("a cat", cache_interval=2))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("last", "divisible"),
+    [("UpBlock2D", True), ("CrossAttnUpBlock2D", True), ("SimpleCrossAttnUpBlock2D", False),
+     ("AttnUpBlock2D", False)],
+)  # fmt: skip
+def test_what_is_divided_ends_as_the_whole_whatever_its_last_layers_are(last, divisible):
+    unet = UNet2DConditionModel(
+        sample_size=4, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), attention_head_dim=2,
+        up_block_types=("UpBlock2D", last), cross_attention_dim=16,
+    )  # fmt: skip
+    assert is_divisible(unet) is divisible
+    if divisible:
+        inputs = torch.randn(2, 4, 6, 4), torch.tensor(700), torch.randn(2, 77, 16)
+        output, deep = WholeUNet(unet)(*inputs)
+        assert (ShallowUNet(unet)(*inputs, deep) == output).all()
 
 
 # Guidance
