@@ -19,11 +19,13 @@ OTHERS = (
     "addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "center_input_sample",
     "resnet_skip_time_act", "time_embedding_act_fn",
 )  # fmt: skip
+LAST = ("UpBlock2D", "CrossAttnUpBlock2D")  # other blocks call their attention in ways of their own
 
 
 def is_divisible(unet: UNet2DConditionModel) -> bool:
     """Whether this can be done with a UNet: with any that Stable Diffusion has."""
-    return not any(unet.config.get(name) for name in OTHERS)
+    is_known = unet.config.up_block_types[-1] in LAST
+    return is_known and not any(unet.config.get(name) for name in OTHERS)
 
 
 def deep_channels(unet: UNet2DConditionModel) -> int:

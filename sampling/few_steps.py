@@ -14,14 +14,14 @@ from core.paths import is_file, is_folder
 from core.tensor_names import LORA_FILE
 from core.terminal import complain
 from sampling.model_info import read_run
-from sampling.request import Request
+from sampling.request import MOST_STEPS, Request
 
 FAST = "fast"  # the folder within a model's own that holds a LoRA for few steps
 OF_DRAWING = ("steps", "guidance_scale", "scheduler")  # of a Request
 # Published LoRAs, by what stands in their names: scheduler, and steps where the name has none.
 # LCM: Luo et al. 2023; TCD: Zheng et al. 2024; Hyper-SD: Ren et al. 2024.
 PUBLISHED = {"lcm": ("LCM", 4), "tcd": ("TCD", 4), "hyper": (FEW_STEPS, 4)}
-STEPS = re.compile(r"(\d{1,2})[ _-]?steps?")
+STEPS = re.compile(r"(?<!\d)(\d{1,2})[ _-]?steps?")  # those of a training are more
 TITLES = ("ss_output_name", "modelspec.title")  # metadata that names a file's content
 
 
@@ -45,7 +45,9 @@ def settings_of_name(*names: str) -> dict[str, Any]:
     for mark, (scheduler, steps) in PUBLISHED.items():
         if mark in told:
             found = STEPS.search(told)
-            steps = max(1, int(found[1])) if found else steps
+            named = int(found[1]) if found else 0
+            if 0 < named <= MOST_STEPS.get(scheduler, named):
+                steps = named
             return {"steps": steps, "guidance_scale": 1.0, "scheduler": scheduler}
     return {}
 

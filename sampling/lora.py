@@ -110,14 +110,21 @@ def unstated_strength(weights: Path, checkpoint: str | None, run: dict) -> float
 
 
 def fuse_lora(pipe: StableDiffusionPipeline, weights: Path, scale: float) -> None:
-    """Fuse a LoRA file into the weights of its base model, `scale` times."""
+    """Fuse a LoRA file into the weights of its base model, `scale` times. Raises UserError where it
+    cannot be read, or is of other layers than the model's."""
     try:
         pipe.load_lora_weights(str(weights.parent), weight_name=weights.name)
     except Exception as error:  # diffusers, peft and safetensors have errors of their own
-        raise UserError(
-            f"{weights} does not fit its base model, or is damaged ({reason_of(error):.100}). "
-            "Train it again, or give another."
-        ) from error
+        raise _misfit(weights, reason_of(error)) from error
     lora = FusedLora(pipe, scale)
     pipe.unload_lora_weights()
+    if not lora.weights:  # diffusers passes over names that it does not know
+        raise _misfit(weights, "no layer has one of its names")
     attach(pipe, lora)
+
+
+def _misfit(weights: Path, reason: str) -> UserError:
+    return UserError(
+        f"{weights} does not fit its base model, or is damaged ({reason:.100}). Train it again, or "
+        "give another."
+    )

@@ -179,7 +179,7 @@ class PipelineNetworks:
         """The same, with its weights in place. Not while another drawing of another scale is under
         way."""
         networks = self.at(lora_scale)
-        if networks is self._torch and self._lora:
+        if self._lora:  # of a back end too: the text encoder, and the UNet where PyTorch goes on
             self._lora.fuse(lora_scale)
         if networks is not self._torch and self._reopen and not self._is_freed:
             self._free()

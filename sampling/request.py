@@ -175,7 +175,8 @@ class Request:
         if self.guidance_scale <= 1:
             return 0
         skipped = self.steps - self.denoising_steps
-        return max(0, math.ceil(self.guidance_stop * self.steps) - skipped)
+        share = round(self.guidance_stop * self.steps, 9)  # 0.55 of 100 are 55.00000000000001
+        return max(0, math.ceil(share) - skipped)
 
     @property
     def start(self) -> dict:

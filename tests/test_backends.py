@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 import generate
 from core.errors import UserError
-from core.tensor_names import LORA_FILE
+from core.tensor_names import LORA_FILE, hub_name
 from sampling import networks
 from sampling.backends import cache, choice, compilation
 from sampling.backends.cache import ConversionCache
@@ -189,16 +189,20 @@ def test_openvino_tells_nobody_of_its_conversions(pair, backend):
 
 
 def with_lora(folder: Path, base: str) -> str:
-    """A LoRA of random numbers on the base."""
+    """A LoRA of random numbers on the base, its text encoder included."""
     folder.mkdir()
     torch.manual_seed(3)
-    unet = open_pipeline(base, "cpu", "fp32").unet
-    tensors = {}
-    for name, module in unet.named_modules():
-        if name.endswith(("attn1.to_q", "attn2.to_k", "attn2.to_v")):
-            out, into = module.weight.shape
-            tensors[f"unet.{name}.lora.down.weight"] = torch.randn(2, into)
-            tensors[f"unet.{name}.lora.up.weight"] = torch.randn(out, 2)
+    pipe, tensors = open_pipeline(base, "cpu", "fp32"), {}
+    for part, learned, lora in (
+        ("unet", ("attn1.to_q", "attn2.to_k", "attn2.to_v"), "lora"),
+        ("text_encoder", ("q_proj", "v_proj"), "lora_linear_layer"),
+    ):
+        for name, module in getattr(pipe, part).named_modules():
+            if name.endswith(learned):
+                out, into = module.weight.shape
+                layer = f"{part}.{hub_name(part, name)}.{lora}"
+                tensors[f"{layer}.down.weight"] = torch.randn(2, into)
+                tensors[f"{layer}.up.weight"] = torch.randn(out, 2)
     save_file(tensors, folder / LORA_FILE)
     (folder / "run.json").write_text(json.dumps({"base_model": base}))
     return str(folder)
@@ -218,6 +222,8 @@ def test_a_lora_is_computed_at_its_own_scale_and_pytorch_draws_at_others(
     assert [p.settings["backend"] for p in ours] == [backend, "torch", backend, "torch"]
     assert all(off_by(a, b) < CLOSE for a, b in zip(right, ours, strict=True))
     assert off_by(right[0], right[1]) > CLOSE < off_by(ours[0], ours[1])
+    (again,) = draw(Generator.load(lora, device="cpu", backend=backend), request)
+    assert ours[0].image.tobytes() == ours[2].image.tobytes() == again.image.tobytes()
     half = Generator.load(lora, device="cpu", backend=backend, lora_scale=0.4)
     (drawn,) = draw(half, request)
     assert drawn.settings["backend"] == backend and off_by(drawn, right[1]) < CLOSE
@@ -364,6 +370,19 @@ def test_one_that_fails_while_it_draws_is_a_sentence_and_pytorch_goes_on(
     assert generator.pipe.unet.device.type == "cpu"  # not a shell without weights
 
 
+def test_pytorch_goes_on_at_the_scale_of_the_drawing_and_not_of_an_earlier_one(
+    stand_in, tiny_model, tmp_path
+):
+    lora = with_lora(tmp_path / "lora", tiny_model)
+    asked = Request("a cat", seed=7, steps=4)
+    (right,) = draw(Generator.load(lora, device="cpu"), asked)
+    generator = Generator.load(lora, device="cpu", backend="fake")
+    draw(generator, replace(asked, lora_scale=0.3))
+    stand_in.lasts = {"unet": 2}
+    (ours,) = draw(generator, asked)
+    assert off_by(ours, right) < CLOSE and ours.settings["backend"] == "torch"
+
+
 def test_memory_that_does_not_suffice_is_no_failure_of_a_back_end(
     stand_in, tiny_model, monkeypatch
 ):
@@ -413,6 +432,26 @@ def test_the_entries_that_were_used_longest_ago_give_way(tmp_path, monkeypatch):
     assert [name for name in "abcd" if kept.find(name)] == ["a", "d"]
     with pytest.raises(UserError, match="at most 4,000 bytes"):
         kept.make("e", 4_001, entry_of(1))
+
+
+def test_what_somebody_else_keeps_in_the_folder_stays(tmp_path, monkeypatch):
+    kept = ConversionCache(tmp_path)
+    theirs = [kept.folder / "photographs" / "a.jpg", kept.folder / "notes.txt"]
+    theirs[0].parent.mkdir(parents=True)
+    for file in theirs:
+        file.write_bytes(bytes(5_000))
+    monkeypatch.setattr(cache, "MAX_BYTES", 4_000)
+    for name in "ab":
+        kept.make(name, 3_000, entry_of(3_000))
+    assert kept.find("b") and not kept.find("a")
+    assert all(file.exists() for file in theirs)
+
+
+@pytest.mark.parametrize("listed", ["[]", "{", '{"a\\u0000b": 1}', '{"\\ud800": 1}', "[" * 200])
+def test_an_entry_that_lists_nonsense_is_none(tmp_path, listed):
+    entry = ConversionCache(tmp_path).make("a", 10, entry_of(10))
+    (entry / cache.LISTED).write_text(listed)
+    assert ConversionCache(tmp_path).find("a") is None
 
 
 def test_processes_that_want_the_same_at_once_convert_it_once(tmp_path):

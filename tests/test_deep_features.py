@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from sampling.deep_features import ShallowUNet, WholeUNet, deep_channels, is_divisible
@@ -89,6 +90,25 @@ def test_a_unet_with_more_inputs_is_left_whole(tiny_model):
         draw(other, Request("a cat", cache_interval=2))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("last", "divisible"),
+    [("UpBlock2D", True), ("CrossAttnUpBlock2D", True), ("SimpleCrossAttnUpBlock2D", False),
+     ("AttnUpBlock2D", False)],
+)  # fmt: skip
+def test_what_is_divided_ends_as_the_whole_whatever_its_last_layers_are(last, divisible):
+    unet = UNet2DConditionModel(
+        sample_size=4, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), attention_head_dim=2,
+        up_block_types=("UpBlock2D", last), cross_attention_dim=16,
+    )  # fmt: skip
+    assert is_divisible(unet) is divisible
+    if divisible:
+        inputs = torch.randn(2, 4, 6, 4), torch.tensor(700), torch.randn(2, 77, 16)
+        output, deep = WholeUNet(unet)(*inputs)
+        assert (ShallowUNet(unet)(*inputs, deep) == output).all()
+
+
 # Guidance
 
 
@@ -104,6 +124,7 @@ def test_guidance_ends_after_its_share_of_the_steps(generator, calls):
         ({"guidance_stop": 0.0}, 0),
         ({"guidance_stop": 0.01}, 1),
         ({"guidance_stop": 0.3}, 3),
+        ({"guidance_stop": 0.55, "steps": 100}, 55),  # of floats 55.00000000000001
         ({"guidance_scale": 1}, 0),
         ({"guidance_stop": 0.7, "strength": 0.5}, 2),  # its steps are the last five of ten
         ({"guidance_stop": 0.3, "strength": 0.5}, 0),
@@ -113,7 +134,7 @@ def test_guided_steps_are_counted_over_the_whole_schedule(settings, guided, tmp_
     if "strength" in settings:
         Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
         settings = settings | {"init_image": InitImage.from_file(str(tmp_path / "a.png"))}
-    assert Request("a", steps=10, **settings).guided_steps == guided
+    assert Request("a", **{"steps": 10} | settings).guided_steps == guided
 
 
 def test_without_guidance_in_any_step_it_is_the_picture_of_scale_one(generator):

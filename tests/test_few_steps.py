@@ -53,6 +53,11 @@ def test_published_loras_are_known_by_their_names(name, scheduler, steps):
     Request("any", **known)
 
 
+@pytest.mark.parametrize("name", ["lcm-5000steps", "tcd 150 steps", "lcm-64steps", "tcd-0-steps"])
+def test_steps_of_a_training_are_not_those_of_a_drawing(name):
+    assert settings_of_name(name)["steps"] == 4
+
+
 def test_other_names_say_nothing():
     assert settings_of_name("pytorch_lora_weights", "") == {}
 

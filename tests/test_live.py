@@ -230,6 +230,10 @@ def test_a_model_says_how_it_draws_quickly_and_otherwise_there_are_few_steps():
     assert in_few_steps(Request("a", steps=3), {}).steps == 3
     draws = {"steps": 4, "guidance_scale": 1.0, "scheduler": "Euler"}
     assert in_few_steps(asked, draws) == Request("a", **draws)
+    told_no_steps = {"guidance_scale": 1.0, "scheduler": "LCM"}
+    assert in_few_steps(Request("a", steps=90), told_no_steps) == Request(
+        "a", steps=MAX_STEPS, **told_no_steps
+    )
 
 
 def test_a_lora_for_few_steps_draws_for_the_model_that_has_one_and_for_no_other(fake):

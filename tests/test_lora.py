@@ -233,6 +233,13 @@ def test_another_scale_of_an_open_lora_has_the_bits_of_one_opened_at_it(lora, tm
         assert picture.settings.get("lora_scale", 1) == request.lora_scale
 
 
+@pytest.mark.parametrize("names", [(), ("transformer.blocks.0.attn.to_q.lora_A.weight",)])
+def test_one_of_none_of_the_models_layers_is_refused(tiny_model, tmp_path, names):
+    save_file({name: torch.ones(2, 2) for name in names}, tmp_path / "lcm.safetensors")
+    with pytest.raises(UserError, match=r"lcm\.safetensors does not fit its base model"):
+        Generator.load(tiny_model, device="cpu", lora=tmp_path / "lcm.safetensors")
+
+
 def test_what_is_no_lora_has_no_scale(tiny_model):
     model = Generator.load(tiny_model, device="cpu")
     with pytest.raises(UserError, match=r"tiny is no LoRA\. Leave out lora_scale"):

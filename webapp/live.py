@@ -48,7 +48,7 @@ Applied = Callable[[object, Request], "tuple[Request, SlotGenerator | None]"]
 
 def in_few_steps(request: Request, draws: dict[str, Any]) -> Request:
     """One picture of it, by the settings of a model for few steps: see PictureGenerator."""
-    settings = draws or {"steps": min(request.steps, MAX_STEPS)}
+    settings = {"steps": min(request.steps, MAX_STEPS)} | draws
     return replace(request, num_images=1, cache_interval=1, **settings)
 
 

@@ -72,7 +72,7 @@ class ConversionCache:
 
     def _make_room(self, limit: int) -> None:
         """Delete entries, those first that were used longest ago, down to `limit` bytes."""
-        entries = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
+        entries = [path for path in self.folder.iterdir() if _is_entry(path)]
         used = {path: path.stat().st_mtime for path in entries}
         sizes = {path: _size(path) for path in entries}
         for path in sorted(entries, key=used.__getitem__):
@@ -82,6 +82,11 @@ class ConversionCache:
             del sizes[path]
 
 
+def _is_entry(path: Path) -> bool:
+    """Whether a folder is an entry, not what somebody else keeps there."""
+    return not path.name.startswith(".") and (path / LISTED).is_file()
+
+
 def _is_whole(entry: Path) -> bool:
     try:
         sizes = bounded_json.read(entry / LISTED)
@@ -89,7 +94,7 @@ def _is_whole(entry: Path) -> bool:
             isinstance(name, str) and (entry / Path(name).name).stat().st_size == size
             for name, size in sizes.items()
         )
-    except (OSError, bounded_json.JSONFault):
+    except (OSError, ValueError):  # no JSON, or a name that no file can have
         return False
 
 
