@@ -48,7 +48,9 @@ def settings_of_name(*names: str) -> dict[str, Any]:
             named = int(found[1]) if found else 0
             if 0 < named <= MOST_STEPS.get(scheduler, named):
                 steps = named
-            return {"steps": steps, "guidance_scale": 1.0, "scheduler": scheduler}
+            # Hyper-SD's "CFG" LoRAs were made to be guided.
+            guidance = Request.guidance_scale if "cfg" in told else 1.0
+            return {"steps": steps, "guidance_scale": guidance, "scheduler": scheduler}
     return {}
 
 

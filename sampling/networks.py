@@ -102,9 +102,13 @@ def in_tiles(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
 class GuardedNetworks(Networks):
     """The networks of a back end, until it fails for the first time; then PyTorch's."""
 
-    def __init__(self, compiled: Networks, instead: Callable[[str, Exception], Networks]):
-        """`instead`: what goes on after a back end, by its name, has failed."""
-        self._now, self._instead = compiled, instead
+    def __init__(
+        self, compiled: Networks, instead: Callable[[str, Exception], Networks],
+        sparing: Callable[[torch.Tensor], torch.Tensor],
+    ):  # fmt: skip
+        """`instead`: what goes on after a back end, by its name, has failed. `sparing`: decodes
+        what a back end lacks the memory for."""
+        self._now, self._instead, self._sparing = compiled, instead, sparing
 
     @property
     def backend(self) -> str:  # type: ignore[override]
@@ -132,7 +136,12 @@ class GuardedNetworks(Networks):
         return self._computed(lambda networks: networks.shallow_unet(*inputs))
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return self._computed(lambda networks: networks.decode(latents))
+        try:
+            return self._computed(lambda networks: networks.decode(latents))
+        except Exception as error:
+            if self._now.backend == TORCH or not is_out_of_memory(error):
+                raise
+        return self._sparing(latents)
 
     def _computed(self, compute: Callable[[Networks], Computed]) -> Computed:
         if self._now.backend == TORCH:
@@ -172,7 +181,9 @@ class PipelineNetworks:
         compiled = self._compilation.networks if self._compilation else None
         if not compiled or lora_scale != 1:
             return self._torch
-        self._guarded = self._guarded or GuardedNetworks(compiled, self._go_on)
+        self._guarded = self._guarded or GuardedNetworks(
+            compiled, self._go_on, lambda latents: self._torch.decode(latents)
+        )
         return self._guarded
 
     def ready(self, lora_scale: float) -> Networks:

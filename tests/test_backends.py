@@ -393,6 +393,17 @@ def test_memory_that_does_not_suffice_is_no_failure_of_a_back_end(
         draw(generator, Request("a cat", steps=2))
 
 
+def test_what_a_back_end_lacks_the_memory_to_decode_pytorch_decodes(
+    stand_in, tiny_model, monkeypatch
+):
+    generator = Generator.load(tiny_model, device="cpu", backend="fake")
+    (right,) = draw(generator, Request("a cat", steps=2))
+    stand_in.lasts = {"vae_decoder": stand_in.calls.count("vae_decoder")}
+    monkeypatch.setattr(networks, "is_out_of_memory", lambda error: "primitive" in str(error))
+    (spared,) = draw(generator, Request("a cat", steps=2))
+    assert off_by(right, spared) < CLOSE and spared.settings["backend"] == "fake"
+
+
 def test_a_conversion_that_computes_something_else_never_draws(stand_in, tiny_model, capsys):
     def wrong(part, folder):
         stand_in.modules.append(copy.deepcopy(part.module))

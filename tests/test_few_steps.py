@@ -53,6 +53,11 @@ def test_published_loras_are_known_by_their_names(name, scheduler, steps):
     Request("any", **known)
 
 
+def test_a_published_lora_that_wants_guidance_gets_it():
+    known = settings_of_name("Hyper-SD15-8steps-CFG-lora")
+    assert known["steps"] == 8 and known["guidance_scale"] == Request.guidance_scale > 1
+
+
 @pytest.mark.parametrize("name", ["lcm-5000steps", "tcd 150 steps", "lcm-64steps", "tcd-0-steps"])
 def test_steps_of_a_training_are_not_those_of_a_drawing(name):
     assert settings_of_name(name)["steps"] == 4

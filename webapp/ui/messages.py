@@ -163,6 +163,10 @@ def start_in_words(request: Request, init_image: str | None = None) -> list[str]
         told.append(strings.FROM_PICTURE.format(strength=request.strength))
     if request.lora_scale != Request.lora_scale:
         told.append(strings.AT_LORA_SCALE.format(scale=request.lora_scale))
+    if request.guidance_stop < 1:
+        told.append(strings.GUIDED_UP_TO.format(share=request.guidance_stop))
+    if request.cache_interval > 1:
+        told.append(strings.WHOLE_EVERY.format(steps=request.cache_interval))
     return told
 
 

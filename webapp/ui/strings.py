@@ -74,7 +74,10 @@ PROMPT_WEIGHTS_INFO = (
     "bracket. Unticked, brackets are words like any others."
 )
 GUIDANCE_STOP = "Guidance up to"
-GUIDANCE_STOP_INFO = "A share of the steps: those after it take half the time. 1 guides them all."
+GUIDANCE_STOP_INFO = (
+    "A share of the steps: those after it take half the time. 1 guides them all. A drawing that "
+    "starts from a picture takes the last ones."
+)
 CACHE_INTERVAL = "Whole model every so many steps"
 CACHE_INTERVAL_INFO = "Between them most of it is spared: faster, and less exact. 1 spares nothing."
 SEED = "Seed"
@@ -131,6 +134,8 @@ ONE_VARIATION = "variation {first}, strength {strength:g}"
 VARIATIONS = "variations {first} to {last}, strength {strength:g}"
 FROM_PICTURE = "from your picture, strength {strength:g}"
 AT_LORA_SCALE = "LoRA strength {scale:g}"
+GUIDED_UP_TO = "guided up to {share:.0%} of the steps"
+WHOLE_EVERY = "the whole model every {steps} steps"
 ONE_STEP_DONE, STEPS_DONE = "1 step", "{steps} steps"
 SECONDS = "{seconds:.1f} s"
 LINK, LINK_COPIED = "link to it", "link copied"
