@@ -114,9 +114,9 @@ mapfile -td '' command < <(listed Cmd)
 mapfile -td '' health < <(listed Healthcheck.Test)
 claim "CMD ${command[*]}"
 claim "HEALTHCHECK ${health[*]}"
-expect "its user" "$(run "$container" -- id -u)" 10001
 touch "$work/started"
 start "$container" -- "${command[@]}"
+expect "its user" "$(stat -c %u "/proc/$(app_process)")" 10001
 sed -n 's/^Password: //p' "$work/app.log" >"$root/tmp/password"
 drawn=$(run "$container" -- python - http://127.0.0.1:7860 --password_file /tmp/password <deploy/draw_once.py)
 claim "by REST: $drawn"
@@ -132,8 +132,7 @@ proxy=$(buildah from --pull-never --add-host app:127.0.0.1 "localhost/$base")
 buildah run --isolation chroot --network host "$proxy" -- sh -c \
     'apt-get update -qq && apt-get install -qq --no-install-recommends nginx' >"$work/nginx.log" 2>&1
 buildah copy --quiet "$proxy" deploy/nginx.conf /etc/nginx/nginx.conf >/dev/null
-mapfile -t command < <(run "$container" -- python -c \
-    "import sys, yaml; print(*yaml.safe_load(sys.stdin)['services']['app']['command'], sep='\n')" <deploy/compose.yaml)
+IFS=', ' read -ra command < <(sed -n 's/^    command: \[\(.*\)\]/\1/p' deploy/compose.yaml)
 claim "behind nginx: ${command[*]}"
 secret() { echo "$work/secrets/$1:/run/secrets/$1:ro"; }
 start --env FORWARDED_ALLOW_IPS=127.0.0.1 --volume "$(secret password)" "$container" -- "${command[@]}"
@@ -145,7 +144,7 @@ try() { # a program of Python's, in the image
 drawn=$(try https://localhost:8443 --certificate /run/secrets/certificate --password_file /run/secrets/password \
     <deploy/draw_once.py)
 claim "by TLS: $drawn"
-answers=$(try <<'PYTHON'
+try <<'PYTHON'
 import http.client, ssl
 context = ssl.create_default_context(cafile="/run/secrets/certificate")
 def status(path, port=8443, body=None):
@@ -155,18 +154,18 @@ def status(path, port=8443, body=None):
     return page.getresponse().status
 def in_a_row(number):  # by one connection, as fast as they are answered
     page = http.client.HTTPSConnection("localhost", 8443, context=context)
-    answers = set()
+    answers = []
     while number and 429 not in answers:
         number -= 1
         page.request("HEAD", "/healthz")
         answer = page.getresponse()
         answer.read()
-        answers.add(answer.status)
+        answers += [answer.status] if answer.status not in answers else []
     return answers
-print(status("/", 8080), status("/"), status("/api/generate", body=b" " * 9 * 2**20),
-      in_a_row(2000) == {200, 429})
+answers = [status("/", 8080), status("/"), status("/api/generate", body=b" " * 9 * 2**20), *in_a_row(2000)]
+open("/tmp/answers", "w").write(" ".join(map(str, answers)))
 PYTHON
-)
-expect "http, no password, a body too large, too many requests refused" "$answers" "301 401 413 True"
+expect "http, no password, a body too large, one request after the other" "$(cat "$root/tmp/answers")" \
+    "301 401 413 200 429"
 stop
 claim "proven"
