@@ -25,17 +25,18 @@ class Edge(Construct):
         load_balancer: elbv2.ApplicationLoadBalancer, api: RestApi, access_logs: s3.IBucket,
     ):  # fmt: skip
         super().__init__(scope, id)
+        self._headers = self._strict_transport()
         options: dict = {}
         if config.domain:
             arn = config.edge_certificate or config.certificate
             options["domain_names"] = [config.domain]
+            options["minimum_protocol_version"] = SECURITY_POLICY
             options["certificate"] = acm.Certificate.from_certificate_arn(self, "Certificate", arn)
         self.distribution = cloudfront.Distribution(
             self,
             "Distribution",
             default_behavior=self._page(config, load_balancer),
             additional_behaviors={f"/{STAGE}/*": self._api(api)},
-            minimum_protocol_version=SECURITY_POLICY,
             http_version=cloudfront.HttpVersion.HTTP2_AND_3,
             price_class=cloudfront.PriceClass.PRICE_CLASS_100,
             web_acl_id=config.web_acl or None,
@@ -90,14 +91,12 @@ class Edge(Construct):
             "allowed_methods": cloudfront.AllowedMethods.ALLOW_ALL,
             "cache_policy": cloudfront.CachePolicy.CACHING_DISABLED,
             "viewer_protocol_policy": cloudfront.ViewerProtocolPolicy.REDIRECT_TO_HTTPS,
-            "response_headers_policy": self._strict_transport(),
+            "response_headers_policy": self._headers,
             "compress": False,  # a stream of events would wait to be compressed
         }
 
     def _strict_transport(self) -> cloudfront.IResponseHeadersPolicy:
         """Browsers come back by TLS only, also where the app itself does not see TLS."""
-        if existing := self.node.try_find_child("Headers"):
-            return existing  # type: ignore[return-value]
         return cloudfront.ResponseHeadersPolicy(
             self,
             "Headers",

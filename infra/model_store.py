@@ -24,7 +24,6 @@ class ModelStore(Construct):
             # CloudFront and S3 itself write their logs by ACL.
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_PREFERRED,
             lifecycle_rules=[s3.LifecycleRule(expiration=Duration.days(config.log_days))],
-            removal_policy=RemovalPolicy.DESTROY,
         )
         acknowledge(
             self.logs, "It holds the access logs; its own would describe each other.",

@@ -11,7 +11,7 @@ from infra import drawing_query
 from infra.config import Config
 from infra.nag import acknowledge
 from infra.network import Network
-from infra.service import Service
+from infra.service import PATIENCE, Service
 
 STAGE = "rest"  # also the path below which CloudFront hands on to the API
 PATH = "/api/generate"
@@ -42,6 +42,9 @@ class RestApi(Construct):
         )
         self._strip_stage(service)
         self.api = self._api()
+        self._validator = self.api.add_request_validator(
+            "Validator", validate_request_parameters=True, validate_request_body=True
+        )
         drawing = self.api.root.add_resource("api").add_resource("generate")
         self._add_post(drawing)
         self._add_get(drawing)
@@ -94,7 +97,6 @@ class RestApi(Construct):
                 cache_data_encrypted=cached,
                 cache_ttl=Duration.seconds(config.api_cache_seconds),
                 logging_level=apigateway.MethodLoggingLevel.ERROR,  # INFO would log prompts
-                metrics_enabled=True,
                 access_log_destination=apigateway.LogGroupLogDestination(access),
                 access_log_format=apigateway.AccessLogFormat.custom(ACCESS_LOG),
             ),
@@ -121,11 +123,12 @@ class RestApi(Construct):
             options=apigateway.IntegrationOptions(
                 request_parameters=CALLER,
                 response_transfer_mode=apigateway.ResponseTransferMode.STREAM,
+                timeout=PATIENCE,
             ),
         )
         method = resource.add_method(
             "POST", integration, api_key_required=True,
-            request_parameters={PASSWORD: True}, request_validator=self._validator(),
+            request_parameters={PASSWORD: True}, request_validator=self._validator,
             request_models={"application/json": self._drawing()},
         )  # fmt: skip
         self._connect(method)
@@ -153,7 +156,7 @@ class RestApi(Construct):
             ),
         )
         method = resource.add_method(
-            "GET", integration, api_key_required=True, request_validator=self._validator(),
+            "GET", integration, api_key_required=True, request_validator=self._validator,
             request_parameters={**query, PASSWORD: True},
             method_responses=[
                 apigateway.MethodResponse(status_code=status, response_parameters={WAIT: False})
@@ -164,13 +167,9 @@ class RestApi(Construct):
 
     @property
     def _uri(self) -> str:
-        domain = self._config.domain
-        host = (
-            f"https://{domain}:443"
-            if domain
-            else f"http://{self._balancer.load_balancer_dns_name}:80"
-        )
-        return host + PATH
+        if self._config.domain:  # which the certificate names
+            return f"https://{self._config.domain}:443{PATH}"
+        return f"http://{self._balancer.load_balancer_dns_name}:80{PATH}"
 
     def _connect(self, method: apigateway.Method) -> None:
         """By the VPC link V2, straight to the load balancer; the L2 construct knows V1 only."""
@@ -185,13 +184,6 @@ class RestApi(Construct):
             method, "Each method asks for an API key, and the app for its password.",
             "AwsSolutions-COG4", "AwsSolutions-APIG4",
         )  # fmt: skip
-
-    def _validator(self) -> apigateway.RequestValidator:
-        if existing := self.api.node.try_find_child("Validator"):
-            return existing  # type: ignore[return-value]
-        return self.api.add_request_validator(
-            "Validator", validate_request_parameters=True, validate_request_body=True
-        )
 
     def _drawing(self) -> apigateway.Model:
         """The least that a body must have. The app knows the rest, and says what is wrong."""

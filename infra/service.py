@@ -13,6 +13,7 @@ from infra.network import APP_PORT, Network
 from infra.task import NAMESPACE, Task
 
 WAITING, JOBS = "drawing_jobs_waiting", "drawing_jobs_total"  # as the app's /metrics names them
+PATIENCE = Duration.minutes(5)  # with a drawing that waits for others
 DRAIN = Duration.minutes(2)  # that a drawing may take when its task is to go
 
 
@@ -61,7 +62,7 @@ class Service(Construct):
             internet_facing=False,
             security_group=self._network.load_balancer,
             drop_invalid_header_fields=True,
-            idle_timeout=Duration.minutes(5),
+            idle_timeout=PATIENCE,
         )
         balancer.log_access_logs(access_logs, "load-balancer")
         return balancer

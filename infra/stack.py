@@ -50,7 +50,7 @@ class DrawingStack(Stack):
             "RestUrl": f"https://{edge.address}/{STAGE}{PATH}",
             "DistributionName": edge.distribution.distribution_domain_name,
             "ApiKeyId": api.key.key_id,
-            "PasswordSecret": task.password.secret_name,
+            "PasswordSecret": task.password.secret_arn,
             "ModelBucket": store.models.bucket_name,
         }.items():
             CfnOutput(self, name, value=value)

@@ -17,9 +17,12 @@ import pytest
 aws_cdk = pytest.importorskip(
     "aws_cdk", reason="aws_cdk is not installed: `make lint-infra` has it"
 )
+import airspeed  # noqa: E402
 from aws_cdk.assertions import Match, Template  # noqa: E402
 
+from infra import drawing_query  # noqa: E402
 from infra.config import Config, ConfigError  # noqa: E402
+from infra.kubernetes import check  # noqa: E402
 from infra.rest_api import PATH, STAGE  # noqa: E402
 from infra.stack import DrawingStack  # noqa: E402
 
@@ -243,6 +246,7 @@ def test_a_stage_in_the_path_is_taken_off_before_the_app_sees_it(plain):
 def test_what_may_take_long_streams_and_what_is_kept_depends_on_all_that_was_asked(plain):
     by_verb = {m["HttpMethod"]: m["Integration"] for m in of_kind(plain, "AWS::ApiGateway::Method")}
     assert by_verb["POST"]["ResponseTransferMode"] == "STREAM"
+    assert by_verb["POST"]["TimeoutInMillis"] == 300_000  # else it is 29 seconds all the same
     get = by_verb["GET"]
     passed = set(re.findall(r"params\('(\w+)'\)", get["RequestTemplates"]["application/json"]))
     kept_by = {name.rpartition(".")[2] for name in get["CacheKeyParameters"]}
@@ -358,6 +362,85 @@ def test_the_image_is_built_from_this_tree_where_no_other_is_named():
     assert (own["dockerFile"], own["dockerBuildTarget"]) == ("deploy/Dockerfile", "cuda")
 
 
+# A drawing as the query of a GET, as Velocity reads the template
+
+
+class Text(str):
+    """A string of Java's, which airspeed hands to the template."""
+
+    def replaceAll(self, _, by: str) -> "Text":
+        return Text(self.replace("\\'", by))  # airspeed has read the pattern's backslashes itself
+
+
+class Util:
+    def escapeJavaScript(self, text: str) -> Text:
+        """As Apache Commons' StringEscapeUtils does."""
+        escaped = json.dumps(text)[1:-1]
+        return Text(escaped.replace("'", "\\'").replace("/", "\\/"))
+
+
+class Input:
+    def __init__(self, query: dict[str, str]):
+        self._query = query
+
+    def params(self, name: str) -> str:
+        return self._query.get(name, "")
+
+
+def body_of(query: dict[str, str]) -> dict:
+    values = {"util": Util(), "input": Input(query)}
+    return json.loads(airspeed.Template(drawing_query.template()).merge(values))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["a red cat", 'the cat\'s "hat"', "back\\slash, \\' and \\\"", "two\nlines / ü 猫 $x #if"],
+)
+def test_words_arrive_as_they_were_written(prompt):
+    body = body_of({"prompt": prompt, "seed": "7", "negative_prompt": prompt})
+    assert body == {"prompt": prompt, "seed": 7, "negative_prompt": prompt}
+
+
+def test_settings_arrive_as_numbers_where_they_are_given():
+    body = body_of({"prompt": "x", "seed": "7", "steps": "20", "width": "512", "height": "768"})
+    assert body == {"prompt": "x", "seed": 7, "steps": 20, "width": 512, "height": 768}
+
+
+@pytest.mark.parametrize("seed", ['7, "num_images": 9', "7}", '"', "seven"])
+def test_a_number_brings_no_setting_of_its_own(seed):
+    with pytest.raises(json.JSONDecodeError):
+        body_of({"prompt": "x", "seed": seed})
+
+
+# Kubernetes
+
+
+def test_kubernetes_takes_the_manifests_and_not_what_is_misspelt(tmp_path):
+    for file in sorted((ROOT / "infra/kubernetes").glob("*.yaml")):
+        for document in check.documents(file):
+            assert not [fault for fault in check.faults(document, {}) if "wrong" in fault]
+    (deployment, *_) = check.documents(ROOT / "infra/kubernetes/app.yaml")
+    deployment["spec"]["template"]["spec"]["container"] = []
+    assert [fault for fault in check.faults(deployment, {}) if "container" in fault]
+
+
+def test_a_definition_of_a_custom_kind_is_used_where_it_is_there(tmp_path):
+    whole = {"type": "object", "properties": {"size": {"type": "integer"}}}
+    schema = {"openAPIV3Schema": {"type": "object", "properties": {
+        "apiVersion": {}, "kind": {}, "metadata": {"type": "object"}, "spec": whole,
+    }}}  # fmt: skip
+    definition = {"spec": {
+        "group": "example.org", "names": {"kind": "Thing"},
+        "versions": [{"name": "v1", "schema": schema}],
+    }}  # fmt: skip
+    (tmp_path / "things.yaml").write_text(json.dumps(definition))
+    custom = check.definitions(tmp_path)
+    thing = {"apiVersion": "example.org/v1", "kind": "Thing", "metadata": {"name": "a"}}
+    assert not [*check.faults(thing | {"spec": {"size": 1}}, custom)]
+    assert "wrong" in next(check.faults(thing | {"spec": {"sise": 1}}, custom))
+    assert "unchecked" in next(check.faults(thing, {}))
+
+
 # What checks the whole
 
 
@@ -379,7 +462,8 @@ def test_cdk_nag_and_cfn_lint_have_nothing_to_say(tmp_path, config):
     context = {name: value for name, value in vars(config).items() if isinstance(value, str)}
     run = synthesised(tmp_path, **{name: value for name, value in context.items() if value})
     assert run.returncode == 0, run.stdout + run.stderr
-    assert not [line for line in run.stderr.splitlines() if "Warning" in line], run.stderr
+    remarks = [file.read_text() for file in tmp_path.glob("*.json")]
+    assert not [text for text in remarks if re.search("aws:cdk:(warning|error)", text)]
     lint = Path(sys.executable).with_name("cfn-lint")
     template = tmp_path / "SdPokemon.template.json"
     found = subprocess.run([lint, template], capture_output=True, text=True, timeout=300)
