@@ -9,7 +9,7 @@ READY := .venv/.ready
 COVERAGE := outputs/coverage
 
 .DEFAULT_GOAL := demo
-.PHONY: help demo lint format test test-all coverage hooks requirements
+.PHONY: help demo lint lint-infra format test test-all coverage hooks requirements
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -22,6 +22,15 @@ lint: $(READY) ## check style, formatting, types and spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+
+lint-infra: .venv-infra/.ready ## check infra/: its assertions, cdk-nag, cfn-lint, schemas of Kubernetes
+	.venv-infra/bin/python -m pytest --noconftest -m "slow or not slow" tests/test_infra.py
+	.venv-infra/bin/python infra/kubernetes/check.py $(CRDS)
+
+.venv-infra/.ready: infra/requirements.txt
+	$(PYTHON) -m venv .venv-infra
+	.venv-infra/bin/python -m pip install --quiet -r infra/requirements.txt
+	touch $@
 
 format: $(READY) ## format the code, and mend what ruff can mend
 	$(BIN)/ruff check --fix .

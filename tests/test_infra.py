@@ -437,7 +437,7 @@ def test_a_definition_of_a_custom_kind_is_used_where_it_is_there(tmp_path):
     custom = check.definitions(tmp_path)
     thing = {"apiVersion": "example.org/v1", "kind": "Thing", "metadata": {"name": "a"}}
     assert not [*check.faults(thing | {"spec": {"size": 1}}, custom)]
-    assert "wrong" in next(check.faults(thing | {"spec": {"sise": 1}}, custom))
+    assert "wrong" in next(check.faults(thing | {"spec": {"breadth": 1}}, custom))
     assert "unchecked" in next(check.faults(thing, {}))
 
 
