@@ -12,8 +12,8 @@ trap 'rm -rf "$copy"' EXIT
 # What is needed to draw, and not what training left beside it.
 tar -C "$folder" --exclude='./checkpoint-*' --exclude='./validation' --exclude='./log.jsonl' \
     --exclude='./.lock' --exclude='./SHA256SUMS' -cf - . | tar -C "$copy" -xf -
-(cd "$copy" && find . -type f ! -name SHA256SUMS -print0 | LC_ALL=C sort -z |
-    xargs -0 sha256sum > SHA256SUMS)
+sums=$(cd "$copy" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
+echo "$sums" > "$copy/SHA256SUMS"
 name=$(sha256sum "$copy/SHA256SUMS" | cut -d ' ' -f 1)
 aws s3 sync --only-show-errors --checksum-algorithm SHA256 "$copy" "s3://$bucket/models/$name"
 echo "$name"
