@@ -29,7 +29,7 @@ lint-infra: .venv-infra/.ready ## check infra/: its assertions, cdk-nag, cfn-lin
 
 .venv-infra/.ready: infra/requirements.txt
 	$(PYTHON) -m venv .venv-infra
-	.venv-infra/bin/python -m pip install --quiet -r infra/requirements.txt
+	.venv-infra/bin/python -m pip install -r infra/requirements.txt
 	touch $@
 
 format: $(READY) ## format the code, and mend what ruff can mend

@@ -75,6 +75,10 @@ class Service(Construct):
             port=APP_PORT,
             protocol=elbv2.ApplicationProtocol.HTTP,
             target_type=elbv2.TargetType.IP,
+            # A new task, with nothing to do yet, gets the next visitors.
+            load_balancing_algorithm_type=(
+                elbv2.TargetGroupLoadBalancingAlgorithmType.LEAST_OUTSTANDING_REQUESTS
+            ),
             # A visitor's session, uploads and place in the queue are in one task.
             stickiness_cookie_duration=Duration.days(1),
             deregistration_delay=DRAIN,

@@ -155,6 +155,7 @@ class Task(Construct):
             "collector",
             image=self._sidecar("collector"),
             essential=False,
+            enable_restart_policy=True,  # without it nobody would see the queue
             memory_limit_mib=256,
             environment={
                 "AWS_REGION": Stack.of(self).region,
