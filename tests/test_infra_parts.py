@@ -188,6 +188,12 @@ def test_ray_is_given_settings_that_its_application_has():
     assert cluster.max_replicas == workers["maxReplicas"]
 
 
+def test_the_image_has_the_ray_that_kuberay_is_told_of():
+    installed = re.search(r"==(\d+\.\d+)\.\*", (INFRA / "kubernetes/ray.Dockerfile").read_text())[1]
+    cluster = manifests("ray_service.yaml")["RayService"]["spec"]["rayClusterConfig"]
+    assert cluster["rayVersion"].startswith(f"{installed}.")
+
+
 def test_the_scripts_are_sound():
     if not (shellcheck := shutil.which("shellcheck")):
         pytest.skip("shellcheck is not installed")
