@@ -7,6 +7,7 @@ from constructs import Construct
 from infra.config import Config
 
 APP_PORT = 7860
+ZONES = 2  # which a load balancer needs, and all that CDK knows of without an account
 HTTPS = ec2.Port.tcp(443)
 ENDPOINTS = {  # without which a task does not start, or cannot say anything
     "EcrApi": ec2.InterfaceVpcEndpointAwsService.ECR,
@@ -31,7 +32,7 @@ class Network(Construct):
             self,
             "Vpc",
             ip_addresses=ec2.IpAddresses.cidr("10.0.0.0/16"),
-            max_azs=config.zones,
+            max_azs=ZONES,
             nat_gateways=0,
             subnet_configuration=[isolated],
             restrict_default_security_group=False,  # it would take a Lambda; nothing uses the group

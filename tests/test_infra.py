@@ -477,7 +477,7 @@ def test_cdk_nag_and_cfn_lint_have_nothing_to_say(tmp_path, config):
         ({"domain": "draw.example.org"}, "Give both or neither"),
         ({"min_tasks": "3"}, "no more than max_tasks"),
         ({"max_tasks": "many"}, "Give a whole number"),
-        ({"zones": "1"}, "2 zones or more"),
+        ({"endpoint_zones": "3"}, "Give 1 or 2"),
         ({"api_cache_seconds": "86400"}, "Give 1 to 3600"),
     ],
 )
