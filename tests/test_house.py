@@ -103,6 +103,15 @@ def test_nothing_breaks_where_exporting_is_deleted():
             assert not imports(path) & {"exporting", "export", "deploy"}, path.name
 
 
+def test_nothing_breaks_where_infra_is_deleted_and_infra_needs_nothing_of_ours():
+    """It runs in an environment of its own."""
+    for path in tracked("*.py"):
+        if path.relative_to(ROOT).parts[0] == "infra":
+            assert not imports(path) & (COMMANDS | FOLDERS), path.name
+        elif not path.name.startswith("test_infra"):
+            assert "infra" not in imports(path), path.name
+
+
 def test_weights_are_safetensors_and_stay_within_their_sizes():
     weights = tracked("*.safetensors")
     assert weights, "the bundled weights are missing"
