@@ -30,8 +30,13 @@ HEALTH_SECONDS = 5.0  # between two looks at a replica
 
 def app(cluster: Cluster) -> "Application":
     """What Ray Serve runs: `import_path: deploy.ray_serve:app`, with a Cluster as its `args`."""
-    options = {"device": cluster.device, "dtype": cluster.dtype, "backend": cluster.backend}
-    load = partial(Generator.load, cluster.model, **options)
+    load = partial(
+        Generator.load,
+        cluster.model,
+        device=cluster.device,
+        dtype=cluster.dtype,
+        backend=cluster.backend,
+    )
     DescribedGenerator(cluster.model)  # a wrong name is refused here, not by every replica
     return application(partial(DescribedGenerator, cluster.model), load, cluster)
 

@@ -165,6 +165,12 @@ class DescribedGenerator(AppGenerator):
     def dropped_words(self, prompt: str) -> str:
         return self._prompt_tokens.dropped_words(prompt)
 
+    def pictures(
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Picture]:  # fmt: skip
+        raise NotImplementedError(f"{self.name} is described here, and drawn elsewhere")
+
 
 class OpeningGenerator(ForwardingGenerator, DescribedGenerator):
     """The app's model while it is being opened: described at once; drawing waits until it is open.

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
@@ -85,7 +84,7 @@ class Page:
         if cluster.gallery:
             from webapp.gallery_folder import Gallery
 
-            gallery = Gallery(Path(cluster.gallery))
+            gallery = Gallery(cluster.gallery)
         limits = PUBLIC if cluster.public else Limits()
         page = build_app(generator, limits, title=cluster.title, gallery=gallery)
         hosts = hosts_of("127.0.0.1", cluster.allow_hosts, shown_to_others=not cluster.loopback)
@@ -103,13 +102,17 @@ def _wait(drawers: DeploymentHandle, generator: RemoteGenerator) -> None:
 
 
 def _know_proxies() -> None:
-    """Look up the proxies now and then: a page asks the head for the one that a request came
-    through, once, and could answer none while there is no head."""
+    """Hold on to the proxies: a page asks the head where the one is that a request came through,
+    forgets it with the request, and could answer none while there is no head."""
     import ray
 
+    known: list[object] = []
     while True:
-        for actor in ray.util.list_named_actors(all_namespaces=True):
+        actors = ray.util.list_named_actors(all_namespaces=True)
+        found = []
+        for actor in actors:
             if actor["name"].startswith(PROXY_NAME):
                 with suppress(ValueError):  # it has just died
-                    ray.get_actor(**actor)
+                    found.append(ray.get_actor(**actor))
+        known[:] = found
         time.sleep(KNOWN_SECONDS)

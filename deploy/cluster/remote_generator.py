@@ -120,10 +120,16 @@ class RemoteGenerator(AppGenerator):
         self.run, self.title, self.card = described.run, described.title, described.card
         self.folder, self.captions = described.folder, described.captions
         self.examples = described.examples
-        self.tokens, self.dropped_words = described.tokens, described.dropped_words
         self.remote_drawings = drawings
+        self._described = described
         self._draw, self._lost = draw, lost
         self._news = threading.Condition()
+
+    def tokens(self, prompt: str) -> tuple[int, int]:
+        return self._described.tokens(prompt)
+
+    def dropped_words(self, prompt: str) -> str:
+        return self._described.dropped_words(prompt)
 
     def pictures(
         self, requests: Sequence[Request], on_step: OnStep | None = None,
