@@ -49,7 +49,7 @@ class LocalCluster:
 
     folder: Path
     port: int = field(default_factory=some_port)  # of the head
-    http_port: int = field(default_factory=some_port)  # of the proxies, one on each node
+    http_port: int = field(default_factory=some_port)  # of the proxies, one on each node that draws
     token: str = field(default_factory=lambda: secrets.token_hex(32))
     nodes: list[psutil.Popen] = field(default_factory=list)
 
@@ -64,10 +64,12 @@ class LocalCluster:
     @property
     def environment(self) -> dict[str, str]:
         own = {"RAY_gcs_storage_path": f"{self.folder / 'head'}", TOKEN: self.token}
+        # Of all nodes but the head, which a load balancer leaves out.
+        own["RAY_SERVE_WORKER_PROXY_HTTP_PORT"] = str(self.http_port)
         return os.environ | ENVIRONMENT | own
 
     def start_head(self) -> None:
-        """The head runs what leads the cluster and a proxy, and draws nothing."""
+        """The head leads the cluster, and neither draws nor passes requests on."""
         options = ["--head", "--port", str(self.port), "--num-cpus", "0"]
         options += ["--include-dashboard", "false", "--temp-dir", f"{self.folder / 'ray'}"]
         self.nodes[:1] = [self._started(0, options)]
@@ -102,7 +104,7 @@ class LocalCluster:
 
     def serve(self, application: str, **settings: object) -> None:
         """Serve `module:builder`, and wait until it draws. What leads it survives this process."""
-        self.python(SERVE, application, json.dumps(settings), str(self.http_port))
+        self.python(SERVE, application, json.dumps(settings), str(some_port()))
         self.until(self.is_ready, "the page is ready")
 
     def is_ready(self) -> bool:
@@ -162,7 +164,7 @@ serve.run(builder(Cluster(**json.loads(settings))), name="default")
 
 
 @contextmanager
-def local_cluster(cpus: int = 8, nodes: int = 1) -> Iterator[LocalCluster]:
+def local_cluster(nodes: int = 1, cpus: int = 8) -> Iterator[LocalCluster]:
     """A head and so many nodes; `cpus` is what each says it has, whatever the machine has."""
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         cluster = LocalCluster(Path(folder))

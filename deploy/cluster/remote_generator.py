@@ -162,10 +162,12 @@ class RemoteGenerator(AppGenerator):
         on_preview: OnPreview | None = None,
     ) -> Iterator[Any]:  # fmt: skip
         drawing = RemoteDrawing(start, self._lost, self._news)
-        done = total = 0
+        steps = (0, 0)  # done, and in all
         try:
             while True:
                 yield drawing
+                if not drawing.has_news and on_step and on_step(*steps):
+                    raise Cancelled
                 for event in drawing.heard():
                     if event is None:
                         return
@@ -174,11 +176,11 @@ class RemoteGenerator(AppGenerator):
                     if isinstance(event, Picture):
                         yield event
                         continue
-                    done, total = event.done, event.total
+                    steps = event.done, event.total
                     if on_preview and event.preview:
                         on_preview(list(event.preview))
-                if on_step and on_step(done, total):
-                    raise Cancelled
+                    if on_step and on_step(*steps):
+                        raise Cancelled
         finally:
             drawing.cancel()
 
