@@ -26,7 +26,7 @@ from core.errors import UserError
 from core.paths import ROOT
 
 TOKEN, NODE = "RAY_AUTH_TOKEN", "NODE_OF_BENCHMARK"
-START_SECONDS = 180
+START_SECONDS = 420
 STORE_BYTES = 80 * 2**20  # of objects, on each node
 ENVIRONMENT = {
     "PYTHONPATH": f"{ROOT}",

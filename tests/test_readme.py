@@ -22,6 +22,7 @@ LINKED = [*PAGES, "CHANGELOG.md"]
 OPTION = re.compile(r"(?<![\w-])--[a-z]\w+")
 # What a page may name beside the options of our own commands.
 OF_OTHERS = {"--multi_gpu", "--num_processes", "--config_file", "--offline"}  # accelerate, zizmor
+OF_OTHERS |= {"--head", "--num", "--generate"}  # ray
 STEPS = {  # the page that has all options of a command
     "prepare_dataset.py": "docs/prepare.md",
     "train_text_to_image.py": "docs/train.md",
