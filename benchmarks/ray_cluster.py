@@ -1,14 +1,13 @@
 """A Ray cluster on this machine for benchmarks and tests: a head, and nodes that can be killed.
 
-Everything listens at 127.0.0.1. The head keeps what it knows in a folder, so that another one that
-is started in its place goes on with it.
+Each node has an address of its own in this machine's loopback network. The head keeps what it knows
+in a folder, so that another one that is started in its place goes on with it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import randbelow, token_hex
 
 import httpx
 import psutil
@@ -50,12 +50,13 @@ class LocalCluster:
     folder: Path
     port: int = field(default_factory=some_port)  # of the head
     http_port: int = field(default_factory=some_port)  # of the proxies, one on each node that draws
-    token: str = field(default_factory=lambda: secrets.token_hex(32))
+    network: str = field(default_factory=lambda: f"127.{randbelow(255)}.{1 + randbelow(254)}")
+    token: str = field(default_factory=lambda: token_hex(32))
     nodes: list[psutil.Popen] = field(default_factory=list)
 
     @property
     def address(self) -> str:
-        return f"127.0.0.2:{self.port}"
+        return f"{self.network}.1:{self.port}"
 
     @property
     def url(self) -> str:
@@ -72,6 +73,7 @@ class LocalCluster:
         """The head leads the cluster, and neither draws nor passes requests on."""
         options = ["--head", "--port", str(self.port), "--num-cpus", "0"]
         options += ["--include-dashboard", "false", "--temp-dir", f"{self.folder / 'ray'}"]
+        options += ["--ray-client-server-port", str(some_port())]
         self.nodes[:1] = [self._started(0, options)]
 
     def start_node(self, cpus: int) -> None:
@@ -81,7 +83,8 @@ class LocalCluster:
     def _started(self, number: int, options: list[str]) -> psutil.Popen:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options]
         # Ray takes 127.0.0.1 for the name of this machine, and asks for its address elsewhere.
-        command += ["--node-ip-address", f"127.0.0.{2 + number}", "--disable-usage-stats"]
+        command += ["--node-ip-address", f"{self.network}.{1 + number}", "--disable-usage-stats"]
+        command += ["--dashboard-agent-listen-port", str(some_port())]
         command += ["--object-store-memory", str(STORE_BYTES)]
         said = self.folder / f"node-{number}.log"
         with open(said, "w") as log:

@@ -18,6 +18,7 @@ import ray.data
 from ray.exceptions import RayError
 
 from core.errors import UserError, reason_of
+from core.terminal import complain
 from sampling.generator import Generator, OnStep
 from sampling.request import Request
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sampling.batch import Drawn
 
 MAX_TRIES = 5  # of a batch whose workers die: it may be what kills them
+PATIENCE_SECONDS = 60
 MAX_BLOCKS = 2000  # that a file is cut into; a worker that dies draws its block again
 
 
@@ -85,8 +87,10 @@ class RayPainter:
         self._resources = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_cpus": 1}
         self._workers = min(workers or gpus or cpus, gpus or cpus) or 1
         with _told():
-            describe = ray.remote(**self._resources)(_described)
-            self.model: RemoteModel = ray.get(describe.remote(load, requests))
+            described = ray.remote(**self._resources)(_described).remote(load, requests)
+            if not ray.wait([described], timeout=PATIENCE_SECONDS)[0]:
+                complain("No worker has opened the model yet: all may be busy. Still waiting ...")
+            self.model: RemoteModel = ray.get(described)
 
     def drawn(self, batches: Sequence[Sequence[Request]], on_step: OnStep) -> Iterator[Drawn]:
         if not batches:

@@ -51,6 +51,16 @@ def test_what_is_wrong_is_refused_as_by_the_app_alone(client):
     assert refused.status_code == 400 and "steps is 1000" in refused.json()["error"]
 
 
+def test_an_address_keeps_its_page_and_so_does_a_session(client):
+    def pages(*sessions: str) -> set[str]:
+        headers = [{"X-Session-Id": each} if each else {} for each in sessions]
+        return {client.get("/gradio_api/app_id", headers=each).text for each in headers}
+
+    assert len(pages(*[""] * 12)) == 1
+    assert len(pages(*["one"] * 12)) == 1
+    assert len(pages(*[f"session {n}" for n in range(24)])) == 2
+
+
 def test_nothing_is_lost_or_answered_twice_when_a_replica_and_a_proxy_are_killed(cluster):
     tally = break_down(cluster, 2)
     assert (tally.lost, tally.twice, tally.wrong) == (0, 0, [])

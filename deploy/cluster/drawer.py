@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from core.errors import UserError
 from sampling.generator import AppGenerator
 from sampling.image import Picture
 from sampling.request import Request
@@ -34,7 +35,12 @@ class Drawer:
         raised. Leaving the iteration cancels it.
         """
         staged = StagesGenerator(self._worker.generator, stages) if stages else None
-        with self._worker.submit(requests, generator=staged) as job:
+        try:
+            submitted = self._worker.submit(requests, generator=staged)
+        except UserError as error:
+            yield error
+            return
+        with submitted as job:
             async for event in events_of(job):
                 if isinstance(event, Event):
                     yield event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -97,8 +98,12 @@ class Page:
 
 def _wait(drawers: DeploymentHandle, generator: RemoteGenerator) -> None:
     """Say that the model is open as soon as a replica does."""
-    drawers.is_open.remote().result()
-    generator.ready = True
+    while not generator.ready:
+        try:
+            generator.ready = drawers.is_open.remote().result()
+        except Exception:  # it died, or cannot be reached: the next one is asked
+            logging.getLogger(__name__).warning("No replica is open yet.", exc_info=True)
+            time.sleep(KNOWN_SECONDS)
 
 
 def _know_proxies() -> None:

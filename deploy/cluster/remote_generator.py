@@ -120,7 +120,7 @@ class RemoteGenerator(AppGenerator):
         self.run, self.title, self.card = described.run, described.title, described.card
         self.folder, self.captions = described.folder, described.captions
         self.examples = described.examples
-        self.remote_drawings = drawings
+        self.remote_drawings, self.ready = drawings, False
         self._described = described
         self._draw, self._lost = draw, lost
         self._news = threading.Condition()
