@@ -12,156 +12,33 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from core.command_line import ArgumentParser
-from core.errors import UserError, exit_with_sentence, reason_of
+from core.errors import UserError, exit_with_sentence
 from core.shutdown import at_once, end_at_signals, keep_temporary_files_together
 from core.terminal import say
 from sampling.backends.choice import check_backend, default_backend, names
 from sampling.few_steps import FAST
-from sampling.generator import DEFAULT_MODEL, AppGenerator, Generator
+from sampling.generator import DEFAULT_MODEL, Generator
 from sampling.lazy_generators import OpeningGenerator, SlotGenerator
 from sampling.pipeline import DTYPES, check_names
 from sampling.variants import picks_of
 from webapp.access import gallery_of, is_loopback, password_of, teach_of
-from webapp.comparison import Variants, variants_of
+from webapp.comparison import variants_of
 from webapp.model_registry import ModelRegistry
+from webapp.server import build_app, serve
 
 if TYPE_CHECKING:
     import gradio
 
     from webapp.allowed_hosts import AllowedHosts
     from webapp.auth import PasswordCheck
-    from webapp.gallery_folder import Gallery
-    from webapp.limits import Limits
-    from webapp.ui.teach.tab import Teach
 
 PORTS_TRIED = 100
 SWITCH_SECONDS = 0.0002  # until another thread gets the interpreter; 0.005 is usual
-
-
-def build_app(
-    generator: AppGenerator, limits: "Limits | None" = None, variants: Variants | None = None,
-    title: str = "", models: "Mapping[str, SlotGenerator] | None" = None,
-    gallery: "Gallery | None" = None, teach: "Teach | None" = None,
-) -> "gradio.Blocks":  # fmt: skip
-    """The page of a generator; nothing is started yet. `variants`: models to compare with;
-    `title`: the model's own where empty; `models`: others that visitors may choose; `gallery`:
-    where pictures are kept; `teach`: the owner's tab for training, which knows other models."""
-    from webapp.api_drawings import Drawings
-    from webapp.automatic1111 import Automatic1111API
-    from webapp.live import LiveDrawings
-    from webapp.openai_images import OpenAIImagesAPI
-    from webapp.report_routes import report_routes
-    from webapp.rest_api import RestAPI
-    from webapp.ui.gallery_tab import picture_route
-    from webapp.ui.page import Page
-    from webapp.worker import Worker
-
-    worker = Worker(generator, limits, keep=gallery.keep if gallery else None)
-    models = teach.models if teach else models
-    page = Page(worker, variants, title, models, gallery, teach)
-    app = page.blocks
-    drawings = Drawings(worker)
-    api = RestAPI(drawings, lambda: generator.ready).routes
-    api += Automatic1111API(drawings).routes + OpenAIImagesAPI(drawings).routes
-    more = [*report_routes(generator.folder), *LiveDrawings(drawings, page.applied).routes]
-    if gallery:
-        more.append(picture_route(gallery))
-    if teach:
-        teach.share_device(worker)
-        more += teach.routes
-    app.own_routes = [*api, app.uploads.route, app.preview.route, *more]
-    return app
-
-
-def serve(
-    app: "gradio.Blocks",
-    host: str,
-    port: int,
-    password: "PasswordCheck | None" = None,
-    mcp: bool = False,
-    hosts: "AllowedHosts | None" = None,
-) -> None:
-    """Start the server at host:port, in a thread: the page and our own routes.
-
-    `mcp`: also an MCP server at /gradio_api/mcp/. `hosts`: the allow-list of a page without a
-    password, `host` alone if None.
-    """
-    from fastapi.middleware import Middleware
-
-    from webapp.allowed_hosts import AllowedHosts, HostCheck
-    from webapp.auth import PasswordMiddleware
-    from webapp.gradio_patches import wrap_outermost
-    from webapp.http_security import SameOrigin, SecurityHeaders
-    from webapp.route_allowlist import RouteAllowList
-
-    # Else uvicorn trusts X-Forwarded-For, which any visitor can send, for the peer's address.
-    os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
-    allow_list = [Middleware(RouteAllowList, page=app)]
-    auth = [Middleware(PasswordMiddleware, password=password)] if password else []
-    with launching(host, port):
-        server, _, _ = app.launch(
-            server_name=host,
-            server_port=port,
-            mcp_server=mcp,
-            # Our routes come before gradio's own.
-            app_kwargs={"routes": app.own_routes, "middleware": auth + allow_list},
-            **launch_options(),
-        )
-    if password:
-        password.gradio_is_starting = False
-    if mcp:
-        from webapp.mcp_tool import set_up_mcp
-
-        set_up_mcp(app, password)
-    server.state.has_password = password is not None
-    server.state.hosts = names = None if password else hosts or AllowedHosts(host)
-    server.state.head = app.preview.tags
-    wrap_outermost(server, lambda inner: SecurityHeaders(HostCheck(SameOrigin(inner), names)))
-
-
-def launch_options() -> dict:
-    """Options of gradio's `launch` that are the same for every page of ours."""
-    from webapp.gradio_patches import SESSIONS
-    from webapp.limits import MAX_UPLOADED
-    from webapp.ui.link_preview import ICON
-    from webapp.ui.theme import CSS, theme
-
-    return {
-        "theme": theme(),
-        "css_paths": CSS,
-        "favicon_path": ICON,
-        "footer_links": [],
-        "share": False,  # webapp/tunnel.py opens the link
-        "ssr_mode": False,
-        "num_workers": 0,  # they would serve files at ports of their own, without a password
-        "max_file_size": MAX_UPLOADED,
-        "state_session_capacity": SESSIONS,
-        "quiet": True,
-        "prevent_thread_lock": True,
-    }
-
-
-@contextmanager
-def launching(host: str, port: int) -> Iterator[None]:
-    """Raises UserError where gradio does not reach its own server, as when somebody else has just
-    taken the port."""
-    from webapp.gradio_patches import without_proxy
-
-    try:
-        with without_proxy():
-            yield
-    except (OSError, ValueError) as error:
-        if isinstance(error, ValueError) and "localhost is not accessible" not in str(error):
-            raise
-        raise UserError(
-            f"The page does not answer at {host}, port {port} ({reason_of(error):.100}). Try again."
-        ) from error
 
 
 def free_port(host: str, port: int) -> int:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from core.command_line import ArgumentParser
 from core.errors import UserError, exit_with_sentence
+from core.optional_modules import module_if_here
 from core.prompt_files import read_rows
 from core.terminal import complain, shown
 from sampling.backends.choice import check_backend, default_backend, names
-from sampling.batch import draw_rows
+from sampling.batch import LocalPainter, Painter, draw_rows
 from sampling.few_steps import FAST, FastLora, fast_lora_of, settings_of_run
 from sampling.generator import DEFAULT_BATCH_SIZE, DEFAULT_MODEL, Generator
 from sampling.image import PROBLEMS
@@ -21,7 +22,7 @@ from sampling.init_image import InitImage
 from sampling.model_info import is_model_folder, read_run
 from sampling.output_paths import OutputPaths
 from sampling.pipeline import DTYPES, check_names
-from sampling.prompt_rows import KEYS, wanted_of
+from sampling.prompt_rows import KEYS, PromptRow, wanted_of
 from sampling.request import BOUNDS, SCHEDULERS, Request, size_note, with_seeds
 
 COMMON_OPTIONS = (  # of all requests, by their names in Request
@@ -137,6 +138,15 @@ def _add_run(add: Callable, usual: Request, bounds: Mapping[str, str]) -> None:
         f"({DEFAULT_BATCH_SIZE}; with --prompts 1, so that it does not matter which were drawn "
         "before)",
     )
+    add(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread the file of --prompts over the Ray cluster whose head is at HOST:PORT; auto: "
+        "the one that this machine belongs to",
+    )
+    add(
+        "--ray_workers", type=int, metavar="N", help="at most (as many as the cluster has room for)"
+    )
 
 
 def _add_shortcuts(add: Callable, usual: Request, bounds: Mapping[str, str]) -> None:
@@ -201,13 +211,37 @@ def check_pairs(args: argparse.Namespace) -> None:
         raise UserError("--variation_seed does nothing alone. Add --variation_strength, above 0.")
 
 
+def check_ray(args: argparse.Namespace) -> None:
+    """Raises UserError for a cluster that has nothing to draw, or cannot be talked to."""
+    if args.ray is None:
+        if args.ray_workers is not None:
+            raise UserError("--ray_workers is for a cluster. Add --ray ADDRESS.")
+        return
+    if args.prompts_file is None:
+        raise UserError("--ray spreads a file over a cluster. Add --prompts FILE.")
+    if args.ray_workers is not None and args.ray_workers < 1:
+        raise UserError(f"--ray_workers is {args.ray_workers}. Give 1 or more.")
+    if module_if_here("ray") is None:
+        raise UserError("--ray needs the package ray: pip install 'ray[data]', or leave it out.")
+    args.model = str(Path(args.model).resolve()) if Path(args.model).exists() else args.model
+
+
 def draw_file(args: argparse.Namespace) -> None:
     """Draw the file of --prompts into a folder."""
     if args.output.lower().endswith(".png"):
         raise UserError(f"--output {args.output}: --prompts draws into a folder. Name one.")
     wanted = wanted_of(read_rows(args.prompts_file), common_values(args))
     OutputPaths(args.output, len(wanted))
-    draw_rows(wanted, Path(args.output), loader(args), args.batch_size or 1)
+    draw_rows(wanted, Path(args.output), partial(painter_of, args, wanted), args.batch_size or 1)
+
+
+def painter_of(args: argparse.Namespace, wanted: Sequence[PromptRow]) -> Painter:
+    """What draws a file: this machine, or the cluster of --ray."""
+    if args.ray is None:
+        return LocalPainter(loader(args)())
+    from sampling.ray_painter import RayPainter
+
+    return RayPainter(args.ray, loader(args), [each.request for each in wanted], args.ray_workers)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -216,6 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_backend(args.backend, args.device, args.dtype)
     if args.batch_size is not None and args.batch_size < 1:
         raise UserError(f"--batch_size is {args.batch_size}. Give 1 or more.")
+    check_ray(args)
     if bool(args.prompts) == (args.prompts_file is not None):
         raise UserError("Say what to draw: either prompts in quotes, or --prompts FILE.")
     is_model_folder(args.model)  # raises for what can be no model, before torch is imported

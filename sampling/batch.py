@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from core.disk import held
 from core.errors import UserError
@@ -27,7 +27,7 @@ from sampling.request import Request, size_note
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from sampling.generator import Generator
+    from sampling.generator import Generator, OnStep
 
 # Of a manifest's entry: bookkeeping, settings that change nothing but rounding, and names of a
 # model, which its weights identify better.
@@ -35,8 +35,48 @@ NOT_OF_IDENTITY = {"file", "row", "problem", "seconds", "sha256", "device", "bac
                    "model", "run_id"}  # fmt: skip
 
 
+class DescribedModel(Protocol):
+    """What is asked of a model before it draws."""
+
+    @property
+    def size(self) -> int | None: ...
+
+    def weights_sha256(self) -> str: ...
+
+    def dropped_words(self, prompt: str) -> str: ...
+
+    def settings_of(self, request: Request) -> dict: ...
+
+
+Drawn = tuple[int, Sequence[Picture], float]  # which batch, its pictures, and seconds of each
+
+
+class Painter(Protocol):
+    """What draws batches: a generator, or several of one `model` on other machines."""
+
+    @property
+    def model(self) -> DescribedModel: ...
+
+    def drawn(self, batches: Sequence[Sequence[Request]], on_step: OnStep) -> Iterator[Drawn]:
+        """Draw all, in any order. `on_step`: of the batch that is being drawn, where there is but
+        one at a time."""
+
+
+class LocalPainter:
+    """Draws one batch after another, by one generator."""
+
+    def __init__(self, model: Generator):
+        self.model = model
+
+    def drawn(self, batches: Sequence[Sequence[Request]], on_step: OnStep) -> Iterator[Drawn]:
+        for place, requests in enumerate(batches):
+            started = time.monotonic()
+            pictures = list(self.model.pictures(requests, on_step, len(requests)))
+            yield place, pictures, (time.monotonic() - started) / len(requests)
+
+
 def draw_rows(
-    wanted: Sequence[PromptRow], folder: Path, load: Callable[[], Generator], batch_size: int
+    wanted: Sequence[PromptRow], folder: Path, load: Callable[[], Painter], batch_size: int
 ) -> None:
     """Draw the pictures that the folder lacks. Raises UserError, also where pictures were drawn and
     withheld."""
@@ -53,11 +93,12 @@ def draw_rows(
 class Batch:
     """The wanted pictures of a folder, those that exist and those to be drawn."""
 
-    def __init__(self, generator: Generator, manifest: Manifest, wanted: Sequence[PromptRow]):
+    def __init__(self, painter: Painter, manifest: Manifest, wanted: Sequence[PromptRow]):
         """Keeps existing pictures that are wanted, renamed where their row has moved."""
-        self._generator, self._manifest, self._wanted = generator, manifest, wanted
+        self._painter, self._manifest, self._wanted = painter, manifest, wanted
+        self._model = painter.model
         self._folder = manifest.path.parent
-        self._weights = {"weights_sha256": generator.weights_sha256()}
+        self._weights = {"weights_sha256": self._model.weights_sha256()}
         self._there: set[str] = set()  # names of wanted pictures that exist
         self._refuse_others_files()
         with DeferredSignals():  # while files are renamed, the manifest does not list them
@@ -73,12 +114,12 @@ class Batch:
         kept, all_ = len(self._there), len(self._wanted)
         say(f"{all_:,} pictures: {kept:,} already there, {len(missing):,} to draw.")
         for each in missing:
-            if dropped := self._generator.dropped_words(each.request.words):
+            if dropped := self._model.dropped_words(each.request.words):
                 warnings.append(
                     f"warning: {each.row}: the prompt is too long; not read: '{dropped}'"
                 )
             width, height = each.request.width, each.request.height
-            if note := size_note(width, height, self._generator.size):
+            if note := size_note(width, height, self._model.size):
                 warnings.append(f"warning: {each.row}: {note}")
         complain_of(list(dict.fromkeys(warnings)))
 
@@ -87,8 +128,7 @@ class Batch:
         parts = list(_batches(self.missing, batch_size))
         try:
             with _bar(sum(part[0].request.denoising_steps for part in parts)) as bar:
-                for part in parts:
-                    self._draw(part, batch_size, bar)
+                self._draw(parts, bar)
         except BaseException:
             with suppress(NotWritable):  # as on a full disk: the previous one is correct as well
                 self._manifest.write()
@@ -139,7 +179,7 @@ class Batch:
         for present in sorted(entries):
             known[self._identity(entries[present])].append(present)
         for each in self._wanted:
-            settings = self._generator.settings_of(each.request)
+            settings = self._model.settings_of(each.request)
             same = known[self._identity(settings)]
             there = (n for n in same if entries[n]["problem"] or self._manifest.holds(entries[n]))
             if name := next(there, None):
@@ -166,23 +206,25 @@ class Batch:
         except OSError as error:
             raise unwritable(self._folder, error) from error
 
-    def _draw(self, part: Sequence[PromptRow], batch_size: int, bar: tqdm) -> None:
-        """Draw and save pictures that share a batch."""
-        started, before, planned = time.monotonic(), bar.n, part[0].request.denoising_steps
+    def _draw(self, parts: Sequence[Sequence[PromptRow]], bar: tqdm) -> None:
+        """Draw and save pictures, those of a part in one batch."""
+        finished = 0  # steps
 
         def show_step(done: int, total: int) -> bool:
-            bar.update(before + planned * done // total - bar.n)
+            bar.update(finished + done - bar.n)
             return False
 
-        requests = [each.request for each in part]
-        pictures = list(self._generator.pictures(requests, show_step, batch_size))
-        seconds = (time.monotonic() - started) / len(part)
-        self._manifest.forget([each.name for each in part])
-        for each, picture in zip(part, pictures, strict=True):
-            self._save(each, picture, seconds)
-            if not picture.problem:
-                bar.write(shown(f"{self._folder / each.name}  (seed {picture.seed})"))
-        self._manifest.write_if_due()
+        batches = [[each.request for each in part] for part in parts]
+        for place, pictures, seconds in self._painter.drawn(batches, show_step):
+            part = parts[place]
+            self._manifest.forget([each.name for each in part])
+            for each, picture in zip(part, pictures, strict=True):
+                self._save(each, picture, seconds)
+                if not picture.problem:
+                    bar.write(shown(f"{self._folder / each.name}  (seed {picture.seed})"))
+            self._manifest.write_if_due()
+            finished += part[0].request.denoising_steps
+            show_step(0, 0)
 
     def _save(self, wanted: PromptRow, picture: Picture, seconds: float) -> None:
         path = self._folder / wanted.name

@@ -97,6 +97,7 @@ class AppGenerator(PictureGenerator, Protocol):
     ready: bool = True  # the model is open
     fast: SlotGenerator | None = None  # the same for few steps, where there is one
     draws_side_by_side: bool = False  # several drawings a step cost little more than one
+    remote_drawings: int = 0  # that other processes make at once; 0: this process draws
 
     def tokens(self, prompt: str) -> tuple[int, int]:
         """How many tokens the prompt has, and how many are read at most. Thread-safe."""

@@ -5,12 +5,15 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core import hub
 from core.errors import UserError
 from core.model_captions import captions_of
 from core.paths import is_folder
+from core.run_folder import base_of_run
 from sampling.backends.choice import TORCH
 from sampling.examples import examples_of
 from sampling.few_steps import FAST, fast_lora_of, settings_of_run
@@ -24,6 +27,8 @@ from sampling.generator import (
 )
 from sampling.image import Picture
 from sampling.model_info import (
+    is_checkpoint,
+    is_lora_folder,
     is_model_folder,
     model_name,
     picture_size,
@@ -31,7 +36,9 @@ from sampling.model_info import (
     read_run,
     title_of,
 )
+from sampling.prompt import PromptTokens
 from sampling.request import Request
+from sampling.single_file import is_single_file, layout_beside
 
 if TYPE_CHECKING:
     from sampling.denoiser import Drawing
@@ -124,11 +131,9 @@ class SlotGenerator(LazyGenerator):
         return generator
 
 
-class OpeningGenerator(ForwardingGenerator, AppGenerator):
-    """The app's model while it is being opened: described at once; drawing waits until it is open.
-
-    `open` and the methods that draw are called from different threads.
-    """
+class DescribedGenerator(AppGenerator):
+    """The app's model by what its folder says of it, without its weights: it counts tokens, and
+    leaves drawing to others."""
 
     def __init__(self, model: str):
         """Raises UserError where `model` is neither a model folder nor can be a hub id."""
@@ -140,7 +145,43 @@ class OpeningGenerator(ForwardingGenerator, AppGenerator):
         self.title = title_of(self.card) or self.name
         self.captions = captions_of(model)
         self.examples = examples_of(model)
-        self.draws, self.fast = settings_of_run(self.run), self._fast(model)
+        self.draws = settings_of_run(self.run)
+
+    @cached_property
+    def _prompt_tokens(self) -> PromptTokens:
+        from transformers import CLIPTokenizer
+
+        has_own = not (is_lora_folder(self._model) or is_checkpoint(self._model))
+        model = self._model if has_own else base_of_run(self.run) or self._model
+        place = str(layout_beside(model)) if is_single_file(model) else model
+        offline = not is_folder(place) and not hub.find(place)
+        return PromptTokens(
+            CLIPTokenizer.from_pretrained(place, subfolder="tokenizer", local_files_only=offline)
+        )
+
+    def tokens(self, prompt: str) -> tuple[int, int]:
+        return self._prompt_tokens.tokens(prompt)
+
+    def dropped_words(self, prompt: str) -> str:
+        return self._prompt_tokens.dropped_words(prompt)
+
+    def pictures(
+        self, requests: Sequence[Request], on_step: OnStep | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
+    ) -> Iterator[Picture]:  # fmt: skip
+        raise NotImplementedError(f"{self.name} is described here, and drawn elsewhere")
+
+
+class OpeningGenerator(ForwardingGenerator, DescribedGenerator):
+    """The app's model while it is being opened: described at once; drawing waits until it is open.
+
+    `open` and the methods that draw are called from different threads.
+    """
+
+    def __init__(self, model: str):
+        """Raises UserError as DescribedGenerator does."""
+        super().__init__(model)
+        self.fast = self._fast(model)
         self.ready = False
         self._generator: AppGenerator | None = None
         self._opened = threading.Event()

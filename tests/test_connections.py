@@ -337,3 +337,15 @@ time.sleep(1.5)  # asyncio tries again each second
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert 0 < done.stderr.count("out of system resource") <= limits.LOG_LINES
+
+
+def test_the_server_is_bounded_where_uvloop_is_installed_as_well():
+    """As it is beside Ray Serve. uvicorn would take it, and connections would break."""
+    from uvicorn import Config
+
+    from webapp.connections import BoundedServer
+
+    async def app(scope, receive, send): ...
+
+    server = BoundedServer(Config(app))
+    assert server.config.get_loop_factory().__module__.startswith("asyncio")

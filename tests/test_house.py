@@ -18,6 +18,7 @@ MAY_IMPORT = {  # a package, and those that it stands on; none imports a command
     "evaluation": {"core", "data", "sampling"},
     "webapp": {"core", "sampling"},
     "exporting": {"core", "sampling"},
+    "deploy": {"core", "sampling", "webapp"},
 }
 FOLDERS = {*MAY_IMPORT, "bundled"}
 MEGABYTE = 2**20
@@ -94,13 +95,14 @@ def test_nothing_breaks_where_bundled_is_deleted():
         assert "bundled" not in imports(path, top_level_only=True), path.name
 
 
-def test_nothing_breaks_where_exporting_is_deleted():
+@pytest.mark.parametrize(
+    ("deleted", "left_out"),
+    [({"exporting", "export"}, {"exporting", "export.py"}), ({"deploy"}, {"deploy", "benchmarks"})],
+)
+def test_nothing_breaks_where_it_is_deleted(deleted, left_out):
     for path in tracked("*.py"):
-        if path.name != "export.py" and path.relative_to(ROOT).parts[0] not in (
-            "exporting",
-            "tests",
-        ):
-            assert not imports(path) & {"exporting", "export", "deploy"}, path.name
+        if path.relative_to(ROOT).parts[0] not in {*left_out, "tests"}:
+            assert not imports(path) & deleted, path.name
 
 
 def test_nothing_breaks_where_infra_is_deleted_and_infra_needs_nothing_of_ours():

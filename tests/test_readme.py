@@ -23,6 +23,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z]\w+")
 # What a page may name beside the options of our own commands.
 OF_OTHERS = {"--multi_gpu", "--num_processes", "--config_file"}  # accelerate
 OF_OTHERS |= {"--build", "--gpus", "--read", "--secret", "--tmpfs"}  # docker, to the first hyphen
+OF_OTHERS |= {"--head", "--num", "--generate"}  # ray
 STEPS = {  # the page that has all options of a command
     "prepare_dataset.py": "docs/prepare.md",
     "train_text_to_image.py": "docs/train.md",

@@ -19,7 +19,7 @@ from webapp.client_address import HEADER, client_of
 from webapp.http_security import Refusal
 from webapp.job import Job
 from webapp.queue import MAX_WAITING_JOBS, Busy, ClientBusy
-from webapp.worker import MAX_BATCH, Worker
+from webapp.worker import Worker
 
 RETRY_SECONDS = 60  # as the sentence of a full queue says
 MAX_DECODERS = 2 * MAX_LOOKED_AT  # threads for init images; half of them find no place and return
@@ -37,7 +37,7 @@ class Drawings:
     def __init__(self, worker: Worker):
         self.worker = worker
         # A thread waits for each job: as many as can wait and be drawn. gradio has its own threads.
-        self._waiters = CapacityLimiter(MAX_WAITING_JOBS + MAX_BATCH)
+        self._waiters = CapacityLimiter(MAX_WAITING_JOBS + worker.max_active)
         self.decoders = CapacityLimiter(MAX_DECODERS)
 
     async def drawn(

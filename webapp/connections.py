@@ -191,6 +191,7 @@ class BoundedServer(gradio.http_server.Server):
         config.app = RequestPacing(config.app)
         config.http, config.ws = partial(BoundedConnection, ConnectionPool()), "none"
         config.backlog = BACKLOG
+        config.loop = "asyncio"  # uvloop's transports, where it is installed, cannot be bounded so
         config.h11_max_incomplete_event_size = limits.MAX_HEADER_BYTES
         super().__init__(config, *arguments, **options)
 

@@ -11,8 +11,8 @@ import asyncio
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio.http_server
@@ -27,6 +27,7 @@ from jinja2 import BaseLoader, Environment
 from webapp.connections import BoundedServer
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from gradio import Blocks, EventData
     from starlette.types import ASGIApp
 
@@ -252,6 +253,24 @@ def wrap_outermost(server: Any, wrap: Callable[[ASGIApp], ASGIApp]) -> None:
     """Put middleware around a server that was launched; gradio puts its own around that of
     `app_kwargs`."""
     server.middleware_stack = wrap(server.middleware_stack)
+
+
+def launched_without_server(page: Blocks, app_kwargs: dict, options: dict) -> FastAPI:
+    """What `launch` makes of a page, as an ASGI application: gradio takes a page that runs already
+    as one that needs no server. Its queue starts with the application's lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        page.run_startup_events()
+        await page.run_extra_startup_events()
+        yield
+
+    page.is_running, page.is_colab, page.local_url = True, False, ""
+    app_kwargs = app_kwargs | {"lifespan": lifespan}
+    server, _, _ = page.launch(app_kwargs=app_kwargs, _frontend=False, **options)
+    server.startup_events_triggered = True
+    server.middleware_stack = server.build_middleware_stack()
+    return server
 
 
 @contextmanager

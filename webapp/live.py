@@ -30,7 +30,7 @@ from webapp.queue import MAX_LIVE_JOBS
 from webapp.rest_api import decoded_request
 from webapp.ui import strings
 from webapp.ui.prompt_suggestions import proposals
-from webapp.worker import APP_ITSELF, MAX_BATCH, Worker
+from webapp.worker import APP_ITSELF, Worker
 
 if TYPE_CHECKING:
     from sampling.generator import AppGenerator
@@ -123,7 +123,7 @@ class LiveDrawings:
 
     def __init__(self, drawings: Drawings, applied: Applied):
         self._drawings, self._worker, self._applied = drawings, drawings.worker, applied
-        self._waiters = CapacityLimiter(MAX_LIVE_JOBS + MAX_BATCH)
+        self._waiters = CapacityLimiter(MAX_LIVE_JOBS + self._worker.max_active)
         self.pace = Pace(self._worker)
         self.routes = [
             Route("/live", self._tell, methods=["GET"]),

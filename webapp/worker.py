@@ -1,7 +1,8 @@
 """The worker: one thread that owns the generator and draws all jobs, whichever API they come from.
 
-Jobs are drawn one at a time, or on a GPU several in one batch. A job is drawn in the worker's
-thread and its events are read in another; no other thread touches the pipeline.
+Jobs are drawn one at a time, on a GPU several in one batch, or as many as other processes draw.
+A job is drawn in the worker's thread and its events are read in another; no other thread touches
+the pipeline.
 """
 
 import logging
@@ -72,9 +73,7 @@ class Worker:
         """
         self.limits.check(requests)
         generator = generator or self.generator
-        batched = generator is self.generator and self.generator.draws_side_by_side
-        # Drawings in one batch share the weights, which hold a LoRA at one scale.
-        batched = batched and all(request.lora_scale == 1 for request in requests)
+        batched = self._is_batched(generator, requests)
         keep = self._keep if kept else None
         job = Job(requests, client, self._on_cancel, generator, batched, keep)
         with self._changed:
@@ -100,8 +99,7 @@ class Worker:
         """
         self.limits.check([request])
         generator = generator or self.generator
-        batched = generator is self.generator and self.generator.draws_side_by_side
-        batched = batched and request.lora_scale == 1
+        batched = self._is_batched(generator, [request])
         job = Job([request], client, self._on_cancel, generator, batched, live=True)
         job.number = number
         with self._changed:
@@ -140,14 +138,27 @@ class Worker:
             self._admit()
             self._changed.notify()
 
+    @property
+    def max_active(self) -> int:
+        """The most jobs that are drawn at once."""
+        return self.generator.remote_drawings or MAX_BATCH
+
+    def _is_batched(self, generator: "PictureGenerator", requests: Sequence[Request]) -> bool:
+        if generator is not self.generator or not self.generator.draws_side_by_side:
+            return False
+        # Drawings in this process share the weights, which hold a LoRA at one scale.
+        return bool(self.generator.remote_drawings) or all(r.lora_scale == 1 for r in requests)
+
     def _has_room_for(self, job: Job) -> bool:
         if self._held:
             return False
         if not self._active:
             return True
         jobs = [*self._active, job]
-        if len(jobs) > MAX_BATCH or not all(j.batched for j in jobs):
+        if len(jobs) > self.max_active or not all(j.batched for j in jobs):
             return False
+        if self.generator.remote_drawings:
+            return True
         return sum(map(self._pixels, jobs)) <= self._max_pixels
 
     def _pixels(self, job: Job) -> int:

@@ -9,9 +9,9 @@ import gradio as gr
 
 from core.html import data_uri
 from core.images import jpeg_of
-from sampling.generator import DEFAULT_BATCH_SIZE, AppGenerator, OnPreview, OnStep, PictureGenerator
 from sampling.image import Picture
 from sampling.request import Request
+from sampling.stages import StagesGenerator
 from webapp.ui import strings
 from webapp.ui.generate_button import GenerateButton
 from webapp.ui.sequential_draws import SequentialDraws
@@ -21,29 +21,11 @@ STAGES = 6  # images from pure noise to the finished one
 SEED = 1
 
 
-class StagesGenerator(PictureGenerator):
-    """A generator that yields, for each request, the stages of its denoising."""
-
-    def __init__(self, generator: AppGenerator):
-        self.name, self._generator = generator.name, generator
-        self.draws = generator.draws
-
-    def dropped_words(self, prompt: str) -> str:
-        return self._generator.dropped_words(prompt)
-
-    def pictures(
-        self, requests: Sequence[Request], on_step: OnStep | None = None,
-        batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
-    ) -> Iterator[Picture]:  # fmt: skip
-        for request in requests:
-            yield from self._generator.stages(request, STAGES, on_step)
-
-
 class HowItWorksTab:
     """Draws when the tab is first opened. Components are created in the current Blocks context."""
 
     def __init__(self, worker: Worker, example: str, tab: gr.Tab):
-        self._worker, self._stages = worker, StagesGenerator(worker.generator)
+        self._worker, self._stages = worker, StagesGenerator(worker.generator, STAGES)
         self._example, self._example_strip = example, ""  # HTML, drawn once for all visitors
         gr.HTML(f"<h2>{strings.HOW}</h2>{_paragraphs(strings.HOW_BEFORE)}", elem_classes="text")
         self._strip = gr.HTML(elem_id="stages", elem_classes="told")
