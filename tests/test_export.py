@@ -174,7 +174,7 @@ def test_a_part_that_is_not_pytorchs_is_refused_and_nothing_is_left(
 
     def opened(file):
         part = parts[file.read_text()]
-        return lambda inputs: part(list(map(torch.from_numpy, inputs.values()))).numpy() * 1.1
+        return lambda inputs: [part(list(map(torch.from_numpy, inputs.values())))[0].numpy() * 1.1]
 
     parts = {part.name: part for part in parts_of(open_pipeline(tiny_model, "cpu", "fp32"))}
     monkeypatch.setitem(FORMATS, "onnx", FORMATS["onnx"]._replace(write=write, open=opened))

@@ -168,7 +168,7 @@ def test_a_program_that_ends_leaves_its_drawing_within_a_step(demo, url, generat
     headers = {"Authorization": f"Bearer {PASSWORD}"}
     with httpx.Client(base_url=f"{url}/gradio_api", headers=headers, trust_env=False) as http:
         call = {"fn_index": index, "session_hash": session, "data": ["a", "", 1, 1, 20, 5, 64, 64]}
-        call["data"] += ["DDIM", True, None, 0, None, 0.8, 1]
+        call["data"] += ["DDIM", True, None, 0, None, 0.8, 1, 1, 1]
         assert http.post("/queue/join", json=call).status_code == 200
         asked = {"session_hash": session}
         with http.stream("GET", "/queue/data", params=asked) as lines:

@@ -5,11 +5,18 @@ import threading
 import pytest
 from PIL import Image
 
-import app
 from core.errors import UserError
 from sampling.image import Picture
 from sampling.request import Request
-from webapp import gallery_folder, gradio_tunnel, http_security, route_allowlist, tunnel, votes
+from webapp import (
+    gallery_folder,
+    gradio_tunnel,
+    http_security,
+    route_allowlist,
+    server,
+    tunnel,
+    votes,
+)
 from webapp.gallery_folder import Gallery
 from webapp.tunnel import OUR_FAULT, ShareLink
 from webapp.votes import Votes
@@ -57,9 +64,9 @@ def test_of_ours_while_the_gallery_is_searched(monkeypatch, tmp_path, error):
 
 
 def test_of_ours_while_the_page_is_launched():
-    with pytest.raises(ValueError, match="ours"), app.launching("127.0.0.1", 7860):
+    with pytest.raises(ValueError, match="ours"), server.launching("127.0.0.1", 7860):
         raise ValueError("ours")
-    with pytest.raises(UserError, match="does not answer"), app.launching("127.0.0.1", 7860):
+    with pytest.raises(UserError, match="does not answer"), server.launching("127.0.0.1", 7860):
         raise ValueError("When localhost is not accessible, a shareable link must be created.")
 
 
