@@ -46,7 +46,7 @@ class Settings:
         )
         self.fields = {**elsewhere} | _fields(usual, size or DEFAULT_SIZE, limits)
         self._size_note = gr.HTML(elem_id="size_note", elem_classes="told")  # below the sliders
-        self.fields |= {
+        self.fields |= _shortcuts(usual) | {
             "prompt_weights": gr.Checkbox(
                 Request("any").prompt_weights,
                 label=strings.PROMPT_WEIGHTS,
@@ -140,6 +140,13 @@ def _fields(default: Request, size: int, limits: Limits) -> dict:
         "scheduler": gr.Dropdown(
             list(SCHEDULERS), value=default.scheduler, label=strings.SCHEDULER, elem_id="scheduler"
         ),
+        "width": _slider("width", strings.WIDTH, 8, size, limits.side),
+        "height": _slider("height", strings.HEIGHT, 8, size, limits.side),
+    }
+
+
+def _shortcuts(default: Request) -> dict:
+    return {
         "guidance_stop": _slider(
             "guidance_stop",
             strings.GUIDANCE_STOP,
@@ -154,8 +161,6 @@ def _fields(default: Request, size: int, limits: Limits) -> dict:
             default.cache_interval,
             info=strings.CACHE_INTERVAL_INFO,
         ),
-        "width": _slider("width", strings.WIDTH, 8, size, limits.side),
-        "height": _slider("height", strings.HEIGHT, 8, size, limits.side),
     }
 
 
