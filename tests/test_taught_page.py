@@ -82,8 +82,9 @@ def results(page, server, run: str = "mine") -> None:
 
 def offered(page) -> list[str]:
     page.click("#pick input")
-    page.get_by_role("option").first.wait_for()
-    names = page.get_by_role("option").all_inner_texts()
+    options = page.locator("[role=option]")  # not those of a select
+    options.first.wait_for()
+    names = options.all_inner_texts()
     page.keyboard.press("Escape")
     return [re.sub(r"^\W+", "", name).strip() for name in names]
 
@@ -200,7 +201,7 @@ def test_the_slider_compares_a_taught_model_with_its_own_base(page, server):
     shows(page, "#pair input", "mine against base")
     page.fill("#compare_prompt :is(textarea, input)", "a cat")
     page.click("#compare_draw")
-    page.locator("#compare_status", has_text="base, right: mine").wait_for()
+    page.locator("#compare_status", has_text="base left, mine right").wait_for()
     assert server.garage.opened == ["base", "mine"] and not server.own.requests
 
 
@@ -238,7 +239,7 @@ def test_a_picture_by_a_taught_model_is_compared_with_its_base(page, server):
     generate(page, "a cat")
     status(page, "20 steps")
     page.get_by_role("button", name=strings.COMPARE_WITH_BASE).click()
-    page.locator("#compare_status", has_text="base, right: mine").wait_for()
+    page.locator("#compare_status", has_text="base left, mine right").wait_for()
     shows(page, "#pair input", "mine against base")
     assert not server.own.requests
 

@@ -10,7 +10,8 @@ from webapp.votes import VotePair, Votes
 
 
 class PairPicker:
-    """Hidden while there is one pair only. Components are created in the current Blocks context."""
+    """Hidden while there is no pair but the app's own. Components are created in the current
+    Blocks context."""
 
     def __init__(self, pairs: Pairs):
         self._pairs = pairs
@@ -41,5 +42,6 @@ class PairPicker:
         known = self._pairs.names()
         choices = [(strings.PAIR_OF.format(model=m, base=b), m) for m, b in known.items()]
         chosen = name if isinstance(name, str) and name in known else next(iter(known), None)
-        update = gr.Dropdown(choices, value=chosen, visible=len(choices) > 1)
+        is_choice = bool(known.keys() - {self.own.model.name})
+        update = gr.Dropdown(choices, value=chosen, visible=is_choice)
         return {self.inputs[0]: update} if self.inputs else {}
