@@ -122,6 +122,14 @@ class AppGenerator(PictureGenerator, Protocol):
         UNet."""
         assert not drawings, "denoising_events yields none"
 
+    def stepped(self, events: Iterator[Drawing | Picture]) -> Iterator[Picture]:
+        """The pictures of `denoising_events`, each step taken as it comes."""
+        for event in events:
+            if isinstance(event, Picture):
+                yield event
+            else:
+                self.step([event])
+
 
 class Generator(AppGenerator):
     """Draws with one pipeline, for one thread at a time."""
@@ -225,11 +233,7 @@ class Generator(AppGenerator):
         have all of OF_BATCH in common. The noise of a picture comes from its own seed, on
         the CPU, so that batches and devices change nothing but rounding.
         """
-        for event in self.denoising_events(requests, on_step, batch_size, on_preview):
-            if isinstance(event, Picture):
-                yield event
-            else:
-                self.step([event])
+        return self.stepped(self.denoising_events(requests, on_step, batch_size, on_preview))
 
     def denoising_events(
         self, requests: Sequence[Request], on_step: OnStep | None = None,
@@ -353,13 +357,10 @@ class Generator(AppGenerator):
         """Raises Unsuitable."""
         if self._lora is None and any(request.lora_scale != 1 for request in requests):
             raise Unsuitable(f"{self.name} is no LoRA. Leave out lora_scale.")
-        if any(request.cache_interval > 1 for request in requests):
-            self._check_divisible()
-
-    def _check_divisible(self) -> None:
         from sampling.deep_features import is_divisible
 
-        if not is_divisible(self.pipe.unet):
+        reuses = any(request.cache_interval > 1 for request in requests)
+        if reuses and not is_divisible(self.pipe.unet):
             raise Unsuitable(
                 f"{self.name} has a UNet that is not Stable Diffusion's. Leave out cache_interval."
             )

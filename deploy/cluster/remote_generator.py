@@ -135,14 +135,7 @@ class RemoteGenerator(AppGenerator):
         self, requests: Sequence[Request], on_step: OnStep | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE, on_preview: OnPreview | None = None,
     ) -> Iterator[Picture]:  # fmt: skip
-        return self._stepped(self.denoising_events(requests, on_step, batch_size, on_preview))
-
-    def _stepped(self, events: Iterator[Any]) -> Iterator[Picture]:
-        for event in events:
-            if isinstance(event, Picture):
-                yield event
-            else:
-                self.step([event])
+        return self.stepped(self.denoising_events(requests, on_step, batch_size, on_preview))
 
     def denoising_events(
         self, requests: Sequence[Request], on_step: OnStep | None = None,
@@ -155,7 +148,7 @@ class RemoteGenerator(AppGenerator):
         self, request: Request, count: int, on_step: OnStep | None = None
     ) -> Iterator[Picture]:
         events = self._events(lambda: self._draw([request], count), on_step)
-        return self._stepped(events)
+        return self.stepped(events)
 
     def _events(
         self, start: Callable[[], Stream], on_step: OnStep | None,

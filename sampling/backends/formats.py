@@ -18,7 +18,7 @@ from sampling.backends.parts import Part, Tensor
 LARGE = 2**30  # bytes of weights; from 2 GiB ONNX has them in a file of their own
 TOLERANCE = 2e-3  # of the largest value of an output; rounding of fp32 in many layers gives 5e-4
 
-# Inputs by name -> outputs, which the next call may overwrite.
+# Inputs by name -> outputs, which no later call overwrites: deep features are kept for some steps.
 Network = Callable[[dict[str, np.ndarray]], Sequence[np.ndarray]]
 
 
