@@ -47,25 +47,14 @@ def fit(
         "weights.safetensors": weights | _buffers(model),
         "optimizer.safetensors": moments(optimizer, list(weights)),
     }
-    remove_leftovers(folder.parent, glob.escape(folder.name))
-    done, before = 0, 0.0
-    if folder.is_dir():
-        checkpoint_files.load(folder, files)
-        state = checkpoint_files.state_of(folder)
-        done, before = state["step"], state["seconds"]
-    device = next(model.parameters()).device.type
+    done, before = _reached(folder, files)
     started = saved = time.monotonic()
     model.train()
     with DeferredSignals() as asked:
         while (share := max(done / steps, before / seconds)) < 1:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * schedule(done, share)
-            with bf16_autocast(device):
-                loss = loss_at(done)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
+            loss = _step(model, optimizer, lambda at=done: loss_at(at))
             done, now = done + 1, time.monotonic()
             before, started = before + now - started, now
             last = max(done / steps, before / seconds) >= 1
@@ -77,6 +66,27 @@ def fit(
                     f"Stopped after step {done} of {folder.name}; the same command goes on."
                 )
     model.eval()
+
+
+def _reached(folder: Path, files) -> tuple[int, float]:
+    """The steps and seconds of training that `folder` holds, whose state is put into `files`."""
+    remove_leftovers(folder.parent, glob.escape(folder.name))
+    if not folder.is_dir():
+        return 0, 0.0
+    checkpoint_files.load(folder, files)
+    state = checkpoint_files.state_of(folder)
+    return state["step"], state["seconds"]
+
+
+def _step(model: torch.nn.Module, optimizer: Muon, loss_of: Callable[[], torch.Tensor]):
+    """A step by the loss, which is returned."""
+    with bf16_autocast(next(model.parameters()).device.type):
+        loss = loss_of()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss
 
 
 def _save(folder: Path, files, state: dict, loss: float) -> None:
