@@ -2,13 +2,40 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 from fakes import FakeGenerator
+from ports import some_port
 
+import app
 from core.tensor_names import KOHYA_FILE, LORA_FILE
+from sampling.generator import Generator
+from sampling.lazy_generators import OpeningGenerator
 from sampling.model_info import model_name
+from webapp.model_registry import ModelRegistry
+from webapp.runs.process import ask_to_stop
+from webapp.runs.state import PROCESS
+from webapp.ui.teach.tab import Teach
+
+
+@contextmanager
+def teaching_page(model: str, runs: Path) -> Iterator[tuple[str, Teach]]:
+    """The address of a page on a real model, which teaches it into `runs`; and its Teach."""
+    own = OpeningGenerator(model)
+    teach = Teach(str(runs), [model], models=ModelRegistry(Generator.load, {}, None, own.name))
+    page, port = app.build_app(own, teach=teach), some_port()
+    app.serve(page, "127.0.0.1", port)
+    teach.runner.watch()
+    own.open("cpu", "fp32")
+    try:
+        yield f"http://127.0.0.1:{port}", teach
+    finally:
+        page.close()
+        for run in teach.runs.runs():
+            ask_to_stop(run.path, PROCESS)
 
 
 def make_base(folder: Path, name: str = "base") -> Path:

@@ -1,21 +1,14 @@
 """The whole way in the page by keys alone, on a telephone's width; axe looks at each stage."""
 
 import pytest
-from ports import some_port
+from taught import teaching_page
 from test_app import browser as browser  # a fixture
 from test_app import in_browser
 from test_looks import NARROW, found_by_axe, open_tab, opened, tab_to
 
-import app
 from benchmarks.teach_page import PATIENCE, chalk_files
-from sampling.generator import Generator
-from sampling.lazy_generators import OpeningGenerator
-from webapp.model_registry import ModelRegistry
-from webapp.runs.process import ask_to_stop
-from webapp.runs.state import PROCESS
 from webapp.ui import strings
 from webapp.ui.teach import strings as words
-from webapp.ui.teach.tab import Teach
 
 pytestmark = [in_browser, pytest.mark.slow]
 OPTIONS = "--max_train_steps 3 --validation_steps 3 --checkpointing_steps 3 --resolution 32"
@@ -23,17 +16,8 @@ OPTIONS = "--max_train_steps 3 --validation_steps 3 --checkpointing_steps 3 --re
 
 @pytest.fixture
 def url(tiny_model, tmp_path):
-    own = OpeningGenerator(tiny_model)
-    models = ModelRegistry(Generator.load, {}, None, own.name)
-    teach = Teach(str(tmp_path / "runs"), [tiny_model], models=models)
-    page_of_app, port = app.build_app(own, teach=teach), some_port()
-    app.serve(page_of_app, "127.0.0.1", port)
-    teach.runner.watch()
-    own.open("cpu", "fp32")
-    yield f"http://127.0.0.1:{port}"
-    page_of_app.close()
-    for run in teach.runs.runs():
-        ask_to_stop(run.path, PROCESS)
+    with teaching_page(tiny_model, tmp_path / "runs") as (address, _):
+        yield address
 
 
 def press(page, selector: str, key: str = "Enter") -> None:

@@ -3,19 +3,12 @@
 import pytest
 from browsing import leave_page, take_page
 from PIL import Image
-from ports import some_port
+from taught import teaching_page
 from test_app import browser as browser  # a fixture
 from test_app import in_browser, open_page
 
-import app
 from benchmarks.teach_page import BOARD, share_of_board, taught_and_drawn
 from core.run_process import read_process
-from sampling.generator import Generator
-from sampling.lazy_generators import OpeningGenerator
-from webapp.model_registry import ModelRegistry
-from webapp.runs.process import ask_to_stop
-from webapp.runs.state import PROCESS
-from webapp.ui.teach.tab import Teach
 
 BASE = "bundled/base-model"
 # A tenth of what the shortest preset takes.
@@ -33,24 +26,15 @@ def test_chalk_is_told_from_what_the_base_draws():
 @in_browser
 @pytest.mark.slow
 def test_dropped_pictures_become_a_model_that_draws_in_their_look(browser, tmp_path):
-    own = OpeningGenerator(BASE)
-    models = ModelRegistry(Generator.load, {}, None, own.name)
-    teach = Teach(str(tmp_path / "runs"), [BASE], models=models)
-    page_of_app, port = app.build_app(own, teach=teach), some_port()
-    app.serve(page_of_app, "127.0.0.1", port)
-    teach.runner.watch()
-    own.open("cpu", "fp32")
-    page = take_page(browser)
-    try:
-        open_page(page, f"http://127.0.0.1:{port}")
-        seconds, picture = taught_and_drawn(page, count=6, more=SHORT)
+    with teaching_page(BASE, tmp_path / "runs") as (url, teach):
+        page = take_page(browser)
+        try:
+            open_page(page, url)
+            seconds, picture = taught_and_drawn(page, count=6, more=SHORT)
+        finally:
+            leave_page(page)
         assert share_of_board(picture) > 0.3, "in the look of the pictures"
         assert [*seconds] == ["pictures_checked", "data_set_written", "planned", "training",
                               "finished", "drawn"]  # fmt: skip
         (run,) = teach.runs.runs()
         assert (run.path / "model_index.json").is_file() and read_process(run.path) is None
-    finally:
-        leave_page(page)
-        page_of_app.close()
-        for run in teach.runs.runs():
-            ask_to_stop(run.path, PROCESS)
