@@ -43,7 +43,8 @@ class Scorer:
         self.sha256 = weights_sha256(model)
         self.device = device
         self.tokenizer = tokenizer
-        self._features, self._inputs = _Features(model.eval()), _Inputs(preprocess, tokenizer)
+        self._features = _Features(model.eval().to(device))
+        self._inputs = _Inputs(preprocess, tokenizer)
         adapter = self._features, self._inputs
         # Each process scores its own share: a sync per picture would deadlock.
         metric = CLIPScore(model_name_or_path=lambda: adapter, sync_on_compute=False)
