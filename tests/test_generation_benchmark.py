@@ -116,6 +116,18 @@ def test_the_documentation_shows_what_was_measured():
     assert about["processor"] and about["size"] == "bundled"
 
 
+def test_the_documentation_shows_what_was_measured_on_a_gpu():
+    page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    drawn, trained = (
+        json.loads((ROOT / "benchmarks" / f"{name}_gpu.json").read_text())
+        for name in ("generation", "training")
+    )
+    assert table(drawn["rows"], drawn["step_flops"], drawn) in page
+    assert generation.side_by_side_table(drawn["side_by_side"]) in page
+    assert [row["name"] for row in drawn["rows"]] == [row.title for row in rows_of("cuda")]
+    assert drawn["processor"] in page and f"{trained['ratio']:.2f} times as fast" in page
+
+
 def test_all_rows_are_measured_in_turn_and_written_with_the_processors_name(
     tmp_path, monkeypatch, capsys
 ):
