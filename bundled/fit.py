@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -31,17 +31,19 @@ def fit(
     learning_rate: float,
     folder: Path,
     seconds: float = math.inf,
+    shares: Mapping[str, float] | None = None,
 ) -> None:
     """Train `model` in place with Muon, a short warm-up and a cosine decay to zero.
 
     `loss_at(step)` returns the loss of a step, a scalar tensor; it is called under bf16
     autocast where the device is faster in it. It ends after `steps`, or after `seconds` of
-    training if that is sooner; the decay ends with it.
+    training if that is sooner; the decay ends with it. `shares`: of the learning rate, for the
+    weights whose names begin so; for all others 1.
     The state is kept in `folder`: the same call again goes on where it stopped, and does nothing
     when all is done.
     """
     weights = dict(model.named_parameters())
-    optimizer = Muon(weights.items(), lr=learning_rate)
+    optimizer = Muon(_groups(weights, shares or {}), lr=learning_rate)
     start(optimizer)
     files = {
         "weights.safetensors": weights | _buffers(model),
@@ -53,7 +55,7 @@ def fit(
     with DeferredSignals() as asked:
         while (share := max(done / steps, before / seconds)) < 1:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * schedule(done, share)
+                group["lr"] = learning_rate * group["share"] * schedule(done, share)
             loss = _step(model, optimizer, lambda at=done: loss_at(at))
             done, now = done + 1, time.monotonic()
             before, started = before + now - started, now
@@ -66,6 +68,15 @@ def fit(
                     f"Stopped after step {done} of {folder.name}; the same command goes on."
                 )
     model.eval()
+
+
+def _groups(weights: Mapping[str, torch.nn.Parameter], shares: Mapping[str, float]) -> list[dict]:
+    """Groups of weights, with their names, each at its share of the learning rate."""
+    of_share: dict[float, list] = {}
+    for name, weight in weights.items():
+        share = next((share for start, share in shares.items() if name.startswith(start)), 1.0)
+        of_share.setdefault(share, []).append((name, weight))
+    return [{"params": some, "share": share} for share, some in of_share.items()]
 
 
 def _reached(folder: Path, files) -> tuple[int, float]:
