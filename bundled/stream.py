@@ -10,8 +10,8 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
-from threading import Thread
 
 import numpy as np
 import torch
@@ -36,30 +36,19 @@ class Stream:
 
     def __init__(self, draw: Callable[[int], Drawn], tokenizer: CLIPTokenizer, first: int):
         """To be made before this process uses a GPU, which the others must not inherit."""
-        self.draw, self.tokenizer, self.next = draw, tokenizer, first
+        self.draw, self.next = partial(drawings, draw, tokenizer), first
         workers = max(1, (os.cpu_count() or 1) - 1)
         self.pool = multiprocessing.Pool(workers)
-        self.drawn: SimpleQueue[tuple[np.ndarray, list] | BaseException] = SimpleQueue()
-        self.ready: SimpleQueue[Chunk | BaseException] = SimpleQueue()
+        self.ready: SimpleQueue[tuple[np.ndarray, np.ndarray] | BaseException] = SimpleQueue()
         for _ in range(workers * WAITING):
             self._submit()
-        Thread(target=self._tokenize, daemon=True).start()
 
     def _submit(self) -> None:
         numbers = range(self.next, self.next + CHUNK)
         self.next += CHUNK
         self.pool.apply_async(
-            drawings, (self.draw, numbers), callback=self.drawn.put, error_callback=self.drawn.put
+            self.draw, (numbers,), callback=self.ready.put, error_callback=self.ready.put
         )
-
-    def _tokenize(self) -> None:
-        """In a thread of its own: so that training need not wait for it."""
-        while not isinstance(part := self.drawn.get(), BaseException):
-            pictures, captions = part
-            pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2)
-            ids = token_ids(self.tokenizer, [text for several in captions for text in several])
-            self.ready.put(Chunk(pixels, ids.view(len(captions), -1, ids.shape[-1])))
-        self.ready.put(part)
 
     def take(self, wait: bool = False) -> Chunk | None:
         """The next chunk, if it is there; with `wait`, in any case."""
@@ -70,7 +59,8 @@ class Stream:
         if isinstance(part, BaseException):
             raise part
         self._submit()
-        return part
+        pictures, ids = part
+        return Chunk(torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.from_numpy(ids))
 
     def __enter__(self) -> Stream:
         return self
@@ -79,11 +69,15 @@ class Stream:
         self.pool.terminate()
 
 
-def drawings(draw: Callable[[int], Drawn], numbers: range) -> tuple[np.ndarray, list]:
-    """Pictures uint8 N,H,W,3, and the captions of each: what a process of the pool does."""
+def drawings(
+    draw: Callable[[int], Drawn], tokenizer: CLIPTokenizer, numbers: range
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures uint8 N,H,W,3, and the token ids of the captions of each: what a process of the
+    pool does, so that the one that trains has nothing to do but to train."""
     several = [draw(number) for number in numbers]
     pictures = np.stack([np.asarray(one.image.convert("RGB")) for one in several])
-    return pictures, [one.captions for one in several]
+    ids = token_ids(tokenizer, [text for one in several for text in one.captions])
+    return pictures, ids.view(len(several), -1, ids.shape[-1]).numpy()
 
 
 def token_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
