@@ -128,6 +128,7 @@ def train_text(icons: Path, work: Path, options: argparse.Namespace) -> None:
 def train_unet(icons: Path, work: Path, options: argparse.Namespace) -> None:
     """Write the whole pipeline."""
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    captions = list(drawn(partial(unet_captions, icons), 40_000))
     with Stream(partial(scene, icons), tokenizer, UNET_SEED) as stream:
         pipe = build_pipeline(
             AutoencoderKL.from_pretrained(work / "vae"),
@@ -144,10 +145,7 @@ def train_unet(icons: Path, work: Path, options: argparse.Namespace) -> None:
         )  # fmt: skip
         (work / "drawings.json").write_text(f"{drawings}\n")
     write_pipeline(pipe.to("cpu"), work / "trained")
-    loaded = Icons.load(icons)
-    captions = [scene_captions(loaded, UNET_SEED + i, CAPTIONS) for i in range(40_000)]
-    texts = [tuple(caption.text for caption in several) for several in captions]
-    Captions.of(texts, base=NOTHING).save(work / "trained")
+    Captions.of(captions, base=NOTHING).save(work / "trained")
 
 
 def train_scorer(drawings: list[Drawn], work: Path, options: argparse.Namespace) -> None:
@@ -157,6 +155,12 @@ def train_scorer(drawings: list[Drawn], work: Path, options: argparse.Namespace)
         stacked(drawings), captions, tokenizer, options.scorer_steps, work / "scorer-training",
         BUNDLED / "clip", options.device, options.seconds,
     )  # fmt: skip
+
+
+def unet_captions(icons: Path, index: int) -> tuple[str, ...]:
+    """Of a picture like those that teach the UNet."""
+    several = scene_captions(Icons.load(icons), UNET_SEED + index, CAPTIONS)
+    return tuple(caption.text for caption in several)
 
 
 def scene(icons: Path, seed: int) -> Drawn:

@@ -82,10 +82,12 @@ def test_old_drawings_give_way_to_new_ones_and_keep_their_captions():
 
 
 @pytest.mark.slow
-def test_the_loss_falls_and_text_encoder_and_vae_stay(tmp_path, icons, tokenizer, small):
+def test_the_loss_falls_the_vae_stays_and_the_text_encoder_moves_little(
+    tmp_path, icons, tokenizer, small
+):
     pipe = build_pipeline(autoencoder.build(), build_text_encoder(tokenizer), tokenizer)
-    kept = [pipe.vae.state_dict(), pipe.text_encoder.state_dict()]
-    before = [{name: value.clone() for name, value in part.items()} for part in kept]
+    parts = (pipe.vae, pipe.text_encoder, pipe.unet)
+    before = [[value.clone() for value in part.parameters()] for part in parts]
     losses, plain = [], denoiser.fit
 
     def noted(model, loss_at, **options):
@@ -101,8 +103,12 @@ def test_the_loss_falls_and_text_encoder_and_vae_stay(tmp_path, icons, tokenizer
         )
     losses = [float(loss) for loss in losses]
     assert sum(losses[-3:]) < sum(losses[:3])
-    for part, former in zip((pipe.vae, pipe.text_encoder), before, strict=True):
-        assert all(torch.equal(value, former[name]) for name, value in part.state_dict().items())
+    vae, text, unet = (
+        max(float((value - old).abs().max())
+            for value, old in zip(part.parameters(), was, strict=True))
+        for part, was in zip(parts, before, strict=True)
+    )  # fmt: skip
+    assert vae == 0 < text < unet / 5
 
 
 def test_latents_are_the_mean_of_the_posterior():
