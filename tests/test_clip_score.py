@@ -54,6 +54,11 @@ def test_a_score_is_never_below_zero(tiny_scorer):
     assert max(scores) > 0
 
 
+def test_the_weights_lie_on_the_device_that_is_asked_for(tiny_scorer):
+    moved = Scorer.load(tiny_scorer, device="meta")
+    assert {weight.device.type for weight in moved._features.model.parameters()} == {"meta"}
+
+
 def test_the_hash_tells_weights_apart_however_they_are_stored(tmp_path):
     half = Scorer.load(build_scorer(tmp_path / "half", "vit"))
     full = Scorer.load(build_scorer(tmp_path / "full", "vit", dtype=torch.float32))
