@@ -4,9 +4,9 @@
 
 writes 128 px pictures and `metadata.jsonl` (`file_name`, `text`), the layout that `datasets` calls
 ImageFolder. Three looks: "pokemon" (outlines, shading, big eyes) is what the bundled model is tuned
-for; "plain" (flat colour, dot eyes) is what its base model was trained on, together with the simple
-things of `bundled/objects.py`; "chalk" (coloured lines on a blackboard) is what neither has seen,
-for trying out how a look is taught. A picture is a function of its look and seed alone.
+for; "plain" (flat colour, dot eyes) is what its base model was trained on, together with the scenes
+of `bundled/scenes.py`; "chalk" (coloured lines on a blackboard) is what neither has seen, for
+trying out how a look is taught. A picture is a function of its look and seed alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from PIL import Image, ImageFilter
 
 from bundled import anatomy
 from bundled.canvas import BACKGROUNDS, PALETTE, Canvas, lighter, vary
-from bundled.objects import Thing
 from core.errors import UserError, exit_with_sentence
 from core.files import remove_leftovers, replaced
 from core.terminal import say
@@ -206,15 +205,7 @@ class Drawing:
 
     image: Image.Image  # RGB, 128 x 128
     captions: tuple[str, ...]  # several that are true of the picture; the first is its `text`
-    creature: Creature | None  # None where it shows a thing
-
-
-def draw_thing(seed: int, captions: int = 1) -> Drawing:
-    """The drawing number `seed` of a simple thing in the plain look."""
-    rng = Random(f"thing {seed}")
-    thing = Thing.random(rng)
-    image = thing.draw(rng)
-    return Drawing(image, tuple(thing.caption(rng) for _ in range(captions)), None)
+    creature: Creature
 
 
 def draw(look: str, seed: int, captions: int = 1) -> Drawing:

@@ -17,12 +17,12 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from bundled import objects
 from bundled.canvas import BACKGROUNDS, PALETTE, SIZE, lighter, vary
 from bundled.creatures import Creature
 from bundled.icons import Icons
 from bundled.layout import WHOLE, Box, boxes, paste, spread
 from bundled.pixels import lab
+from bundled.shapes import Shape
 from bundled.words import (
     RELATIONS,
     background_phrase,
@@ -40,7 +40,6 @@ CONTRAST = 30  # least distance in L*a*b* between a thing and its background
 # What a scene shows, and how often. Two things are the hardest to learn.
 KINDS = {"one": 24, "several": 10, "two": 46, "creature": 12, "creatures": 3, "beside": 4,
          "shape": 1}  # fmt: skip
-SHAPES = ("circle", "square", "triangle", "diamond", "ring", "house", "castle")
 VIVID = {
     name: lighter(PALETTE[name], 0.12)
     for name in ("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink",
@@ -246,8 +245,8 @@ def _things(icons: Icons, kind: str, rng: Random):
 
 def _shape(icons: Icons, kind: str, rng: Random):
     """A plain shape, or a house or castle with a roof of its own colour."""
-    thing = replace(objects.Thing.random(rng), name=rng.choice(SHAPES))
-    return lambda: thing.draw(rng), lambda: Caption(thing.caption(rng), {"places": "one"})
+    shape = Shape.random(rng)
+    return lambda: shape.draw(rng), lambda: Caption(shape.caption(rng), {"places": "one"})
 
 
 def _creature(icons: Icons, kind: str, rng: Random):

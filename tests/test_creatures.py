@@ -6,8 +6,7 @@ from datasets import load_dataset
 
 from bundled import creatures
 from bundled.canvas import SIZE
-from bundled.creatures import BOARD, HELD_OUT_SEEDS, LOOKS, Creature, draw, draw_thing, write_folder
-from bundled.objects import THINGS
+from bundled.creatures import BOARD, HELD_OUT_SEEDS, LOOKS, Creature, draw, write_folder
 from bundled.pixels import body_colour
 from core.errors import UserError
 
@@ -49,17 +48,6 @@ def test_the_pokemon_look_has_outlines_and_the_plain_look_has_none():
         return np.mean([np.asarray(d.image).max(axis=2) < 70 for d in bright])
 
     assert ink("pokemon") > 2 * ink("plain")
-
-
-@pytest.mark.slow
-def test_every_thing_can_be_drawn_and_is_named_in_its_caption():
-    seen = set()
-    for seed in range(600):
-        drawing = draw_thing(seed)
-        name = next(name for name in THINGS if f" {name}" in f" {drawing.captions[0]}")
-        seen.add(name)
-        assert len(np.unique(np.asarray(drawing.image).reshape(-1, 3), axis=0)) > 1
-    assert seen == set(THINGS)
 
 
 def test_held_out_captions_are_of_creatures_that_no_data_set_has():
