@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 INFRA = ROOT / "infra"
+TRAEFIK_IDLE_SECONDS = 90  # its serversTransport.forwardingTimeouts.idleConnTimeout, by itself
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed")
 
 from infra import costs  # noqa: E402
@@ -156,6 +157,14 @@ def test_both_variants_are_reached_by_tls_alone_with_sessions_that_stick():
         about = kinds[service].get("spec", {}).get("serveService") or kinds[service]
         sticky = "traefik.ingress.kubernetes.io/service.sticky.cookie"
         assert about["metadata"]["annotations"][sticky] == "true"
+
+
+def test_traefik_closes_idle_connections_before_the_app_or_ray_does():
+    (container,) = manifests("app.yaml")["Deployment"]["spec"]["template"]["spec"]["containers"]
+    (kept,) = re.findall(r"--keep_alive=(\d+)", " ".join(container["args"]))
+    serve = yaml.safe_load(manifests("ray_service.yaml")["RayService"]["spec"]["serveConfigV2"])
+    for seconds in (int(kept), serve["http_options"]["keep_alive_timeout_s"]):
+        assert seconds > TRAEFIK_IDLE_SECONDS
 
 
 def test_the_queue_that_keda_asks_for_is_one_that_the_app_reports():
