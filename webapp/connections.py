@@ -130,7 +130,7 @@ class BoundedConnection(H11Protocol):
         cycle = self.cycle
         if self.transport.is_closing() or self.flow.write_paused:
             self._wait_for("the client to read", limits.UNREAD_SECONDS)
-        elif self.timeout_keep_alive_task and not self.conn.trailing_data[0]:
+        elif self.timeout_keep_alive_task and self._nothing_sent():
             self._wait_for("the next request")  # uvicorn's own time limit ends it
         elif cycle is None or cycle.response_complete:
             self._wait_for("a request", limits.HEADER_SECONDS)
@@ -138,6 +138,10 @@ class BoundedConnection(H11Protocol):
             self._wait_for("a body", limits.REQUEST_SECONDS)
         else:
             self._wait_for("")
+
+    def _nothing_sent(self) -> bool:
+        """Whether the client has sent its last request whole, and nothing after it."""
+        return self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
 
     def _wait_for(self, what: str, seconds: float | None = None) -> None:
         """Start the time limit of a new wait; the limit of one that goes on stays as it is.
