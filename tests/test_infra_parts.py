@@ -106,6 +106,12 @@ def test_readers_see_the_costs_that_the_script_computes():
     assert costs.table() in (INFRA / "README.md").read_text(encoding="utf-8")
 
 
+def test_what_the_page_on_production_says_of_costs_is_what_the_script_computes():
+    page = (ROOT / "docs/production.md").read_text(encoding="utf-8")
+    for size in costs.SIZES:
+        assert f"| {size.name} | {sum(costs.costs(size).values()):,.0f} |" in page
+
+
 def test_costs_grow_with_what_they_are_for():
     small, _, large = (costs.costs(size) for size in costs.SIZES)
     assert all(small[what] <= large[what] for what in small)
