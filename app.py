@@ -10,6 +10,7 @@ The page answers at once, while the model is still being opened; the first drawi
 import argparse
 import gc
 import os
+import re
 import socket
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from webapp.auth import PasswordCheck
 
 PORTS_TRIED = 100
+MAX_IDLE_SECONDS = 3600
 SWITCH_SECONDS = 0.0002  # until another thread gets the interpreter; 0.005 is usual
 
 
@@ -61,6 +63,13 @@ def free_port(host: str, port: int) -> int:
     raise UserError(f"Cannot listen at {host}, port {port} or above: {reason}.")
 
 
+def idle_seconds(text: str) -> int:
+    """The value of --keep_alive; raises ArgumentTypeError for one that cannot be."""
+    if not re.fullmatch("[0-9]{1,9}", text) or not 0 < int(text) <= MAX_IDLE_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text:.20}. Give 1 to {MAX_IDLE_SECONDS} seconds")
+    return int(text)
+
+
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = ArgumentParser(description="Draw in the browser.")
     add = parser.add_argument
@@ -77,6 +86,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--allow_host", nargs="+", default=[], metavar="NAME", help="answer under this name too")
     add("--share", action="store_true", help="open a public link as well, for up to a week")
     add("--share_server", metavar="HOST:PORT", help="your own share server (gradio's)")
+    add("--keep_alive", type=idle_seconds, default=5, help="a connection may idle so long (5 s)")
     add("--public", action="store_true", help="let everybody draw a little, without a password")
     add("--mcp", action="store_true", help="let assistants draw too, by the protocol MCP")
     add("--gallery", metavar="DIR", help="keep every picture there, and show them in a tab")
@@ -150,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     limits = PUBLIC if args.share or args.public else Limits()
     teach = teach_of(args, password, ModelRegistry(load, models, slot, generator.name))
     app = build_app(generator, limits, variants, args.title, models, gallery, teach)
-    serve(app, args.host, port, password, args.mcp, hosts)
+    serve(app, args.host, port, password, args.mcp, hosts, args.keep_alive)
     announce(args, port, password)
     if teach:
         teach.runner.watch()

@@ -92,7 +92,13 @@ class LocalCluster:
                 command, env=self.environment | {NODE: str(number)}, stdout=log, stderr=log,
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
-        self.until(lambda: "Ray runtime started" in said.read_text(), f"node {number} starts")
+
+        def has_started() -> bool:
+            if process.poll() is not None:
+                raise UserError(f"Node {number} did not start. {said.read_text()[-1000:]}")
+            return "Ray runtime started" in said.read_text()
+
+        self.until(has_started, f"node {number} starts")
         return process
 
     def python(self, code: str, *words: str) -> str:

@@ -15,6 +15,7 @@ image=sd-pokemon:cpu
 network='' # a process in a network that has nothing but loopback
 clean_up() {
     [ -z "$network" ] || kill $(pgrep --ns "$network" --nslist net) 2>/dev/null || true
+    wait || true # buildah writes there until what it ran has ended
     # What a killed program had mounted there, such as /dev/shm, is the machine's own.
     findmnt -rno TARGET | grep "^$work/" | sort -r | xargs -r umount || true
     rm -rf --one-file-system "$work"

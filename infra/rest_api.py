@@ -11,7 +11,8 @@ from infra import drawing_query
 from infra.config import Config
 from infra.nag import acknowledge
 from infra.network import Network
-from infra.service import PATIENCE, Service
+from infra.service import Service
+from infra.task import PATIENCE
 
 STAGE = "rest"  # also the path below which CloudFront hands on to the API
 PATH = "/api/generate"

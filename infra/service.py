@@ -10,10 +10,9 @@ from constructs import Construct
 from infra.config import Config
 from infra.machines import Machines
 from infra.network import APP_PORT, Network
-from infra.task import NAMESPACE, Task
+from infra.task import NAMESPACE, PATIENCE, Task
 
 WAITING, JOBS = "drawing_jobs_waiting", "drawing_jobs_total"  # as the app's /metrics names them
-PATIENCE = Duration.minutes(5)  # with a drawing that waits for others
 DRAIN = Duration.minutes(2)  # that a drawing may take when its task is to go
 
 

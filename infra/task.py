@@ -21,6 +21,7 @@ SIDECARS = Path(__file__).resolve().parent / "sidecars"
 MODEL_FOLDER = "/model"
 NAMESPACE = "SdPokemon"  # of the metrics
 PASSWORD = "SD_POKEMON_PASSWORD"
+PATIENCE = Duration.minutes(5)  # with a drawing that waits for others, and with idle connections
 
 
 class Task(Construct):
@@ -70,7 +71,10 @@ class Task(Construct):
         return secret
 
     def _add_app(self, network: Network) -> ecs.ContainerDefinition:
+        # The load balancer closes an idle connection first: no request meets one that closes.
+        keep_alive = int(PATIENCE.to_seconds()) + 60
         command = ["python", "app.py", "--host", "0.0.0.0", "--port", str(APP_PORT)]
+        command.append(f"--keep_alive={keep_alive}")
         if self._config.model:
             command += ["--model", MODEL_FOLDER]
         return self.definition.add_container(

@@ -12,12 +12,14 @@ from pathlib import Path
 import browsing
 import httpx
 import pytest
+import uvicorn
 from fakes import FakeGenerator
 from PIL import Image
 from ports import some_port
 
 import app
 from core.errors import UserError
+from webapp import limits
 
 PROJECT = Path(app.__file__).parent
 BROWSER = next(
@@ -334,6 +336,28 @@ def test_a_port_that_somebody_has_just_taken_is_a_sentence(generator):
         host, port = taken.getsockname()
         with pytest.raises(UserError, match=f"does not answer at {host}, port {port} "):
             app.serve(app.build_app(generator), host, port)
+
+
+def test_the_server_keeps_idle_connections_as_long_as_it_is_told(generator):
+    page, port = app.build_app(generator), some_port()
+    app.serve(page, "127.0.0.1", port, keep_alive=1)
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as idle:
+        idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        began = time.monotonic()
+        while idle.recv(4096):
+            pass
+        assert time.monotonic() - began >= 1
+    assert page.server.config.timeout_keep_alive == 1
+    page.close(verbose=False)
+    assert app.parse_args([]).keep_alive == limits.KEEP_ALIVE_SECONDS
+    assert uvicorn.Config(page.app).timeout_keep_alive == limits.KEEP_ALIVE_SECONDS
+
+
+@pytest.mark.parametrize("seconds", ["0", "3601", "-1", "1.5", "soon", "\u0665", "9" * 99])
+def test_a_time_that_no_connection_may_idle_is_a_sentence(seconds, capsys):
+    with pytest.raises(SystemExit):
+        app.parse_args([f"--keep_alive={seconds}"])
+    assert "Give 1 to 3600 seconds" in capsys.readouterr().err
 
 
 def test_a_host_that_is_not_here_is_refused_by_a_sentence():

@@ -148,6 +148,30 @@ def test_a_drop_now_and_then_gives_no_more_time(monkeypatch):
             time.sleep(0.01)
 
 
+def test_an_idle_connection_waits_longer_than_headers_may_take(monkeypatch):
+    with serving_with(monkeypatch, HEADER_SECONDS=0.2) as server, ExitStack() as held:
+        idle = held.enter_context(connected(server, request("/")))
+        assert idle.recv(12) == b"HTTP/1.1 200"
+        slow = held.enter_context(connected(server, HEAD))  # later, and so is the end of its time
+        until(lambda: is_closed(slow), PATIENCE_SECONDS)
+        idle.setblocking(True)
+        idle.sendall(request("/"))
+        while b"HTTP/1.1 200" not in (received := idle.recv(4096)):
+            assert received
+
+
+def test_of_idle_connections_the_one_longest_unused_makes_room(monkeypatch):
+    with serving_with(monkeypatch, MAX_CONNECTIONS=2) as server, ExitStack() as held:
+        first, second = (held.enter_context(connected(server)) for _ in range(2))
+        for used in (first, second, first):
+            used.sendall(request("/"))
+            while not used.recv(4096).endswith(b"0\r\n\r\n"):
+                pass
+        held.enter_context(connected(server))
+        until(lambda: is_closed(second), PATIENCE_SECONDS)
+        assert not is_closed(first)
+
+
 @pytest.mark.parametrize("path", ["/body", "/"])
 def test_a_body_has_its_time(monkeypatch, path):
     bounds = {"REQUEST_SECONDS": 0.2, "HEADER_SECONDS": 0.2}

@@ -87,7 +87,7 @@ def test_ports_agree():
     port = app.parse_args([]).port
     assert ("EXPOSE", str(port)) in dockerfile()
     assert f"'127.0.0.1', {port}," in words("HEALTHCHECK")[-1]
-    assert proxy("proxy_pass") == [f"http://app:{port}"]
+    assert proxy("proxy_pass") == ["http://app"] and f"app:{port}" in proxy("server")
     published = {row.split(":")[1] for row in compose()["services"]["proxy"]["ports"]}
     assert published == {value.split()[0] for value in proxy("listen")}
 
@@ -245,6 +245,12 @@ def test_the_proxy_lets_through_what_the_app_takes_and_little_more():
     most = max(MAX_DRAWING_BYTES, MAX_SLICE_BYTES, MAX_UPLOADED)
     assert most <= int(limit.removesuffix("m")) * 2**20 <= 2 * most
     assert proxy("limit_req") and proxy("limit_conn") and proxy("limit_req_status") == ["429"]
+
+
+def test_the_proxy_closes_idle_connections_before_the_app_does():
+    (kept,) = proxy("keepalive_timeout")
+    args = app.parse_args(compose()["services"]["app"]["command"][2:])
+    assert int(kept.split("s")[0]) < args.keep_alive
 
 
 def test_there_is_room_for_the_pictures_that_pages_show():

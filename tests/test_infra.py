@@ -291,6 +291,13 @@ def test_a_page_stays_with_its_task_and_goes_where_a_model_is_open(plain):
     assert targets["HealthCheckPath"] == "/readyz"
 
 
+def test_the_load_balancer_closes_idle_connections_before_the_app_does(plain):
+    (balancer,) = of_kind(plain, "AWS::ElasticLoadBalancingV2::LoadBalancer")
+    attributes = {row["Key"]: row["Value"] for row in balancer["LoadBalancerAttributes"]}
+    (kept,) = re.findall(r"--keep_alive=(\d+)", " ".join(containers(plain)["app"]["Command"]))
+    assert int(attributes["idle_timeout.timeout_seconds"]) < int(kept)
+
+
 def test_scaling_follows_the_metric_that_the_collector_writes(plain):
     collector = (ROOT / "infra/sidecars/collector/collector.yaml").read_text()
     settings = {v["Name"]: v["Value"] for v in containers(plain)["collector"]["Environment"]}

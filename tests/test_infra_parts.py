@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 INFRA = ROOT / "infra"
+TRAEFIK_IDLE_SECONDS = 90  # its serversTransport.forwardingTimeouts.idleConnTimeout, by itself
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed")
 
 from infra import costs  # noqa: E402
@@ -105,6 +106,12 @@ def test_readers_see_the_costs_that_the_script_computes():
     assert costs.table() in (INFRA / "README.md").read_text(encoding="utf-8")
 
 
+def test_what_the_page_on_production_says_of_costs_is_what_the_script_computes():
+    page = (ROOT / "docs/production.md").read_text(encoding="utf-8")
+    for size in costs.SIZES:
+        assert f"| {size.name} | {sum(costs.costs(size).values()):,.0f} |" in page
+
+
 def test_costs_grow_with_what_they_are_for():
     small, _, large = (costs.costs(size) for size in costs.SIZES)
     assert all(small[what] <= large[what] for what in small)
@@ -156,6 +163,14 @@ def test_both_variants_are_reached_by_tls_alone_with_sessions_that_stick():
         about = kinds[service].get("spec", {}).get("serveService") or kinds[service]
         sticky = "traefik.ingress.kubernetes.io/service.sticky.cookie"
         assert about["metadata"]["annotations"][sticky] == "true"
+
+
+def test_traefik_closes_idle_connections_before_the_app_or_ray_does():
+    (container,) = manifests("app.yaml")["Deployment"]["spec"]["template"]["spec"]["containers"]
+    (kept,) = re.findall(r"--keep_alive=(\d+)", " ".join(container["args"]))
+    serve = yaml.safe_load(manifests("ray_service.yaml")["RayService"]["spec"]["serveConfigV2"])
+    for seconds in (int(kept), serve["http_options"]["keep_alive_timeout_s"]):
+        assert seconds > TRAEFIK_IDLE_SECONDS
 
 
 def test_the_queue_that_keda_asks_for_is_one_that_the_app_reports():

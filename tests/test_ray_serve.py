@@ -67,6 +67,20 @@ def test_nothing_is_lost_or_answered_twice_when_a_replica_and_a_proxy_are_killed
     assert len(tally.answers) == tally.asked > 20
 
 
+def test_all_pages_answer_by_all_proxies_while_there_is_no_head(cluster):
+    """Ray tells each page of the proxies: a page need not have been asked by one before."""
+    cluster.kill_head()
+    try:
+        url = f"{cluster.url}/gradio_api/app_id"
+        headers = ({"X-Session-Id": f"session {n}"} for n in range(24))
+        answers = [httpx.get(url, headers=each, timeout=30) for each in headers]
+    finally:
+        cluster.start_head()
+        until_whole(cluster)
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.text for answer in answers}) == 2
+
+
 @pytest.mark.slow
 def test_nothing_is_lost_or_answered_twice_in_thirty_faults(cluster):
     tally = break_down(cluster, 30)

@@ -130,6 +130,8 @@ class BoundedConnection(H11Protocol):
         cycle = self.cycle
         if self.transport.is_closing() or self.flow.write_paused:
             self._wait_for("the client to read", limits.UNREAD_SECONDS)
+        elif self.timeout_keep_alive_task and self._nothing_sent():
+            self._wait_for("the next request")  # uvicorn's own time limit ends it
         elif cycle is None or cycle.response_complete:
             self._wait_for("a request", limits.HEADER_SECONDS)
         elif cycle.more_body:
@@ -137,8 +139,13 @@ class BoundedConnection(H11Protocol):
         else:
             self._wait_for("")
 
-    def _wait_for(self, what: str, seconds: float = 0) -> None:
-        """Start the time limit of a new wait; the limit of one that goes on stays as it is."""
+    def _nothing_sent(self) -> bool:
+        """Whether the client has sent its last request whole, and nothing after it."""
+        return self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
+
+    def _wait_for(self, what: str, seconds: float | None = None) -> None:
+        """Start the time limit of a new wait; the limit of one that goes on stays as it is.
+        None: this wait has none here."""
         if what == self._waits_for:
             return
         self._waits_for = what
@@ -148,6 +155,7 @@ class BoundedConnection(H11Protocol):
         self._pool.waiting.pop(self, None)
         if what:
             self._pool.waiting[self] = None
+        if seconds is not None:
             self._deadline = self.loop.call_later(seconds, self.abort)
 
 

@@ -21,6 +21,7 @@ MAX_STREAMS_OF_PEER = 64  # other than this machine, where all visitors of a tun
 MAX_HEADER_BYTES = 64 * 1024
 HEADER_SECONDS = 10  # until the headers are complete
 REQUEST_SECONDS = 130  # until the body is complete, too
+KEEP_ALIVE_SECONDS = 5  # until the next request, unless --keep_alive says otherwise
 UNREAD_SECONDS = 60  # for which a client reads nothing of a response
 LISTEN_SECONDS = 20  # until a page listens for what it asked for
 MAX_QUEUED = 200  # calls of the page's functions that have not started
@@ -107,6 +108,8 @@ APP = (
     Limit("headers of a request, with its URL", MAX_HEADER_BYTES, "bytes", "400"),
     Limit("until the headers are complete", HEADER_SECONDS, "seconds", "closed"),
     Limit("until the request is complete", REQUEST_SECONDS, "seconds", "closed"),
+    Limit("until the next request of a connection, or what `--keep_alive` says",
+          KEEP_ALIVE_SECONDS, "seconds", "closed"),
     Limit("for which a client reads nothing of a response", UNREAD_SECONDS, "seconds", "closed"),
     Limit("until a page listens for the drawing it asked for", LISTEN_SECONDS, "seconds",
           "cancelled"),

@@ -69,11 +69,13 @@ def serve(
     password: PasswordCheck | None = None,
     mcp: bool = False,
     hosts: AllowedHosts | None = None,
+    keep_alive: int | None = None,
 ) -> None:
     """Start the server at host:port, in a thread: the page and our own routes.
 
     `mcp`: also an MCP server at /gradio_api/mcp/. `hosts`: the allow-list of a page without a
-    password, `host` alone if None.
+    password, `host` alone if None. `keep_alive`: seconds after which a connection that asks nothing
+    more is closed, uvicorn's own if None.
     """
     from webapp.allowed_hosts import AllowedHosts
 
@@ -87,6 +89,8 @@ def serve(
             app_kwargs=_guarded(app, password),
             **launch_options(),
         )
+    if keep_alive:
+        app.server.config.timeout_keep_alive = keep_alive  # each new connection reads it
     if password:
         password.gradio_is_starting = False
     if mcp:

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
     from starlette.types import ASGIApp
 
-PROXY_NAME = "SERVE_PROXY_ACTOR"
-KNOWN_SECONDS = 3.0  # until a new proxy is looked up
+RETRY_SECONDS = 3.0  # until a replica is asked again whether it is open
 
 
 class Cluster(BaseModel, extra="forbid"):
@@ -80,7 +78,6 @@ class Page:
         draw = drawers.options(method_name="draw", stream=True).remote
         generator = RemoteGenerator(describe(), draw, drawings, lost=(RayActorError,))
         threading.Thread(target=_wait, args=(drawers, generator), daemon=True).start()
-        threading.Thread(target=_know_proxies, daemon=True).start()
         gallery = None
         if cluster.gallery:
             from webapp.gallery_folder import Gallery
@@ -103,21 +100,4 @@ def _wait(drawers: DeploymentHandle, generator: RemoteGenerator) -> None:
             generator.ready = drawers.is_open.remote().result()
         except Exception:  # it died, or cannot be reached: the next one is asked
             logging.getLogger(__name__).warning("No replica is open yet.", exc_info=True)
-            time.sleep(KNOWN_SECONDS)
-
-
-def _know_proxies() -> None:
-    """Hold on to the proxies: a page asks the head where the one is that a request came through,
-    forgets it with the request, and could answer none while there is no head."""
-    import ray
-
-    known: list[object] = []
-    while True:
-        actors = ray.util.list_named_actors(all_namespaces=True)
-        found = []
-        for actor in actors:
-            if actor["name"].startswith(PROXY_NAME):
-                with suppress(ValueError):  # it has just died
-                    found.append(ray.get_actor(**actor))
-        known[:] = found
-        time.sleep(KNOWN_SECONDS)
+            time.sleep(RETRY_SECONDS)
