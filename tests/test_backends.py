@@ -404,17 +404,59 @@ def test_what_a_back_end_lacks_the_memory_to_decode_pytorch_decodes(
     assert off_by(right, spared) < CLOSE and spared.settings["backend"] == "fake"
 
 
-def test_a_conversion_that_computes_something_else_never_draws(stand_in, tiny_model, capsys):
-    def wrong(part, folder):
-        stand_in.modules.append(copy.deepcopy(part.module))
-        (folder / "model.fake").write_text(f"{len(stand_in.modules) - 1:9}{part.name}")
+@pytest.fixture
+def wrong(stand_in, monkeypatch) -> StandIn:
+    """It converts to what computes something else."""
+
+    def write(part, folder):
+        stand_in.write(part, folder)
         next(stand_in.modules[-1].parameters()).data += 1
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(FORMATS, "fake", FORMATS["fake"]._replace(write=wrong))
-        generator = Generator.load(tiny_model, device="cpu", backend="fake")
+    monkeypatch.setitem(FORMATS, "fake", FORMATS["fake"]._replace(write=write))
+    return stand_in
+
+
+def test_a_conversion_that_computes_something_else_never_draws(wrong, tiny_model, capsys):
+    generator = Generator.load(tiny_model, device="cpu", backend="fake")
     assert generator.settings["backend"] == "torch"
     assert "differs from PyTorch's by" in capsys.readouterr().err
+
+
+def test_nor_is_it_made_again_until_a_library_is_another(wrong, tiny_model, capsys, monkeypatch):
+    for _ in range(2):
+        generator = Generator.load(tiny_model, device="cpu", backend="fake")
+        assert generator.settings["backend"] == "torch"
+        assert len(wrong.modules) == 2  # decoder and UNet
+    first, second = capsys.readouterr().err.splitlines()[1:]
+    assert first.startswith("warning: Fake cannot compute this model (its unet differs")
+    assert second == first.replace("). ", ", as an earlier start has found). ")
+    generator = Generator.load(tiny_model, device="cpu", backend="fake", compiled="if cached")
+    generator._networks._compilation.wait()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(compilation, "version", lambda name: "99")
+    Generator.load(tiny_model, device="cpu", backend="fake")
+    assert len(wrong.modules) == 4
+
+
+def test_nor_if_only_its_shape_is_another(stand_in, tiny_model, monkeypatch):
+    def opened(file):
+        return lambda inputs: [output[:1] for output in stand_in.open(file)(inputs)]
+
+    monkeypatch.setitem(FORMATS, "fake", FORMATS["fake"]._replace(open=opened))
+    for _ in range(2):
+        Generator.load(tiny_model, device="cpu", backend="fake")
+    assert len(stand_in.modules) == 1
+
+
+@pytest.mark.parametrize("written", ["{", "[1]", "[" * 200])
+def test_a_refusal_that_is_nonsense_stops_nothing(tmp_path, written):
+    kept = ConversionCache(tmp_path)
+    kept.make("a", 10, entry_of(10))
+    kept.refuse("a", "why")
+    assert kept.refusal("a") == "why" and not kept.find("a")
+    (kept.folder / "a" / cache.REFUSED).write_text(written)
+    assert kept.refusal("a") is None and not kept.find("a")
+    assert kept.find(kept.make("a", 10, entry_of(10)).name)
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(stand_in, tiny_model, tmp_path, capsys):

@@ -16,6 +16,7 @@ from core.files import remove_leftovers, replaced, vanish
 VARIABLE = "SD_POKEMON_CACHE"  # of the environment: another folder for it
 MAX_BYTES = 12 * 2**30  # three networks of the size of Stable Diffusion's
 LISTED = "entry.json"  # of an entry: the size of each of its files
+REFUSED = "refused.json"  # in place of what is converted: why that was of no use
 
 
 def cache_folder() -> Path:
@@ -33,9 +34,10 @@ class ConversionCache:
         self.folder = (folder or cache_folder()) / "converted"
 
     def find(self, key: str) -> Path | None:
-        """The entry of a key, which counts as used; None where there is none, or a broken one."""
+        """The entry of a key, which counts as used; None where there is none, or a broken one, or
+        it was refused."""
         entry = self.folder / key
-        if not _is_whole(entry):
+        if not _is_whole(entry) or (entry / REFUSED).exists():
             return None
         with suppress(OSError):  # of somebody else, or on a read-only disk
             os.utime(entry)
@@ -59,12 +61,28 @@ class ConversionCache:
             remove_leftovers(self.folder)
             self.discard(key)
             self._make_room(MAX_BYTES - size)
-            with replaced(self.folder / key) as staged:
-                staged.mkdir()
-                write(staged)
-                sizes = {path.name: path.stat().st_size for path in staged.iterdir()}
-                (staged / LISTED).write_text(json.dumps(sizes))
+            self._put(key, write)
         return self.folder / key
+
+    def refuse(self, key: str, reason: str) -> None:
+        """Put a reason in the place of an entry: what is converted for this key is of no use."""
+        with suppress(UserError), held(self.folder):  # no room: it is tried again
+            self._put(key, lambda folder: (folder / REFUSED).write_text(json.dumps(reason)))
+
+    def refusal(self, key: str) -> str | None:
+        """Why an entry was refused; None where it was not."""
+        entry = self.folder / key
+        with suppress(OSError, ValueError):
+            return str(bounded_json.read(entry / REFUSED)) if _is_whole(entry) else None
+        return None
+
+    def _put(self, key: str, write: Callable[[Path], object]) -> None:
+        """Let `write` fill an entry, which takes the place of the former one. With the lock."""
+        with replaced(self.folder / key) as staged:
+            staged.mkdir()
+            write(staged)
+            sizes = {path.name: path.stat().st_size for path in staged.iterdir()}
+            (staged / LISTED).write_text(json.dumps(sizes))
 
     def discard(self, key: str) -> None:
         with suppress(OSError):

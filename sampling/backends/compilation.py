@@ -19,14 +19,14 @@ from core.errors import is_ours, reason_of
 from core.terminal import complain
 from sampling.backends.cache import ConversionCache
 from sampling.backends.choice import BACKENDS
-from sampling.backends.formats import FORMATS, TOLERANCE, Network, difference
+from sampling.backends.formats import FORMATS, TOLERANCE, Network, Unfit, difference
 from sampling.backends.parts import Part, drawing_parts
 from sampling.networks import Networks
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
-LAYOUT = 2  # of an entry of the cache: one more when what is written changes
+LAYOUT = 2  # of an entry of the cache: one more when what is written or refused changes
 AROUND_SECONDS, PARAMETERS_A_SECOND = 3, 7_000_000  # of a conversion, about
 CHECKED = 5, 7  # height and width of the call that is compared with PyTorch
 
@@ -106,6 +106,8 @@ class Compilation:
             missing = [part for part in self._parts if not self._cache.find(keys[part.name])]
             if missing and self._only_cached:
                 return
+            for refusal in filter(None, map(self._cache.refusal, keys.values())):
+                raise Unfit(f"{refusal}, as an earlier start has found")
             if missing:
                 _announce(self.backend, sum(part.parameters for part in missing))
             networks = [self._network(part, keys[part.name]) for part in self._parts]
@@ -134,17 +136,20 @@ class Compilation:
         entry = self._cache.make(key, size, lambda folder: write(part, folder))
         try:
             return self._opened(part, entry)
+        except Unfit as error:  # it would be again
+            self._cache.refuse(key, reason_of(error))
+            raise
         except Exception:
             self._cache.discard(key)
             raise
 
     def _opened(self, part: Part, entry: Path) -> Network:
-        """The network of an entry, which computes what PyTorch does. Raises ValueError if not."""
+        """The network of an entry, which computes what PyTorch does. Raises Unfit if not."""
         kind = FORMATS[self.backend]
         network = kind.open(entry / kind.file)
         off = difference(part, network, part.example(2, *CHECKED))
         if not off <= TOLERANCE:
-            raise ValueError(f"its {part.name} differs from PyTorch's by {off:.1e}")
+            raise Unfit(f"its {part.name} differs from PyTorch's by {off:.1e}")
         return network
 
 
