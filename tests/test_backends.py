@@ -20,7 +20,7 @@ from core.errors import UserError
 from core.tensor_names import LORA_FILE, hub_name
 from sampling import networks
 from sampling.backends import cache, choice, compilation
-from sampling.backends.cache import ConversionCache
+from sampling.backends.cache import ConversionCache, version_of
 from sampling.backends.choice import BACKENDS, BackEnd, check_backend, chosen
 from sampling.backends.formats import FORMATS, Format
 from sampling.backends.parts import drawing_parts
@@ -44,6 +44,7 @@ class StandIn:
         self.lasts: dict[str, int] = {}  # calls of a network, and then it fails
         self.go = threading.Event()
         self.go.set()
+        self.lock = threading.Lock()
 
     def write(self, part, folder: Path) -> None:
         assert self.go.wait(60), "held for too long"
@@ -60,7 +61,7 @@ class StandIn:
             self.calls.append(name)
             if self.calls.count(name) > self.lasts.get(name, 10**6):
                 raise RuntimeError("primitive not implemented")
-            with torch.no_grad():
+            with self.lock, torch.no_grad():
                 found = self.modules[number](*map(torch.from_numpy, inputs.values()))
             outputs = found if isinstance(found, tuple) else (found,)
             return [output.numpy() for output in outputs]
@@ -524,6 +525,38 @@ def test_processes_that_want_the_same_at_once_convert_it_once(tmp_path):
     for thread in threads:
         thread.join()
     assert len(written) == 1 and ConversionCache(tmp_path).find("a")
+
+
+def test_what_one_process_has_made_again_no_other_deletes_or_makes_again(tmp_path):
+    kept = ConversionCache(tmp_path)
+    broken = version_of(kept.make("a", 10, entry_of(10)))
+    both = [kept.make("a", size, entry_of(size), broken) for size in (20, 30)]
+    assert (both[0] / "model").stat().st_size == (both[1] / "model").stat().st_size == 20
+    kept.discard("a", broken)
+    assert kept.find("a")
+    kept.discard("a", version_of(kept.folder / "a"))
+    assert not kept.find("a")
+
+
+def test_what_two_starts_find_damaged_at_once_is_made_once(stand_in, tiny_model):
+    """Each has found it before the other makes it again."""
+    Generator.load(tiny_model, device="cpu", backend="fake")
+    (entry,) = (cache.cache_folder() / "converted").glob("fake-unet-*")
+    (entry / "model.fake").write_text("x" * (entry / "model.fake").stat().st_size)
+    both = threading.Barrier(2)
+
+    def open_with_the_other(file: Path):
+        if file.read_text().startswith("x"):
+            both.wait(60)
+        return stand_in.open(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FORMATS, "fake", FORMATS["fake"]._replace(open=open_with_the_other))
+        pipes = [open_pipeline(tiny_model, "cpu") for _ in range(2)]
+        found = [compilation.Compilation(pipe, "fake", "meanwhile") for pipe in pipes]
+        for each in found:
+            each.wait()
+    assert all(each.networks for each in found) and len(stand_in.modules) == 4
 
 
 def test_what_a_killed_process_left_is_no_entry_and_goes(tmp_path):

@@ -18,6 +18,8 @@ MAX_BYTES = 12 * 2**30  # three networks of the size of Stable Diffusion's
 LISTED = "entry.json"  # of an entry: the size of each of its files
 REFUSED = "refused.json"  # in place of what is converted: why that was of no use
 
+Version = tuple[int, int] | None  # of an entry
+
 
 def cache_folder() -> Path:
     """Where this user keeps what can be made again."""
@@ -43,10 +45,12 @@ class ConversionCache:
             os.utime(entry)
         return entry
 
-    def make(self, key: str, size: int, write: Callable[[Path], None]) -> Path:
+    def make(
+        self, key: str, size: int, write: Callable[[Path], None], damaged: Version = None
+    ) -> Path:
         """Let `write` fill the entry of a key, of about `size` bytes; another process may meanwhile
-        have done so. Those that were used longest ago give way. Raises UserError where there is no
-        room."""
+        have done so, in place of the one that is `damaged`, too. Those that were used longest ago
+        give way. Raises UserError where there is no room."""
         if size > MAX_BYTES:
             raise UserError(f"The cache holds at most {MAX_BYTES:,} bytes.")
         try:
@@ -56,10 +60,11 @@ class ConversionCache:
                 f"{self.folder} cannot be made ({error.strerror}); set {VARIABLE} to another folder"
             ) from error
         with held(self.folder):
-            if entry := self.find(key):
+            entry = self.find(key)
+            if entry and not (damaged and version_of(entry) == damaged):
                 return entry
             remove_leftovers(self.folder)
-            self.discard(key)
+            self._delete(key)
             self._make_room(MAX_BYTES - size)
             self._put(key, write)
         return self.folder / key
@@ -84,7 +89,14 @@ class ConversionCache:
             sizes = {path.name: path.stat().st_size for path in staged.iterdir()}
             (staged / LISTED).write_text(json.dumps(sizes))
 
-    def discard(self, key: str) -> None:
+    def discard(self, key: str, version: Version) -> None:
+        """Delete an entry, unless another process has written it anew since it had this version."""
+        with held(self.folder):
+            if version_of(self.folder / key) == version:
+                self._delete(key)
+
+    def _delete(self, key: str) -> None:
+        """With the lock."""
         with suppress(OSError):
             vanish(self.folder / key)
 
@@ -96,8 +108,16 @@ class ConversionCache:
         for path in sorted(entries, key=used.__getitem__):
             if sum(sizes.values()) <= limit:
                 return
-            self.discard(path.name)
+            self._delete(path.name)
             del sizes[path]
+
+
+def version_of(entry: Path) -> Version:
+    """Tells an entry from another that takes its place; None where there is none."""
+    with suppress(OSError):
+        listed = (entry / LISTED).stat()
+        return listed.st_ino, listed.st_mtime_ns
+    return None
 
 
 def _is_entry(path: Path) -> bool:

@@ -17,7 +17,7 @@ import torch
 
 from core.errors import is_ours, reason_of
 from core.terminal import complain
-from sampling.backends.cache import ConversionCache
+from sampling.backends.cache import ConversionCache, version_of
 from sampling.backends.choice import BACKENDS
 from sampling.backends.formats import FORMATS, TOLERANCE, Network, Unfit, difference
 from sampling.backends.parts import Part, drawing_parts
@@ -123,24 +123,26 @@ class Compilation:
             self._parts = []  # their weights
 
     def _network(self, part: Part, key: str) -> Network:
+        damaged = None
         if entry := self._cache.find(key):
+            damaged = version_of(entry)
             try:
                 return self._opened(part, entry)
             except Exception as error:  # whatever a library says of a damaged file
                 if is_ours(error):
                     raise
                 complain(f"{entry} is damaged ({reason_of(error):.100}) and is made again.")
-                self._cache.discard(key)
         size = sum(each.numel() * each.element_size() for each in part.module.parameters())
         write = FORMATS[self.backend].write
-        entry = self._cache.make(key, size, lambda folder: write(part, folder))
+        entry = self._cache.make(key, size, lambda folder: write(part, folder), damaged)
+        made = version_of(entry)
         try:
             return self._opened(part, entry)
         except Unfit as error:  # it would be again
             self._cache.refuse(key, reason_of(error))
             raise
         except Exception:
-            self._cache.discard(key)
+            self._cache.discard(key, made)
             raise
 
     def _opened(self, part: Part, entry: Path) -> Network:
