@@ -86,6 +86,8 @@ class LazyGenerator(ForwardingGenerator):
 
     def close(self) -> None:
         """Free the model's memory; the next drawing opens it again."""
+        if self._generator:
+            self._generator.close()
         self._generator = None
         gc.collect()
 
@@ -215,6 +217,8 @@ class OpeningGenerator(ForwardingGenerator, DescribedGenerator):
 
     def close(self) -> None:
         if self._opened.is_set():
+            if self._generator:
+                self._generator.close()
             self._generator = None
             if self.fast:
                 self.fast.close()

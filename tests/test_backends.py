@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from sampling.backends.parts import drawing_parts
 from sampling.generator import Generator
 from sampling.image import Picture
 from sampling.init_image import InitImage
-from sampling.lazy_generators import OpeningGenerator
+from sampling.lazy_generators import LazyGenerator, OpeningGenerator
 from sampling.pipeline import open_pipeline
 from sampling.request import SCHEDULERS, Cancelled, Request
 
@@ -69,6 +70,26 @@ class StandIn:
         return network
 
 
+class Threaded:
+    """Has a stand-in convert in this process."""
+
+    def __init__(self, stand_in: StandIn):
+        self._stand_in, self._stopped = stand_in, False
+
+    def __call__(self, part, folder: Path) -> None:
+        assert self._stand_in.go.wait(60), "held for too long"
+        if self._stopped:
+            raise RuntimeError("it was stopped")
+        self._stand_in.write(part, folder)
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._stand_in.go.set()
+
+    def close(self) -> None:
+        return
+
+
 @pytest.fixture
 def stand_in(monkeypatch, tmp_path) -> StandIn:
     """The only back end that is installed."""
@@ -78,6 +99,7 @@ def stand_in(monkeypatch, tmp_path) -> StandIn:
         monkeypatch.delitem(BACKENDS, name)
     monkeypatch.setitem(BACKENDS, "fake", BackEnd("Fake", ("torch",), "fast"))
     monkeypatch.setitem(FORMATS, "fake", Format("model.fake", "none", made.write, made.open))
+    monkeypatch.setattr(compilation, "Converter", lambda backend: Threaded(made))
     return made
 
 
@@ -266,6 +288,24 @@ def test_pytorch_draws_meanwhile_and_a_drawing_ends_as_it_began(stand_in, tiny_m
     (ours,) = draw(generator, request)
     assert ours.settings["backend"] == "fake" and off_by(ours, event) < CLOSE
     assert stand_in.calls[before:] == ["unet"] * 3 + ["vae_decoder"]
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_a_model_that_is_closed_is_not_compiled_any_more(stand_in, tiny_model, capsys, is_own):
+    options = {"device": "cpu", "dtype": "fp32", "backend": "fake"}
+    stand_in.go.clear()
+    if is_own:
+        closed = OpeningGenerator(tiny_model)
+        closed.open(**options)
+    else:
+        load = partial(Generator.load, tiny_model, **options, compiled="meanwhile")
+        closed = LazyGenerator("lazy", load)
+    under_way = closed.opened()._networks._compilation
+    closed.close()
+    assert not under_way._thread.is_alive() and not under_way.networks
+    assert not stand_in.modules and not list((cache.cache_folder() / "converted").iterdir())
+    assert "warning" not in capsys.readouterr().err
+    assert draw(closed, Request("a cat", steps=1))
 
 
 def test_it_is_converted_once_and_another_model_for_itself(stand_in, tiny_model, tmp_path, capsys):

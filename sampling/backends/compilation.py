@@ -19,6 +19,7 @@ from core.errors import is_ours, reason_of
 from core.terminal import complain
 from sampling.backends.cache import ConversionCache, version_of
 from sampling.backends.choice import BACKENDS
+from sampling.backends.conversion import Converter
 from sampling.backends.formats import FORMATS, TOLERANCE, Network, Unfit, difference
 from sampling.backends.parts import Part, drawing_parts
 from sampling.networks import Networks
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 LAYOUT = 2  # of an entry of the cache: one more when what is written or refused changes
 AROUND_SECONDS, PARAMETERS_A_SECOND = 3, 7_000_000  # of a conversion, about
+STOP_SECONDS = 5.0  # for which is waited until it has let go of the weights
 CHECKED = 5, 7  # height and width of the call that is compared with PyTorch
 
 
@@ -82,13 +84,15 @@ class Compilation:
         self, pipe: StableDiffusionPipeline, backend: str, when: str = "at once",
         changing: Collection[torch.Tensor] = (), cache: ConversionCache | None = None,
     ):  # fmt: skip
-        """`when`: "at once", before this returns; "meanwhile", in a thread; or "if cached", also in
-        a thread, and only where the cache has them. `changing`: weights that may change meanwhile.
-        """
+        """`when`: "at once", before this returns; "meanwhile", in a thread, with a process for what
+        the cache lacks; or "if cached", in a thread, and only where the cache has them. `changing`:
+        weights that may change meanwhile."""
         self.networks: CompiledNetworks | None = None
         self.backend = backend
         self._cache, self._only_cached = cache or ConversionCache(), when == "if cached"
         self._parts = [_own(part, changing) for part in drawing_parts(pipe)]
+        self._converter = None if when == "at once" else Converter(backend)
+        self._stopped = False
         self._thread = threading.Thread(target=self._compile, name="compilation", daemon=True)
         if when == "at once":
             self._compile()
@@ -99,6 +103,14 @@ class Compilation:
         """Until it is over."""
         if self._thread.is_alive():
             self._thread.join()
+
+    def stop(self) -> None:
+        """Give it up, where it is not over: PyTorch draws."""
+        self._stopped = True
+        if self._converter:
+            self._converter.stop()
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
 
     def _compile(self) -> None:
         try:
@@ -115,12 +127,16 @@ class Compilation:
         except Exception as error:  # there are as many as ways in which a compiler can fail
             if is_ours(error):
                 raise
+            if self._stopped:
+                return
             complain(
                 f"warning: {BACKENDS[self.backend].title} cannot compute this model "
                 f"({reason_of(error):.200}). PyTorch draws, in more time."
             )
         finally:
             self._parts = []  # their weights
+            if self._converter:
+                self._converter.close()
 
     def _network(self, part: Part, key: str) -> Network:
         damaged = None
@@ -133,7 +149,7 @@ class Compilation:
                     raise
                 complain(f"{entry} is damaged ({reason_of(error):.100}) and is made again.")
         size = sum(each.numel() * each.element_size() for each in part.module.parameters())
-        write = FORMATS[self.backend].write
+        write = self._converter or FORMATS[self.backend].write
         entry = self._cache.make(key, size, lambda folder: write(part, folder), damaged)
         made = version_of(entry)
         try:
