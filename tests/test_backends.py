@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_pipeline
+from diffusers import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -174,6 +175,36 @@ def test_drawings_that_share_their_steps_are_pytorchs(pair):
 def test_a_picture_whose_deep_features_are_used_again_is_pytorchs(pair):
     asked = Request("a cat", seed=1, steps=5, num_images=2, cache_interval=2, guidance_stop=0.5)
     assert_alike(pair, asked, replace(asked, width=40, height=72, num_images=1))
+
+
+def with_a_unet_like_v1_4(folder: Path) -> str:
+    """The tiny model with the blocks of Stable Diffusion v1-4: attention in the last one, too, and
+    `attention_head_dim` that is the number of heads."""
+    pipe = tiny_pipeline()
+    torch.manual_seed(1)
+    pipe.unet = UNet2DConditionModel(
+        sample_size=pipe.unet.config.sample_size,
+        block_out_channels=(16, 32, 32, 32),
+        layers_per_block=2,
+        down_block_types=(*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
+        up_block_types=("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
+        norm_num_groups=4,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+    )
+    pipe.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_model_of_the_blocks_of_v1_4_draws_pytorchs_pictures(backend, tmp_path):
+    model = with_a_unet_like_v1_4(tmp_path / "v1-4")
+    pair = [Generator.load(model, device="cpu", backend=each) for each in ("torch", backend)]
+    attention = pair[0].pipe.unet.up_blocks[-1].attentions[-1].transformer_blocks[0].attn2
+    assert attention.heads == 8
+    asked = Request("a cat", seed=1, steps=4, num_images=2)
+    for interval in (1, 2):
+        assert_alike(pair, replace(asked, cache_interval=interval))
+    assert_alike(pair, replace(asked, cache_interval=2, width=40, height=72, guidance_stop=0.5))
 
 
 def side_by_side(generator: Generator, requests) -> list[list[Picture]]:
