@@ -55,6 +55,7 @@ class EvaluationJob:
             "seed": self.request.seed,
             "seed_stride": SEED_STRIDE,
             **{name: getattr(request, name) for name in OF_DRAWING},
+            **request.unusual,
             "width": generator.size,
             "height": generator.size,
         }

@@ -22,12 +22,13 @@ from sampling.request import Request
 
 DRAWING = (  # options that mean nothing beside --pictures
     "model", "checkpoints", "lora_scale", "prompts", "keep_prompts", "max_prompts",
-    "images_per_prompt", "seed", "steps", "guidance_scale", "batch_size", "dtype", "backend",
-    "save_images", "write_run",
+    "images_per_prompt", "seed", "steps", "guidance_scale", "guidance_stop", "cache_interval",
+    "batch_size", "dtype", "backend", "save_images", "write_run",
 )  # fmt: skip
 
 
 OF_ALL = ("steps", "guidance_scale")  # where they are given, all models draw with them
+SHORTCUTS = ("guidance_stop", "cache_interval")  # as of generate.py
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -96,6 +97,11 @@ def _add_drawing(group: argparse._ArgumentGroup) -> None:
     own = "a model for few steps draws with its own"
     add("--steps", type=int, help=f"denoising steps ({Request.steps}; {own})")
     add("--guidance_scale", type=float, help=f"likewise ({Request.guidance_scale:g})")
+    usual = Request.guidance_stop, Request.cache_interval
+    add(
+        "--guidance_stop", type=float, default=usual[0], help="share of steps with it (%(default)s)"
+    )
+    add("--cache_interval", type=int, default=usual[1], help="whole UNet every so many steps (1)")
     add("--batch_size", type=int, default=8, help="pictures drawn at once (%(default)s)")
     add("--device", help="cpu, cuda, cuda:1 or mps (the best there is)")
     add("--dtype", help="fp32, fp16 or bf16 (what suits the device and the model)")
@@ -127,6 +133,7 @@ def common_request(options: argparse.Namespace) -> Request:
         raise UserError(f"--batch_size is {options.batch_size}. Give 1 or more.")
     named = {name: getattr(options, name) for name in OF_ALL}
     given = {name: value for name, value in named.items() if value is not None}
+    given |= {name: getattr(options, name) for name in SHORTCUTS}
     return Request("each in its turn", seed=options.seed, prompt_weights=False, **given)
 
 

@@ -16,6 +16,7 @@ from evaluation.metrics_table import METRICS
 from evaluation.mmd import Distance
 from evaluation.results import Result
 from evaluation.scores import ModelScores, mean
+from sampling.request import UNUSUAL
 
 PROMPT_WIDTH = 70  # characters; longer prompts are shortened in tables, never in JSON
 NESTED = "distances", "judges"  # in JSON always there, empty if nothing is known
@@ -245,4 +246,5 @@ def _making(identity: dict) -> str:
     if "steps" in identity:
         words += ",\nfrom seed {seed}, {steps} steps, guidance {guidance_scale}, {width} px"
         words += ", {dtype}"
+    words += "".join(f", {name} {{{name}}}" for name in UNUSUAL if name in identity)
     return words.format(**identity)

@@ -81,6 +81,11 @@ class PictureGenerator(Protocol):
         iteration goes on. The default has no such step: it takes them all itself."""
         return self.pictures(requests, on_step, batch_size, on_preview)
 
+    def close(self) -> None:
+        """Free the memory that the model takes, as far as that can be; the next drawing opens it
+        again. Not while one is under way."""
+        return
+
 
 class AppGenerator(PictureGenerator, Protocol):
     """The app's own model: the page describes it, and jobs may share its denoising steps.
@@ -101,11 +106,6 @@ class AppGenerator(PictureGenerator, Protocol):
 
     def tokens(self, prompt: str) -> tuple[int, int]:
         """How many tokens the prompt has, and how many are read at most. Thread-safe."""
-
-    def close(self) -> None:
-        """Free the memory that the model takes; the next drawing opens it again. Not while one is
-        under way."""
-        return
 
     def stages(
         self, request: Request, count: int, on_step: OnStep | None = None
@@ -364,6 +364,10 @@ class Generator(AppGenerator):
             raise Unsuitable(
                 f"{self.name} has a UNet that is not Stable Diffusion's. Leave out cache_interval."
             )
+
+    def close(self) -> None:
+        """End what goes on in the background. It can still draw."""
+        self._networks.close()
 
     def tokens(self, prompt: str) -> tuple[int, int]:
         return self._prompt_tokens.tokens(prompt)

@@ -14,6 +14,7 @@ from core.errors import UserError
 from core.model_captions import captions_of
 from core.paths import is_folder
 from core.run_folder import base_of_run
+from core.terminal import complain
 from sampling.backends.choice import TORCH
 from sampling.examples import examples_of
 from sampling.few_steps import FAST, fast_lora_of, settings_of_run
@@ -67,6 +68,7 @@ class LazyGenerator(ForwardingGenerator):
         self.name = name
         self.load = load
         self._generator: PictureGenerator | None = None
+        self.failed = False  # it could not be opened when that was last tried
 
     @property
     def is_open(self) -> bool:
@@ -76,8 +78,9 @@ class LazyGenerator(ForwardingGenerator):
     def opened(self) -> PictureGenerator:
         if self._generator is None:
             try:
-                self._generator = self.load()
+                self._generator, self.failed = self.load(), False
             except UserError as error:  # meant for the app's owner: it may name paths
+                self.failed = True
                 logging.getLogger(__name__).warning("%s", error)
                 raise UserError(
                     f"{self.name} cannot be opened; the app's terminal says why. Choose another."
@@ -86,7 +89,9 @@ class LazyGenerator(ForwardingGenerator):
 
     def close(self) -> None:
         """Free the model's memory; the next drawing opens it again."""
-        self._generator = None
+        if self._generator:
+            self._generator.close()
+        self._generator, self.failed = None, False
         gc.collect()
 
 
@@ -188,9 +193,14 @@ class OpeningGenerator(ForwardingGenerator, DescribedGenerator):
         self._options: dict[str, Any] = {}  # of Generator.load
 
     def _fast(self, model: str) -> SlotGenerator | None:
-        """The model with its LoRA for few steps. Raises UserError where nothing says how that
-        draws."""
-        if (lora := fast_lora_of(model)) is None:
+        """The model with its LoRA for few steps; None where there is none, or, with a sentence, it
+        cannot be read or nothing says how it draws."""
+        try:
+            lora = fast_lora_of(model)
+        except UserError as error:
+            complain(f"warning: {error} Until then the model draws without it.")
+            return None
+        if lora is None:
             return None
 
         def load() -> Generator:
@@ -215,6 +225,8 @@ class OpeningGenerator(ForwardingGenerator, DescribedGenerator):
 
     def close(self) -> None:
         if self._opened.is_set():
+            if self._generator:
+                self._generator.close()
             self._generator = None
             if self.fast:
                 self.fast.close()

@@ -196,6 +196,11 @@ class PipelineNetworks:
             self._free()
         return networks
 
+    def close(self) -> None:
+        """Let a back end that is still being prepared be."""
+        if self._compilation and not self._compilation.networks:
+            self._compilation.stop()
+
     def whole_pipeline(self) -> StableDiffusionPipeline:
         """The pipeline with all of its weights, read again where they were freed."""
         return self._reopen() if self._is_freed and self._reopen else self._pipe

@@ -6,12 +6,14 @@ import os
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_pipeline
+from diffusers import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -20,14 +22,14 @@ from core.errors import UserError
 from core.tensor_names import LORA_FILE, hub_name
 from sampling import networks
 from sampling.backends import cache, choice, compilation
-from sampling.backends.cache import ConversionCache
+from sampling.backends.cache import ConversionCache, version_of
 from sampling.backends.choice import BACKENDS, BackEnd, check_backend, chosen
 from sampling.backends.formats import FORMATS, Format
 from sampling.backends.parts import drawing_parts
 from sampling.generator import Generator
 from sampling.image import Picture
 from sampling.init_image import InitImage
-from sampling.lazy_generators import OpeningGenerator
+from sampling.lazy_generators import LazyGenerator, OpeningGenerator
 from sampling.pipeline import open_pipeline
 from sampling.request import SCHEDULERS, Cancelled, Request
 
@@ -44,6 +46,7 @@ class StandIn:
         self.lasts: dict[str, int] = {}  # calls of a network, and then it fails
         self.go = threading.Event()
         self.go.set()
+        self.lock = threading.Lock()
 
     def write(self, part, folder: Path) -> None:
         assert self.go.wait(60), "held for too long"
@@ -60,12 +63,32 @@ class StandIn:
             self.calls.append(name)
             if self.calls.count(name) > self.lasts.get(name, 10**6):
                 raise RuntimeError("primitive not implemented")
-            with torch.no_grad():
+            with self.lock, torch.no_grad():
                 found = self.modules[number](*map(torch.from_numpy, inputs.values()))
             outputs = found if isinstance(found, tuple) else (found,)
             return [output.numpy() for output in outputs]
 
         return network
+
+
+class Threaded:
+    """Has a stand-in convert in this process."""
+
+    def __init__(self, stand_in: StandIn):
+        self._stand_in, self._stopped = stand_in, False
+
+    def __call__(self, part, folder: Path) -> None:
+        assert self._stand_in.go.wait(60), "held for too long"
+        if self._stopped:
+            raise RuntimeError("it was stopped")
+        self._stand_in.write(part, folder)
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._stand_in.go.set()
+
+    def close(self) -> None:
+        return
 
 
 @pytest.fixture
@@ -77,6 +100,7 @@ def stand_in(monkeypatch, tmp_path) -> StandIn:
         monkeypatch.delitem(BACKENDS, name)
     monkeypatch.setitem(BACKENDS, "fake", BackEnd("Fake", ("torch",), "fast"))
     monkeypatch.setitem(FORMATS, "fake", Format("model.fake", "none", made.write, made.open))
+    monkeypatch.setattr(compilation, "Converter", lambda backend: Threaded(made))
     return made
 
 
@@ -151,6 +175,36 @@ def test_drawings_that_share_their_steps_are_pytorchs(pair):
 def test_a_picture_whose_deep_features_are_used_again_is_pytorchs(pair):
     asked = Request("a cat", seed=1, steps=5, num_images=2, cache_interval=2, guidance_stop=0.5)
     assert_alike(pair, asked, replace(asked, width=40, height=72, num_images=1))
+
+
+def with_a_unet_like_v1_4(folder: Path) -> str:
+    """The tiny model with the blocks of Stable Diffusion v1-4: attention in the last one, too, and
+    `attention_head_dim` that is the number of heads."""
+    pipe = tiny_pipeline()
+    torch.manual_seed(1)
+    pipe.unet = UNet2DConditionModel(
+        sample_size=pipe.unet.config.sample_size,
+        block_out_channels=(16, 32, 32, 32),
+        layers_per_block=2,
+        down_block_types=(*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
+        up_block_types=("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
+        norm_num_groups=4,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+    )
+    pipe.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_model_of_the_blocks_of_v1_4_draws_pytorchs_pictures(backend, tmp_path):
+    model = with_a_unet_like_v1_4(tmp_path / "v1-4")
+    pair = [Generator.load(model, device="cpu", backend=each) for each in ("torch", backend)]
+    attention = pair[0].pipe.unet.up_blocks[-1].attentions[-1].transformer_blocks[0].attn2
+    assert attention.heads == 8
+    asked = Request("a cat", seed=1, steps=4, num_images=2)
+    for interval in (1, 2):
+        assert_alike(pair, replace(asked, cache_interval=interval))
+    assert_alike(pair, replace(asked, cache_interval=2, width=40, height=72, guidance_stop=0.5))
 
 
 def side_by_side(generator: Generator, requests) -> list[list[Picture]]:
@@ -265,6 +319,25 @@ def test_pytorch_draws_meanwhile_and_a_drawing_ends_as_it_began(stand_in, tiny_m
     (ours,) = draw(generator, request)
     assert ours.settings["backend"] == "fake" and off_by(ours, event) < CLOSE
     assert stand_in.calls[before:] == ["unet"] * 3 + ["vae_decoder"]
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_a_model_that_is_closed_is_not_compiled_any_more(stand_in, tiny_model, capsys, is_own):
+    options = {"device": "cpu", "dtype": "fp32", "backend": "fake"}
+    stand_in.go.clear()
+    if is_own:
+        closed = OpeningGenerator(tiny_model)
+        closed.open(**options)
+    else:
+        load = partial(Generator.load, tiny_model, **options, compiled="meanwhile")
+        closed = LazyGenerator("lazy", load)
+    under_way = closed.opened()._networks._compilation
+    closed.close()
+    under_way.wait()
+    assert not under_way.networks and not stand_in.modules
+    assert not list(cache.cache_folder().glob("converted/*"))
+    assert "warning" not in capsys.readouterr().err
+    assert draw(closed, Request("a cat", steps=1))
 
 
 def test_it_is_converted_once_and_another_model_for_itself(stand_in, tiny_model, tmp_path, capsys):
@@ -404,17 +477,59 @@ def test_what_a_back_end_lacks_the_memory_to_decode_pytorch_decodes(
     assert off_by(right, spared) < CLOSE and spared.settings["backend"] == "fake"
 
 
-def test_a_conversion_that_computes_something_else_never_draws(stand_in, tiny_model, capsys):
-    def wrong(part, folder):
-        stand_in.modules.append(copy.deepcopy(part.module))
-        (folder / "model.fake").write_text(f"{len(stand_in.modules) - 1:9}{part.name}")
+@pytest.fixture
+def wrong(stand_in, monkeypatch) -> StandIn:
+    """It converts to what computes something else."""
+
+    def write(part, folder):
+        stand_in.write(part, folder)
         next(stand_in.modules[-1].parameters()).data += 1
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(FORMATS, "fake", FORMATS["fake"]._replace(write=wrong))
-        generator = Generator.load(tiny_model, device="cpu", backend="fake")
+    monkeypatch.setitem(FORMATS, "fake", FORMATS["fake"]._replace(write=write))
+    return stand_in
+
+
+def test_a_conversion_that_computes_something_else_never_draws(wrong, tiny_model, capsys):
+    generator = Generator.load(tiny_model, device="cpu", backend="fake")
     assert generator.settings["backend"] == "torch"
     assert "differs from PyTorch's by" in capsys.readouterr().err
+
+
+def test_nor_is_it_made_again_until_a_library_is_another(wrong, tiny_model, capsys, monkeypatch):
+    for _ in range(2):
+        generator = Generator.load(tiny_model, device="cpu", backend="fake")
+        assert generator.settings["backend"] == "torch"
+        assert len(wrong.modules) == 2  # decoder and UNet
+    first, second = capsys.readouterr().err.splitlines()[1:]
+    assert first.startswith("warning: Fake cannot compute this model (its unet differs")
+    assert second == first.replace("). ", ", as an earlier start has found). ")
+    generator = Generator.load(tiny_model, device="cpu", backend="fake", compiled="if cached")
+    generator._networks._compilation.wait()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(compilation, "version", lambda name: "99")
+    Generator.load(tiny_model, device="cpu", backend="fake")
+    assert len(wrong.modules) == 4
+
+
+def test_nor_if_only_its_shape_is_another(stand_in, tiny_model, monkeypatch):
+    def opened(file):
+        return lambda inputs: [output[:1] for output in stand_in.open(file)(inputs)]
+
+    monkeypatch.setitem(FORMATS, "fake", FORMATS["fake"]._replace(open=opened))
+    for _ in range(2):
+        Generator.load(tiny_model, device="cpu", backend="fake")
+    assert len(stand_in.modules) == 1
+
+
+@pytest.mark.parametrize("written", ["{", "[1]", "[" * 200])
+def test_a_refusal_that_is_nonsense_stops_nothing(tmp_path, written):
+    kept = ConversionCache(tmp_path)
+    kept.make("a", 10, entry_of(10))
+    kept.refuse("a", "why")
+    assert kept.refusal("a") == "why" and not kept.find("a")
+    (kept.folder / "a" / cache.REFUSED).write_text(written)
+    assert kept.refusal("a") is None and not kept.find("a")
+    assert kept.find(kept.make("a", 10, entry_of(10)).name)
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(stand_in, tiny_model, tmp_path, capsys):
@@ -482,6 +597,38 @@ def test_processes_that_want_the_same_at_once_convert_it_once(tmp_path):
     for thread in threads:
         thread.join()
     assert len(written) == 1 and ConversionCache(tmp_path).find("a")
+
+
+def test_what_one_process_has_made_again_no_other_deletes_or_makes_again(tmp_path):
+    kept = ConversionCache(tmp_path)
+    broken = version_of(kept.make("a", 10, entry_of(10)))
+    both = [kept.make("a", size, entry_of(size), broken) for size in (20, 30)]
+    assert (both[0] / "model").stat().st_size == (both[1] / "model").stat().st_size == 20
+    kept.discard("a", broken)
+    assert kept.find("a")
+    kept.discard("a", version_of(kept.folder / "a"))
+    assert not kept.find("a")
+
+
+def test_what_two_starts_find_damaged_at_once_is_made_once(stand_in, tiny_model):
+    """Each has found it before the other makes it again."""
+    Generator.load(tiny_model, device="cpu", backend="fake")
+    (entry,) = (cache.cache_folder() / "converted").glob("fake-unet-*")
+    (entry / "model.fake").write_text("x" * (entry / "model.fake").stat().st_size)
+    both = threading.Barrier(2)
+
+    def open_with_the_other(file: Path):
+        if file.read_text().startswith("x"):
+            both.wait(60)
+        return stand_in.open(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FORMATS, "fake", FORMATS["fake"]._replace(open=open_with_the_other))
+        pipes = [open_pipeline(tiny_model, "cpu") for _ in range(2)]
+        found = [compilation.Compilation(pipe, "fake", "meanwhile") for pipe in pipes]
+        for each in found:
+            each.wait()
+    assert all(each.networks for each in found) and len(stand_in.modules) == 4
 
 
 def test_what_a_killed_process_left_is_no_entry_and_goes(tmp_path):

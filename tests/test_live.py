@@ -3,6 +3,7 @@
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -29,7 +30,7 @@ from sampling.request import Cancelled, Request
 from webapp.auth import PasswordCheck
 from webapp.job import Job, Queued
 from webapp.limits import PUBLIC
-from webapp.live import MAX_STEPS, PROBES, Pace, in_few_steps, live_drawer
+from webapp.live import MAX_STEPS, PROBES, Pace, _is_usual, in_few_steps, live_drawer
 from webapp.queue import (
     MAX_JOBS_OF_CLIENT,
     MAX_LIVE_JOBS,
@@ -256,6 +257,21 @@ def test_a_processor_that_was_busy_for_once_does_not_decide(worker, seconds, is_
     assert pace.is_quick is is_quick
 
 
+@pytest.mark.parametrize(
+    ("changed", "counts"),
+    [
+        ({"guidance_scale": 9, "seed": 3, "scheduler": "Euler"}, True),
+        ({"guidance_scale": 1}, False),  # half the work
+        ({"guidance_stop": 0.5}, False),
+        ({"steps": 3}, False),
+        ({"width": 32}, False),
+    ],
+)
+def test_only_pictures_of_as_much_work_as_is_usual_say_what_one_takes(fake, changed, counts):
+    live, _ = live_drawer(replace(Request("a"), **changed), fake)
+    assert _is_usual(live, fake) is counts
+
+
 def measured(fake: FakeGenerator) -> Pace:
     pace = Pace(Worker(fake))
     MEASURE(pace)
@@ -448,6 +464,27 @@ def test_a_model_that_is_not_open_is_not_opened_by_typing(live, other):
     list(live.worker.submit([Request("a", steps=1)], generator=other))
     assert live.post(model="other").status_code == 200
     other.close()
+
+
+def test_a_lora_that_cannot_be_opened_is_a_sentence_and_the_model_itself_draws(
+    live, generator, caplog
+):
+    opened = []
+
+    def load():
+        opened.append(1)
+        raise UserError("fast/lora.safetensors does not fit its base model.")
+
+    generator.fast = SlotGenerator("fast", load, [], draws={"steps": 4, "guidance_scale": 1.0})
+    try:
+        for words in ("a", "a c", "a cat"):
+            assert live.post(prompt=words).status_code == 200
+    finally:
+        generator.fast = None
+    assert [(each.prompt, each.steps) for each in generator.requests] == [
+        ("a", MAX_STEPS), ("a c", MAX_STEPS), ("a cat", MAX_STEPS)
+    ]  # fmt: skip
+    assert len(opened) == 1 and caplog.text.count("does not fit") == 1
 
 
 def test_a_page_asks_whether_it_is_usual(live):

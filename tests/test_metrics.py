@@ -137,6 +137,15 @@ def test_every_score_carries_how_it_was_made(score):
     assert made["dtype"] == "float32"
     assert {"scheduler", "seed", "scorer", "device"} <= made.keys()
     assert {"torch", "diffusers", "open_clip_torch", "torchmetrics"} <= made["versions"].keys()
+    assert not {"guidance_stop", "cache_interval"} & made.keys()  # older scores name none
+
+
+def test_shortcuts_draw_as_they_are_asked_for_and_stand_in_the_scores(score, capsys):
+    usual, spared = score(), score("--guidance_stop", "0.5", "--cache_interval", "2")
+    made = spared["models"][0]["following"]["identity"]
+    assert (made["guidance_stop"], made["cache_interval"]) == (0.5, 2)
+    assert first_of(usual) != first_of(spared)
+    assert "guidance_stop 0.5, cache_interval 2" in capsys.readouterr().out
 
 
 def test_a_model_against_itself_differs_by_exactly_zero(score, tiny_model, capsys):
@@ -313,6 +322,7 @@ def failure(command, capsys) -> tuple[int, str]:
         (["--images_per_prompt", "0"], "Give 1 to 16"),
         (["--batch_size", "0"], "--batch_size is 0"),
         (["--steps", "0"], "steps"),
+        (["--cache_interval", "0"], "cache_interval"),
         (["--guidance_scale", "nan"], "guidance_scale"),
         (["--seed", "-1"], "seed"),
         (["--write_run", "--model", "owner/name"], "--write_run needs a model folder"),

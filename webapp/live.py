@@ -56,8 +56,8 @@ def live_drawer(
     request: Request, own: AppGenerator, other: SlotGenerator | None = None
 ) -> tuple[Request, SlotGenerator | None]:
     """The live request, and what draws it: `other` where that was chosen, else the app's model with
-    its LoRA for few steps where there is one, else (None) the app's model itself."""
-    if other or not own.fast:
+    its LoRA for few steps where there is one that can be opened, else (None) the app's model."""
+    if other or not own.fast or own.fast.failed:
         return in_few_steps(request, (other or own).draws), other
     return replace(in_few_steps(request, own.fast.draws), lora_scale=1.0), own.fast
 
@@ -150,13 +150,23 @@ class LiveDrawings:
         request, other = self._applied(model, request)
         if other and not other.is_open:  # opening it would close what somebody else draws with
             raise Refusal(409, strings.LIVE_UNOPENED)
-        request, drawer = live_drawer(request, self._worker.generator, other)
+        own = self._worker.generator
+
+        async def drawn() -> tuple[bytes, float]:
+            live, drawer = live_drawer(request, own, other)
+            job = self._worker.submit_live(live, client, drawer, number)
+            try:
+                return await read_in_thread(http, job, _picture_of, self._waiters)
+            except UserError:
+                if other or not drawer or not drawer.failed:
+                    raise
+            return await drawn()  # by the model itself, now and for later words
+
         try:
-            job = self._worker.submit_live(request, client, drawer, number)
-            picture, seconds = await read_in_thread(http, job, _picture_of, self._waiters)
+            picture, seconds = await drawn()
         except Cancelled:
             return Response(status_code=204)
-        if not other and _is_of_its_size(request, self._worker.generator):
+        if not other and _is_usual(live_drawer(request, own)[0], own):
             self.pace.add(seconds)
         return Response(picture, media_type=JPEG, headers={"Cache-Control": "no-store"})
 
@@ -172,5 +182,14 @@ def _picture_of(job: Job) -> tuple[bytes, float]:
     raise Cancelled
 
 
-def _is_of_its_size(request: Request, generator: AppGenerator) -> bool:
-    return {request.width, request.height} <= {None, generator.size}
+def _is_usual(request: Request, generator: AppGenerator) -> bool:
+    """Whether a live request takes as long as those that Pace measures: of the model's size, and in
+    as many passes of the UNet."""
+    usual, _ = live_drawer(Request("usual"), generator)
+    is_of_its_size = {request.width, request.height} <= {None, generator.size}
+    return is_of_its_size and _passes(request) == _passes(usual)
+
+
+def _passes(request: Request) -> int:
+    """Of the UNet: one a step, two where it has guidance."""
+    return request.denoising_steps + request.guided_steps

@@ -16,6 +16,9 @@ from core.files import remove_leftovers, replaced, vanish
 VARIABLE = "SD_POKEMON_CACHE"  # of the environment: another folder for it
 MAX_BYTES = 12 * 2**30  # three networks of the size of Stable Diffusion's
 LISTED = "entry.json"  # of an entry: the size of each of its files
+REFUSED = "refused.json"  # in place of what is converted: why that was of no use
+
+Version = tuple[int, int] | None  # of an entry
 
 
 def cache_folder() -> Path:
@@ -33,18 +36,21 @@ class ConversionCache:
         self.folder = (folder or cache_folder()) / "converted"
 
     def find(self, key: str) -> Path | None:
-        """The entry of a key, which counts as used; None where there is none, or a broken one."""
+        """The entry of a key, which counts as used; None where there is none, or a broken one, or
+        it was refused."""
         entry = self.folder / key
-        if not _is_whole(entry):
+        if not _is_whole(entry) or (entry / REFUSED).exists():
             return None
         with suppress(OSError):  # of somebody else, or on a read-only disk
             os.utime(entry)
         return entry
 
-    def make(self, key: str, size: int, write: Callable[[Path], None]) -> Path:
+    def make(
+        self, key: str, size: int, write: Callable[[Path], None], damaged: Version = None
+    ) -> Path:
         """Let `write` fill the entry of a key, of about `size` bytes; another process may meanwhile
-        have done so. Those that were used longest ago give way. Raises UserError where there is no
-        room."""
+        have done so, in place of the one that is `damaged`, too. Those that were used longest ago
+        give way. Raises UserError where there is no room."""
         if size > MAX_BYTES:
             raise UserError(f"The cache holds at most {MAX_BYTES:,} bytes.")
         try:
@@ -54,19 +60,43 @@ class ConversionCache:
                 f"{self.folder} cannot be made ({error.strerror}); set {VARIABLE} to another folder"
             ) from error
         with held(self.folder):
-            if entry := self.find(key):
+            entry = self.find(key)
+            if entry and not (damaged and version_of(entry) == damaged):
                 return entry
             remove_leftovers(self.folder)
-            self.discard(key)
+            self._delete(key)
             self._make_room(MAX_BYTES - size)
-            with replaced(self.folder / key) as staged:
-                staged.mkdir()
-                write(staged)
-                sizes = {path.name: path.stat().st_size for path in staged.iterdir()}
-                (staged / LISTED).write_text(json.dumps(sizes))
+            self._put(key, write)
         return self.folder / key
 
-    def discard(self, key: str) -> None:
+    def refuse(self, key: str, reason: str) -> None:
+        """Put a reason in the place of an entry: what is converted for this key is of no use."""
+        with suppress(UserError), held(self.folder):  # no room: it is tried again
+            self._put(key, lambda folder: (folder / REFUSED).write_text(json.dumps(reason)))
+
+    def refusal(self, key: str) -> str | None:
+        """Why an entry was refused; None where it was not."""
+        entry = self.folder / key
+        with suppress(OSError, ValueError):
+            return str(bounded_json.read(entry / REFUSED)) if _is_whole(entry) else None
+        return None
+
+    def _put(self, key: str, write: Callable[[Path], object]) -> None:
+        """Let `write` fill an entry, which takes the place of the former one. With the lock."""
+        with replaced(self.folder / key) as staged:
+            staged.mkdir()
+            write(staged)
+            sizes = {path.name: path.stat().st_size for path in staged.iterdir()}
+            (staged / LISTED).write_text(json.dumps(sizes))
+
+    def discard(self, key: str, version: Version) -> None:
+        """Delete an entry, unless another process has written it anew since it had this version."""
+        with held(self.folder):
+            if version_of(self.folder / key) == version:
+                self._delete(key)
+
+    def _delete(self, key: str) -> None:
+        """With the lock."""
         with suppress(OSError):
             vanish(self.folder / key)
 
@@ -78,8 +108,16 @@ class ConversionCache:
         for path in sorted(entries, key=used.__getitem__):
             if sum(sizes.values()) <= limit:
                 return
-            self.discard(path.name)
+            self._delete(path.name)
             del sizes[path]
+
+
+def version_of(entry: Path) -> Version:
+    """Tells an entry from another that takes its place; None where there is none."""
+    with suppress(OSError):
+        listed = (entry / LISTED).stat()
+        return listed.st_ino, listed.st_mtime_ns
+    return None
 
 
 def _is_entry(path: Path) -> bool:

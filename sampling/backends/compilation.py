@@ -17,17 +17,19 @@ import torch
 
 from core.errors import is_ours, reason_of
 from core.terminal import complain
-from sampling.backends.cache import ConversionCache
+from sampling.backends.cache import ConversionCache, version_of
 from sampling.backends.choice import BACKENDS
-from sampling.backends.formats import FORMATS, TOLERANCE, Network, difference
+from sampling.backends.conversion import Converter
+from sampling.backends.formats import FORMATS, TOLERANCE, Network, Unfit, difference
 from sampling.backends.parts import Part, drawing_parts
 from sampling.networks import Networks
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
-LAYOUT = 2  # of an entry of the cache: one more when what is written changes
+LAYOUT = 2  # of an entry of the cache: one more when what is written or refused changes
 AROUND_SECONDS, PARAMETERS_A_SECOND = 3, 7_000_000  # of a conversion, about
+STOP_SECONDS = 5.0  # for which is waited until it has let go of the weights
 CHECKED = 5, 7  # height and width of the call that is compared with PyTorch
 
 
@@ -82,13 +84,15 @@ class Compilation:
         self, pipe: StableDiffusionPipeline, backend: str, when: str = "at once",
         changing: Collection[torch.Tensor] = (), cache: ConversionCache | None = None,
     ):  # fmt: skip
-        """`when`: "at once", before this returns; "meanwhile", in a thread; or "if cached", also in
-        a thread, and only where the cache has them. `changing`: weights that may change meanwhile.
-        """
+        """`when`: "at once", before this returns; "meanwhile", in a thread, with a process for what
+        the cache lacks; or "if cached", in a thread, and only where the cache has them. `changing`:
+        weights that may change meanwhile."""
         self.networks: CompiledNetworks | None = None
         self.backend = backend
         self._cache, self._only_cached = cache or ConversionCache(), when == "if cached"
         self._parts = [_own(part, changing) for part in drawing_parts(pipe)]
+        self._converter = None if when == "at once" else Converter(backend)
+        self._stopped = False
         self._thread = threading.Thread(target=self._compile, name="compilation", daemon=True)
         if when == "at once":
             self._compile()
@@ -100,12 +104,22 @@ class Compilation:
         if self._thread.is_alive():
             self._thread.join()
 
+    def stop(self) -> None:
+        """Give it up, where it is not over: PyTorch draws."""
+        self._stopped = True
+        if self._converter:
+            self._converter.stop()
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
+
     def _compile(self) -> None:
         try:
             keys = {part.name: key_of(part, self.backend) for part in self._parts}
             missing = [part for part in self._parts if not self._cache.find(keys[part.name])]
             if missing and self._only_cached:
                 return
+            for refusal in filter(None, map(self._cache.refusal, keys.values())):
+                raise Unfit(f"{refusal}, as an earlier start has found")
             if missing:
                 _announce(self.backend, sum(part.parameters for part in missing))
             networks = [self._network(part, keys[part.name]) for part in self._parts]
@@ -113,38 +127,47 @@ class Compilation:
         except Exception as error:  # there are as many as ways in which a compiler can fail
             if is_ours(error):
                 raise
+            if self._stopped:
+                return
             complain(
                 f"warning: {BACKENDS[self.backend].title} cannot compute this model "
                 f"({reason_of(error):.200}). PyTorch draws, in more time."
             )
         finally:
             self._parts = []  # their weights
+            if self._converter:
+                self._converter.close()
 
     def _network(self, part: Part, key: str) -> Network:
+        damaged = None
         if entry := self._cache.find(key):
+            damaged = version_of(entry)
             try:
                 return self._opened(part, entry)
             except Exception as error:  # whatever a library says of a damaged file
                 if is_ours(error):
                     raise
                 complain(f"{entry} is damaged ({reason_of(error):.100}) and is made again.")
-                self._cache.discard(key)
         size = sum(each.numel() * each.element_size() for each in part.module.parameters())
-        write = FORMATS[self.backend].write
-        entry = self._cache.make(key, size, lambda folder: write(part, folder))
+        write = self._converter or FORMATS[self.backend].write
+        entry = self._cache.make(key, size, lambda folder: write(part, folder), damaged)
+        made = version_of(entry)
         try:
             return self._opened(part, entry)
+        except Unfit as error:  # it would be again
+            self._cache.refuse(key, reason_of(error))
+            raise
         except Exception:
-            self._cache.discard(key)
+            self._cache.discard(key, made)
             raise
 
     def _opened(self, part: Part, entry: Path) -> Network:
-        """The network of an entry, which computes what PyTorch does. Raises ValueError if not."""
+        """The network of an entry, which computes what PyTorch does. Raises Unfit if not."""
         kind = FORMATS[self.backend]
         network = kind.open(entry / kind.file)
         off = difference(part, network, part.example(2, *CHECKED))
         if not off <= TOLERANCE:
-            raise ValueError(f"its {part.name} differs from PyTorch's by {off:.1e}")
+            raise Unfit(f"its {part.name} differs from PyTorch's by {off:.1e}")
         return network
 
 

@@ -22,6 +22,10 @@ TOLERANCE = 2e-3  # of the largest value of an output; rounding of fp32 in many 
 Network = Callable[[dict[str, np.ndarray]], Sequence[np.ndarray]]
 
 
+class Unfit(ValueError):
+    """A network does not compute what PyTorch does."""
+
+
 class Format(NamedTuple):
     """`write` puts a part into a folder; `open` makes its file a function of inputs."""
 
@@ -133,11 +137,11 @@ def named(part: Part, inputs: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
 
 def difference(part: Part, network: Network, inputs: list[torch.Tensor]) -> float:
     """The largest difference from PyTorch in a call, as a share of the output's largest value.
-    Raises ValueError for an output of another shape."""
+    Raises Unfit for an output of another shape."""
     found = []
     for right, output in zip(part(inputs), network(named(part, inputs)), strict=True):
         if output.shape != right.shape:
-            raise ValueError(f"{part.name} gives {output.shape} for {tuple(right.shape)}")
+            raise Unfit(f"its {part.name} gives {output.shape} for {tuple(right.shape)}")
         found.append(float(np.abs(output - right.numpy()).max() / right.abs().max()))
     return float(np.max(found))  # NaN, where there is one
 

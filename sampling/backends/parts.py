@@ -46,6 +46,7 @@ class Part:
     multiple: int  # height and width are multiples of this
     unused: tuple[str, ...] = ()  # groups of layers that a call does not reach
     traced: tuple[int, int] = (2, 3)  # height and width of the call that is traced, in its units
+    network: str = ""  # the class, of diffusers, of the network that it is of
 
     def example(self, batch: int, height: int, width: int, seed: int = 0) -> list[torch.Tensor]:
         """Inputs for a call; `height` and `width` in units of `multiple`."""
@@ -125,10 +126,12 @@ def parts_of(pipe: StableDiffusionPipeline) -> list[Part]:
          Tensor("images", "float32", ("batch", 3, "picture_height", "picture_width"))),
     )  # fmt: skip
     unused = {"vae_decoder": ("encoder", "quant_conv")}
+    networks = {"unet": type(pipe.unet).__name__, "vae_decoder": type(pipe.vae).__name__}
     return [
-        Part(name, module, inputs, (output,), multiple, unused.get(name, ()))
+        Part(name, module, inputs, (output,), multiple, unused.get(name, ()),
+             network=networks.get(name, ""))
         for name, module, inputs, output in parts
-    ]
+    ]  # fmt: skip
 
 
 def drawing_parts(pipe: StableDiffusionPipeline) -> list[Part]:
@@ -145,6 +148,6 @@ def drawing_parts(pipe: StableDiffusionPipeline) -> list[Part]:
         outputs = *unet.outputs, found
         parts[1] = replace(parts[1], module=WholeUNet(pipe.unet), outputs=outputs)
         shallow = ShallowUNet(pipe.unet)
-        parts.append(Part("shallow_unet", shallow, (*inputs, found), unet.outputs, unet.multiple))
+        parts.append(replace(unet, name="shallow_unet", module=shallow, inputs=(*inputs, found)))
     # Odd sizes: the UNet of diffusers then takes the way that fits any, not that for multiples.
     return [replace(part, multiple=1, traced=(9, 13)) for part in parts]
