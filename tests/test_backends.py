@@ -96,7 +96,7 @@ def stand_in(monkeypatch, tmp_path) -> StandIn:
     """The only back end that is installed."""
     made = StandIn()
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
-    for name in list(BACKENDS):
+    for name in reversed(list(BACKENDS)):  # undone in the order in which they stood
         monkeypatch.delitem(BACKENDS, name)
     monkeypatch.setitem(BACKENDS, "fake", BackEnd("Fake", ("torch",), "fast"))
     monkeypatch.setitem(FORMATS, "fake", Format("model.fake", "none", made.write, made.open))
@@ -338,6 +338,9 @@ def test_a_model_that_is_closed_is_not_compiled_any_more(stand_in, tiny_model, c
     assert not list(cache.cache_folder().glob("converted/*"))
     assert "warning" not in capsys.readouterr().err
     assert draw(closed, Request("a cat", steps=1))
+    again = closed.opened()._networks._compilation  # of what has been opened for it
+    closed.close()
+    again.wait()
 
 
 def test_it_is_converted_once_and_another_model_for_itself(stand_in, tiny_model, tmp_path, capsys):
