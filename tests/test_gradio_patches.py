@@ -33,7 +33,7 @@ from benchmarks import load_clients
 from benchmarks.load_clients import Seen, Visitor
 from benchmarks.load_server import Books, SleepingGenerator
 from webapp import gradio_patches
-from webapp.gradio_patches import IdleQueue, event_data, without_proxy
+from webapp.gradio_patches import IdleQueue, event_data, patiently, without_proxy
 
 PATIENCE_SECONDS = 60
 NUMBERS = count(1)  # of visitors
@@ -364,6 +364,23 @@ def test_gradio_itself_asks_its_own_server_by_way_of_a_proxy(monkeypatch):
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     assert asks_by_proxy(monkeypatch)
+
+
+@pytest.mark.parametrize("late, answers", [(4, True), (5, False)])
+def test_a_server_that_answers_late_is_waited_for(monkeypatch, late, answers):
+    tries = []
+
+    def slow(url: str, **_) -> httpx.Response:
+        tries.append(url)
+        if len(tries) <= late:
+            raise httpx.ReadTimeout("timed out")
+        return httpx.Response(200)
+
+    monkeypatch.setattr(networking.httpx, "head", slow)
+    assert not networking.url_ok("http://127.0.0.1:8/")  # gradio alone gives up at once
+    tries.clear()
+    with patiently():
+        assert networking.url_ok("http://127.0.0.1:8/") is answers
 
 
 # Tools for assistants

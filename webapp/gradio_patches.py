@@ -19,6 +19,7 @@ import gradio.http_server
 import gradio.queueing
 import gradio.routes
 import gradio.utils
+from gradio import networking
 from gradio.blocks import Block, BlocksConfig
 from gradio.queueing import Event, Queue
 from gradio.state_holder import SessionState
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 SESSIONS = 100  # visitors that are remembered, at 80 KB each; 20 can wait, others lose nothing
+TIMES_ASKED = 5  # whether the server answers, each for 3 s
 IDLE_SECONDS = 1.0  # between two looks at a queue that is empty, whatever `push` has said
 
 
@@ -285,6 +287,18 @@ def without_proxy() -> Iterator[None]:
         del os.environ["no_proxy"]
         if earlier is not None:
             os.environ["no_proxy"] = earlier
+
+
+@contextmanager
+def patiently() -> Iterator[None]:
+    """For `launch`, which gives its own server up that has not answered within 3 s: on a busy
+    machine it may need longer."""
+    plain = networking.url_ok
+    networking.url_ok = lambda url: any(plain(url) for _ in range(TIMES_ASKED))
+    try:
+        yield
+    finally:
+        networking.url_ok = plain
 
 
 def patch_mcp_server(

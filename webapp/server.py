@@ -165,10 +165,10 @@ def launch_options() -> dict:
 def launching(host: str, port: int) -> Iterator[None]:
     """Raises UserError where gradio does not reach its own server, as when somebody else has just
     taken the port."""
-    from webapp.gradio_patches import without_proxy
+    from webapp.gradio_patches import patiently, without_proxy
 
     try:
-        with without_proxy():
+        with without_proxy(), patiently():
             yield
     except (OSError, ValueError) as error:
         if isinstance(error, ValueError) and "localhost is not accessible" not in str(error):
