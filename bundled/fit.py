@@ -1,4 +1,4 @@
-"""One small training loop for the parts of the bundled models that are not a UNet."""
+"""One small training loop for all parts of the bundled models."""
 
 from __future__ import annotations
 

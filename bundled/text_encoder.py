@@ -2,10 +2,10 @@
 
 A text encoder that is trained along with the UNet from nothing forgets the words that change few
 pixels ("horns", "a curly tail") before the UNet has learned to draw them, and then never hears of
-them again. This one learns beforehand, and stays as it is. It is asked for three things: which
-phrases a caption holds, which thing has which colour and which place (both read from the states of
-the end and the padding, most of what the cross-attention of a UNet sees of a short caption), and
-which words stand before a word (read from its own state).
+them again. This one learns beforehand, and little more while the UNet does. It is asked for three
+things: which phrases a caption holds, which thing has which colour and which place (both read from
+the states of the end and the padding, most of what the cross-attention of a UNet sees of a short
+caption), and which words stand before a word (read from its own state).
 """
 
 from __future__ import annotations

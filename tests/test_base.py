@@ -112,6 +112,20 @@ def fitted(folder: Path, at: Callable[[int], object] = lambda step: None) -> dic
     return model.state_dict()
 
 
+def test_weights_at_a_share_of_the_rate_move_by_that_share(tmp_path):
+    torch.manual_seed(3)
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(16, 16) for name in ("fast", "slow")})
+    model["slow"].load_state_dict(model["fast"].state_dict())
+    before = model["fast"].weight.detach().clone()
+    inputs = torch.randn(8, 16)
+    fit(
+        model, lambda _: sum((part(inputs) - inputs).square().mean() for part in model.values()),
+        steps=1, learning_rate=0.02, folder=tmp_path / "fit", shares={"slow.": 0.05},
+    )  # fmt: skip
+    fast, slow = (float((part.weight - before).norm().detach()) for part in model.values())
+    assert slow == pytest.approx(0.05 * fast, rel=0.01) and slow > 0
+
+
 def raising(error: BaseException, step: int) -> Callable[[int], None]:
     def at(now: int) -> None:
         if now == step:
