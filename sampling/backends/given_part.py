@@ -18,9 +18,8 @@ from sampling.backends.parts import Decoder, Part, Tensor, UNet
 from sampling.deep_features import ShallowUNet, WholeUNet
 
 ABOUT, WEIGHTS = "part.json", "weights.safetensors"
-MODULES: dict[
-    str, Callable[[Any], torch.nn.Module]
-] = {  # of a part, by the name of its class, from the network that it is of
+# What makes the module of a part of a network, by the name of the module's class.
+MODULES: dict[str, Callable[[Any], torch.nn.Module]] = {
     "Decoder": lambda network: Decoder(_pipe(vae=network)),
     "UNet": lambda network: UNet(_pipe(unet=network)),
     "WholeUNet": WholeUNet,
